@@ -1,0 +1,20 @@
+//! The pure part of Holdfast. No clock, no file, no network, no randomness: those come in as values.
+//!
+//! The data flows through these modules in this order, each stage with a type of its own:
+//!
+//! ```text
+//! Fetched -> Verified -> Selected -> Desired -> Resolved -> Plan -> Outcome -> Verdict -> Report
+//! verify     verify      select      render     resolve     plan    plan       judge      report
+//! ```
+//!
+//! `app` holds the state machine of one app; `model` the documents of a repository.
+
+pub mod app;
+pub mod clock;
+pub mod digest;
+pub mod health;
+pub mod held;
+pub mod name;
+pub mod observe;
+pub mod plan;
+pub mod release;

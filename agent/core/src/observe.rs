@@ -1,0 +1,43 @@
+//! What a driver sees of what the box should hold. The driver compares, since it knows its own defaulting;
+//! the planner only reads the result.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::ReleaseId;
+use crate::name::{AppName, ObjectKey};
+
+/// One object as the driver found it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Observed {
+    /// It is ours and as it should be.
+    Same,
+    /// It is ours and differs.
+    Drift {
+        /// What differs, for people; no secret in it.
+        difference: String,
+        /// Whether it must be removed and made again, as it cannot be changed in place.
+        recreate: bool,
+    },
+    /// It isn't there.
+    Absent,
+    /// Something of that name is there, and it isn't ours. It is left alone.
+    Foreign {
+        /// Whose it is, as far as can be seen.
+        owner: String,
+    },
+    /// It is there with our mark, and was not asked for: left over from another release.
+    Extra {
+        /// The release in its mark, if it can be read.
+        release: Option<ReleaseId>,
+    },
+}
+
+/// Everything that a driver has of one app.
+pub type AppObservation = BTreeMap<ObjectKey, Observed>;
+
+/// Everything that was observed in one pass. An app that is missing was not observed: its driver didn't
+/// answer, and nothing is planned for it.
+pub type Observations = BTreeMap<AppName, AppObservation>;

@@ -1,0 +1,364 @@
+//! A release: one app as it would run on this box, with nothing mutable left in it; and the policy by which
+//! it is judged, which may change without making another release.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::digest::{Digest, ReleaseId, Revision};
+use crate::name::{AppName, ObjectKey};
+
+/// The runtimes that there are. A closed set: what lies outside of it is a plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DriverKind {
+    /// WebAssembly in a child process.
+    Wasm,
+    /// podman's REST API.
+    Podman,
+    /// A Kubernetes API server.
+    Kubernetes,
+    /// QEMU.
+    Vm,
+    /// An executable outside of the tree.
+    Plugin,
+    /// A folder that stands for a runtime, for tests and benchmarks.
+    Simulated,
+}
+
+impl DriverKind {
+    /// The word that `status` prints.
+    pub fn word(self) -> &'static str {
+        match self {
+            DriverKind::Wasm => "wasm",
+            DriverKind::Podman => "podman",
+            DriverKind::Kubernetes => "kubernetes",
+            DriverKind::Vm => "vm",
+            DriverKind::Plugin => "plugin",
+            DriverKind::Simulated => "simulated",
+        }
+    }
+}
+
+impl fmt::Display for DriverKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// What kind of workload an App document describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkloadKind {
+    /// Kubernetes YAML, on any runtime that holds it.
+    Container,
+    /// A WebAssembly module or component.
+    Wasm,
+    /// A virtual machine.
+    Vm,
+    /// Whatever a plugin makes of it.
+    Plugin,
+}
+
+/// One thing that a driver keeps for a release.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Object {
+    /// What it is called.
+    pub key: ObjectKey,
+    /// What it should be. For `Wasm` objects a [`WasmWorkload`]`<Digest>`, for containers the manifest.
+    pub spec: Value,
+}
+
+/// Where a secret is found. Never the secret itself: only the executor opens it, for the driver.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretRef {
+    /// The secret's name.
+    pub name: String,
+    /// The key in it.
+    pub key: String,
+}
+
+/// One app as it would run here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Release {
+    /// The app.
+    pub app: AppName,
+    /// The runtime that it was rendered for.
+    pub driver: DriverKind,
+    /// What the runtime is to hold, in the order of creation.
+    pub objects: Vec<Object>,
+    /// Pinned content that it needs.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub artifacts: BTreeSet<Digest>,
+    /// For each secret a digest keyed by the box, so that a changed secret is a changed release.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, Digest>,
+}
+
+impl Release {
+    /// The bytes that the release's name is the digest of: JSON with sorted keys and no white space. The
+    /// same release gives the same bytes on every box and in every version of the agent.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // Strings, numbers and maps with string keys always have a JSON form.
+        let value = serde_json::to_value(self).unwrap_or(Value::Null);
+        let mut out = Vec::new();
+        write_canonical(&value, &mut out);
+        out
+    }
+
+    /// The release's name.
+    pub fn id(&self) -> ReleaseId {
+        ReleaseId(Digest::of(&self.to_bytes()))
+    }
+
+    /// The object called `key`.
+    pub fn object(&self, key: &ObjectKey) -> Option<&Object> {
+        self.objects.iter().find(|object| &object.key == key)
+    }
+}
+
+/// JSON with sorted keys: serde_json's own order depends on a feature that any dependency may switch on.
+fn write_canonical(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Object(map) => {
+            let sorted: BTreeMap<_, _> = map.iter().collect();
+            out.push(b'{');
+            for (index, (key, value)) in sorted.into_iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                out.extend(Value::from(key.as_str()).to_string().as_bytes());
+                out.push(b':');
+                write_canonical(value, out);
+            }
+            out.push(b'}');
+        }
+        Value::Array(items) => {
+            out.push(b'[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                write_canonical(item, out);
+            }
+            out.push(b']');
+        }
+        scalar => out.extend(scalar.to_string().as_bytes()),
+    }
+}
+
+/// A WebAssembly workload. `A` is how its component is named: an artifact's place in the source while it is
+/// desired, a [`Digest`] once it is resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WasmWorkload<A> {
+    /// A module, a component, or either as text (.wat).
+    pub component: A,
+    /// Arguments after the program's name.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// The environment. Nothing of the agent's own is passed on.
+    #[serde(default)]
+    pub env: BTreeMap<String, EnvValue>,
+    /// Serve wasi:http here; without it the component is a command.
+    #[serde(default)]
+    pub http: Option<WasmHttp>,
+    /// Folders that the guest sees.
+    #[serde(default)]
+    pub dirs: Vec<WasmDir>,
+    /// What it may use.
+    #[serde(default)]
+    pub limits: WasmLimits,
+    /// What happens when it ends.
+    #[serde(default)]
+    pub restart: Restart,
+}
+
+/// The value of an environment variable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", untagged)]
+pub enum EnvValue {
+    /// The value itself.
+    Plain(String),
+    /// Opened by the executor only.
+    #[serde(rename_all = "camelCase")]
+    Secret {
+        /// Where it is found.
+        secret_ref: SecretRef,
+    },
+}
+
+/// Where a component serves wasi:http.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WasmHttp {
+    /// The address to listen at.
+    pub listen: SocketAddr,
+}
+
+/// A folder of the box in the guest's file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WasmDir {
+    /// The path in the guest, absolute.
+    pub guest: String,
+    /// The volume's name; it is the app's own, outlives updates, and is never removed automatically.
+    pub volume: AppName,
+}
+
+/// What a workload may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WasmLimits {
+    /// Bytes of linear memory, tables included.
+    pub memory: u64,
+    /// Thousandths of a core; `None` is no limit.
+    pub cpu_millis: Option<u32>,
+}
+
+impl Default for WasmLimits {
+    fn default() -> Self {
+        WasmLimits { memory: 256 << 20, cpu_millis: None }
+    }
+}
+
+/// What happens when a workload ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// It is started again, whatever its exit code.
+    #[default]
+    Always,
+    /// It is started again when it failed.
+    OnFailure,
+    /// It is a job: it runs once.
+    Never,
+}
+
+/// How an app is judged and changed. Not part of the release: another deadline is no other release.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Policy {
+    /// Apps that must be good before this one changes.
+    #[serde(default)]
+    pub depends_on: BTreeSet<AppName>,
+    /// How it is judged.
+    pub health: HealthPolicy,
+    /// What follows a failure.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    /// Holds instead of going back: it changed data that the old version cannot read.
+    #[serde(default)]
+    pub irreversible: bool,
+}
+
+/// How an app's health is judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthPolicy {
+    /// How long it may be unhealthy after its start before that counts.
+    pub startup: Duration,
+    /// When, after its start, it must have been healthy for `soak` at the latest.
+    pub deadline: Duration,
+    /// How long it must stay healthy without a break.
+    pub soak: Duration,
+    /// What is asked beside the driver.
+    #[serde(default)]
+    pub checks: Vec<Check>,
+}
+
+impl Default for HealthPolicy {
+    fn default() -> Self {
+        HealthPolicy {
+            startup: Duration::from_secs(60),
+            deadline: Duration::from_secs(300),
+            soak: Duration::from_secs(30),
+            checks: Vec::new(),
+        }
+    }
+}
+
+/// One health check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Check {
+    /// A GET that must be answered with 200 to 399.
+    Http(HttpCheck),
+    /// A connection that must be taken.
+    Tcp {
+        /// `host:port`.
+        address: String,
+    },
+}
+
+/// Where an HTTP check asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", untagged)]
+pub enum HttpCheck {
+    /// A whole `http://` URL.
+    Url {
+        /// The URL.
+        url: String,
+    },
+    /// An object of the app; the driver says where it is reached.
+    #[serde(rename_all = "camelCase")]
+    Target {
+        /// Such as `Deployment/pos`.
+        target: ObjectKey,
+        /// The port in the workload.
+        port: u16,
+        /// The path, with its leading slash.
+        path: String,
+    },
+}
+
+/// What follows a failure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// The last known good comes back.
+    #[default]
+    Rollback,
+    /// The failed release stays, and the app is held.
+    Hold,
+}
+
+/// A release with what is needed to move to it and to judge it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    /// Which release.
+    pub release: ReleaseId,
+    /// What kind of workload it is, for `status`.
+    pub kind: WorkloadKind,
+    /// The runtime.
+    pub driver: DriverKind,
+    /// How it is judged.
+    pub policy: Policy,
+    /// The revision that it was last rendered from.
+    pub revision: Revision,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_is_named_by_what_runs_and_not_by_the_order_of_its_keys() {
+        let release = |spec: &str| Release {
+            app: "pos".parse().unwrap(),
+            driver: DriverKind::Simulated,
+            objects: vec![Object { key: ObjectKey::new("Pod", "pos"), spec: serde_json::from_str(spec).unwrap() }],
+            artifacts: BTreeSet::new(),
+            secrets: BTreeMap::new(),
+        };
+        assert_eq!(release(r#"{"a":1,"b":[2]}"#).id(), release(r#"{"b":[2],"a":1}"#).id());
+        assert_ne!(release(r#"{"a":1}"#).id(), release(r#"{"a":2}"#).id());
+    }
+}

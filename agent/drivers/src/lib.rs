@@ -1,0 +1,128 @@
+//! What Holdfast runs workloads with. One trait for all runtimes; a module for each of them.
+//!
+//! Drivers have no opinion: they say what is there, and do what a step says. What should be there is decided
+//! in `holdfast_core::plan`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use holdfast_core::health::Health;
+use holdfast_core::name::{AppName, DeviceName, ObjectKey};
+use holdfast_core::observe::AppObservation;
+use holdfast_core::plan::Action;
+use holdfast_core::release::{DriverKind, HttpCheck, Release};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+/// What a runtime on this box is and can do, as data. A missing runtime is a fingerprint too, not an error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fingerprint {
+    /// The driver.
+    pub driver: DriverKind,
+    /// Whether it could run something now.
+    pub usable: bool,
+    /// The runtime's version, where it has one.
+    pub version: Option<String>,
+    /// Why it isn't usable, or what is special about it, for people.
+    pub detail: String,
+}
+
+/// Why a driver could not do something, sorted by what follows from it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum DriverError {
+    /// The release itself is the reason: trying it again would fail again.
+    #[error("{0}")]
+    Release(String),
+    /// The box or the runtime is the reason: it is worth another try later.
+    #[error("{0}")]
+    Runtime(String),
+}
+
+/// Something happened to a workload that the loop should look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DriverEvent {
+    /// Who reports it.
+    pub driver: DriverKind,
+    /// The app, if the driver can tell.
+    pub app: Option<AppName>,
+    /// What was seen, for people.
+    pub what: String,
+}
+
+/// A step as the driver gets it.
+#[derive(Clone, Debug)]
+pub struct ApplyStep<'a> {
+    /// The app.
+    pub app: &'a AppName,
+    /// What to do; never `Prepare`.
+    pub action: Action,
+    /// To what.
+    pub object: &'a ObjectKey,
+    /// The release that it is part of; none when the object is removed.
+    pub release: Option<&'a Release>,
+}
+
+/// A runtime.
+///
+/// Every method may be called again after a crash at any instruction, with the same arguments, and must then
+/// come to the same end. Every method returns within a time of its own, even if the runtime hangs.
+/// Whatever a driver makes carries device, app and release, so that ownership can be proved without the
+/// agent's store.
+#[async_trait]
+pub trait Driver: Send + Sync {
+    /// Which one it is.
+    fn kind(&self) -> DriverKind;
+
+    /// What is here. Never fails: what is missing is said in the fingerprint.
+    async fn fingerprint(&self) -> Fingerprint;
+
+    /// Whether this release could run here at all, without touching anything.
+    fn check(&self, release: &Release) -> Result<(), DriverError>;
+
+    /// Fetches and stages what the release needs. Never disturbs what runs. Runs beside other calls.
+    async fn prepare(&self, release: &Release) -> Result<(), DriverError>;
+
+    /// Looks at every object of `app`: those of `desired` are `Same`, `Drift`, `Absent` or `Foreign`; others
+    /// that carry our mark for this app are `Extra`.
+    async fn observe(&self, app: &AppName, desired: Option<&Release>) -> Result<AppObservation, DriverError>;
+
+    /// The apps that something with our mark for this device exists for.
+    async fn apps(&self) -> Result<Vec<AppName>, DriverError>;
+
+    /// Does one step and returns once the runtime has taken it. Idempotent.
+    async fn apply(&self, step: ApplyStep<'_>) -> Result<(), DriverError>;
+
+    /// How the app is, as the runtime sees it. Checks of the health policy are the agent's.
+    async fn probe(&self, release: &Release) -> Health;
+
+    /// Where an HTTP check with a `target` is reached from the agent; `None` if it can't be.
+    async fn address_of(&self, release: &Release, check: &HttpCheck) -> Option<String>;
+
+    /// The last lines of the app's log, at most `lines`.
+    async fn logs(&self, app: &AppName, lines: usize) -> Result<Vec<String>, DriverError>;
+
+    /// Sends an event whenever the loop should look, until the receiver is gone. Never polls.
+    fn watch(self: Arc<Self>, events: mpsc::Sender<DriverEvent>);
+
+    /// Saves the app's data before a change, where there is data.
+    async fn snapshot(&self, _app: &AppName) -> Result<(), DriverError> {
+        Ok(())
+    }
+
+    /// Brings saved data back.
+    async fn restore(&self, _app: &AppName) -> Result<(), DriverError> {
+        Ok(())
+    }
+}
+
+/// Who this box is, as drivers mark what they make.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    /// The device's name.
+    pub device: DeviceName,
+}
+
+/// How long a driver's call may take before the loop goes on without it.
+pub const CALL_LIMIT: Duration = Duration::from_secs(60);
