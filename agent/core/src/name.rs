@@ -15,8 +15,7 @@ pub struct BadName {
 }
 
 const LABEL_RULE: &str = "use 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit";
-const PATH_RULE: &str =
-    "use parts of 1 to 63 of a-z, 0-9 and '-', joined by '/', 253 characters in all; each part begins and ends with a letter or digit";
+const PATH_RULE: &str = "use parts of 1 to 63 of a-z, 0-9 and '-', joined by '/', 253 characters in all; each part begins and ends with a letter or digit";
 
 /// An RFC 1123 label, as Kubernetes uses it for names.
 fn is_label(text: &str) -> bool {
@@ -122,7 +121,12 @@ impl ObjectKey {
     pub fn holds_data(&self) -> bool {
         matches!(
             self.kind.as_str(),
-            "PersistentVolumeClaim" | "PersistentVolume" | "CustomResourceDefinition" | "Namespace" | "Volume" | "Disk"
+            "PersistentVolumeClaim"
+                | "PersistentVolume"
+                | "CustomResourceDefinition"
+                | "Namespace"
+                | "Volume"
+                | "Disk"
         )
     }
 }

@@ -354,7 +354,10 @@ mod tests {
         let release = |spec: &str| Release {
             app: "pos".parse().unwrap(),
             driver: DriverKind::Simulated,
-            objects: vec![Object { key: ObjectKey::new("Pod", "pos"), spec: serde_json::from_str(spec).unwrap() }],
+            objects: vec![Object {
+                key: ObjectKey::new("Pod", "pos"),
+                spec: serde_json::from_str(spec).unwrap(),
+            }],
             artifacts: BTreeSet::new(),
             secrets: BTreeMap::new(),
         };
