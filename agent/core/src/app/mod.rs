@@ -1,1 +1,340 @@
-//! The state machine of one app.
+//! The state machine of one app on this box: one enum of phases, one method for each transition.
+//!
+//! `docs/app-states.md` draws it, and a test holds the drawing to this file. What the box should run now is
+//! [`App::current`], whatever the phase: the planner makes the box match it, and so a first start, an update,
+//! a rollback, a repair and a bring-up after a reboot are one piece of code.
+
+mod judging;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub use judging::{Judging, Verdict};
+
+use crate::clock::{Moment, Now};
+use crate::digest::ReleaseId;
+use crate::held::Held;
+use crate::release::{OnFailure, Target};
+
+/// Where an app stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name")]
+pub enum Phase {
+    /// Everything that the target needs is being fetched; what ran runs on.
+    Preparing,
+    /// Prepared, and waiting for its turn: the apps that it depends on come first.
+    Pending,
+    /// The target is being put in place.
+    Applying,
+    /// The target runs and is being judged.
+    Judging(Judging),
+    /// The target runs and was found good.
+    Good,
+    /// The target failed; the last known good is being put back.
+    RollingBack {
+        /// Why the target failed.
+        reason: String,
+    },
+    /// The target failed; the last known good runs, or nothing if there was none.
+    RolledBack {
+        /// Why the target failed.
+        reason: String,
+    },
+    /// The target failed or was refused, and nothing was put back.
+    Held {
+        /// Why.
+        reason: String,
+    },
+    /// No longer placed here; it is being removed.
+    Removing,
+}
+
+impl Phase {
+    /// The word that `status` prints.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Phase::Preparing => "Preparing",
+            Phase::Pending => "Pending",
+            Phase::Applying => "Applying",
+            Phase::Judging(_) => "Judging",
+            Phase::Good => "Good",
+            Phase::RollingBack { .. } => "RollingBack",
+            Phase::RolledBack { .. } => "RolledBack",
+            Phase::Held { .. } => "Held",
+            Phase::Removing => "Removing",
+        }
+    }
+}
+
+/// A step that did not work and will be tried again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stuck {
+    /// What was being done, and why it failed.
+    pub cause: String,
+    /// How often in a row.
+    pub attempts: u32,
+    /// Not before this moment; in another boot, at once.
+    pub retry_at: Moment,
+    /// The same for people.
+    pub retry_wall: Timestamp,
+}
+
+/// The longest pause between two tries of the same thing.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+
+/// The pause after `attempts` failures in a row, from `first` on, doubled each time.
+pub fn pause(first: Duration, attempts: u32) -> Duration {
+    first.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(LONGEST_PAUSE)
+}
+
+/// One app on this box.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct App {
+    /// Where it stands.
+    pub phase: Phase,
+    /// Since when, for people.
+    pub since: Timestamp,
+    /// Where it is going, or what it last failed to become.
+    pub target: Option<Target>,
+    /// What the box should run now.
+    pub current: Option<Target>,
+    /// The last known good.
+    pub good: Option<Target>,
+    /// The good one before that. It stays pinned: a box without network can still go back one.
+    pub previous: Option<Target>,
+    /// What did not work at the last try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<Stuck>,
+}
+
+impl App {
+    /// An app that was placed here for the first time.
+    pub fn placed(target: Target, now: &Now) -> Self {
+        App {
+            phase: Phase::Preparing,
+            since: now.wall,
+            target: Some(target),
+            current: None,
+            good: None,
+            previous: None,
+            stuck: None,
+        }
+    }
+
+    /// An app that only the runtime still knows of, found by our mark.
+    pub fn found(now: &Now) -> Self {
+        App {
+            phase: Phase::Removing,
+            since: now.wall,
+            target: None,
+            current: None,
+            good: None,
+            previous: None,
+            stuck: None,
+        }
+    }
+
+    /// Any phase: a revision wants `target`. The release that it already has or goes to changes nothing but
+    /// the policy; a release that is `failed` is not tried again.
+    pub fn place(&mut self, target: &Target, failed: Option<&str>, now: &Now) {
+        let same_target = self.target.as_ref().is_some_and(|t| t.release == target.release);
+        let is_good = self.good.as_ref().is_some_and(|good| good.release == target.release);
+        let runs_good = self.current.as_ref().map(|t| t.release) == self.good.as_ref().map(|t| t.release);
+        self.renew_policy(target);
+        match &self.phase {
+            Phase::RollingBack { .. } => {} // ends first; the next pass places anew
+            _ if is_good && runs_good => {
+                if self.phase != Phase::Good {
+                    self.target = self.good.clone();
+                    self.enter(Phase::Good, now);
+                }
+            }
+            Phase::Removing => self.aim(target, failed, now),
+            _ if same_target => {}
+            _ => self.aim(target, failed, now),
+        }
+    }
+
+    fn aim(&mut self, target: &Target, failed: Option<&str>, now: &Now) {
+        self.target = Some(target.clone());
+        match failed {
+            // What runs may itself be unproven, so it goes back to what is known to be good.
+            Some(reason) => {
+                self.current = self.good.clone();
+                self.enter(Phase::RollingBack { reason: reason.to_owned() }, now);
+            }
+            None => self.enter(Phase::Preparing, now),
+        }
+    }
+
+    /// A policy belongs to the repository and not to the release: a new one counts at once.
+    fn renew_policy(&mut self, target: &Target) {
+        for slot in [&mut self.target, &mut self.current, &mut self.good].into_iter().flatten() {
+            if slot.release == target.release && slot.policy != target.policy {
+                slot.policy = target.policy.clone();
+            }
+        }
+    }
+
+    /// Preparing -> Pending: everything that the target needs is on disk.
+    pub fn prepared(&mut self, now: &Now) {
+        if self.phase == Phase::Preparing {
+            self.enter(Phase::Pending, now);
+        }
+    }
+
+    /// Preparing -> Held: the target can never run here. What ran runs on.
+    pub fn refuse(&mut self, reason: &str, now: &Now) {
+        if self.phase == Phase::Preparing {
+            self.enter(Phase::Held { reason: reason.to_owned() }, now);
+        }
+    }
+
+    /// Pending -> Applying: its turn has come.
+    pub fn apply(&mut self, now: &Now) {
+        if self.phase == Phase::Pending {
+            self.current = self.target.clone();
+            self.enter(Phase::Applying, now);
+        }
+    }
+
+    /// Applying -> Judging: the runtime has taken every step.
+    pub fn applied(&mut self, now: &Now) {
+        if self.phase == Phase::Applying {
+            self.enter(Phase::Judging(Judging::begin(now.moment.clone())), now);
+        }
+    }
+
+    /// Judging -> Good: it was healthy through its soak.
+    pub fn pass(&mut self, now: &Now) {
+        if !matches!(self.phase, Phase::Judging(_)) {
+            return;
+        }
+        if self.good.as_ref().map(|t| t.release) != self.target.as_ref().map(|t| t.release) {
+            self.previous = self.good.take();
+        }
+        self.good = self.target.clone();
+        self.enter(Phase::Good, now);
+    }
+
+    /// Applying, Judging -> RollingBack, or Held where the policy says so: the target failed.
+    pub fn fail(&mut self, reason: &str, now: &Now) {
+        if !matches!(self.phase, Phase::Applying | Phase::Judging(_)) {
+            return;
+        }
+        let reason = reason.to_owned();
+        let stays = self
+            .target
+            .as_ref()
+            .is_some_and(|t| t.policy.irreversible || t.policy.on_failure == OnFailure::Hold);
+        if stays {
+            self.enter(Phase::Held { reason }, now);
+        } else {
+            self.current = self.good.clone();
+            self.enter(Phase::RollingBack { reason }, now);
+        }
+    }
+
+    /// RollingBack -> RolledBack: the last known good is back.
+    pub fn restored(&mut self, now: &Now) {
+        if let Phase::RollingBack { reason } = &self.phase {
+            let reason = reason.clone();
+            self.enter(Phase::RolledBack { reason }, now);
+        }
+    }
+
+    /// Applying -> Pending: the agent itself died under this change, again and again. The last known good
+    /// comes back, and the change is tried again after `wait`.
+    pub fn set_aside(&mut self, cause: &str, attempts: u32, wait: Duration, now: &Now) {
+        if self.phase == Phase::Applying {
+            self.current = self.good.clone();
+            self.enter(Phase::Pending, now);
+            self.stick_for(cause, attempts, wait, now);
+        }
+    }
+
+    /// Any phase -> Removing: it is no longer placed here.
+    pub fn withdraw(&mut self, now: &Now) {
+        if self.phase != Phase::Removing {
+            self.target = None;
+            self.current = None;
+            self.enter(Phase::Removing, now);
+        }
+    }
+
+    /// Any phase: the last try of what the phase is about did not work, and is worth another.
+    pub fn stick(&mut self, cause: &str, now: &Now) {
+        let attempts = self.stuck.as_ref().map_or(1, |stuck| stuck.attempts.saturating_add(1));
+        self.stick_for(cause, attempts, pause(Duration::from_secs(1), attempts), now);
+    }
+
+    fn stick_for(&mut self, cause: &str, attempts: u32, wait: Duration, now: &Now) {
+        self.stuck = Some(Stuck {
+            cause: cause.to_owned(),
+            attempts,
+            retry_at: Moment { boot: now.moment.boot.clone(), uptime: now.moment.uptime + wait },
+            retry_wall: now.wall_in(wait),
+        });
+    }
+
+    /// Any phase: it worked.
+    pub fn unstick(&mut self) {
+        self.stuck = None;
+    }
+
+    /// Whether a failed try keeps it from being tried now.
+    pub fn waits(&self, now: &Moment) -> bool {
+        self.retry_at().is_some_and(|at| at.boot == now.boot && at.uptime > now.uptime)
+    }
+
+    /// When it is tried again, if it is stuck.
+    pub fn retry_at(&self) -> Option<&Moment> {
+        self.stuck.as_ref().map(|stuck| &stuck.retry_at)
+    }
+
+    /// Whether the box runs what the repository wants, and it was found good.
+    pub fn converged(&self) -> bool {
+        self.phase == Phase::Good && self.stuck.is_none()
+    }
+
+    /// Every release that must stay on disk for this app.
+    pub fn pinned(&self) -> impl Iterator<Item = ReleaseId> + '_ {
+        [&self.target, &self.current, &self.good, &self.previous].into_iter().flatten().map(|t| t.release)
+    }
+
+    /// Why it waits, if it does; for people.
+    pub fn held(&self) -> Option<Held> {
+        let reason = match &self.phase {
+            Phase::RollingBack { reason } | Phase::RolledBack { reason } => {
+                Some(format!("the release failed: {reason}"))
+            }
+            Phase::Held { reason } => Some(reason.clone()),
+            _ => None,
+        };
+        match (&self.stuck, reason) {
+            (Some(stuck), _) => Some(Held {
+                cause: stuck.cause.clone(),
+                next: Some(stuck.retry_wall),
+                unblock: "nothing to do: it is tried again by itself".to_owned(),
+            }),
+            (None, Some(reason)) => Some(Held::until_changed(
+                reason,
+                "commit a change to this app; the next commit is tried at once",
+            )),
+            (None, None) => None,
+        }
+    }
+
+    fn enter(&mut self, phase: Phase, now: &Now) {
+        self.phase = phase;
+        self.since = now.wall;
+        self.stuck = None;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! The machine's transitions, each as a sentence.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::clock::BootId;
+use crate::digest::{Digest, Revision};
+use crate::release::{DriverKind, HealthPolicy, Policy, WorkloadKind};
+
+fn now() -> Now {
+    Now {
+        wall: Timestamp::UNIX_EPOCH,
+        moment: Moment { boot: BootId("b".into()), uptime: Duration::from_secs(100) },
+    }
+}
+
+fn target(name: &str) -> Target {
+    Target {
+        release: ReleaseId(Digest::of(name.as_bytes())),
+        kind: WorkloadKind::Container,
+        driver: DriverKind::Simulated,
+        policy: Policy {
+            depends_on: BTreeSet::new(),
+            health: HealthPolicy::default(),
+            on_failure: OnFailure::Rollback,
+            irreversible: false,
+        },
+        revision: Revision("r".into()),
+    }
+}
+
+fn judging(name: &str) -> App {
+    let mut app = App::placed(target(name), &now());
+    app.prepared(&now());
+    app.apply(&now());
+    app.applied(&now());
+    app
+}
+
+fn good(name: &str) -> App {
+    let mut app = judging(name);
+    app.pass(&now());
+    app
+}
+
+#[test]
+fn a_new_app_runs_nothing_until_it_is_applied() {
+    let mut app = App::placed(target("v1"), &now());
+    app.prepared(&now());
+    assert_eq!((app.phase.word(), &app.current), ("Pending", &None));
+    app.apply(&now());
+    assert_eq!(app.current, Some(target("v1")));
+}
+
+#[test]
+fn a_good_app_keeps_running_while_its_update_is_prepared() {
+    let mut app = good("v1");
+    app.place(&target("v2"), None, &now());
+    assert_eq!((app.phase.word(), app.current.clone()), ("Preparing", Some(target("v1"))));
+}
+
+#[test]
+fn a_failed_update_goes_back_to_the_last_known_good() {
+    let mut app = good("v1");
+    app.place(&target("v2"), None, &now());
+    app.prepared(&now());
+    app.apply(&now());
+    app.applied(&now());
+    app.fail("answered 500", &now());
+    assert_eq!((app.phase.word(), app.current.clone()), ("RollingBack", Some(target("v1"))));
+    app.restored(&now());
+    assert_eq!(app.phase.word(), "RolledBack");
+    app.place(&target("v2"), Some("answered 500"), &now());
+    assert_eq!(app.phase.word(), "RolledBack", "the same release is not tried again");
+    app.place(&target("v3"), None, &now());
+    assert_eq!(app.phase.word(), "Preparing", "the next one is tried at once");
+}
+
+#[test]
+fn an_irreversible_update_that_fails_is_held_where_it_is() {
+    let mut app = good("v1");
+    let mut migration = target("v2");
+    migration.policy.irreversible = true;
+    app.place(&migration, None, &now());
+    app.prepared(&now());
+    app.apply(&now());
+    app.fail("broken", &now());
+    assert_eq!((app.phase.word(), app.current.clone()), ("Held", Some(migration)));
+}
+
+#[test]
+fn a_commit_that_takes_a_bad_change_back_ends_as_good_without_a_new_judgement() {
+    let mut app = good("v1");
+    app.place(&target("v2"), Some("known as bad"), &now());
+    app.restored(&now());
+    app.place(&target("v1"), None, &now());
+    assert_eq!(app.phase, Phase::Good);
+}
+
+#[test]
+fn a_commit_that_goes_back_while_the_new_release_is_judged_applies_the_old_one() {
+    let mut app = good("v1");
+    app.place(&target("v2"), None, &now());
+    app.prepared(&now());
+    app.apply(&now());
+    app.place(&target("v1"), None, &now());
+    assert_eq!((app.phase.word(), app.current.clone()), ("Preparing", Some(target("v2"))));
+}
+
+#[test]
+fn the_good_one_before_stays_pinned() {
+    let mut app = good("v1");
+    app.place(&target("v2"), None, &now());
+    app.prepared(&now());
+    app.apply(&now());
+    app.applied(&now());
+    app.pass(&now());
+    let pinned: BTreeSet<_> = app.pinned().collect();
+    assert_eq!(pinned, [target("v1").release, target("v2").release].into());
+}
+
+#[test]
+fn another_policy_is_no_other_release() {
+    let mut app = good("v1");
+    let mut renewed = target("v1");
+    renewed.policy.health.soak = Duration::from_secs(1);
+    app.place(&renewed, None, &now());
+    assert_eq!((app.phase.clone(), app.good.clone()), (Phase::Good, Some(renewed)));
+}
+
+#[test]
+fn an_app_that_comes_back_while_it_is_removed_is_placed_again() {
+    let mut app = good("v1");
+    app.withdraw(&now());
+    app.place(&target("v1"), None, &now());
+    assert_eq!(app.phase, Phase::Preparing);
+}
+
+#[test]
+fn a_change_that_kills_the_agent_is_set_aside_and_tried_later() {
+    let mut app = good("v1");
+    app.place(&target("v2"), None, &now());
+    app.prepared(&now());
+    app.apply(&now());
+    app.set_aside("the agent died 3 times", 1, Duration::from_secs(60), &now());
+    assert_eq!((app.phase.word(), app.current.clone()), ("Pending", Some(target("v1"))));
+    assert!(app.waits(&now().moment));
+    let reboot = Moment { boot: BootId("next".into()), uptime: Duration::ZERO };
+    assert!(!app.waits(&reboot), "a reboot is a new chance");
+}
+
+#[test]
+fn pauses_grow_and_end_growing() {
+    let first = Duration::from_secs(1);
+    assert_eq!(pause(first, 1), first);
+    assert_eq!(pause(first, 4), Duration::from_secs(8));
+    assert_eq!(pause(first, 1000), Duration::from_secs(900));
+}
+
+#[test]
+fn the_drawing_in_docs_has_exactly_these_phases_and_transitions() {
+    let drawing = include_str!("../../../../docs/app-states.md");
+    let code = include_str!("mod.rs");
+    for phase in [
+        "Preparing",
+        "Pending",
+        "Applying",
+        "Judging",
+        "Good",
+        "RollingBack",
+        "RolledBack",
+        "Held",
+        "Removing",
+    ] {
+        assert!(drawing.contains(phase), "{phase} is not drawn");
+        assert!(code.contains(&format!("Phase::{phase}")), "{phase} is not in the code");
+    }
+    let drawn: BTreeSet<&str> =
+        drawing.lines().filter_map(|line| line.split_once(" : ")).map(|(_, label)| label.trim()).collect();
+    let methods: BTreeSet<&str> = code
+        .lines()
+        .filter_map(|line| line.strip_prefix("    pub fn ")?.split_once("(&mut self"))
+        .map(|(name, _)| name)
+        .filter(|name| !matches!(*name, "stick" | "unstick"))
+        .collect();
+    assert_eq!(drawn, methods);
+}
