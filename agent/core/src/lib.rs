@@ -12,9 +12,13 @@
 pub mod app;
 pub mod clock;
 pub mod digest;
+pub mod generation;
 pub mod health;
 pub mod held;
 pub mod name;
 pub mod observe;
 pub mod plan;
 pub mod release;
+pub mod resolve;
+#[cfg(test)]
+mod testing;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::ReleaseId;
 use crate::name::{AppName, ObjectKey};
+use crate::release::DriverKind;
 
 /// One object as the driver found it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,9 +36,9 @@ pub enum Observed {
     },
 }
 
-/// Everything that a driver has of one app.
+/// Everything that one driver has of one app.
 pub type AppObservation = BTreeMap<ObjectKey, Observed>;
 
-/// Everything that was observed in one pass. An app that is missing was not observed: its driver didn't
-/// answer, and nothing is planned for it.
-pub type Observations = BTreeMap<AppName, AppObservation>;
+/// Everything that was observed in one pass, by app and by driver. What is missing was not observed: the
+/// driver didn't answer, and nothing is planned for what it holds.
+pub type Observations = BTreeMap<AppName, BTreeMap<DriverKind, AppObservation>>;

@@ -112,17 +112,11 @@ pub struct App {
 }
 
 impl App {
-    /// An app that was placed here for the first time.
-    pub fn placed(target: Target, now: &Now) -> Self {
-        App {
-            phase: Phase::Preparing,
-            since: now.wall,
-            target: Some(target),
-            current: None,
-            good: None,
-            previous: None,
-            stuck: None,
-        }
+    /// An app that was placed here for the first time; `failed` as in [`App::place`].
+    pub fn placed(target: &Target, failed: Option<&str>, now: &Now) -> Self {
+        let mut app = App::found(now);
+        app.aim(target, failed, now);
+        app
     }
 
     /// An app that only the runtime still knows of, found by our mark.

@@ -30,7 +30,7 @@ fn target(name: &str) -> Target {
 }
 
 fn judging(name: &str) -> App {
-    let mut app = App::placed(target(name), &now());
+    let mut app = App::placed(&target(name), None, &now());
     app.prepared(&now());
     app.apply(&now());
     app.applied(&now());
@@ -45,7 +45,7 @@ fn good(name: &str) -> App {
 
 #[test]
 fn a_new_app_runs_nothing_until_it_is_applied() {
-    let mut app = App::placed(target("v1"), &now());
+    let mut app = App::placed(&target("v1"), None, &now());
     app.prepared(&now());
     assert_eq!((app.phase.word(), &app.current), ("Pending", &None));
     app.apply(&now());

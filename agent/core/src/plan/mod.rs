@@ -1,10 +1,17 @@
 //! The plan: a readable value that says everything that will be done, and why. The executor only walks it.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
+use crate::app::{App, Phase};
 use crate::digest::ReleaseId;
+use crate::generation::{Apps, Inventory, Owned, order};
+use crate::held::Held;
 use crate::name::{AppName, ObjectKey};
-use crate::release::DriverKind;
+use crate::observe::{AppObservation, Observations, Observed};
+use crate::release::{DriverKind, Object, Release, Target};
 
 /// What is done to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -42,3 +49,228 @@ pub struct Step {
     /// The release that it leads to; none for a removal.
     pub release: Option<ReleaseId>,
 }
+
+/// Everything that is to be done now, in order, and what can't be done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The steps: all removals, then the apps in order of their dependencies.
+    pub steps: Vec<Step>,
+    /// Apps that nothing is done for, and why.
+    pub held: BTreeMap<AppName, Held>,
+}
+
+impl Plan {
+    /// The steps of one app, in their order.
+    pub fn steps_of<'a>(&'a self, app: &'a AppName) -> impl Iterator<Item = &'a Step> {
+        self.steps.iter().filter(move |step| step.app == *app)
+    }
+}
+
+/// Towards what a plan is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aim {
+    /// What the box should run now: what the executor walks.
+    Current,
+    /// Where every app is going, prepared or not: what `holdfast plan` shows.
+    Target,
+}
+
+impl Aim {
+    /// The release that `app` is planned for.
+    pub fn of(self, app: &App) -> Option<&Target> {
+        match (self, &app.phase) {
+            (Aim::Target, Phase::Preparing | Phase::Pending) => app.target.as_ref(),
+            _ => app.current.as_ref(),
+        }
+    }
+}
+
+/// Everything that a plan is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// All apps.
+    pub apps: &'a Apps,
+    /// The releases that they name.
+    pub releases: &'a BTreeMap<ReleaseId, Arc<Release>>,
+    /// What the drivers saw, asked for the same aim.
+    pub observed: &'a Observations,
+    /// What we made.
+    pub inventory: &'a Inventory,
+}
+
+/// Makes the plan. The same input gives the same plan; an app that was not observed gets no step.
+pub fn plan(known: Known<'_>, aim: Aim) -> Plan {
+    let mut plan = Plan::default();
+    let mut removals = Vec::new();
+    let mut additions = Vec::new();
+    for name in order(known.apps) {
+        let (Some(app), Some(observed)) = (known.apps.get(&name), known.observed.get(&name)) else {
+            continue;
+        };
+        match plan_app(known, aim, &name, app, observed) {
+            Ok(AppSteps { remove, add }) => {
+                removals.push(remove);
+                additions.extend(add);
+            }
+            Err(held) => {
+                plan.held.insert(name, held);
+            }
+        }
+    }
+    // Whatever depends on another goes before it; whatever goes does so before anything comes.
+    plan.steps.extend(removals.into_iter().rev().flatten());
+    plan.steps.extend(additions);
+    plan
+}
+
+#[derive(Default)]
+struct AppSteps {
+    remove: Vec<Step>,
+    add: Vec<Step>,
+}
+
+fn plan_app(
+    known: Known<'_>,
+    aim: Aim,
+    name: &AppName,
+    app: &App,
+    observed: &BTreeMap<DriverKind, AppObservation>,
+) -> Result<AppSteps, Held> {
+    let release = match aim.of(app) {
+        Some(target) => Some(known.releases.get(&target.release).ok_or_else(|| missing(target))?),
+        None => None,
+    };
+    let nothing = BTreeMap::new();
+    let owned = known.inventory.get(name).unwrap_or(&nothing);
+    let mut steps =
+        AppSteps { remove: removals(name, owned, observed, release.map(Arc::as_ref)), add: Vec::new() };
+    steps.remove.extend(strays(name, owned, observed, release.map(Arc::as_ref)));
+    if let Some(release) = release
+        && let Some(seen) = observed.get(&release.driver)
+    {
+        steps.add = additions(name, app, aim, owned, seen, release)?;
+    }
+    Ok(steps)
+}
+
+fn additions(
+    name: &AppName,
+    app: &App,
+    aim: Aim,
+    owned: &BTreeMap<ObjectKey, Owned>,
+    observed: &AppObservation,
+    release: &Release,
+) -> Result<Vec<Step>, Held> {
+    let id = release.id();
+    let step = |action, key: &ObjectKey, reason: &str| Step {
+        app: name.clone(),
+        driver: release.driver,
+        action,
+        object: key.clone(),
+        reason: reason.to_owned(),
+        release: Some(id),
+    };
+    let mut steps = Vec::new();
+    if aim == Aim::Target
+        && app.phase == Phase::Preparing
+        && let Some(first) = release.objects.first()
+    {
+        steps.push(step(Action::Prepare, &first.key, "the release is new here"));
+    }
+    for Object { key, .. } in &release.objects {
+        let ours = owned.get(key).is_some_and(|owned| !owned.orphaned);
+        match observed.get(key).unwrap_or(&Observed::Absent) {
+            Observed::Same if ours => {}
+            Observed::Same | Observed::Extra { .. } => {
+                steps.push(step(Action::Adopt, key, "it carries our mark and is not in the inventory"));
+            }
+            Observed::Absent => steps.push(step(Action::Create, key, absent_reason(app, ours))),
+            Observed::Drift { difference, recreate: false } => {
+                steps.push(step(Action::Update, key, difference))
+            }
+            Observed::Drift { difference, recreate: true } => {
+                steps.push(step(Action::Recreate, key, difference))
+            }
+            Observed::Foreign { owner } => return Err(foreign(key, owner)),
+        }
+    }
+    Ok(steps)
+}
+
+fn absent_reason(app: &App, was_made: bool) -> &'static str {
+    match &app.phase {
+        Phase::Preparing | Phase::Pending | Phase::Applying => "the release wants it",
+        _ if was_made => "it was here and is gone",
+        _ => "it is absent",
+    }
+}
+
+fn wanted(release: Option<&Release>, driver: DriverKind, key: &ObjectKey) -> bool {
+    release.is_some_and(|release| release.driver == driver && release.object(key).is_some())
+}
+
+/// What stands in the inventory and is no longer wanted, in reverse order of its making.
+fn removals(
+    name: &AppName,
+    owned: &BTreeMap<ObjectKey, Owned>,
+    observed: &BTreeMap<DriverKind, AppObservation>,
+    release: Option<&Release>,
+) -> Vec<Step> {
+    owned
+        .iter()
+        .rev()
+        .filter(|(key, owned)| !owned.orphaned && !wanted(release, owned.driver, key))
+        .filter_map(|(key, owned)| Some((key, owned.driver, observed.get(&owned.driver)?.get(key))))
+        .map(|(key, driver, seen)| {
+            let (action, reason) = match seen {
+                Some(Observed::Foreign { owner }) => (Action::Orphan, format!("it belongs to {owner} now")),
+                _ if key.holds_data() => {
+                    (Action::Orphan, "it holds data and is never removed by itself".into())
+                }
+                _ => (Action::Remove, "it is no longer wanted".into()),
+            };
+            Step { app: name.clone(), driver, action, object: key.clone(), reason, release: None }
+        })
+        .collect()
+}
+
+/// What carries our mark and doesn't stand in the inventory: it is taken in first, and goes with the next
+/// plan. Only what stands in both is ever removed.
+fn strays(
+    name: &AppName,
+    owned: &BTreeMap<ObjectKey, Owned>,
+    observed: &BTreeMap<DriverKind, AppObservation>,
+    release: Option<&Release>,
+) -> Vec<Step> {
+    let all =
+        observed.iter().flat_map(|(driver, seen)| seen.iter().map(move |(key, seen)| (*driver, key, seen)));
+    all.filter(|(driver, key, seen)| {
+        matches!(seen, Observed::Extra { .. }) && !owned.contains_key(*key) && !wanted(release, *driver, key)
+    })
+    .map(|(driver, key, _)| Step {
+        app: name.clone(),
+        driver,
+        action: Action::Adopt,
+        object: key.clone(),
+        reason: "it carries our mark and is not in the inventory".into(),
+        release: None,
+    })
+    .collect()
+}
+
+fn missing(target: &Target) -> Held {
+    Held::until_changed(
+        format!("the release {} is not on disk any more", target.release),
+        "nothing to do: it is rendered again from the mirror or the next fetch",
+    )
+}
+
+fn foreign(key: &ObjectKey, owner: &str) -> Held {
+    Held::until_changed(
+        format!("{key} is there already and belongs to {owner}"),
+        format!("remove or rename {key} on the box, or name it otherwise in the repository"),
+    )
+}
+
+#[cfg(test)]
+mod tests;

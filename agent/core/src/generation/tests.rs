@@ -1,0 +1,81 @@
+//! What a revision makes of the apps, each as a sentence.
+
+use super::*;
+use crate::testing::{good, name, now, release, resolved, target};
+
+fn apps(names: &[&str]) -> Apps {
+    names.iter().map(|app| (name(app), good(&target(&release(app, "1", &["Pod/x"]), &[])))).collect()
+}
+
+#[test]
+fn a_revision_without_a_change_changes_nothing() {
+    let mut held = apps(&["a", "b"]);
+    let (a, b) = (target(&release("a", "1", &["Pod/x"]), &[]), target(&release("b", "1", &["Pod/x"]), &[]));
+    let advance = advance(&mut held, &resolved(&[("a", &a), ("b", &b)]), &Failed::new(), &now());
+    assert_eq!(advance, Advance::default());
+}
+
+#[test]
+fn one_app_that_is_no_longer_there_is_withdrawn() {
+    let mut held = apps(&["a", "b"]);
+    let a = target(&release("a", "1", &["Pod/x"]), &[]);
+    advance(&mut held, &resolved(&[("a", &a)]), &Failed::new(), &now());
+    assert_eq!(held[&name("b")].phase, Phase::Removing);
+}
+
+#[test]
+fn an_empty_tree_removes_nothing_and_says_why() {
+    let mut held = apps(&["a", "b", "c", "d"]);
+    let advance = advance(&mut held, &resolved(&[]), &Failed::new(), &now());
+    assert_eq!(advance.kept.len(), 4);
+    assert!(held.values().all(|app| app.phase == Phase::Good));
+}
+
+#[test]
+fn an_app_with_faulty_documents_stays_as_it_is() {
+    let mut held = apps(&["a"]);
+    let mut faulty = resolved(&[]);
+    faulty.held.insert(name("a"), Held::until_changed("app.yaml:1:1: unknown field", "fix it"));
+    advance(&mut held, &faulty, &Failed::new(), &now());
+    assert_eq!(held[&name("a")].phase, Phase::Good);
+}
+
+#[test]
+fn a_release_that_failed_on_this_box_is_not_tried_again_after_the_store_was_lost() {
+    let bad = target(&release("a", "2", &["Pod/x"]), &[]);
+    let failed = Failed::from([(name("a"), [(bad.release, "answered 500".to_owned())].into())]);
+    let mut held = Apps::new();
+    advance(&mut held, &resolved(&[("a", &bad)]), &failed, &now());
+    assert_eq!(held[&name("a")].phase, Phase::RollingBack { reason: "answered 500".into() });
+    assert_eq!(held[&name("a")].current, None);
+}
+
+#[test]
+fn an_app_waits_until_what_it_depends_on_is_good() {
+    let db = target(&release("db", "1", &["Pod/db"]), &[]);
+    let pos = target(&release("pos", "1", &["Pod/pos"]), &["db"]);
+    let mut held = Apps::new();
+    advance(&mut held, &resolved(&[("db", &db), ("pos", &pos)]), &Failed::new(), &now());
+    held.values_mut().for_each(|app| app.prepared(&now()));
+    assert_eq!(ready(&held, &now()), [name("db")]);
+    held.insert(name("db"), good(&db));
+    assert_eq!(ready(&held, &now()), [name("pos")]);
+}
+
+#[test]
+fn what_is_depended_on_comes_first_and_a_cycle_ends() {
+    let app = |app: &str, needs: &[&str]| (name(app), good(&target(&release(app, "1", &[]), needs)));
+    let held = Apps::from([app("a", &["z"]), app("m", &["a"]), app("z", &[])]);
+    assert_eq!(order(&held), [name("z"), name("a"), name("m")]);
+    let cycle = Apps::from([app("a", &["b"]), app("b", &["a"])]);
+    assert_eq!(order(&cycle).len(), 2);
+}
+
+#[test]
+fn the_prune_limit_holds_only_what_is_over_both_bounds() {
+    let limit = PruneLimit::default();
+    assert!(limit.allows(1, 1));
+    assert!(limit.allows(2, 8));
+    assert!(!limit.allows(2, 7));
+    assert!(limit.allows(0, 0));
+}

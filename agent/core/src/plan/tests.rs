@@ -1,0 +1,126 @@
+//! Plans: what is there, what is wanted, and the steps between them.
+
+use super::*;
+use crate::testing::{good, name, now, release, target};
+
+struct Box_ {
+    apps: Apps,
+    releases: BTreeMap<ReleaseId, Arc<Release>>,
+    observed: Observations,
+    inventory: Inventory,
+}
+
+impl Box_ {
+    fn with(apps: &[(&str, &Arc<Release>, &[&str])]) -> Self {
+        let mut made = Box_ {
+            apps: Apps::new(),
+            releases: BTreeMap::new(),
+            observed: Observations::new(),
+            inventory: Inventory::new(),
+        };
+        for (app, release, needs) in apps {
+            made.apps.insert(name(app), good(&target(release, needs)));
+            made.releases.insert(release.id(), Arc::clone(release));
+            for object in &release.objects {
+                made.sees(app, &object.key.to_string(), Observed::Same).owns(app, &object.key.to_string());
+            }
+        }
+        made
+    }
+
+    fn sees(&mut self, app: &str, key: &str, seen: Observed) -> &mut Self {
+        let by_driver = self.observed.entry(name(app)).or_default();
+        by_driver.entry(DriverKind::Simulated).or_default().insert(key.parse().unwrap(), seen);
+        self
+    }
+
+    fn owns(&mut self, app: &str, key: &str) -> &mut Self {
+        let owned = Owned { driver: DriverKind::Simulated, orphaned: false };
+        self.inventory.entry(name(app)).or_default().insert(key.parse().unwrap(), owned);
+        self
+    }
+
+    fn plan(&self) -> Plan {
+        let Box_ { apps, releases, observed, inventory } = self;
+        plan(Known { apps, releases, observed, inventory }, Aim::Current)
+    }
+
+    fn steps(&self) -> Vec<String> {
+        self.plan().steps.iter().map(|step| format!("{:?} {}", step.action, step.object)).collect()
+    }
+}
+
+#[test]
+fn what_is_as_it_should_be_needs_no_step() {
+    assert_eq!(Box_::with(&[("a", &release("a", "1", &["Pod/a"]), &[])]).plan(), Plan::default());
+}
+
+#[test]
+fn what_somebody_removed_is_made_again_and_what_they_changed_is_put_right() {
+    let mut held = Box_::with(&[("a", &release("a", "1", &["ConfigMap/a", "Pod/a"]), &[])]);
+    held.sees("a", "Pod/a", Observed::Absent);
+    held.sees("a", "ConfigMap/a", Observed::Drift { difference: "data.x: 1, not 2".into(), recreate: false });
+    assert_eq!(held.steps(), ["Update ConfigMap/a", "Create Pod/a"]);
+}
+
+#[test]
+fn an_app_whose_driver_did_not_answer_gets_no_step() {
+    let mut held = Box_::with(&[("a", &release("a", "1", &["Pod/a"]), &[])]);
+    held.owns("a", "Pod/old");
+    held.observed.clear();
+    assert_eq!(held.plan(), Plan::default());
+}
+
+#[test]
+fn what_is_somebody_elses_is_left_alone_and_holds_the_app() {
+    let mut held = Box_::with(&[("a", &release("a", "1", &["Pod/a"]), &[])]);
+    held.sees("a", "Pod/a", Observed::Foreign { owner: "somebody".into() });
+    let plan = held.plan();
+    assert!(plan.steps.is_empty());
+    assert!(plan.held[&name("a")].cause.contains("somebody"));
+}
+
+#[test]
+fn only_what_carries_our_mark_and_stands_in_the_inventory_is_removed() {
+    let mut held = Box_::with(&[("a", &release("a", "1", &["Pod/a"]), &[])]);
+    held.sees("a", "Pod/marked", Observed::Extra { release: None });
+    held.sees("a", "Pod/both", Observed::Extra { release: None }).owns("a", "Pod/both");
+    assert_eq!(held.steps(), ["Remove Pod/both", "Adopt Pod/marked"]);
+}
+
+#[test]
+fn what_holds_data_is_orphaned_and_never_removed() {
+    let mut held = Box_::with(&[("a", &release("a", "1", &["Pod/a"]), &[])]);
+    held.sees("a", "PersistentVolumeClaim/d", Observed::Extra { release: None })
+        .owns("a", "PersistentVolumeClaim/d");
+    assert_eq!(held.steps(), ["Orphan PersistentVolumeClaim/d"]);
+}
+
+#[test]
+fn removals_come_before_additions_and_dependents_go_first() {
+    let (db, pos) = (release("db", "1", &["Pod/db"]), release("pos", "1", &["Pod/pos"]));
+    let mut held = Box_::with(&[("db", &db, &[]), ("pos", &pos, &["db"])]);
+    for app in ["db", "pos"] {
+        held.sees(app, "Pod/old", Observed::Extra { release: None }).owns(app, "Pod/old");
+        held.sees(app, &format!("Pod/{app}"), Observed::Absent);
+    }
+    let plan = held.plan();
+    let steps: Vec<_> = plan.steps.iter().map(|s| format!("{} {:?} {}", s.app, s.action, s.object)).collect();
+    assert_eq!(steps, ["pos Remove Pod/old", "db Remove Pod/old", "db Create Pod/db", "pos Create Pod/pos"]);
+}
+
+#[test]
+fn a_withdrawn_app_goes_whole() {
+    let mut held = Box_::with(&[("a", &release("a", "1", &["ConfigMap/a", "Pod/a"]), &[])]);
+    held.apps.get_mut(&name("a")).unwrap().withdraw(&now());
+    assert_eq!(held.steps(), ["Remove Pod/a", "Remove ConfigMap/a"]);
+}
+
+#[test]
+fn a_release_that_is_not_on_disk_holds_its_app_and_removes_nothing() {
+    let mut held = Box_::with(&[("a", &release("a", "1", &["Pod/a"]), &[])]);
+    held.releases.clear();
+    held.owns("a", "Pod/old");
+    let plan = held.plan();
+    assert!(plan.steps.is_empty() && plan.held.contains_key(&name("a")));
+}
