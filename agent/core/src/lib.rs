@@ -22,3 +22,4 @@ pub mod release;
 pub mod resolve;
 #[cfg(test)]
 mod testing;
+pub mod verify;

@@ -1,0 +1,209 @@
+//! Trust: what was fetched becomes what may run, or is refused with a reason.
+//!
+//! Pure: the keys, the signature, the times and the ancestry come in as values, so that the same input gives
+//! the same answer on every box, offline, whatever its clock says.
+
+mod allowed_signers;
+mod refused;
+mod sshsig;
+
+use jiff::Timestamp;
+
+pub use self::allowed_signers::{AllowedSigners, BadAllowedSigners, BadLine, NAMESPACE};
+pub use self::refused::{KeyProblem, Refused};
+pub use self::sshsig::{BadSignature, SshSignature};
+use crate::digest::Revision;
+
+/// What the source brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// Which commit.
+    pub revision: Revision,
+    /// The commit's committer time, as it claims.
+    pub committed: Timestamp,
+    /// Its signature, if it has one.
+    pub signature: Option<Signature>,
+    /// How it stands to the accepted revision.
+    pub ancestry: Ancestry,
+}
+
+/// A signature and the bytes that it was made over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// The signature as the commit carries it (its `gpgsig` header without the indentation).
+    pub armored: Vec<u8>,
+    /// The commit without its signature.
+    pub payload: Vec<u8>,
+}
+
+/// How a commit stands to the accepted revision. The source proves it by the commits' ids: the claim of a
+/// server is never enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ancestry {
+    /// Nothing was accepted before.
+    First,
+    /// It is the accepted revision.
+    Same,
+    /// The accepted revision is among its ancestors.
+    Descends,
+    /// The accepted revision is not among its ancestors.
+    Foreign,
+    /// Neither could be shown.
+    Unproven {
+        /// Why not, as the end of a sentence.
+        why: String,
+    },
+}
+
+/// What the box trusts.
+#[derive(Clone, Debug)]
+pub enum TrustPolicy {
+    /// A commit must be signed by one of these keys.
+    Signed(AllowedSigners),
+    /// Signatures are not looked at. Going back is still refused.
+    None,
+}
+
+impl TrustPolicy {
+    /// The word that `status` prints.
+    pub fn mode(&self) -> TrustMode {
+        match self {
+            TrustPolicy::Signed(_) => TrustMode::Signed,
+            TrustPolicy::None => TrustMode::None,
+        }
+    }
+}
+
+/// The kind of trust that something was accepted under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrustMode {
+    /// By a signature.
+    Signed,
+    /// By being there.
+    None,
+}
+
+impl TrustMode {
+    /// The word that `status` and agent.toml use.
+    pub fn word(self) -> &'static str {
+        match self {
+            TrustMode::Signed => "signed",
+            TrustMode::None => "none",
+        }
+    }
+}
+
+/// The newest revision that the box accepted: it takes nothing that does not descend from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Floor {
+    /// Which revision.
+    pub revision: Revision,
+    /// Its committer time.
+    pub committed: Timestamp,
+}
+
+/// Who signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signer {
+    /// The principals of the line that allows the key, as allowed_signers writes them.
+    pub principal: String,
+    /// The key's SHA-256 fingerprint, as ssh-keygen prints it.
+    pub fingerprint: String,
+}
+
+/// A revision that may be accepted. Only [`verify`] makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    revision: Revision,
+    committed: Timestamp,
+    signer: Option<Signer>,
+}
+
+impl Verified {
+    /// Which revision.
+    pub fn revision(&self) -> &Revision {
+        &self.revision
+    }
+
+    /// Its committer time.
+    pub fn committed(&self) -> Timestamp {
+        self.committed
+    }
+
+    /// Who signed it; `None` under `trust = none`.
+    pub fn signer(&self) -> Option<&Signer> {
+        self.signer.as_ref()
+    }
+
+    /// The kind of trust that it was verified under.
+    pub fn trust(&self) -> TrustMode {
+        if self.signer.is_some() { TrustMode::Signed } else { TrustMode::None }
+    }
+
+    /// The floor once this revision is accepted.
+    pub fn floor(&self) -> Floor {
+        Floor { revision: self.revision.clone(), committed: self.committed }
+    }
+}
+
+/// Decides whether what was fetched may be accepted on top of `accepted`.
+///
+/// A key's validity is checked at the commit's committer time, as git does, but never earlier than the
+/// accepted revision's: what descends from a commit was made after it, so a key that had expired by then
+/// cannot sign by writing an old date.
+///
+/// # Errors
+/// [`Refused`] says why the box keeps what it has, and what would change that.
+pub fn verify(
+    fetched: &Fetched,
+    policy: &TrustPolicy,
+    accepted: Option<&Floor>,
+) -> Result<Verified, Refused> {
+    let signer = match policy {
+        TrustPolicy::None => None,
+        TrustPolicy::Signed(signers) => Some(check_signature(fetched, signers, accepted)?),
+    };
+    if let Some(floor) = accepted {
+        check_descent(fetched, floor)?;
+    }
+    Ok(Verified { revision: fetched.revision.clone(), committed: fetched.committed, signer })
+}
+
+fn check_signature(
+    fetched: &Fetched,
+    signers: &AllowedSigners,
+    accepted: Option<&Floor>,
+) -> Result<Signer, Refused> {
+    let revision = || fetched.revision.clone();
+    let Some(signature) = &fetched.signature else {
+        return Err(Refused::Unsigned { revision: revision() });
+    };
+    let bad = |cause| Refused::Signature { revision: revision(), cause };
+    let parsed = SshSignature::parse(&signature.armored).map_err(bad)?;
+    parsed.check(NAMESPACE, &signature.payload).map_err(bad)?;
+    let at = accepted.map_or(fetched.committed, |floor| fetched.committed.max(floor.committed));
+    let fingerprint = parsed.fingerprint();
+    match signers.principal_of(parsed.key(), NAMESPACE, at) {
+        Ok(principal) => Ok(Signer { principal: principal.to_owned(), fingerprint }),
+        Err(problem) => Err(Refused::Key { revision: revision(), fingerprint, problem }),
+    }
+}
+
+fn check_descent(fetched: &Fetched, floor: &Floor) -> Result<(), Refused> {
+    let revision = fetched.revision.clone();
+    let accepted = floor.revision.clone();
+    match &fetched.ancestry {
+        Ancestry::Descends => Ok(()),
+        Ancestry::Same if revision == accepted => Ok(()),
+        Ancestry::Foreign => Err(Refused::NotADescendant { revision, accepted }),
+        Ancestry::Unproven { why } => Err(Refused::DescentUnproven { revision, accepted, why: why.clone() }),
+        Ancestry::First | Ancestry::Same => Err(Refused::DescentUnproven {
+            revision,
+            accepted,
+            why: "the source compared it with another revision than the accepted one".to_owned(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! The rule of descent, and the refusals' words. Signatures made by real tools are in tests/.
+
+use super::*;
+
+fn revision(text: &str) -> Revision {
+    Revision(text.to_owned())
+}
+
+fn fetched(ancestry: Ancestry) -> Fetched {
+    Fetched {
+        revision: revision("bbbb"),
+        committed: "2026-01-02T00:00:00Z".parse().unwrap(),
+        signature: None,
+        ancestry,
+    }
+}
+
+fn floor() -> Floor {
+    Floor { revision: revision("aaaa"), committed: "2026-01-01T00:00:00Z".parse().unwrap() }
+}
+
+#[test]
+fn the_first_revision_needs_no_descent() {
+    for ancestry in [Ancestry::First, Ancestry::Foreign] {
+        let verified = verify(&fetched(ancestry), &TrustPolicy::None, None).unwrap();
+        assert_eq!(verified.trust(), TrustMode::None);
+        assert_eq!(verified.floor().revision, revision("bbbb"));
+    }
+}
+
+#[test]
+fn without_signatures_going_back_is_still_refused() {
+    let check = |ancestry| verify(&fetched(ancestry), &TrustPolicy::None, Some(&floor()));
+    assert!(check(Ancestry::Descends).is_ok());
+    assert!(matches!(check(Ancestry::Foreign), Err(Refused::NotADescendant { .. })));
+    let why = "the server hung".to_owned();
+    assert!(matches!(check(Ancestry::Unproven { why }), Err(Refused::DescentUnproven { .. })));
+}
+
+#[test]
+fn a_source_that_compared_with_another_revision_proves_nothing() {
+    for ancestry in [Ancestry::First, Ancestry::Same] {
+        let refused = verify(&fetched(ancestry), &TrustPolicy::None, Some(&floor())).unwrap_err();
+        assert!(matches!(refused, Refused::DescentUnproven { .. }), "{refused}");
+    }
+    let mut same = fetched(Ancestry::Same);
+    same.revision = floor().revision;
+    assert!(verify(&same, &TrustPolicy::None, Some(&floor())).is_ok());
+}
+
+#[test]
+fn an_unsigned_commit_is_held_with_what_to_do() {
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
+    let signers = AllowedSigners::parse(&format!("a {key}")).unwrap();
+    let refused =
+        verify(&fetched(Ancestry::Descends), &TrustPolicy::Signed(signers), Some(&floor())).unwrap_err();
+    let held = crate::held::Held::from(refused);
+    assert_eq!(held.cause, "commit bbbb is not signed");
+    assert!(held.unblock.contains("git commit -S"));
+}
