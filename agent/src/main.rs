@@ -1,1 +1,3 @@
+//! The one binary that Holdfast is.
+
 fn main() {}

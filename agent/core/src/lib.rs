@@ -19,6 +19,7 @@ pub mod name;
 pub mod observe;
 pub mod plan;
 pub mod release;
+pub mod report;
 pub mod resolve;
 #[cfg(test)]
 mod testing;

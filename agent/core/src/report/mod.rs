@@ -1,0 +1,147 @@
+//! What the agent says about itself: the types of `status --json` and `plan --json`. `text` renders them, and
+//! events, for people.
+//!
+//! Names and meanings are fixed (docs/operations.md); fields may be added, so readers ignore unknown ones.
+
+pub mod text;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{ReleaseId, Revision};
+use crate::held::Held;
+use crate::name::{AppName, DeviceName, ObjectKey};
+use crate::plan::{Action, Step};
+use crate::release::{DriverKind, WorkloadKind};
+
+/// How the box is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The Device document's name.
+    pub device: DeviceName,
+    /// The agent's version.
+    pub agent: String,
+    /// `signed` or `none`.
+    pub trust: String,
+    /// Whether everything that the newest revision asks for runs and is good.
+    pub converged: bool,
+    /// Where the state comes from.
+    pub source: SourceStatus,
+    /// How far which revision came.
+    pub revision: RevisionStatus,
+    /// Sorted by name.
+    pub apps: Vec<AppStatus>,
+    /// What is held beyond one app: a revision, a removal, the source's trust. An app's own is with the app.
+    pub held: Vec<Held>,
+}
+
+/// Where the state comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceStatus {
+    /// As configured; never with a password.
+    pub url: String,
+    /// When the source last answered.
+    pub last_poll: Option<Timestamp>,
+    /// When it is asked next.
+    pub next_poll: Option<Timestamp>,
+    /// Why the last poll failed, and what can be done.
+    pub error: Option<String>,
+}
+
+/// How far which revision came.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionStatus {
+    /// The newest that the source showed.
+    pub fetched: Option<Revision>,
+    /// The newest that is trusted: nothing older is taken from here on.
+    pub accepted: Option<Revision>,
+    /// The one that the box was last brought to.
+    pub applied: Option<Revision>,
+}
+
+/// How one app is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AppStatus {
+    /// The app.
+    pub name: AppName,
+    /// What kind of workload; unknown while its first documents can't be read.
+    pub kind: Option<WorkloadKind>,
+    /// What runs it.
+    pub driver: Option<DriverKind>,
+    /// The state machine's word: Pending, Preparing, Applying, Judging, Good, RollingBack, RolledBack, Held,
+    /// Removing.
+    pub phase: String,
+    /// Unknown, Starting, Healthy or Unhealthy.
+    pub health: String,
+    /// Why it isn't healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What runs, or is on its way.
+    pub release: Option<ReleaseId>,
+    /// The last known good.
+    pub good: Option<ReleaseId>,
+    /// What `release` was rendered from.
+    pub revision: Option<Revision>,
+    /// Since when it is in this phase.
+    pub since: Option<Timestamp>,
+    /// Why it waits, if it does.
+    pub held: Option<Held>,
+}
+
+/// What would be done now. No step is no difference.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanReport {
+    /// What it leads to.
+    pub revision: Option<Revision>,
+    /// In order.
+    pub steps: Vec<StepReport>,
+    /// What is left undone on purpose.
+    pub held: Vec<HeldReport>,
+}
+
+/// One step of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepReport {
+    /// The app.
+    pub app: AppName,
+    /// What does it.
+    pub driver: DriverKind,
+    /// What is done.
+    pub action: Action,
+    /// To what.
+    pub object: ObjectKey,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// Something that a plan leaves undone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldReport {
+    /// The app; none if it concerns more than one.
+    pub app: Option<AppName>,
+    /// Why, until when, and what would unblock it.
+    #[serde(flatten)]
+    pub held: Held,
+}
+
+impl From<&Step> for StepReport {
+    fn from(step: &Step) -> Self {
+        StepReport {
+            app: step.app.clone(),
+            driver: step.driver,
+            action: step.action,
+            object: step.object.clone(),
+            reason: step.reason.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! Reports for people: what a technician in front of the box can read in ten seconds. What is wrong comes
+//! first, each with its cause, the next attempt, and what may be done. Pure: the time comes in.
+//!
+//! Messages may quote documents, servers and workloads, so control characters (a terminal's escapes among
+//! them) are never printed.
+
+use std::fmt::Write;
+
+use jiff::Timestamp;
+
+use super::{AppStatus, PlanReport, Status};
+use crate::digest::{ReleaseId, Revision};
+use crate::held::Held;
+
+/// How many characters of an id are shown.
+const SHORT: usize = 12;
+
+impl Status {
+    /// The status as text, as seen at `now`.
+    pub fn render(&self, now: Timestamp) -> String {
+        let mut out = String::new();
+        let state = if self.converged { "converged" } else { "NOT CONVERGED" };
+        line(
+            &mut out,
+            &format!("{}: {state}   (holdfast {}, trust {})", self.device, self.agent, self.trust),
+        );
+        if self.trust == "none" {
+            line(&mut out, "UNSIGNED: trust is \"none\", this box runs whatever its source says");
+        }
+        for (what, held) in self.all_held() {
+            render_held(&mut out, &what, held, now);
+        }
+        self.render_apps(&mut out, now);
+        self.render_source(&mut out, now);
+        out
+    }
+
+    fn all_held(&self) -> impl Iterator<Item = (String, &Held)> {
+        let whole = self.held.iter().map(|held| ("HELD".to_owned(), held));
+        let apps =
+            self.apps.iter().filter_map(|app| Some((format!("HELD {}", app.name), app.held.as_ref()?)));
+        whole.chain(apps)
+    }
+
+    fn render_apps(&self, out: &mut String, now: Timestamp) {
+        out.push('\n');
+        if self.apps.is_empty() {
+            line(out, "No app is placed on this box.");
+            return;
+        }
+        let header = ["APP", "PHASE", "HEALTH", "DRIVER", "RELEASE", "LAST GOOD", "REVISION", "SINCE"];
+        let rows = self.apps.iter().map(|app| app_row(app, now)).collect::<Vec<_>>();
+        table(out, &header, &rows);
+        for app in self.apps.iter().filter(|app| app.health != "Healthy" && app.held.is_none()) {
+            if let Some(reason) = &app.reason {
+                line(out, &format!("{}: {reason}", app.name));
+            }
+        }
+    }
+
+    fn render_source(&self, out: &mut String, now: Timestamp) {
+        let source = &self.source;
+        out.push('\n');
+        line(out, &format!("source    {}", source.url));
+        let last = source.last_poll.map_or("never".to_owned(), |time| relative(time, now));
+        let next = source.next_poll.map_or("when asked to".to_owned(), |time| relative(time, now));
+        line(out, &format!("polled    {last}; next {next}"));
+        if let Some(error) = &source.error {
+            line(out, &format!("problem   {error}"));
+        }
+        let revision = &self.revision;
+        for (label, id) in
+            [("fetched", &revision.fetched), ("accepted", &revision.accepted), ("applied", &revision.applied)]
+        {
+            line(out, &format!("{label:<9} {}", id.as_ref().map_or("-", |id| id.0.as_str())));
+        }
+    }
+}
+
+impl PlanReport {
+    /// The plan as text, as seen at `now`.
+    pub fn render(&self, now: Timestamp) -> String {
+        let mut out = String::new();
+        for held in &self.held {
+            let what = held.app.as_ref().map_or("HELD".to_owned(), |app| format!("HELD {app}"));
+            render_held(&mut out, &what, &held.held, now);
+        }
+        if self.steps.is_empty() {
+            line(&mut out, "Nothing to do: what runs is what should run.");
+            return out;
+        }
+        if let Some(revision) = &self.revision {
+            line(&mut out, &format!("To {revision}:"));
+        }
+        let rows: Vec<_> = self
+            .steps
+            .iter()
+            .map(|step| {
+                let action = format!("{:?}", step.action).to_lowercase();
+                [
+                    step.app.to_string(),
+                    step.driver.to_string(),
+                    action,
+                    step.object.to_string(),
+                    step.reason.clone(),
+                ]
+            })
+            .collect();
+        table(&mut out, &["APP", "DRIVER", "ACTION", "OBJECT", "WHY"], &rows);
+        out
+    }
+}
+
+fn render_held(out: &mut String, what: &str, held: &Held, now: Timestamp) {
+    line(out, &format!("{what}: {}", held.cause));
+    let next = held
+        .next
+        .map_or("waits for a change".to_owned(), |time| format!("tries again {}", relative(time, now)));
+    line(out, &format!("    next: {next}"));
+    line(out, &format!("    to unblock: {}", held.unblock));
+}
+
+fn app_row(app: &AppStatus, now: Timestamp) -> [String; 8] {
+    [
+        app.name.to_string(),
+        app.phase.clone(),
+        app.health.clone(),
+        app.driver.map_or("-".to_owned(), |driver| driver.to_string()),
+        release(app.release),
+        if app.good == app.release && app.good.is_some() { "the same".to_owned() } else { release(app.good) },
+        app.revision.as_ref().map_or("-".to_owned(), short_revision),
+        app.since.map_or("-".to_owned(), |time| relative(time, now)),
+    ]
+}
+
+fn release(id: Option<ReleaseId>) -> String {
+    id.map_or("-".to_owned(), |id| id.0.to_hex().chars().take(SHORT).collect())
+}
+
+fn short_revision(revision: &Revision) -> String {
+    revision.0.trim_start_matches("sha256:").chars().take(SHORT).collect()
+}
+
+/// "3 min ago", "in 5 s": two boxes with wrong clocks are compared by nobody, so this is what helps.
+pub fn relative(time: Timestamp, now: Timestamp) -> String {
+    let seconds = now.as_second() - time.as_second();
+    match seconds {
+        0 => "now".to_owned(),
+        1.. => format!("{} ago", amount(seconds.unsigned_abs())),
+        _ => format!("in {}", amount(seconds.unsigned_abs())),
+    }
+}
+
+fn amount(seconds: u64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7_199 => format!("{} min", seconds / 60),
+        7_200..=172_799 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// Columns as wide as they must be; the last one is free.
+fn table<const N: usize>(out: &mut String, header: &[&str; N], rows: &[[String; N]]) {
+    let width = |column: usize| {
+        rows.iter().map(|row| row[column].chars().count()).chain([header[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let header = header.map(str::to_owned);
+    for row in std::iter::once(&header).chain(rows) {
+        let mut text = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            // Writing to a String can't fail.
+            let _ = write!(text, "{cell:<width$}  ");
+        }
+        line(out, text.trim_end());
+    }
+}
+
+/// One line, without anything that a terminal would obey.
+fn line(out: &mut String, text: &str) {
+    out.push_str(&printable(text));
+    out.push('\n');
+}
+
+/// The text with its control characters made visible, and line breaks as spaces.
+pub fn printable(text: &str) -> String {
+    let safe = |c: char| {
+        // Controls, and the marks that turn the direction of writing around.
+        let hidden = c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        match c {
+            '\n' | '\r' | '\t' => ' ',
+            _ if hidden => '\u{fffd}',
+            _ => c,
+        }
+    };
+    text.chars().map(safe).collect()
+}
