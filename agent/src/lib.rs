@@ -1,3 +1,5 @@
 //! The parts of the one binary that Holdfast is; `main.rs` only starts [`cli`].
 
 pub mod config;
+pub mod log;
+pub mod notify;
