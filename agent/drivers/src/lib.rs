@@ -3,6 +3,11 @@
 //! Drivers have no opinion: they say what is there, and do what a step says. What should be there is decided
 //! in `holdfast_core::plan`.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod diff;
+pub mod simulated;
+
 use std::sync::Arc;
 use std::time::Duration;
 

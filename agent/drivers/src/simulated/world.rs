@@ -1,0 +1,437 @@
+//! The simulated runtime itself, without files, clocks or waiting: what it holds, and how it answers. The
+//! driver wraps it in a folder; a model test drives it directly with time of its own.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use holdfast_core::clock::Moment;
+use holdfast_core::digest::{Digest, ReleaseId};
+use holdfast_core::health::Health;
+use holdfast_core::name::{AppName, DeviceName, ObjectKey};
+use holdfast_core::observe::{AppObservation, Observed};
+use holdfast_core::plan::Action;
+use holdfast_core::release::{DriverKind, HttpCheck, Object, Release};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::script::{Behaviour, Crash, HealthScript, Reaction, Runtime, Script, annotation};
+use crate::ApplyStep;
+use crate::diff::difference;
+
+/// An object as the runtime holds it, with the mark of whoever made it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredObject {
+    /// The device that made it.
+    pub device: DeviceName,
+    /// The app that it belongs to.
+    pub app: AppName,
+    /// The release that it was last made or changed for.
+    pub release: ReleaseId,
+    /// What it is.
+    pub spec: Value,
+    /// The keyed digests of the release's secrets when it was made.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, Digest>,
+    /// When it was made.
+    pub created: Moment,
+    /// When its workload was last started: when it was made or its spec changed.
+    pub started: Moment,
+    /// Whether making it was broken off half way.
+    #[serde(default)]
+    pub half_made: bool,
+    /// Whether it was given up and is nobody's.
+    #[serde(default)]
+    pub orphaned: bool,
+}
+
+/// What stands under a name.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Entry {
+    /// An object with its mark.
+    Object(Box<StoredObject>),
+    /// Something that the runtime cannot make sense of, and why.
+    Unreadable(String),
+}
+
+/// Why the runtime did not do what it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The release is the reason.
+    Release(String),
+    /// The runtime is the reason.
+    Runtime(String),
+    /// No answer ever comes.
+    Hang,
+    /// The agent's process dies here. What was done before stays done.
+    Crash,
+}
+
+/// What the runtime saw before it did something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Seen {
+    /// Nothing.
+    Absent,
+    /// What should be there.
+    Same,
+    /// Ours, but different.
+    Drift,
+    /// Not ours.
+    Foreign,
+    /// Ours, and not asked for.
+    Extra,
+}
+
+impl From<&Observed> for Seen {
+    fn from(observed: &Observed) -> Self {
+        match observed {
+            Observed::Same => Seen::Same,
+            Observed::Drift { .. } => Seen::Drift,
+            Observed::Absent => Seen::Absent,
+            Observed::Foreign { .. } => Seen::Foreign,
+            Observed::Extra { .. } => Seen::Extra,
+        }
+    }
+}
+
+/// How a step ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// What stood under the name before.
+    pub seen: Seen,
+    /// What was done, as the log has it: `ok`, `exists`, `absent`, `foreign`; or why it wasn't.
+    pub result: Result<&'static str, Fault>,
+}
+
+/// The runtime.
+#[derive(Clone, Debug, PartialEq)]
+pub struct World {
+    /// The device whose agent asks.
+    pub device: DeviceName,
+    /// What it holds. A test may put in, change and take out what it likes: that is a hand-made change.
+    pub objects: BTreeMap<ObjectKey, Entry>,
+    /// How it behaves.
+    pub script: Script,
+    /// Looks at each app's health, for what flaps.
+    looks: BTreeMap<AppName, u64>,
+}
+
+impl World {
+    /// An empty runtime.
+    pub fn new(device: DeviceName) -> Self {
+        World { device, objects: BTreeMap::new(), script: Script::default(), looks: BTreeMap::new() }
+    }
+
+    /// Whether it answers at all.
+    pub fn reach(&self) -> Result<(), Fault> {
+        match &self.script.runtime {
+            Runtime::Up => Ok(()),
+            Runtime::Hang => Err(Fault::Hang),
+            Runtime::Down => Err(Fault::Runtime("the simulated runtime is down, as script.json says".into())),
+            Runtime::Broken(why) => Err(Fault::Runtime(format!("the simulated runtime is down: {why}"))),
+        }
+    }
+
+    /// What is scripted for `release`.
+    pub fn behaviour(&self, release: &Release) -> Result<Behaviour, Fault> {
+        self.script.behaviour(release).map_err(Fault::Release)
+    }
+
+    /// How long a call waits before it begins.
+    pub fn delay(&self, release: Option<&Release>) -> Duration {
+        let own = release.and_then(|release| self.script.behaviour(release).ok());
+        self.script.delay.saturating_add(own.map_or(Duration::ZERO, |behaviour| behaviour.delay))
+    }
+
+    /// Whether `release` could run here.
+    pub fn check(&self, release: &Release) -> Result<(), Fault> {
+        if release.driver != DriverKind::Simulated {
+            return Err(Fault::Release(format!(
+                "{} was rendered for {}, and this is the simulated driver",
+                release.app, release.driver
+            )));
+        }
+        for (index, object) in release.objects.iter().enumerate() {
+            if release.objects[..index].iter().any(|earlier| earlier.key == object.key) {
+                return Err(Fault::Release(format!("{} has two objects {}", release.app, object.key)));
+            }
+        }
+        self.behaviour(release).map(drop)
+    }
+
+    /// Stages `release`.
+    pub fn prepare(&mut self, release: &Release) -> Result<(), Fault> {
+        self.reach()?;
+        let behaviour = self.behaviour(release)?;
+        if behaviour.crash == Some(Crash::Prepare) {
+            return Err(Fault::Crash);
+        }
+        react(behaviour.prepare, || format!("prepare {}", release.app))
+    }
+
+    /// Looks at what there is of `app`.
+    pub fn observe(&self, app: &AppName, desired: Option<&Release>) -> Result<AppObservation, Fault> {
+        self.reach()?;
+        let mut seen = AppObservation::new();
+        if let Some(release) = desired {
+            let id = release.id();
+            for object in &release.objects {
+                seen.insert(object.key.clone(), self.look(app, release, id, object));
+            }
+        }
+        for (key, stored) in self.marked(app).filter(|(key, _)| !seen.contains_key(*key)).collect::<Vec<_>>()
+        {
+            seen.insert(key.clone(), Observed::Extra { release: Some(stored.release) });
+        }
+        Ok(seen)
+    }
+
+    /// The apps that something of this device exists for.
+    pub fn apps(&self) -> Result<Vec<AppName>, Fault> {
+        self.reach()?;
+        let mut apps: Vec<AppName> = self
+            .objects
+            .values()
+            .filter_map(|entry| match entry {
+                Entry::Object(stored) if stored.device == self.device && !stored.orphaned => {
+                    Some(stored.app.clone())
+                }
+                _ => None,
+            })
+            .collect();
+        apps.sort();
+        apps.dedup();
+        Ok(apps)
+    }
+
+    /// What carries this device's mark for `app`, but for what was given up.
+    fn marked(&self, app: &AppName) -> impl Iterator<Item = (&ObjectKey, &StoredObject)> {
+        self.objects.iter().filter_map(move |(key, entry)| match entry {
+            Entry::Object(stored)
+                if stored.device == self.device && &stored.app == app && !stored.orphaned =>
+            {
+                Some((key, &**stored))
+            }
+            _ => None,
+        })
+    }
+
+    /// The object under `key` if it is ours and `app`'s; else whose it is.
+    fn ours(&self, app: &AppName, key: &ObjectKey) -> Result<Option<&StoredObject>, String> {
+        match self.objects.get(key) {
+            None => Ok(None),
+            Some(Entry::Unreadable(why)) => Err(format!("nobody that can be told: {why}")),
+            Some(Entry::Object(stored)) if stored.device != self.device => {
+                Err(format!("app {} of device {}", stored.app, stored.device))
+            }
+            Some(Entry::Object(stored)) if &stored.app != app => {
+                Err(format!("app {} of this device", stored.app))
+            }
+            Some(Entry::Object(stored)) => Ok(Some(stored)),
+        }
+    }
+
+    fn look(&self, app: &AppName, release: &Release, id: ReleaseId, object: &Object) -> Observed {
+        match self.ours(app, &object.key) {
+            Err(owner) => Observed::Foreign { owner },
+            Ok(None) => Observed::Absent,
+            Ok(Some(stored)) => match drift(stored, release, id, object) {
+                None => Observed::Same,
+                Some(difference) => {
+                    let fixed = annotation(&object.spec, "change") == Some("recreate");
+                    Observed::Drift { difference, recreate: stored.half_made || fixed }
+                }
+            },
+        }
+    }
+
+    /// Does one step. The same step again comes to the same end.
+    pub fn apply(&mut self, now: &Moment, step: &ApplyStep<'_>) -> Applied {
+        let seen = self.seen(step);
+        let result = self.reach().and_then(|()| match step.action {
+            Action::Remove | Action::Orphan => self.let_go(step, seen),
+            Action::Create | Action::Update | Action::Recreate | Action::Adopt => self.make(now, step, seen),
+            Action::Prepare => Err(Fault::Release(format!("{} cannot be prepared by a step", step.app))),
+        });
+        Applied { seen, result }
+    }
+
+    fn seen(&self, step: &ApplyStep<'_>) -> Seen {
+        if let Some((release, object)) =
+            step.release.and_then(|release| Some((release, release.object(step.object)?)))
+        {
+            return Seen::from(&self.look(step.app, release, release.id(), object));
+        }
+        match self.ours(step.app, step.object) {
+            Err(_) => Seen::Foreign,
+            Ok(None) => Seen::Absent,
+            Ok(Some(_)) => Seen::Extra,
+        }
+    }
+
+    fn let_go(&mut self, step: &ApplyStep<'_>, seen: Seen) -> Result<&'static str, Fault> {
+        match seen {
+            Seen::Absent => return Ok("absent"),
+            // Ours is gone already, and somebody else took the name.
+            Seen::Foreign => return Ok("foreign"),
+            Seen::Same | Seen::Drift | Seen::Extra => {}
+        }
+        if step.action == Action::Remove {
+            self.objects.remove(step.object);
+        } else if let Some(Entry::Object(stored)) = self.objects.get_mut(step.object) {
+            stored.orphaned = true;
+        }
+        Ok("ok")
+    }
+
+    fn make(&mut self, now: &Moment, step: &ApplyStep<'_>, seen: Seen) -> Result<&'static str, Fault> {
+        let (app, key) = (step.app, step.object);
+        let release = step.release.ok_or_else(|| {
+            Fault::Release(format!("{key} of {app} cannot be made: the step has no release"))
+        })?;
+        let object = release
+            .object(key)
+            .ok_or_else(|| Fault::Release(format!("{key} is not part of the release of {app}")))?;
+        if let Err(owner) = self.ours(app, key) {
+            return Err(Fault::Runtime(format!(
+                "{key} of {app} is left alone: it belongs to {owner}; remove it by hand or give the app's object another name"
+            )));
+        }
+        if seen == Seen::Same {
+            return Ok("exists");
+        }
+        if seen == Seen::Absent && matches!(step.action, Action::Update | Action::Adopt) {
+            return Err(Fault::Runtime(format!("{key} of {app} is not there any more: look again")));
+        }
+        let behaviour = self.behaviour(release)?;
+        if behaviour.crash == Some(Crash::Apply) {
+            return Err(Fault::Crash);
+        }
+        if step.action == Action::Adopt {
+            self.mark(key, release.id());
+            return Ok("ok");
+        }
+        let mut half_made = false;
+        if behaviour.apply == Reaction::Partial {
+            // The second time finds the half that the first one left, and completes it.
+            half_made = !matches!(self.ours(app, key), Ok(Some(stored)) if stored.half_made && stored.release == release.id());
+        } else {
+            react(behaviour.apply, || format!("apply {key} of {app}"))?;
+        }
+        self.put(now, step.action, release, object, half_made);
+        match behaviour.crash {
+            Some(Crash::Applied) => Err(Fault::Crash),
+            _ if half_made => Err(Fault::Runtime(format!("the runtime broke off half way through {key}"))),
+            _ => Ok("ok"),
+        }
+    }
+
+    /// Takes what is there into the inventory as it is.
+    fn mark(&mut self, key: &ObjectKey, release: ReleaseId) {
+        if let Some(Entry::Object(stored)) = self.objects.get_mut(key) {
+            stored.release = release;
+            stored.orphaned = false;
+        }
+    }
+
+    fn put(&mut self, now: &Moment, action: Action, release: &Release, object: &Object, half_made: bool) {
+        let old = match self.objects.remove(&object.key) {
+            Some(Entry::Object(old)) if action != Action::Recreate => Some(old),
+            _ => None,
+        };
+        let runs_on = old.as_ref().filter(|old| old.spec == object.spec && old.secrets == release.secrets);
+        let stored = StoredObject {
+            device: self.device.clone(),
+            app: release.app.clone(),
+            release: release.id(),
+            spec: object.spec.clone(),
+            secrets: release.secrets.clone(),
+            created: old.as_ref().map_or(now, |old| &old.created).clone(),
+            started: runs_on.map_or(now, |old| &old.started).clone(),
+            half_made,
+            orphaned: false,
+        };
+        self.objects.insert(object.key.clone(), Entry::Object(Box::new(stored)));
+    }
+
+    /// How `release` is.
+    pub fn probe(&mut self, now: &Moment, release: &Release) -> Health {
+        if let Err(fault) = self.reach() {
+            tracing::debug!(app = %release.app, ?fault, "the health of a simulated app is not known");
+            return Health::Unknown;
+        }
+        let mut running = Duration::MAX;
+        for object in &release.objects {
+            match self.ours(&release.app, &object.key) {
+                Ok(Some(stored)) if !stored.half_made => {
+                    // In another boot it was started when the box was.
+                    running = running.min(now.since(&stored.started).unwrap_or(now.uptime));
+                }
+                Ok(Some(_)) => return Health::Unhealthy { reason: format!("{} is half made", object.key) },
+                Ok(None) => return Health::Unhealthy { reason: format!("{} is not there", object.key) },
+                Err(owner) => {
+                    return Health::Unhealthy { reason: format!("{} belongs to {owner}", object.key) };
+                }
+            }
+        }
+        let looks = self.looks.entry(release.app.clone()).or_default();
+        *looks = looks.wrapping_add(1);
+        match self.script.behaviour(release) {
+            Ok(behaviour) => scripted(behaviour.health, running, *looks),
+            Err(why) => Health::Unhealthy { reason: why },
+        }
+    }
+
+    /// Where a health check with a target reaches its object, by the object's annotation `address`.
+    pub fn address_of(&self, release: &Release, check: &HttpCheck) -> Option<String> {
+        let HttpCheck::Target { target, path, .. } = check else { return None };
+        let address = annotation(&release.object(target)?.spec, "address")?;
+        Some(format!("http://{address}{path}"))
+    }
+}
+
+/// In what an object differs from what it should be.
+fn drift(stored: &StoredObject, release: &Release, id: ReleaseId, object: &Object) -> Option<String> {
+    let values = object.key.kind != "Secret";
+    difference(&stored.spec, &object.spec, values)
+        .or_else(|| stored.half_made.then(|| "it is half made".to_owned()))
+        .or_else(|| (stored.secrets != release.secrets).then(|| "a secret of it has changed".to_owned()))
+        .or_else(|| stored.orphaned.then(|| "it had been given up".to_owned()))
+        .or_else(|| {
+            (stored.release != id).then(|| format!("it carries the mark of release {}", stored.release))
+        })
+}
+
+fn react(reaction: Reaction, what: impl FnOnce() -> String) -> Result<(), Fault> {
+    match reaction {
+        Reaction::Works | Reaction::Partial => Ok(()),
+        Reaction::Fails => {
+            Err(Fault::Release(format!("the script says that the runtime refuses to {}", what())))
+        }
+        Reaction::Retry => {
+            Err(Fault::Runtime(format!("the script says that the runtime is too busy to {}", what())))
+        }
+        Reaction::Hangs => Err(Fault::Hang),
+    }
+}
+
+fn scripted(script: HealthScript, running: Duration, looks: u64) -> Health {
+    let ill = |why: &str| Health::Unhealthy { reason: format!("the script says so: {why}") };
+    let starting = || Health::Starting { reason: "the script says that it takes its time".to_owned() };
+    match script {
+        HealthScript::Healthy => Health::Healthy,
+        HealthScript::Unhealthy => ill("unhealthy"),
+        HealthScript::Never => starting(),
+        HealthScript::Flapping if looks.is_multiple_of(2) => ill("flapping"),
+        HealthScript::Flapping => Health::Healthy,
+        HealthScript::Slow(after) if running < after => starting(),
+        HealthScript::Slow(_) => Health::Healthy,
+        HealthScript::Dies(after) if running >= after => ill("it has died"),
+        HealthScript::Dies(_) => Health::Healthy,
+    }
+}
+
+#[cfg(test)]
+#[path = "world_tests.rs"]
+mod tests;
