@@ -1,0 +1,115 @@
+//! The health checks that the agent itself makes: one GET, or one connection. Each has one limit for all of
+//! it, reads no more than it must, and says in words what it saw.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::Request;
+use hyper::client::conn::http1;
+use hyper::header::{CONNECTION, HOST, USER_AGENT};
+use hyper::http::uri::{Authority, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// More than any honest head of an answer, in bytes.
+const HEAD_LIMIT: usize = 32 << 10;
+
+/// GETs `url`, which must be `http://`, and wants a status of 200 to 399. Redirects are not followed, and the
+/// body is not read.
+///
+/// # Errors
+/// What was seen instead, for people.
+pub async fn http(url: &str, limit: Duration) -> Result<(), String> {
+    let (uri, authority) = parse(url).map_err(|why| format!("GET {url}: {why}"))?;
+    let answer = within(limit, get(&uri, &authority)).await;
+    answer.map_err(|why| format!("GET {url}: {why}"))
+}
+
+/// Connects to `address` (`host:port`) and hangs up.
+///
+/// # Errors
+/// Why it couldn't, for people.
+pub async fn tcp(address: &str, limit: Duration) -> Result<(), String> {
+    let connected = within(limit, async { connect(address).await.map(drop) }).await;
+    connected.map_err(|why| format!("connect to {address}: {why}"))
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(result) => result,
+        Err(_) => Err(format!("no answer within {}", crate::config::units::format_duration(limit))),
+    }
+}
+
+fn parse(url: &str) -> Result<(Uri, Authority), String> {
+    let uri: Uri = url.parse().map_err(|error| format!("it is no URL: {error}"))?;
+    match (uri.scheme_str(), uri.authority()) {
+        (Some("http"), Some(authority)) if !authority.as_str().contains('@') => {
+            let authority = authority.clone();
+            Ok((uri, authority))
+        }
+        _ => Err("a check asks http://host:port/path, nothing else".to_owned()),
+    }
+}
+
+async fn connect(address: &str) -> Result<TcpStream, String> {
+    TcpStream::connect(address).await.map_err(|error| words(&error))
+}
+
+/// The error of the system without its number.
+fn words(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "connection refused: nothing listens there".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+async fn get(uri: &Uri, authority: &Authority) -> Result<(), String> {
+    let port = authority.port_u16().unwrap_or(80);
+    let stream = connect(&format!("{}:{port}", authority.host())).await?;
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(HEAD_LIMIT)
+        .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
+        .await
+        .map_err(|error| describe(&error))?;
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let request = Request::get(path)
+        .header(HOST, authority.as_str())
+        .header(USER_AGENT, concat!("holdfast/", env!("CARGO_PKG_VERSION")))
+        .header(CONNECTION, "close")
+        .body(Empty::new())
+        .map_err(|error| error.to_string())?;
+    // The connection is driven here and not by a task: it ends with this call, whatever the server does.
+    let mut answer = std::pin::pin!(sender.send_request(request));
+    let answer = tokio::select! {
+        answer = &mut answer => answer,
+        // It may end in the same moment in which it delivers the answer.
+        ended = connection => match ended {
+            Ok(()) => answer.await,
+            Err(error) => Err(error),
+        },
+    };
+    let status = answer.map_err(|error| describe(&error))?.status();
+    if (200..=399).contains(&status.as_u16()) {
+        return Ok(());
+    }
+    Err(format!("answered {status}"))
+}
+
+fn describe(error: &hyper::Error) -> String {
+    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+        return "the connection was closed without an answer".to_owned();
+    }
+    if error.is_parse() || error.is_parse_too_large() {
+        return format!("the answer is not HTTP/1: {error}");
+    }
+    match std::error::Error::source(error) {
+        Some(source) => source.to_string(),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
