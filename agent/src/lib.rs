@@ -1,5 +1,7 @@
 //! The parts of the one binary that Holdfast is; `main.rs` only starts [`cli`].
 
+pub mod api;
+pub mod cli;
 pub mod config;
 pub mod log;
 pub mod notify;

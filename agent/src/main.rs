@@ -1,3 +1,14 @@
 //! The one binary that Holdfast is.
 
-fn main() {}
+use std::process::ExitCode;
+
+/// musl's own allocator is an order of magnitude slower (docs/adr/0003-allocator.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // Where huge pages are given unasked, each heap would grow in steps of 2 MiB. Children inherit this.
+    // A kernel without huge pages refuses: nothing to do.
+    let _ = nix::sys::prctl::set_thp_disable(true);
+    holdfast::cli::main()
+}

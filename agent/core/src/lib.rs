@@ -12,6 +12,7 @@
 pub mod app;
 pub mod clock;
 pub mod digest;
+pub mod event;
 pub mod generation;
 pub mod health;
 pub mod held;

@@ -124,7 +124,7 @@ impl Release {
 }
 
 /// JSON with sorted keys: serde_json's own order depends on a feature that any dependency may switch on.
-fn write_canonical(value: &Value, out: &mut Vec<u8>) {
+pub(crate) fn write_canonical(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Object(map) => {
             let sorted: BTreeMap<_, _> = map.iter().collect();

@@ -91,6 +91,7 @@ fn unknown_name(message: &str) -> Option<String> {
     let known: Vec<&str> = quoted.collect();
     let nearest = known
         .iter()
+        .filter(|_| wrong.len() <= 100)
         .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
         .filter(|(distance, name)| *distance <= 1 + name.len() / 3)
         .min();

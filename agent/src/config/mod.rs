@@ -17,6 +17,7 @@ use holdfast_core::name::DeviceName;
 use serde::{Deserialize, Serialize, Serializer};
 
 pub use error::{ConfigError, Problem, Problems};
+pub use holdfast_core::verify::TrustMode;
 
 /// Where the configuration is, unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/holdfast/agent.toml";
@@ -107,26 +108,6 @@ pub struct Trust {
     /// Who may sign, in OpenSSH's format. Set if and only if the mode is signed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed_signers: Option<PathBuf>,
-}
-
-/// Which revisions are believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TrustMode {
-    /// Those that carry the signature of an allowed signer.
-    Signed,
-    /// All of them.
-    None,
-}
-
-impl TrustMode {
-    /// The word that `status` prints.
-    pub fn word(self) -> &'static str {
-        match self {
-            TrustMode::Signed => "signed",
-            TrustMode::None => "none",
-        }
-    }
 }
 
 /// `[state]`

@@ -23,7 +23,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 pub use sink::Sink;
 
-/// The environment variable that overrides the configuration: a level, or `target=level,…`.
+/// The environment variable that overrides `[log] level`: a level, or `target=level,…`.
 pub const VARIABLE: &str = "HOLDFAST_LOG";
 
 /// Events that wait for the writer. A burst of this size is kept whole; at most some MB are held.
@@ -62,16 +62,12 @@ struct Queue {
     dropped: Arc<AtomicU64>,
 }
 
-/// Starts logging for the whole process. `level` is a level or `target=level,…`; [`VARIABLE`] wins over it.
+/// Starts logging for the whole process. `filter` is a level or `target=level,…`.
 ///
 /// # Errors
 /// A filter that can't be read (the text says what to write), or logging that was started before.
-pub fn start(level: &str) -> Result<Log, String> {
-    let from_environment = std::env::var(VARIABLE).ok().filter(|text| !text.is_empty());
-    let filter = match from_environment {
-        Some(text) => parse_filter(&text).map_err(|error| format!("{VARIABLE}: {error}"))?,
-        None => parse_filter(level)?,
-    };
+pub fn start(filter: &str) -> Result<Log, String> {
+    let filter = parse_filter(filter)?;
     let sink = choose_sink(std::io::stderr().is_terminal());
     let (log, subscriber) =
         with_sink(sink, filter, QUEUE).map_err(|e| format!("cannot start the log's thread: {e}"))?;

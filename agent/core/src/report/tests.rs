@@ -123,6 +123,14 @@ fn no_message_can_reach_the_terminal() {
 }
 
 #[test]
+fn an_event_is_one_line_whatever_it_quotes() {
+    use crate::event::{Draft, Event};
+    let draft = Draft::new("app.rolledback", "answered 500\n\u{1b}[2J").app(&"pos".parse().unwrap());
+    let text = Event::after(None, at("2026-11-21T09:00:00Z"), draft).render();
+    assert_eq!(text, "2026-11-21T09:00:00Z  app.rolledback     pos: answered 500 \u{fffd}[2J");
+}
+
+#[test]
 fn an_empty_plan_says_that_there_is_nothing_to_do() {
     assert!(PlanReport::default().render(at("2026-11-21T09:00:00Z")).starts_with("Nothing to do"));
 }

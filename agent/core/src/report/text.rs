@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::{AppStatus, PlanReport, Status};
 use crate::digest::{ReleaseId, Revision};
+use crate::event::Event;
 use crate::held::Held;
 
 /// How many characters of an id are shown.
@@ -108,6 +109,16 @@ impl PlanReport {
             .collect();
         table(&mut out, &["APP", "DRIVER", "ACTION", "OBJECT", "WHY"], &rows);
         out
+    }
+}
+
+impl Event {
+    /// The event as one line, without its place in the chain.
+    pub fn render(&self) -> String {
+        let app = self.app.as_ref().map_or(String::new(), |app| format!(" {app}:"));
+        let revision =
+            self.revision.as_ref().map_or(String::new(), |id| format!(" ({})", short_revision(id)));
+        printable(&format!("{:.0}  {:<18}{app} {}{revision}", self.time, self.kind, self.message))
     }
 }
 

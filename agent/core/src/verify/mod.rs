@@ -8,6 +8,7 @@ mod refused;
 mod sshsig;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 pub use self::allowed_signers::{AllowedSigners, BadAllowedSigners, BadLine, NAMESPACE};
 pub use self::refused::{KeyProblem, Refused};
@@ -75,7 +76,8 @@ impl TrustPolicy {
 }
 
 /// The kind of trust that something was accepted under.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TrustMode {
     /// By a signature.
     Signed,

@@ -1,0 +1,340 @@
+//! What the doctor looks at, each a function of its own.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use holdfast_core::verify::AllowedSigners;
+use jiff::Timestamp;
+use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::{AccessFlags, access, geteuid};
+
+use super::Finding;
+use crate::api::ClientError;
+use crate::cli::agent;
+use crate::config::units::format_size;
+use crate::config::{Config, TrustMode};
+use crate::probe;
+
+/// How long the source's server may take to take a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// No box that runs this was made before: a clock that says so is wrong.
+const YEAR_OF_THIS_SOFTWARE: i16 = 2026;
+
+pub(super) async fn all(path: &Path, config: &Config) -> Vec<Finding> {
+    let mut findings = vec![configuration(path, config)];
+    findings.extend(secrets(config));
+    findings.push(trust(config));
+    findings.extend(of_the_system());
+    findings.extend(state(config));
+    findings.push(source(config).await);
+    findings.extend(drivers(config));
+    findings.push(daemon(config).await);
+    findings
+}
+
+/// What doesn't need a configuration.
+pub(super) fn of_the_system() -> Vec<Finding> {
+    vec![clock(Timestamp::now()), systemd(), cgroups()]
+}
+
+fn configuration(path: &Path, config: &Config) -> Finding {
+    let check = "configuration";
+    if mode_of(path).is_some_and(|mode| mode & 0o022 != 0) {
+        let advice = format!("chown root {0}; chmod 0644 {0}", path.display());
+        return Finding::warn(check, format!("{} can be written by others", path.display()), advice);
+    }
+    Finding::ok(check, format!("{} is for {}", path.display(), config.device.name))
+}
+
+fn mode_of(path: &Path) -> Option<u32> {
+    fs::metadata(path).ok().map(|metadata| metadata.mode())
+}
+
+fn secrets(config: &Config) -> Vec<Finding> {
+    let source = [&config.source.password_file, &config.source.token_file, &config.source.ca_file];
+    let registries = config.registries.values().flat_map(|registry| [&registry.auth_file, &registry.ca_file]);
+    let public = |path: &Path| {
+        let named = |option: &Option<std::path::PathBuf>| option.as_deref() == Some(path);
+        named(&config.source.ca_file) || config.registries.values().any(|registry| named(&registry.ca_file))
+    };
+    source.into_iter().chain(registries).flatten().map(|path| secret(path, public(path))).collect()
+}
+
+fn secret(path: &Path, public: bool) -> Finding {
+    let check = "files";
+    let shown = path.display();
+    if let Err(error) = access(path, AccessFlags::R_OK) {
+        return Finding::fail(
+            check,
+            format!("{shown} can't be read: {error}"),
+            "put the file there, or correct its path",
+        );
+    }
+    if !public && mode_of(path).is_some_and(|mode| mode & 0o077 != 0) {
+        return Finding::warn(check, format!("{shown} can be read by others"), format!("chmod 0600 {shown}"));
+    }
+    Finding::ok(check, format!("{shown} is there"))
+}
+
+fn trust(config: &Config) -> Finding {
+    let check = "trust";
+    let Some(path) =
+        config.trust.allowed_signers.as_deref().filter(|_| config.trust.mode == TrustMode::Signed)
+    else {
+        let message = "mode is \"none\": this box runs whatever its source says";
+        return Finding::warn(check, message, "sign commits, and set mode = \"signed\"");
+    };
+    let shown = path.display();
+    let advice =
+        "put a line `PRINCIPAL namespaces=\"git\" ssh-ed25519 AAAA…` for each signer there (ssh-keygen(1))";
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => return Finding::fail(check, format!("{shown} can't be read: {error}"), advice),
+    };
+    match AllowedSigners::parse(&text) {
+        Err(error) => Finding::fail(check, format!("{shown}: {error}"), advice),
+        Ok(signers) if signers.is_empty() => Finding::fail(check, format!("{shown} allows nobody"), advice),
+        Ok(_) if mode_of(path).is_some_and(|mode| mode & 0o022 != 0) => Finding::fail(
+            check,
+            format!("{shown} can be written by others: whoever does decides what runs here"),
+            format!("chown root {shown}; chmod 0644 {shown}"),
+        ),
+        Ok(signers) => Finding::ok(check, format!("{} signers in {shown}", signers.len())),
+    }
+}
+
+fn clock(now: Timestamp) -> Finding {
+    let year = now.to_zoned(jiff::tz::TimeZone::UTC).year();
+    let shown = now.strftime("%Y-%m-%dT%H:%M:%SZ");
+    if year < YEAR_OF_THIS_SOFTWARE {
+        return Finding::fail(
+            "clock",
+            format!("it is {shown}, which can't be: certificates and signatures will look not yet valid"),
+            "set it (timedatectl set-ntp true; or `date -s`), and look at its battery",
+        );
+    }
+    Finding::ok("clock", format!("it is {shown}"))
+}
+
+fn systemd() -> Finding {
+    if !Path::new("/run/systemd/system").is_dir() {
+        return Finding::warn(
+            "systemd",
+            "systemd doesn't run here: no watchdog, and nobody starts the agent again",
+            "let what starts services here run `holdfast run` and start it again when it ends",
+        );
+    }
+    let journal = Path::new("/run/systemd/journal/socket").exists();
+    Finding::ok(
+        "systemd",
+        if journal { "systemd runs, with a journal" } else { "systemd runs, without a journal" },
+    )
+}
+
+fn cgroups() -> Finding {
+    let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    let has = |name: &str| controllers.split_whitespace().any(|controller| controller == name);
+    if has("memory") && has("cpu") {
+        return Finding::ok("cgroups", "version 2, with cpu and memory");
+    }
+    Finding::warn(
+        "cgroups",
+        "no cgroup version 2 with cpu and memory: limits of workloads are kept less exactly",
+        "boot with systemd.unified_cgroup_hierarchy=1",
+    )
+}
+
+fn state(config: &Config) -> Vec<Finding> {
+    let dir = &config.state.dir;
+    let shown = dir.display();
+    // It is made at the first start: then what counts is the folder that it is made in.
+    let Some(there) = dir.ancestors().find(|ancestor| ancestor.is_dir()) else {
+        return vec![Finding::fail("state", format!("no folder leads to {shown}"), "correct [state] dir")];
+    };
+    vec![writable(dir, there), space(there, config.state.disk_budget)]
+}
+
+fn writable(dir: &Path, there: &Path) -> Finding {
+    let check = "state";
+    let shown = dir.display();
+    if there != dir {
+        return match access(there, AccessFlags::W_OK) {
+            Ok(()) => Finding::ok(check, format!("{shown} isn't there yet; the first start makes it")),
+            Err(error) => Finding::fail(
+                check,
+                format!("{shown} isn't there, and {} can't be written: {error}", there.display()),
+                "make the folder, for root and with mode 0700, or run this as root",
+            ),
+        };
+    }
+    // Asking the system isn't enough: a failing disk turns read-only, a full one takes no file.
+    let trial = dir.join(format!(".doctor-{}", std::process::id()));
+    let written = fs::write(&trial, b"x").and_then(|()| fs::remove_file(&trial));
+    if let Err(error) = written {
+        let _ = fs::remove_file(&trial);
+        let who = geteuid();
+        return Finding::fail(
+            check,
+            format!("{shown} can't be written by user {who}: {error}"),
+            "run this as root; if it is root, look at the disk (dmesg) and at its free space (df, df -i)",
+        );
+    }
+    if mode_of(dir).is_some_and(|mode| mode & 0o077 != 0) {
+        return Finding::warn(check, format!("{shown} is open to others"), format!("chmod 0700 {shown}"));
+    }
+    Finding::ok(check, format!("{shown} can be written"))
+}
+
+fn space(there: &Path, budget: u64) -> Finding {
+    let check = "disk";
+    let found = match statvfs(there) {
+        Ok(found) => found,
+        Err(error) => {
+            return Finding::fail(check, format!("{}: {error}", there.display()), "look at the disk (dmesg)");
+        }
+    };
+    // Both are of the width that the system's C library gives them.
+    #[allow(clippy::useless_conversion)]
+    let free = u64::from(found.blocks_available()).saturating_mul(u64::from(found.fragment_size()));
+    let in_words = format!("{} MiB free for a budget of {}", free >> 20, format_size(budget));
+    let advice = "free some space, or lower [state] disk_budget";
+    if found.flags().contains(FsFlags::ST_RDONLY) {
+        return Finding::fail(
+            check,
+            format!("{} is mounted read-only", there.display()),
+            "look at the disk (dmesg)",
+        );
+    }
+    if found.files() > 0 && found.files_available() < 1000 {
+        return Finding::fail(
+            check,
+            "fewer than 1000 files can be made (df -i)",
+            "remove small files that nobody needs",
+        );
+    }
+    match free {
+        ..0x0400_0000 => Finding::fail(check, in_words, advice),
+        _ if free < budget / 4 => Finding::warn(check, in_words, advice),
+        _ => Finding::ok(check, in_words),
+    }
+}
+
+async fn source(config: &Config) -> Finding {
+    let check = "source";
+    let url = &config.source.url;
+    if let Some(path) = url.strip_prefix("file://") {
+        return match access(Path::new(path), AccessFlags::R_OK) {
+            Ok(()) => Finding::ok(check, format!("{path} can be read")),
+            Err(error) => {
+                Finding::fail(check, format!("{path}: {error}"), "correct [source] url, or bring the medium")
+            }
+        };
+    }
+    let (what, asked) = match &config.source.proxy {
+        Some(proxy) => ("the proxy", proxy),
+        None => ("the server", url),
+    };
+    let Some(address) = address_of(asked) else {
+        return Finding::fail(check, format!("{asked} names no host"), "correct [source]");
+    };
+    match probe::tcp(&address, CONNECT).await {
+        Ok(()) => Finding::ok(check, format!("{what} at {address} takes connections")),
+        Err(why) => Finding::warn(
+            check,
+            why,
+            "look at cable, address (ip addr), names (resolvectl query) and firewall; what runs goes on without",
+        ),
+    }
+}
+
+/// `host:port` of a URL.
+fn address_of(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let authority = rest.split('/').next()?;
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let port = match scheme {
+        "https" => 443,
+        "http" => 80,
+        "ssh" => 22,
+        _ => return None,
+    };
+    // An IPv6 address has colons of its own, in brackets.
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    (!host.is_empty()).then(|| if has_port { host.to_owned() } else { format!("{host}:{port}") })
+}
+
+fn drivers(config: &Config) -> Vec<Finding> {
+    let Some(fingerprints) = agent::fingerprints(config) else { return Vec::new() };
+    let finding = |print: holdfast_drivers::Fingerprint| {
+        let version = print.version.map(|version| format!(" {version}")).unwrap_or_default();
+        let message = format!("{}{version}: {}", print.driver, print.detail);
+        if print.usable {
+            Finding::ok("driver", message)
+        } else {
+            Finding::warn("driver", message, format!("apps for {} are held until it is usable", print.driver))
+        }
+    };
+    fingerprints.into_iter().map(finding).collect()
+}
+
+async fn daemon(config: &Config) -> Finding {
+    let check = "agent";
+    let socket = config.api.socket.display();
+    match crate::api::Client::new(&config.api.socket).status().await {
+        Ok(status) if status.converged => Finding::ok(check, "runs, and the box is converged"),
+        Ok(_) => Finding::warn(check, "runs, and the box is not converged", "holdfast status"),
+        Err(ClientError::NotRunning(_)) => Finding::warn(
+            check,
+            format!("doesn't run: nobody answers at {socket}"),
+            "systemctl start holdfast",
+        ),
+        Err(error) => Finding::fail(check, error.to_string(), "run this as root; journalctl -u holdfast"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+
+    #[test]
+    fn a_clock_from_before_this_software_is_wrong() {
+        assert_eq!(clock(Timestamp::UNIX_EPOCH).state, State::Fail);
+        assert_eq!(clock("2026-11-21T00:00:00Z".parse().unwrap()).state, State::Ok);
+    }
+
+    #[test]
+    fn the_address_of_a_source_is_found_with_its_port() {
+        for (url, address) in [
+            ("https://git.example/x.git", Some("git.example:443")),
+            ("https://git.example:8443/x.git", Some("git.example:8443")),
+            ("ssh://git@git.example/x.git", Some("git.example:22")),
+            ("https://[::1]/x", Some("[::1]:443")),
+            ("https://[::1]:8443/x", Some("[::1]:8443")),
+            ("file:///x", None),
+        ] {
+            assert_eq!(address_of(url).as_deref(), address, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_told_apart_from_one_that_is_not_there_yet() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let missing = folder.path().join("a/b");
+        assert_eq!(writable(&missing, folder.path()).state, State::Ok);
+        assert_eq!(writable(folder.path(), folder.path()).state, State::Ok);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(writable(Path::new("/proc/self"), Path::new("/proc/self")).state, State::Fail);
+    }
+
+    #[test]
+    fn a_budget_that_the_disk_cannot_hold_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_ne!(space(folder.path(), u64::MAX).state, State::Ok);
+    }
+}

@@ -1,0 +1,171 @@
+//! The command line. One command, one file; this one holds what they share: arguments, exit codes, the way to
+//! a daemon that runs.
+//!
+//! `agent` is where commands meet the daemon's own code: those that run the loop, or look for themselves when
+//! no daemon runs.
+
+mod agent;
+mod config;
+mod demo;
+mod doctor;
+mod events;
+mod output;
+mod plan;
+mod render;
+mod repository;
+mod run;
+mod schema;
+mod status;
+mod validate;
+mod version;
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::api::{Client, ClientError};
+use crate::config::{Config, DEFAULT_PATH};
+use output::{print, print_error};
+
+/// How a command ends (CONTRACT: exit codes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Converged and healthy, or asked and answered.
+    Done = 0,
+    /// An error.
+    Error = 1,
+    /// Held, rolled back, or still soaking.
+    NotConverged = 2,
+    /// Wrong usage (EX_USAGE of sysexits.h).
+    Usage = 64,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Keeps this box in the state that a signed repository says it should have.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, arg_required_else_help = true, subcommand_required = true)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+struct Common {
+    /// How this box is set up
+    #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// error, warn, info, debug, trace, or target=level,… [default: [log] level; HOLDFAST_LOG overrides that]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent
+    Run(run::Arguments),
+    /// How the box is; exit 2 if it isn't converged
+    Status,
+    /// What would be done now, and why
+    Plan,
+    /// What happened
+    Events(events::Arguments),
+    /// Check a repository: every error at once
+    Validate(validate::Arguments),
+    /// Print what a box would get from a repository
+    Render(render::Arguments),
+    /// Show what Holdfast does, in a temporary folder
+    Demo(demo::Arguments),
+    /// Print the JSON Schema of the documents
+    Schema(schema::Arguments),
+    /// Print the configuration with all defaults
+    Config,
+    /// Check this box: what is missing, and what to do
+    Doctor,
+    /// Print the version and what is built in
+    Version,
+}
+
+impl Common {
+    fn load(&self) -> anyhow::Result<Config> {
+        Ok(Config::load(&self.config)?)
+    }
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error).into(),
+    };
+    match run_command(&cli.common, cli.command) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            print_error(&format!("{error:#}"));
+            Exit::Error.into()
+        }
+    }
+}
+
+fn run_command(common: &Common, command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Run(arguments) => run::run(common, &arguments),
+        Command::Status => status::run(common),
+        Command::Plan => plan::run(common),
+        Command::Events(arguments) => events::run(common, &arguments),
+        Command::Validate(arguments) => validate::run(common, &arguments),
+        Command::Render(arguments) => render::run(common, &arguments),
+        Command::Demo(arguments) => demo::run(common, &arguments),
+        Command::Schema(arguments) => schema::run(common, &arguments),
+        Command::Config => config::run(common),
+        Command::Doctor => doctor::run(common),
+        Command::Version => version::run(common),
+    }
+}
+
+/// `--help` and `--version` are answers; all else that clap reports is wrong usage.
+fn usage(error: &clap::Error) -> Exit {
+    let text = error.render().to_string();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            print(text.trim_end());
+            Exit::Done
+        }
+        _ => {
+            print_error(text.trim_end());
+            Exit::Usage
+        }
+    }
+}
+
+/// A runtime for one command: one thread, gone with it.
+fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(work))
+}
+
+/// What the daemon says, or `None` when none runs.
+fn unless_not_running<T>(answer: Result<T, ClientError>) -> anyhow::Result<Option<T>> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(ClientError::NotRunning(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn client(socket: &Path) -> Client {
+    Client::new(socket)
+}

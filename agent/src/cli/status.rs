@@ -1,0 +1,30 @@
+//! `holdfast status`: how the box is.
+
+use holdfast_core::report::Status;
+use jiff::Timestamp;
+
+use super::output::{print, print_json};
+use super::{Common, Exit, agent, block_on, client, unless_not_running};
+
+pub(super) fn run(common: &Common) -> anyhow::Result<Exit> {
+    let config = common.load()?;
+    let answer = unless_not_running(block_on(client(&config.api.socket).status())?)?;
+    let status = match answer {
+        Some(status) => status,
+        None => agent::offline_status(&config)?,
+    };
+    show(common, &status)?;
+    Ok(exit_of(&status))
+}
+
+pub(super) fn show(common: &Common, status: &Status) -> anyhow::Result<()> {
+    if common.json {
+        return print_json(status);
+    }
+    print(&status.render(Timestamp::now()));
+    Ok(())
+}
+
+pub(super) fn exit_of(status: &Status) -> Exit {
+    if status.converged { Exit::Done } else { Exit::NotConverged }
+}
