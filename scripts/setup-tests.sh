@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Installs what the tests and CI need on Debian 12 or newer. Run as root or as a user with sudo. Does nothing
+# when all is there. Where systemd runs, Debian starts nginx and fcgiwrap as services; the tests start their own
+# on free ports of loopback, so that `systemctl disable --now nginx fcgiwrap` hurts none.
+#
+#   scripts/setup-tests.sh          what `cargo test` needs
+#   scripts/setup-tests.sh --ci     also what .ci/run needs: linters, fuzzing, the targets of the static builds
+set -euo pipefail
+exec </dev/null
+source "$(dirname "$0")/env.sh"
+
+# git, ssh-keygen: real signatures and repositories. nginx, fcgiwrap, htpasswd, openssl: a real Git server
+# over https. gcc: what C there is in the dependencies (ring, mimalloc).
+packages=(git openssh-client nginx-light fcgiwrap apache2-utils openssl ca-certificates gcc libc6-dev)
+targets=()
+case ${1:-} in
+  "") ci=false ;;
+  --ci)
+    ci=true
+    # g++: libFuzzer. The rest: static builds, and running the one for aarch64.
+    packages+=(g++ musl-tools gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static file binutils)
+    targets=(x86_64-unknown-linux-musl aarch64-unknown-linux-musl)
+    ;;
+  *) die "unknown argument $1; usage: $0 [--ci]" ;;
+esac
+
+# Pinned: what CI says must not change by itself.
+CARGO_DENY=0.20.2
+CARGO_FUZZ=0.13.2
+
+as_root() {
+  if [[ $(id -u) == 0 ]]; then "$@"; else sudo -n "$@"; fi
+}
+
+install_packages() {
+  local package missing=()
+  for package in "${packages[@]}"; do
+    [[ $(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
+  done
+  ((${#missing[@]})) || return 0
+  say "Installing the Debian packages ${missing[*]}"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q
+  as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -q -y --no-install-recommends "${missing[@]}"
+}
+
+install_targets() {
+  local target missing=() have
+  have=$(rustup target list --installed)
+  for target in "${targets[@]}"; do
+    grep -qx "$target" <<<"$have" || missing+=("$target")
+  done
+  ((${#missing[@]})) || return 0
+  say "Adding the Rust targets ${missing[*]}"
+  rustup target add "${missing[@]}"
+}
+
+# Compiles a cargo subcommand into the cache, once. Not optimized: it runs for seconds, and is compiled in a
+# third of the time.
+install_tool() {
+  local name=$1 version=$2
+  if "cargo-$name" --version 2>/dev/null | grep -q " $version\$"; then return 0; fi
+  say "Compiling cargo-$name $version into $HOLDFAST_CACHE/tools"
+  CARGO_TARGET_DIR=$HOLDFAST_CACHE/tools-target \
+    cargo install --locked --debug --root "$HOLDFAST_CACHE/tools" "cargo-$name@$version"
+}
+
+install_nightly() {
+  if cargo +nightly --version >/dev/null 2>&1; then return 0; fi
+  say "Installing Rust's nightly toolchain, which fuzzing needs"
+  rustup toolchain install nightly --profile minimal
+}
+
+command -v cargo >/dev/null || die "there is no cargo on this machine: install Rust with rustup first"
+install_packages
+if $ci; then
+  command -v rustup >/dev/null || die "there is no rustup on this machine: CI builds for several targets and needs it"
+  install_targets
+  install_tool deny "$CARGO_DENY"
+  install_tool fuzz "$CARGO_FUZZ"
+  install_nightly
+  rm -rf "$HOLDFAST_CACHE/tools-target"
+fi

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs all of them.
+#
+#   scripts/test.sh                 all tests
+#   scripts/test.sh --long          with far more random histories, kills and crashes: hours, for a release
+#   scripts/test.sh --no-setup      without looking whether something must be installed
+#   scripts/test.sh -- NAME …       what follows goes to `cargo test`: one test, one package
+#
+# It ends with "N passed, N failed" and fails as well when a test was ignored: a test that isn't run is none.
+# Where the results are kept: CARGO_TARGET_DIR, or with CI=true a cache outside of the clone (scripts/env.sh).
+set -euo pipefail
+exec </dev/null
+source "$(dirname "$0")/env.sh"
+cd "$HOLDFAST_ROOT"
+
+setup=true
+cargo_args=(--workspace)
+while (($#)); do
+  case $1 in
+    --long)
+      # Read by the tests that take random steps; proptest reads its own.
+      export HOLDFAST_LONG=1 PROPTEST_CASES=${PROPTEST_CASES:-20000}
+      ;;
+    --no-setup) setup=false ;;
+    --) shift; cargo_args+=("$@"); break ;;
+    *) die "unknown argument $1; usage: $0 [--long] [--no-setup] [-- ARGUMENTS OF cargo test]" ;;
+  esac
+  shift
+done
+
+if $setup; then scripts/setup-tests.sh; fi
+
+# Tests are told apart from the machine that they run on: nothing of the user's own git is read.
+export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+status=0
+# The fault points are in, so that the crash tests can name them.
+cargo test --locked --no-fail-fast --features holdfast/faults "${cargo_args[@]}" 2>&1 | tee "$log" || status=$?
+
+# Adds up one column of cargo's "test result:" lines.
+sum() { sed -n "s/^test result: .* \([0-9]*\) $1;.*/\1/p" "$log" | awk '{ n += $1 } END { print n + 0 }'; }
+passed=$(sum passed) failed=$(sum failed) ignored=$(sum ignored)
+
+if ((ignored > 0)); then
+  say "$ignored tests were ignored: run them or remove them"
+  status=1
+fi
+if ((passed == 0)); then
+  say "no test was run"
+  status=1
+fi
+if ((status != 0 && failed == 0 && ignored == 0)); then
+  say "cargo test failed beside its tests: see the first \"error\" above"
+fi
+echo "$passed passed, $failed failed"
+exit "$status"
