@@ -61,6 +61,9 @@ done
 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f'; printf '%s' "${rustflags[*]}")
 export CARGO_ENCODED_RUSTFLAGS "CFLAGS_${target//-/_}=${cflags[*]}"
 
+# mimalloc's C writes down when it was compiled; gcc takes that from here.
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
+
 say "Building holdfast for $target, profile $profile${suffix:+, without WebAssembly}"
 cargo build --locked --package holdfast --profile "$profile" --target "$target" "${features[@]}" >&2
 
