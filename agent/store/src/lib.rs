@@ -1,1 +1,281 @@
-//! Placeholder.
+//! What Holdfast keeps on disk, and how it survives a kill, a power cut and a full or failing disk.
+//!
+//! | module | what | lost |
+//! |---|---|---|
+//! | [`anchor`] | what can't be found again: floors, failed releases, the open transaction | survived, and said |
+//! | [`db`], [`records`] | facts in sled that can be found again | set aside and rebuilt |
+//! | [`audit`] | the chain of events, in sled, its head in the anchor | the gap stays visible |
+//! | [`content`] | pinned content by digest, and the reserve | fetched again |
+//! | [`keystore`] | the box's own keys | made anew, and said |
+//! | [`lock`] | one agent at a time | |
+//! | [`fault`] | named crash points for tests | |
+//!
+//! The state folder (0700):
+//!
+//! ```text
+//! anchor       two checksummed slots
+//! db/          sled              db.opening  a start that hasn't come back yet
+//! content/     sha256/<hex>, tmp/, reserve
+//! keys/        signing.key, age.key, box.key (0600)
+//! lock         flock; the holder's process id
+//! mirror/      git's, not this crate's
+//! *.damaged-N  what was set aside; the newest three of each are kept
+//! ```
+//!
+//! Everything here blocks.
+
+pub mod anchor;
+pub mod audit;
+pub mod content;
+pub mod db;
+mod disk;
+pub mod error;
+pub mod fault;
+pub mod keystore;
+pub mod lock;
+mod opened;
+pub mod records;
+
+use std::path::{Path, PathBuf};
+
+use holdfast_core::event::{Draft, Event};
+use holdfast_core::name::{AppName, DeviceName};
+use jiff::Timestamp;
+
+use anchor::{Anchor, AnchorFile};
+use audit::AuditLog;
+use content::{Content, Reserve};
+use db::{Database, DbOptions, Key, Record, Table};
+use keystore::FileKeystore;
+use lock::StateLock;
+use records::{Inventory, Orphans, Revisions};
+
+pub use error::{DiskError, StoreError, Trouble};
+pub use opened::Opened;
+
+pub(crate) const EVENTS: &str = "events";
+const INVENTORY: &str = "inventory";
+const ORPHANS: &str = "orphans";
+const META: &str = "meta";
+/// The one record of the table of revisions.
+const REVISIONS: &str = "revisions";
+
+/// How the store is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Who this box is.
+    pub device: DeviceName,
+    /// The time, for what is written while opening.
+    pub now: Timestamp,
+    /// What pinned content may use, in bytes.
+    pub disk_budget: u64,
+    /// The room that is kept for a full disk, in bytes.
+    pub reserve: u64,
+    /// How many events are kept.
+    pub events_kept: usize,
+    /// How sled is opened.
+    pub db: DbOptions,
+}
+
+impl Options {
+    /// The defaults for a box: 2 GiB of content, 4 MiB of reserve, 10,000 events.
+    pub fn new(device: DeviceName, now: Timestamp) -> Self {
+        Options {
+            device,
+            now,
+            disk_budget: 2 << 30,
+            reserve: 4 << 20,
+            events_kept: 10_000,
+            db: DbOptions::default(),
+        }
+    }
+}
+
+/// Everything that is kept, behind one lock.
+#[derive(Debug)]
+pub struct Store {
+    dir: PathBuf,
+    anchor: AnchorFile,
+    audit: AuditLog,
+    db: Database,
+    content: Content,
+    reserve: Reserve,
+    keys: FileKeystore,
+    events_kept: usize,
+    /// Last, so that it is given up last.
+    _lock: StateLock,
+}
+
+impl Store {
+    /// Opens the state folder `dir`, which is made if it isn't there. Gives also what must be told: what was
+    /// made, lost or rebuilt. Each of these is in the audit log already.
+    pub fn open(dir: &Path, options: &Options) -> Result<(Self, Vec<Opened>), StoreError> {
+        disk::private_dir(dir)?;
+        let lock = StateLock::take(&dir.join("lock"))?;
+        let mut opened = Vec::new();
+
+        // The anchor comes first, so that one that is missing beside other things was lost.
+        let others_exist = dir.join("db").exists() || dir.join("keys").exists();
+        let fresh = Anchor::new(options.device.clone(), options.now);
+        let (anchor, state) = AnchorFile::open(&dir.join("anchor"), fresh)?;
+        opened.extend(opened::of_anchor(state, others_exist));
+        opened.extend(opened::of_device(&anchor.get().identity.device, &options.device));
+
+        let (keys, replaced) = FileKeystore::open(&dir.join("keys"))?;
+        opened.extend(replaced.into_iter().map(Opened::KeyReplaced));
+
+        let content = Content::open(&dir.join("content"), options.disk_budget)?;
+        let (reserve, reserved) = Reserve::open(&dir.join("content/reserve"), options.reserve);
+        if let Err(error) = reserved {
+            tracing::warn!(%error, "there is no reserve for a full disk");
+        }
+
+        let db_dir = dir.join("db");
+        let (db, rebuilt) = with_reserve(&reserve, || Database::open(&db_dir, options.db.clone()))?;
+        opened.extend(rebuilt.map(Opened::DatabaseRebuilt));
+        let (audit, rebuilt, cut) = open_audit(&db, anchor.get(), options.events_kept)?;
+        opened.extend(rebuilt.map(Opened::DatabaseRebuilt));
+        opened.extend(cut.map(Opened::AuditCut));
+
+        let dir = dir.to_owned();
+        let events_kept = options.events_kept;
+        let mut store = Store { dir, anchor, audit, db, content, reserve, keys, events_kept, _lock: lock };
+        for report in &opened {
+            store.append_event(options.now, report.draft())?;
+        }
+        if !opened.is_empty() {
+            store.flush()?;
+        }
+        Ok((store, opened))
+    }
+
+    /// The state folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The anchor as it is on disk.
+    pub fn anchor(&self) -> &Anchor {
+        self.anchor.get()
+    }
+
+    /// Changes the anchor and returns once that is on disk, with the newest event as its head; gives whether
+    /// there was something to change. Without a change nothing is written.
+    pub fn update_anchor(&mut self, change: impl FnOnce(&mut Anchor)) -> Result<bool, StoreError> {
+        let mut next = self.anchor.get().clone();
+        change(&mut next);
+        if next == *self.anchor.get() {
+            return Ok(false);
+        }
+        // The floor must not wait for a database that is in trouble: its head then stays as it was.
+        match self.flush() {
+            Ok(_) => next.audit_head = self.audit.head().cloned(),
+            Err(error) => {
+                tracing::warn!(%error, "the anchor is written without the newest events");
+                next.audit_head = self.anchor.get().audit_head.clone();
+            }
+        }
+        let anchor = &mut self.anchor;
+        with_reserve(&self.reserve, || anchor.update(|anchor| *anchor = next.clone()))
+    }
+
+    /// Adds an event to the audit log. It is on disk after the next [`Store::flush`] or
+    /// [`Store::update_anchor`].
+    pub fn append_event(&mut self, now: Timestamp, draft: Draft) -> Result<Event, StoreError> {
+        let audit = &mut self.audit;
+        with_reserve(&self.reserve, || audit.append(now, draft.clone()))
+    }
+
+    /// The audit log.
+    pub fn audit(&self) -> &AuditLog {
+        &self.audit
+    }
+
+    /// The pinned content.
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// The room that is kept for a full disk.
+    pub fn reserve(&self) -> &Reserve {
+        &self.reserve
+    }
+
+    /// The box's own keys.
+    pub fn keys(&self) -> &FileKeystore {
+        &self.keys
+    }
+
+    /// A table of the agent's own, such as its apps.
+    pub fn table<K: Key, V: Record>(&self, name: &'static str) -> Table<K, V> {
+        self.db.table(name)
+    }
+
+    /// What runs here by our doing.
+    pub fn inventory(&self) -> Table<AppName, Inventory> {
+        self.db.table(INVENTORY)
+    }
+
+    /// What holds data and is no longer wanted.
+    pub fn orphans(&self) -> Table<AppName, Orphans> {
+        self.db.table(ORPHANS)
+    }
+
+    /// How far the source was followed.
+    pub fn revisions(&self) -> Result<Revisions, StoreError> {
+        let table: Table<String, Revisions> = self.db.table(META);
+        Ok(table.get(&REVISIONS.to_owned())?.unwrap_or_default())
+    }
+
+    /// Keeps how far the source was followed; gives whether that differs.
+    pub fn set_revisions(&self, revisions: &Revisions) -> Result<bool, StoreError> {
+        self.db.table(META).put(&REVISIONS.to_owned(), revisions)
+    }
+
+    /// Returns once every record and event is on disk; gives whether there was something to do.
+    pub fn flush(&self) -> Result<bool, StoreError> {
+        with_reserve(&self.reserve, || self.db.flush())
+    }
+
+    /// Sets the database aside and begins an empty one, after an error that
+    /// [is damage](StoreError::is_damage). The caller then finds its facts again.
+    pub fn rebuild_database(&mut self, now: Timestamp, reason: &str) -> Result<Opened, StoreError> {
+        let rebuilt = self.db.rebuild(reason)?;
+        let (audit, _) =
+            AuditLog::open(self.db.table(EVENTS), self.anchor.get().audit_head.as_ref(), self.events_kept)?;
+        self.audit = audit;
+        let report = Opened::DatabaseRebuilt(rebuilt);
+        self.append_event(now, report.draft())?;
+        self.flush()?;
+        Ok(report)
+    }
+}
+
+/// Does `work`; if the disk is full, gives the reserve away and does it once more.
+fn with_reserve<T>(
+    reserve: &Reserve,
+    mut work: impl FnMut() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    match work() {
+        Err(error) if error.is_full() && reserve.release()? => work(),
+        other => other,
+    }
+}
+
+/// Opens the audit log; a database that turns out damaged there is rebuilt.
+fn open_audit(
+    db: &Database,
+    anchor: &Anchor,
+    kept: usize,
+) -> Result<(AuditLog, Option<db::Rebuilt>, Option<audit::LogCut>), StoreError> {
+    let open = || AuditLog::open(db.table(EVENTS), anchor.audit_head.as_ref(), kept);
+    match open() {
+        Ok((audit, cut)) => Ok((audit, None, cut)),
+        Err(error) if error.is_damage() => {
+            let rebuilt = db.rebuild(&error.to_string())?;
+            let (audit, cut) = open()?;
+            Ok((audit, Some(rebuilt), cut))
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,351 @@
+//! Pinned content: bytes by their digest, in `content/sha256/<hex>`. What is there is whole: it is written to
+//! `content/tmp`, synced, renamed, and the folder synced. Its digest is checked when it comes in and each time
+//! that it is read; what doesn't fit any more counts as absent, so that it is fetched again.
+//!
+//! Releases are content too: [`holdfast_core::release::Release::to_bytes`] has the release's name as digest.
+
+mod reserve;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use holdfast_core::digest::Digest;
+use sha2::{Digest as _, Sha256};
+
+use crate::disk;
+use crate::error::{DiskError, StoreError, at};
+use crate::fault;
+
+pub use reserve::Reserve;
+
+/// How much is read at once.
+const CHUNK: usize = 64 * 1024;
+
+/// What a collection did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// How many pieces were removed.
+    pub removed: u64,
+    /// How large they were together, in bytes.
+    pub bytes: u64,
+}
+
+/// The pinned content.
+#[derive(Debug)]
+pub struct Content {
+    pinned: PathBuf,
+    temp: PathBuf,
+    budget: u64,
+    /// Sizes by digest. What is reserved for a write under way is in `promised`.
+    state: Mutex<State>,
+    next_temp: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sizes: BTreeMap<Digest, u64>,
+    used: u64,
+    promised: u64,
+}
+
+impl Content {
+    /// Opens the content in `dir`, which is made if it isn't there, and sweeps what a crash left over.
+    /// `budget` is what all of it together may use, in bytes.
+    pub fn open(dir: &Path, budget: u64) -> Result<Self, StoreError> {
+        let (pinned, temp) = (dir.join("sha256"), dir.join("tmp"));
+        for folder in [dir, &pinned, &temp] {
+            disk::private_dir(folder)?;
+        }
+        sweep(&temp)?;
+        let sizes = scan(&pinned)?;
+        let used = sizes.values().sum();
+        let state = Mutex::new(State { sizes, used, promised: 0 });
+        Ok(Content { pinned, temp, budget, state, next_temp: AtomicU64::new(0) })
+    }
+
+    /// Keeps `bytes`, and gives their digest once they are on disk. What is there already is checked, and
+    /// written again only if it is damaged.
+    pub fn put(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
+        let digest = Digest::of(bytes);
+        self.put_reader(bytes, Some(digest), bytes.len() as u64)
+    }
+
+    /// Keeps `bytes`, which must have the digest `expected`.
+    pub fn put_expecting(&self, expected: Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        let got = Digest::of(bytes);
+        if got != expected {
+            return Err(StoreError::DigestMismatch { expected, got });
+        }
+        self.put(bytes).map(|_| ())
+    }
+
+    /// Keeps what `source` gives, up to `limit` bytes, without holding it in memory. With `expected`, other
+    /// bytes are refused, and nothing is read if they are here already.
+    pub fn put_reader(
+        &self,
+        source: impl Read,
+        expected: Option<Digest>,
+        limit: u64,
+    ) -> Result<Digest, StoreError> {
+        if let Some(digest) = expected
+            && self.verify(&digest)?
+        {
+            return Ok(digest);
+        }
+        let number = self.next_temp.fetch_add(1, Ordering::Relaxed);
+        let temp = self.temp.join(format!("{}-{number}", std::process::id()));
+        let mut promise = Promise { content: self, bytes: 0 };
+        let written = self
+            .fill(&temp, source, expected, limit, &mut promise)
+            .and_then(|digest| self.pin(&temp, digest, promise.bytes).map(|()| digest));
+        if written.is_err() {
+            let _ = fs::remove_file(&temp);
+        }
+        written
+    }
+
+    /// Writes `source` to `temp` and syncs it.
+    fn fill(
+        &self,
+        temp: &Path,
+        mut source: impl Read,
+        expected: Option<Digest>,
+        limit: u64,
+        promise: &mut Promise<'_>,
+    ) -> Result<Digest, StoreError> {
+        let mut file = disk::create_private(temp)?;
+        let mut hasher = Sha256::new();
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let count = match source.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(StoreError::Source(error)),
+            };
+            if promise.bytes + count as u64 > limit {
+                let what = expected.map_or("content".to_owned(), |digest| digest.to_string());
+                return Err(StoreError::ContentTooLarge { what, limit });
+            }
+            promise.extend(count as u64)?;
+            hasher.update(&chunk[..count]);
+            file.write_all(&chunk[..count]).map_err(at("write", temp))?;
+        }
+        let got = Digest::from_bytes(hasher.finalize().into());
+        if let Some(expected) = expected.filter(|expected| *expected != got) {
+            return Err(StoreError::DigestMismatch { expected, got });
+        }
+        file.sync_all().map_err(at("sync", temp))?;
+        fault::point("content.temp-synced");
+        Ok(got)
+    }
+
+    /// Gives the file `temp` its name.
+    fn pin(&self, temp: &Path, digest: Digest, size: u64) -> Result<(), StoreError> {
+        let path = self.path_of(&digest);
+        fs::rename(temp, &path).map_err(at("rename", temp))?;
+        fault::point("content.renamed");
+        // Known from here on, even if the sync of the folder fails: the next collection must see it.
+        let mut state = self.state();
+        let replaced = state.sizes.insert(digest, size).unwrap_or(0);
+        state.used = state.used.saturating_sub(replaced).saturating_add(size);
+        drop(state);
+        disk::sync_dir(&self.pinned)?;
+        fault::point("content.pinned");
+        Ok(())
+    }
+
+    /// The bytes of `digest`; `None` when they aren't here, or are damaged: then they are removed. More than
+    /// `limit` bytes are an error.
+    pub fn read(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.path_of(digest);
+        let Some(file) = open_existing(&path)? else {
+            self.forget(digest);
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        match file.take(limit.saturating_add(1)).read_to_end(&mut bytes) {
+            Err(error) if is_medium(&error) => {
+                self.discard(digest, "it can't be read: the medium is failing");
+                return Ok(None);
+            }
+            Err(error) => return Err(DiskError::new("read", &path, error).into()),
+            Ok(_) if bytes.len() as u64 > limit => {
+                return Err(StoreError::ContentTooLarge { what: digest.to_string(), limit });
+            }
+            Ok(_) => {}
+        }
+        if Digest::of(&bytes) != *digest {
+            self.discard(digest, "its bytes don't have its digest any more");
+            return Ok(None);
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Whether `digest` is here and whole; reads all of it, but holds little of it in memory. What is damaged
+    /// is removed.
+    pub fn verify(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let path = self.path_of(digest);
+        let Some(mut file) = open_existing(&path)? else {
+            self.forget(digest);
+            return Ok(false);
+        };
+        let mut hasher = Sha256::new();
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            match file.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(count) => hasher.update(&chunk[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_medium(&error) => {
+                    self.discard(digest, "it can't be read: the medium is failing");
+                    return Ok(false);
+                }
+                Err(error) => return Err(DiskError::new("read", &path, error).into()),
+            }
+        }
+        let whole = Digest::from_bytes(hasher.finalize().into()) == *digest;
+        if !whole {
+            self.discard(digest, "its bytes don't have its digest any more");
+        }
+        Ok(whole)
+    }
+
+    /// Whether `digest` is here, by its name alone: cheap, and no proof that it is whole.
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.state().sizes.contains_key(digest)
+    }
+
+    /// Where `digest` is or would be, for handing its file on. [`Content::verify`] it first.
+    pub fn path_of(&self, digest: &Digest) -> PathBuf {
+        self.pinned.join(digest.to_hex())
+    }
+
+    /// What is here, with sizes in bytes.
+    pub fn list(&self) -> BTreeMap<Digest, u64> {
+        self.state().sizes.clone()
+    }
+
+    /// What is used of the budget, in bytes.
+    pub fn used(&self) -> u64 {
+        self.state().used
+    }
+
+    /// What may be used, in bytes.
+    pub fn budget(&self) -> u64 {
+        self.budget
+    }
+
+    /// Removes everything but `keep`. A crash in the middle leaves some of it for the next time. Must not run
+    /// beside a `put` of something that isn't in `keep` yet.
+    pub fn collect(&self, keep: &BTreeSet<Digest>) -> Result<Collected, StoreError> {
+        let unwanted: Vec<Digest> =
+            self.state().sizes.keys().filter(|digest| !keep.contains(digest)).copied().collect();
+        let mut collected = Collected::default();
+        for digest in &unwanted {
+            disk::remove_if_there(&self.path_of(digest))?;
+            fault::point("content.removed");
+            collected.removed += 1;
+            collected.bytes += self.forget(digest);
+        }
+        if !unwanted.is_empty() {
+            disk::sync_dir(&self.pinned)?;
+        }
+        Ok(collected)
+    }
+
+    /// Removes what is damaged. That it can't be removed (a read-only disk) doesn't make it whole.
+    fn discard(&self, digest: &Digest, why: &str) {
+        tracing::warn!(%digest, why, "pinned content is damaged and removed");
+        let path = self.path_of(digest);
+        match disk::remove_if_there(&path) {
+            Ok(()) => {
+                self.forget(digest);
+            }
+            Err(error) => tracing::warn!(%error, "damaged content stays where it is"),
+        }
+    }
+
+    /// Takes `digest` off the books; gives its size.
+    fn forget(&self, digest: &Digest) -> u64 {
+        let mut state = self.state();
+        let size = state.sizes.remove(digest).unwrap_or(0);
+        state.used = state.used.saturating_sub(size);
+        size
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change under the lock is complete before anything could panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Room in the budget for a write under way, given back when it ends.
+struct Promise<'a> {
+    content: &'a Content,
+    bytes: u64,
+}
+
+impl Promise<'_> {
+    fn extend(&mut self, more: u64) -> Result<(), StoreError> {
+        let mut state = self.content.state();
+        let used = state.used.saturating_add(state.promised);
+        let budget = self.content.budget;
+        if used.saturating_add(more) > budget {
+            return Err(StoreError::OverBudget { size: more, used, budget });
+        }
+        state.promised += more;
+        self.bytes += more;
+        Ok(())
+    }
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        let mut state = self.content.state();
+        state.promised = state.promised.saturating_sub(self.bytes);
+    }
+}
+
+/// Opens a file that need not be there.
+fn open_existing(path: &Path) -> Result<Option<File>, DiskError> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(DiskError::new("open", path, error)),
+    }
+}
+
+fn is_medium(error: &io::Error) -> bool {
+    crate::error::Trouble::of(error) == crate::error::Trouble::Failing
+}
+
+/// Removes what writes left that never ended.
+fn sweep(temp: &Path) -> Result<(), DiskError> {
+    for entry in fs::read_dir(temp).map_err(at("list", temp))? {
+        let path = entry.map_err(at("list", temp))?.path();
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::warn!(path = %path.display(), %error, "cannot sweep what a crash left over");
+        }
+    }
+    Ok(())
+}
+
+/// What is pinned, by name and size. Names that are no digests aren't ours, and stay.
+fn scan(pinned: &Path) -> Result<BTreeMap<Digest, u64>, DiskError> {
+    let mut sizes = BTreeMap::new();
+    for entry in fs::read_dir(pinned).map_err(at("list", pinned))? {
+        let entry = entry.map_err(at("list", pinned))?;
+        let name = entry.file_name();
+        let digest = name.to_str().and_then(|name| format!("sha256:{name}").parse::<Digest>().ok());
+        let (Some(digest), Ok(meta)) = (digest, entry.metadata()) else { continue };
+        if meta.is_file() {
+            sizes.insert(digest, meta.len());
+        }
+    }
+    Ok(sizes)
+}

@@ -1,0 +1,79 @@
+//! The reserve: a file that holds some room, so that a box with a full disk can still roll back and log.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+
+use crate::disk;
+use crate::error::{DiskError, at};
+
+/// The room that is kept free. It is there, or it was released and is made again once there is room.
+#[derive(Debug)]
+pub struct Reserve {
+    path: PathBuf,
+    size: u64,
+}
+
+impl Reserve {
+    /// The reserve at `path`, of `size` bytes; it is made if it isn't there. A disk that is too full for it
+    /// is an error with which the rest can go on.
+    pub fn open(path: &Path, size: u64) -> (Self, Result<(), DiskError>) {
+        let reserve = Reserve { path: path.to_owned(), size };
+        let made = reserve.restore().map(|_| ());
+        (reserve, made)
+    }
+
+    /// Whether it is there in full.
+    pub fn is_held(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|meta| meta.len() >= self.size)
+    }
+
+    /// Gives the room away. Gives whether there was any.
+    pub fn release(&self) -> Result<bool, DiskError> {
+        if !self.path.exists() {
+            return Ok(false);
+        }
+        tracing::warn!(bytes = self.size, "the disk is full: the reserve is released");
+        disk::remove_if_there(&self.path)?;
+        Ok(true)
+    }
+
+    /// Takes the room back if it was given away, and only if as much again stays free. Gives whether the
+    /// reserve is held now.
+    pub fn restore(&self) -> Result<bool, DiskError> {
+        if self.is_held() {
+            return Ok(true);
+        }
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        if disk::free_space(folder)? < self.size.saturating_mul(2) {
+            return Ok(false);
+        }
+        disk::remove_if_there(&self.path)?;
+        let file = disk::create_private(&self.path)?;
+        let made = allocate(&file, &self.path, self.size);
+        if made.is_err() {
+            let _ = fs::remove_file(&self.path);
+        }
+        made.map(|()| true)
+    }
+}
+
+/// Takes real blocks: a file with holes would reserve nothing.
+fn allocate(mut file: &File, path: &Path, size: u64) -> Result<(), DiskError> {
+    match fallocate(file, FallocateFlags::empty(), 0, i64::try_from(size).unwrap_or(i64::MAX)) {
+        Ok(()) => return Ok(()),
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => {}
+        Err(errno) => return Err(DiskError::new("reserve room in", path, errno.into())),
+    }
+    let chunk = vec![0x48; 64 * 1024];
+    let mut left = size;
+    while left > 0 {
+        let count = left.min(chunk.len() as u64);
+        file.write_all(&chunk[..count as usize]).map_err(at("reserve room in", path))?;
+        left -= count;
+    }
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! The database: sled, with what it lacks around it.
+//!
+//! - A panic inside sled, an error that means damage, and an open that never ends are caught, and the folder
+//!   is set aside: nothing in it is more than a fact that can be found again.
+//! - After an error of the disk sled refuses everything until it is opened anew; that happens here, at the
+//!   next use. What wasn't flushed is gone then.
+//! - sled's own flush leaves out the file's metadata and the disk's cache (`sync_file_range`), so that each
+//!   flush is followed by an fsync.
+//! - A start that was cut off leaves a half-written snapshot, which sled would take for damage: it is swept.
+//!
+//! What was put is there for this process at once, and on disk once [`Database::flush`] has returned.
+
+mod open;
+mod table;
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::error::{DiskError, StoreError, at};
+use crate::{disk, fault};
+
+pub use table::{Key, RECORD_LIMIT, Record, Table};
+
+use open::OpenFailure;
+
+/// How the database is opened.
+#[derive(Clone, Debug)]
+pub struct DbOptions {
+    /// How much sled keeps in memory, in bytes.
+    pub cache: u64,
+    /// After how long an open counts as one that never ends.
+    pub open_limit: Duration,
+}
+
+impl Default for DbOptions {
+    fn default() -> Self {
+        // Measured: docs/adr/0002-store.md.
+        DbOptions { cache: 1024 * 1024, open_limit: Duration::from_secs(30) }
+    }
+}
+
+/// A database that was damaged, set aside, and begun anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// What was damaged.
+    pub reason: String,
+    /// Where the old one is now.
+    pub set_aside: Option<PathBuf>,
+}
+
+/// The database. A clone is the same one.
+#[derive(Clone, Debug)]
+pub struct Database {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    dir: PathBuf,
+    options: DbOptions,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    handle: Handle,
+    /// Whether something was written since the last flush.
+    dirty: bool,
+}
+
+#[derive(Debug)]
+enum Handle {
+    Open(sled::Db),
+    /// Closed after an error of the disk; opened again at the next use.
+    Closed,
+    /// Found damaged while in use; stays so until it is rebuilt.
+    Broken(String),
+}
+
+impl Database {
+    /// Opens the database in `dir`. One that is damaged is set aside and begun anew; an error is one of the
+    /// disk or of another process, and leaves everything as it is.
+    pub fn open(dir: &Path, options: DbOptions) -> Result<(Self, Option<Rebuilt>), StoreError> {
+        let (handle, rebuilt) = match open::guarded(dir, &options) {
+            Ok(db) => (db, None),
+            Err(OpenFailure::Refused(error)) => return Err(error),
+            Err(OpenFailure::Damaged(reason)) => {
+                let (db, rebuilt) = begin_anew(dir, &options, reason)?;
+                (db, Some(rebuilt))
+            }
+        };
+        let state = Mutex::new(State { handle: Handle::Open(handle), dirty: true });
+        Ok((Database { shared: Arc::new(Shared { dir: dir.to_owned(), options, state }) }, rebuilt))
+    }
+
+    /// The table called `name`.
+    pub fn table<K: Key, V: Record>(&self, name: &'static str) -> Table<K, V> {
+        Table::new(self.clone(), name)
+    }
+
+    /// Returns once everything that was put is on disk; gives whether there was something to do.
+    pub fn flush(&self) -> Result<bool, StoreError> {
+        let mut state = self.state();
+        if !state.dirty {
+            return Ok(false);
+        }
+        self.with_state(&mut state, "flush", |db| db.flush())?;
+        let file = self.shared.dir.join("db");
+        File::open(&file).and_then(|file| file.sync_all()).map_err(at("sync", &file))?;
+        state.dirty = false;
+        fault::point("db.flushed");
+        Ok(true)
+    }
+
+    /// Sets the database aside and begins an empty one, for when a record turned out to be damaged.
+    pub fn rebuild(&self, reason: &str) -> Result<Rebuilt, StoreError> {
+        let mut state = self.state();
+        close(std::mem::replace(&mut state.handle, Handle::Closed));
+        let (db, rebuilt) = begin_anew(&self.shared.dir, &self.shared.options, reason.to_owned())?;
+        *state = State { handle: Handle::Open(db), dirty: true };
+        Ok(rebuilt)
+    }
+
+    /// Runs `work` on sled, opening it if need be, and sorts what goes wrong.
+    pub(crate) fn with<T>(
+        &self,
+        doing: &str,
+        writes: bool,
+        work: impl FnOnce(&sled::Db) -> sled::Result<T>,
+    ) -> Result<T, StoreError> {
+        let mut state = self.state();
+        state.dirty |= writes;
+        self.with_state(&mut state, doing, work)
+    }
+
+    fn with_state<T>(
+        &self,
+        state: &mut State,
+        doing: &str,
+        work: impl FnOnce(&sled::Db) -> sled::Result<T>,
+    ) -> Result<T, StoreError> {
+        if matches!(state.handle, Handle::Closed) {
+            self.reopen(state)?;
+        }
+        let db = match &state.handle {
+            Handle::Open(db) => db,
+            Handle::Broken(cause) => {
+                return Err(StoreError::Damaged { doing: doing.to_owned(), cause: cause.clone() });
+            }
+            // `reopen` leaves none of these without an error.
+            Handle::Closed => {
+                return Err(StoreError::Database { doing: doing.to_owned(), cause: "it is closed".into() });
+            }
+        };
+        let damage = match catch_unwind(AssertUnwindSafe(|| work(db))) {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(sled::Error::Io(cause))) if !open::means_damage(&cause) => {
+                close(std::mem::replace(&mut state.handle, Handle::Closed));
+                state.dirty = true;
+                return Err(DiskError::new("write or read the database in", &self.shared.dir, cause).into());
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => open::panic_text(panic.as_ref()),
+        };
+        close(std::mem::replace(&mut state.handle, Handle::Broken(damage.clone())));
+        Err(StoreError::Damaged { doing: doing.to_owned(), cause: damage })
+    }
+
+    fn reopen(&self, state: &mut State) -> Result<(), StoreError> {
+        match open::guarded(&self.shared.dir, &self.shared.options) {
+            Ok(db) => {
+                state.handle = Handle::Open(db);
+                Ok(())
+            }
+            Err(OpenFailure::Refused(error)) => Err(error),
+            Err(OpenFailure::Damaged(cause)) => {
+                state.handle = Handle::Broken(cause.clone());
+                Err(StoreError::Damaged { doing: "open what is kept".to_owned(), cause })
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Panics of sled are caught inside; what is left in between is one of the three states.
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        close(std::mem::replace(&mut state.handle, Handle::Closed));
+    }
+}
+
+/// Drops sled, which flushes, and may panic when the disk refuses that.
+fn close(handle: Handle) {
+    if let Handle::Open(db) = handle
+        && let Err(panic) = catch_unwind(AssertUnwindSafe(move || drop(db)))
+    {
+        tracing::warn!(cause = open::panic_text(panic.as_ref()), "the database didn't close cleanly");
+    }
+}
+
+fn begin_anew(dir: &Path, options: &DbOptions, reason: String) -> Result<(sled::Db, Rebuilt), StoreError> {
+    let set_aside = if dir.exists() { Some(disk::set_aside(dir)?) } else { None };
+    fault::point("db.set-aside");
+    tracing::warn!(reason, "the database is damaged: it is set aside and begun anew");
+    match open::guarded(dir, options) {
+        Ok(db) => Ok((db, Rebuilt { reason, set_aside })),
+        Err(OpenFailure::Refused(error)) => Err(error),
+        Err(OpenFailure::Damaged(cause)) => {
+            Err(StoreError::Database { doing: "begin anew".to_owned(), cause })
+        }
+    }
+}
