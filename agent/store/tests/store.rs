@@ -1,5 +1,6 @@
-#![allow(clippy::unwrap_used)] // A test that cannot go on stops here.
 //! The whole store from outside: what it tells, what it survives, and that it is quiet.
+
+#![allow(clippy::unwrap_used)] // A test that cannot go on stops here.
 
 use std::fs;
 use std::path::Path;
