@@ -148,6 +148,19 @@ pub async fn what_is_not_wanted_is_extra(runtime: &dyn Runtime) -> Outcome {
     remove(&*driver, &release).await
 }
 
+/// What carries our mark and nobody knew of can be taken in, before it is removed, without being changed.
+pub async fn what_is_extra_can_be_adopted(runtime: &dyn Runtime) -> Outcome {
+    let (driver, release) = (runtime.driver().await, runtime.release(&app()?, 1));
+    create(&*driver, &release).await?;
+    for object in &release.objects {
+        let step = ApplyStep { app: &release.app, action: Action::Adopt, object: &object.key, release: None };
+        driver.apply(step).await.map_err(said("adopt for removal"))?;
+        act(&*driver, &release, Action::Adopt, &object.key).await.map_err(said("adopt"))?;
+    }
+    all(&look(&*driver, &release).await?, "the same", same)?;
+    remove(&*driver, &release).await
+}
+
 /// What another device made is told apart, isn't changed, isn't removed and isn't listed.
 pub async fn what_is_foreign_is_left_alone(runtime: &dyn Runtime) -> Outcome {
     let (driver, release) = (runtime.driver().await, runtime.release(&app()?, 1));
@@ -313,6 +326,7 @@ macro_rules! conformance_tests {
             creating_twice_is_creating_once
             removing_twice_is_removing_once
             what_is_not_wanted_is_extra
+            what_is_extra_can_be_adopted
             what_is_foreign_is_left_alone
             a_restarted_agent_finds_what_there_is
             another_version_is_drift_and_can_be_reached

@@ -251,7 +251,8 @@ impl World {
         let seen = self.seen(step);
         let result = self.reach().and_then(|()| match step.action {
             Action::Remove | Action::Orphan => self.let_go(step, seen),
-            Action::Create | Action::Update | Action::Recreate | Action::Adopt => self.make(now, step, seen),
+            Action::Adopt => self.adopt(step),
+            Action::Create | Action::Update | Action::Recreate => self.make(now, step, seen),
             Action::Prepare => Err(Fault::Release(format!("{} cannot be prepared by a step", step.app))),
         });
         Applied { seen, result }
@@ -285,6 +286,22 @@ impl World {
         Ok("ok")
     }
 
+    /// Takes what is there into the inventory as it is: its mark is renewed, what it is isn't touched.
+    fn adopt(&mut self, step: &ApplyStep<'_>) -> Result<&'static str, Fault> {
+        let (app, key) = (step.app, step.object);
+        match self.ours(app, key) {
+            Err(owner) => return Err(left_alone(app, key, &owner)),
+            Ok(None) => return Err(gone(app, key)),
+            Ok(Some(_)) => {}
+        }
+        if let Some(Entry::Object(stored)) = self.objects.get_mut(key) {
+            stored.orphaned = false;
+            // Without a release it is taken in only to be removed next.
+            stored.release = step.release.map_or(stored.release, Release::id);
+        }
+        Ok("ok")
+    }
+
     fn make(&mut self, now: &Moment, step: &ApplyStep<'_>, seen: Seen) -> Result<&'static str, Fault> {
         let (app, key) = (step.app, step.object);
         let release = step.release.ok_or_else(|| {
@@ -293,24 +310,16 @@ impl World {
         let object = release
             .object(key)
             .ok_or_else(|| Fault::Release(format!("{key} is not part of the release of {app}")))?;
-        if let Err(owner) = self.ours(app, key) {
-            return Err(Fault::Runtime(format!(
-                "{key} of {app} is left alone: it belongs to {owner}; remove it by hand or give the app's object another name"
-            )));
-        }
+        self.ours(app, key).map_err(|owner| left_alone(app, key, &owner))?;
         if seen == Seen::Same {
             return Ok("exists");
         }
-        if seen == Seen::Absent && matches!(step.action, Action::Update | Action::Adopt) {
-            return Err(Fault::Runtime(format!("{key} of {app} is not there any more: look again")));
+        if seen == Seen::Absent && step.action == Action::Update {
+            return Err(gone(app, key));
         }
         let behaviour = self.behaviour(release)?;
         if behaviour.crash == Some(Crash::Apply) {
             return Err(Fault::Crash);
-        }
-        if step.action == Action::Adopt {
-            self.mark(key, release.id());
-            return Ok("ok");
         }
         let mut half_made = false;
         if behaviour.apply == Reaction::Partial {
@@ -324,14 +333,6 @@ impl World {
             Some(Crash::Applied) => Err(Fault::Crash),
             _ if half_made => Err(Fault::Runtime(format!("the runtime broke off half way through {key}"))),
             _ => Ok("ok"),
-        }
-    }
-
-    /// Takes what is there into the inventory as it is.
-    fn mark(&mut self, key: &ObjectKey, release: ReleaseId) {
-        if let Some(Entry::Object(stored)) = self.objects.get_mut(key) {
-            stored.release = release;
-            stored.orphaned = false;
         }
     }
 
@@ -389,6 +390,16 @@ impl World {
         let address = annotation(&release.object(target)?.spec, "address")?;
         Some(format!("http://{address}{path}"))
     }
+}
+
+fn left_alone(app: &AppName, key: &ObjectKey, owner: &str) -> Fault {
+    Fault::Runtime(format!(
+        "{key} of {app} is left alone: it belongs to {owner}; remove it by hand or give the app's object another name"
+    ))
+}
+
+fn gone(app: &AppName, key: &ObjectKey) -> Fault {
+    Fault::Runtime(format!("{key} of {app} is not there any more: look again"))
 }
 
 /// In what an object differs from what it should be.
