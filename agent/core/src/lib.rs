@@ -11,17 +11,23 @@
 
 pub mod app;
 pub mod clock;
+pub mod diagnostic;
 pub mod digest;
 pub mod event;
 pub mod generation;
 pub mod health;
 pub mod held;
+pub mod model;
 pub mod name;
 pub mod observe;
 pub mod plan;
 pub mod release;
+pub mod render;
 pub mod report;
 pub mod resolve;
+pub mod select;
+pub mod values;
+pub mod verify;
+pub mod yaml;
 #[cfg(test)]
 mod testing;
-pub mod verify;

@@ -1,0 +1,333 @@
+//! The App document: where an app runs, what it needs, what it is, and how it is judged.
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+use serde_json::{Map, Value, json};
+
+use super::decode::{Context, Decode, Placed, entries, record, text, words};
+use super::document::{Metadata, Values};
+use super::selector::Selector;
+use super::units::Span;
+use super::wasm::WasmFields;
+use crate::diagnostic::quoted;
+use crate::name::AppName;
+use crate::release::{Check, DriverKind, HealthPolicy, OnFailure, Policy, WorkloadKind};
+use crate::yaml::Node;
+
+/// An app: `apps/<name>/app.yaml`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct App {
+    /// Its name and labels.
+    pub metadata: Metadata,
+    /// What it says.
+    pub spec: AppSpec,
+}
+
+/// What an App document says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppSpec {
+    /// Which boxes it runs on.
+    pub placement: Selector,
+    /// What the box must have.
+    pub requires: Requires,
+    /// Apps that must be good first.
+    pub depends_on: Vec<Placed<AppName>>,
+    /// The lowest layer of values.
+    pub values: Values,
+    /// Layers for some boxes, in order.
+    pub overrides: Vec<Override>,
+    /// What it is.
+    pub workload: Body,
+    /// How it is judged and changed.
+    pub policy: Policy,
+}
+
+/// What an app is: exactly one of these.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// Kubernetes YAML in `manifests/`.
+    Container(ContainerSpec),
+    /// Its fields were checked; the strings in it are templates.
+    Wasm(Node),
+    /// A map; the strings in it are templates.
+    Vm(Node),
+    /// A map; the strings in it are templates.
+    Plugin(Node),
+}
+
+impl Body {
+    /// Which one it is.
+    pub fn kind(&self) -> WorkloadKind {
+        match self {
+            Body::Container(_) => WorkloadKind::Container,
+            Body::Wasm(_) => WorkloadKind::Wasm,
+            Body::Vm(_) => WorkloadKind::Vm,
+            Body::Plugin(_) => WorkloadKind::Plugin,
+        }
+    }
+}
+
+/// Versions of the agent that can hold an app, such as `>=0.1` (Cargo's syntax of semver requirements).
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentVersions(pub semver::VersionReq);
+
+impl FromStr for AgentVersions {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        semver::VersionReq::parse(text)
+            .map(AgentVersions)
+            .map_err(|error| format!("{} is not a range of versions: {error}; write >=0.1", quoted(text)))
+    }
+}
+text!(AgentVersions, json!({"type": "string", "examples": [">=0.1"]}));
+
+record! {
+    /// What the box must have.
+    pub struct Requires, "requires" {
+        /// Versions of the agent.
+        "agent" => agent: Option<AgentVersions> = None;
+    }
+}
+
+record! {
+    /// Values for some boxes.
+    pub struct Override, "the override" {
+        /// Which boxes.
+        "when" => when: Selector;
+        /// Merged over what came before.
+        "values" => values: Values = Values::new();
+    }
+}
+
+words! {
+    /// The runtime that containers run on.
+    pub enum ContainerDriver {
+        /// Whatever the box has: Kubernetes before podman.
+        Any = "any",
+        /// podman.
+        Podman = "podman",
+        /// Kubernetes.
+        Kubernetes = "kubernetes",
+        /// A folder that stands for a runtime, for tests.
+        Simulated = "simulated",
+    }
+}
+
+impl ContainerDriver {
+    /// The driver, if a certain one is asked for.
+    pub fn kind(self) -> Option<DriverKind> {
+        match self {
+            ContainerDriver::Any => None,
+            ContainerDriver::Podman => Some(DriverKind::Podman),
+            ContainerDriver::Kubernetes => Some(DriverKind::Kubernetes),
+            ContainerDriver::Simulated => Some(DriverKind::Simulated),
+        }
+    }
+}
+
+record! {
+    /// Containers, described by the Kubernetes YAML in the app's `manifests/`.
+    pub struct ContainerSpec, "container" {
+        /// The namespace of objects that name none; the app's name unless given.
+        "namespace" => namespace: Option<AppName> = None;
+        /// The runtime.
+        "driver" => driver: ContainerDriver = ContainerDriver::Any;
+    }
+}
+
+impl Decode for OnFailure {
+    fn decode(node: &Node, context: &mut Context<'_>) -> Option<Self> {
+        OnFailureWord::decode(node, context).map(|word| match word {
+            OnFailureWord::Rollback => OnFailure::Rollback,
+            OnFailureWord::Hold => OnFailure::Hold,
+        })
+    }
+
+    fn schema() -> Value {
+        OnFailureWord::schema()
+    }
+}
+
+words! {
+    /// What follows a failure.
+    pub enum OnFailureWord {
+        /// The last known good comes back.
+        Rollback = "rollback",
+        /// The app is held as it is.
+        Hold = "hold",
+    }
+}
+
+words! {
+    /// How the new release takes the old one's place.
+    pub enum Strategy {
+        /// The old one is stopped, then the new one is started.
+        StopStart = "stop-start",
+    }
+}
+
+record! {
+    /// How an app is changed.
+    pub struct Update, "update" {
+        /// How the new release takes the old one's place.
+        "strategy" => strategy: Strategy = Strategy::StopStart;
+        /// It changes data so that the old version can't read them: after a failure it is held, not taken back.
+        "irreversible" => irreversible: bool = false;
+    }
+}
+
+record! {
+    /// How an app's health is judged.
+    pub struct HealthFields, "health" {
+        /// How long it may be unhealthy after its start before that counts.
+        "startup" => startup: Span = Span(HealthPolicy::default().startup);
+        /// When, after its start, it must have been healthy for `soak` at the latest.
+        "deadline" => deadline: Span = Span(HealthPolicy::default().deadline);
+        /// How long it must stay healthy without a break.
+        "soak" => soak: Span = Span(HealthPolicy::default().soak);
+        /// What is asked beside the driver.
+        "checks" => checks: Vec<Check> = Vec::new();
+    }
+}
+
+record! {
+    /// The App document's fields as they are written.
+    pub struct AppFields, "spec" {
+        /// Which boxes it runs on; `{}` is every box.
+        "placement" => placement: Selector;
+        /// What the box must have.
+        "requires" => requires: Requires = Requires { agent: None };
+        /// Apps that must be good before this one changes.
+        "dependsOn" => depends_on: Vec<Placed<AppName>> = Vec::new();
+        /// The lowest layer of values.
+        "values" => values: Values = Values::new();
+        /// Layers of values for some boxes, in this order.
+        "overrides" => overrides: Vec<Override> = Vec::new();
+        /// Containers, by Kubernetes YAML.
+        "container" => container: Option<ContainerSpec> = None;
+        /// A WebAssembly module or component.
+        "wasm" => wasm: Option<WasmTemplate> = None;
+        /// A virtual machine.
+        "vm" => vm: Option<Opaque> = None;
+        /// What an executable outside of Holdfast makes of it.
+        "plugin" => plugin: Option<Opaque> = None;
+        /// How its health is judged.
+        "health" => health: Placed<HealthPolicy> = default_health();
+        /// What follows a failure.
+        "onFailure" => on_failure: OnFailure = OnFailure::Rollback;
+        /// How it is changed.
+        "update" => update: Update = Update { strategy: Strategy::StopStart, irreversible: false };
+    }
+}
+
+fn default_health() -> Placed<HealthPolicy> {
+    Placed { at: crate::diagnostic::Position::START, value: HealthPolicy::default() }
+}
+
+impl Decode for HealthPolicy {
+    fn decode(node: &Node, context: &mut Context<'_>) -> Option<Self> {
+        let fields = HealthFields::decode(node, context)?;
+        if fields.deadline.0 < fields.soak.0 || fields.deadline.0.is_zero() {
+            let message = "the deadline is shorter than the soak: no release could ever be good";
+            context.error_with(node.at, message, "make health.deadline longer than health.soak");
+            return None;
+        }
+        Some(HealthPolicy {
+            startup: fields.startup.0,
+            deadline: fields.deadline.0,
+            soak: fields.soak.0,
+            checks: fields.checks,
+        })
+    }
+
+    fn schema() -> Value {
+        HealthFields::schema()
+    }
+}
+
+/// The `wasm` part, whose fields were checked as far as that goes before its templates are rendered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WasmTemplate(pub Node);
+
+impl Decode for WasmTemplate {
+    fn decode(node: &Node, context: &mut Context<'_>) -> Option<Self> {
+        let mut inner = Context::with_templates(context.file());
+        // What it decodes to doesn't count yet: only whether it can.
+        let _ = WasmFields::decode(node, &mut inner);
+        let whole = inner.errors.is_empty();
+        context.errors.append(&mut inner.errors);
+        whole.then(|| WasmTemplate(node.clone()))
+    }
+
+    fn schema() -> Value {
+        WasmFields::schema()
+    }
+}
+
+/// A map that only its driver understands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Opaque(pub Node);
+
+impl Decode for Opaque {
+    fn decode(node: &Node, context: &mut Context<'_>) -> Option<Self> {
+        entries(node, context).map(|_| Opaque(node.clone()))
+    }
+
+    fn schema() -> Value {
+        <Map<String, Value>>::schema()
+    }
+}
+
+impl Decode for AppSpec {
+    fn decode(node: &Node, context: &mut Context<'_>) -> Option<Self> {
+        let given: Vec<&str> =
+            WORKLOADS.into_iter().filter(|key| node.get(key).is_some_and(|node| !node.is_null())).collect();
+        let empty_container = given.is_empty() && node.get("container").is_some();
+        if given.len() != 1 && !empty_container {
+            let message = match given.as_slice() {
+                [] => "the app says not what it is".to_owned(),
+                given => format!("the app is {} at once", given.join(" and ")),
+            };
+            context.error_with(node.at, message, "give exactly one of container, wasm, vm, plugin");
+        }
+        let fields = AppFields::decode(node, context)?;
+        let empty = ContainerSpec { namespace: None, driver: ContainerDriver::Any };
+        let workload = match (fields.container, fields.wasm, fields.vm, fields.plugin) {
+            (Some(container), None, None, None) => Body::Container(container),
+            (None, Some(wasm), None, None) => Body::Wasm(wasm.0),
+            (None, None, Some(vm), None) => Body::Vm(vm.0),
+            (None, None, None, Some(plugin)) => Body::Plugin(plugin.0),
+            (None, None, None, None) if empty_container => Body::Container(empty),
+            _ => return None,
+        };
+        let depends_on: BTreeSet<AppName> =
+            fields.depends_on.iter().map(|dependency| dependency.value.clone()).collect();
+        Some(AppSpec {
+            placement: fields.placement,
+            requires: fields.requires,
+            depends_on: fields.depends_on,
+            values: fields.values,
+            overrides: fields.overrides,
+            workload,
+            policy: Policy {
+                depends_on,
+                health: fields.health.value,
+                on_failure: fields.on_failure,
+                irreversible: fields.update.irreversible,
+            },
+        })
+    }
+
+    fn schema() -> Value {
+        let mut schema = AppFields::schema();
+        let choices: Vec<Value> = WORKLOADS.iter().map(|key| json!({"required": [key]})).collect();
+        if let Value::Object(map) = &mut schema {
+            map.insert("oneOf".to_owned(), Value::Array(choices));
+        }
+        schema
+    }
+}
+
+const WORKLOADS: [&str; 4] = ["container", "wasm", "vm", "plugin"];

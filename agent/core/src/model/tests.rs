@@ -1,0 +1,169 @@
+//! What documents say, and what is wrong with them.
+
+use super::document::read;
+use super::*;
+use crate::diagnostic::to_text;
+use crate::release::{Check, HttpCheck};
+
+pub(crate) const APP: &str = r#"
+apiVersion: holdfast.dev/v1alpha1
+kind: App
+metadata: { name: pos }
+spec:
+  placement: { matchLabels: { tier: retail } }
+  requires: { agent: ">=0.1" }
+  dependsOn: [db]
+  values: { image: registry.example/pos, replicas: 1 }
+  overrides: [ { when: { matchLabels: { region: emea } }, values: { tax: vat } } ]
+  container: { namespace: pos, driver: any }
+  health:
+    startup: 60s
+    deadline: 5m
+    soak: 30s
+    checks:
+      - http: { target: Deployment/pos, port: 8080, path: /healthz }
+      - http: { url: "http://127.0.0.1:8080/healthz" }
+      - tcp: { address: "127.0.0.1:5432" }
+  onFailure: rollback
+  update: { strategy: stop-start, irreversible: false }
+"#;
+
+fn app(text: &str) -> Result<App, String> {
+    read("apps/pos/app.yaml", text.as_bytes(), Some("pos")).map_err(|errors| to_text(&errors))
+}
+
+fn wasm(body: &str) -> Result<App, String> {
+    app(&format!(
+        "apiVersion: holdfast.dev/v1alpha1\nkind: App\nmetadata: {{name: pos}}\nspec:\n  placement: {{}}\n  wasm:\n{body}"
+    ))
+}
+
+#[test]
+fn the_contracts_app_is_read_as_it_stands() {
+    let app = app(APP).unwrap();
+    assert_eq!(app.spec.policy.health.checks.len(), 3);
+    assert!(matches!(
+        &app.spec.policy.health.checks[0],
+        Check::Http(HttpCheck::Target { port: 8080, path, .. }) if path == "/healthz"
+    ));
+    assert_eq!(app.spec.policy.depends_on.len(), 1);
+    assert!(matches!(app.spec.workload, Body::Container(_)));
+}
+
+#[test]
+fn every_error_is_told_at_once_with_line_column_and_the_nearest_name() {
+    let text = APP
+        .replace("  dependsOn:", "  dependOn:")
+        .replace("startup: 60s", "startup: soon")
+        .replace("port: 8080", "port: 99999")
+        .replace("kind: App", "kind: App\nextra: 1");
+    let errors = app(&text).unwrap_err();
+    assert_eq!(
+        errors,
+        "apps/pos/app.yaml:4:1: unknown field \"extra\" in the document (known here: apiVersion, kind, metadata, spec)\n\
+         apps/pos/app.yaml:9:3: unknown field \"dependOn\" in spec (did you mean dependsOn?)\n\
+         apps/pos/app.yaml:14:14: \"soon\" is not a duration; write 60s, 5m, 1h30m or 500ms\n\
+         apps/pos/app.yaml:18:47: expected a whole number from 1 to 65535"
+    );
+}
+
+#[test]
+fn an_app_is_exactly_one_thing() {
+    let errors = app(&APP.replace("  container: { namespace: pos, driver: any }\n", "")).unwrap_err();
+    assert!(errors.contains("give exactly one of container, wasm, vm, plugin"), "{errors}");
+    let both = APP.replace("  onFailure", "  vm: {image: files/x.qcow2}\n  onFailure");
+    assert!(app(&both).unwrap_err().contains("the app is container and vm at once"));
+    assert!(app(&APP.replace("{ namespace: pos, driver: any }", "{}")).is_ok());
+}
+
+#[test]
+fn a_document_of_another_kind_version_or_name_is_refused() {
+    assert!(
+        app(&APP.replace("kind: App", "kind: Deployment"))
+            .unwrap_err()
+            .contains("3:7: kind is \"Deployment\"")
+    );
+    assert!(app(&APP.replace("v1alpha1", "v9")).unwrap_err().contains("apiVersion is"));
+    assert!(
+        app(&APP.replace("name: pos }", "name: bar }")).unwrap_err().contains("doesn't fit the file's path")
+    );
+    assert!(app("[]").unwrap_err().contains("expected a document, found a list"));
+    assert!(app("").unwrap_err().contains("the file is empty"));
+    assert!(app(&format!("{APP}---\nkind: App\n")).unwrap_err().contains("a second document"));
+}
+
+#[test]
+fn a_wasm_app_is_checked_before_its_templates_are_rendered() {
+    assert!(wasm("    component: files/a.wasm\n    http: {listen: '127.0.0.1:{{ values.port }}'}\n").is_ok());
+    let errors = wasm(
+        "    component: ../a.wasm\n    env: {A: 1, B: {secretRef: {name: x}}}\n    limit: {}\n    restart: often\n    dirs: [{guest: data, volume: d}]\n",
+    )
+    .unwrap_err();
+    for part in [
+        "7:16: \"../a.wasm\" is not a file in the app's folder",
+        "8:14: expected a string or {secretRef: {name, key}}, found a number (quote it)",
+        "secretRef has no key",
+        "did you mean limits?",
+        "\"often\" is not one of always, on-failure, never",
+        "\"data\" is not a path in the guest",
+    ] {
+        assert!(errors.contains(part), "{part}\n{errors}");
+    }
+}
+
+#[test]
+fn files_of_an_app_stay_in_its_folder() {
+    for path in ["/etc/passwd", "files/../../x", "files//x", "./files/x", "files/.", "x.wasm", "files\\x", ""]
+    {
+        assert!(path.parse::<ArtifactRef>().is_err(), "{path}");
+    }
+    assert!("http://x/y".parse::<ArtifactRef>().unwrap_err().contains("use a file or oci://"));
+    assert!("oci://registry.example/hello@sha256:ab".parse::<ArtifactRef>().is_ok());
+    assert!("oci://hello".parse::<ArtifactRef>().is_err());
+}
+
+#[test]
+fn a_soak_that_outlasts_the_deadline_is_refused() {
+    assert!(app(&APP.replace("soak: 30s", "soak: 10m")).unwrap_err().contains("shorter than the soak"));
+}
+
+#[test]
+fn fleet_site_and_device_read_as_in_the_contract() {
+    let head = |kind: &str, rest: &str| format!("apiVersion: holdfast.dev/v1alpha1\nkind: {kind}\n{rest}");
+    let fleet: Fleet = read(
+        "holdfast.yaml",
+        head("Fleet", "metadata: {name: retail}\nspec:\n  values: {currency: EUR}\n  apps: {pos: {values: {log: info}}}\n  groups:\n    - name: high\n      when: {matchLabels: {traffic-tier: high}}\n      apps: {pos: {values: {replicas: 3}}}\n  policy: {prune: {maxApps: 1, maxShare: 25%}}\n").as_bytes(),
+        None,
+    )
+    .unwrap();
+    assert_eq!(fleet.spec.policy.prune.max_share.0, 25);
+    let site: Site = read(
+        "sites/emea/de/store-0042.yaml",
+        head("Site", "metadata: {name: emea/de/store-0042, labels: {region: emea}}\nspec: {values: {store: '0042'}, apps: {}}\n").as_bytes(),
+        Some("emea/de/store-0042"),
+    )
+    .unwrap();
+    assert_eq!(site.spec.values["store"], "0042");
+    let device: Device =
+        read("devices/d.yaml", head("Device", "metadata: {name: d}\n").as_bytes(), Some("d")).unwrap();
+    assert!(device.spec.site.is_none());
+}
+
+#[test]
+fn hardware_labels_are_only_found_never_given() {
+    let text = "apiVersion: holdfast.dev/v1alpha1\nkind: Device\nmetadata: {name: d, labels: {hw.holdfast.dev/gpu: x}}\n";
+    let error = read::<Device>("devices/d.yaml", text.as_bytes(), None).unwrap_err();
+    assert!(error[0].message.contains("what the agent finds"));
+}
+
+#[test]
+fn every_kind_has_a_schema_with_descriptions_and_no_unknown_fields() {
+    for kind in KINDS {
+        let schema = schema(kind).unwrap();
+        assert_eq!(schema["properties"]["kind"]["const"], kind);
+        assert_eq!(schema["properties"]["spec"]["additionalProperties"], false);
+        assert!(schema["properties"]["spec"]["description"].as_str().is_some_and(|text| !text.is_empty()));
+    }
+    assert!(schema("fleet").is_some());
+    assert!(schema("Deployment").is_none());
+}

@@ -1,0 +1,105 @@
+//! One app: is it placed here, is it whole, which values does it get.
+
+use semver::Version;
+
+use super::{File, Ground, PlacedApp, Selected, app_path};
+use crate::diagnostic::Diagnostic;
+use crate::model::decode::{Context, Decode};
+use crate::model::{App, Labels, Selector, Values, document};
+use crate::name::AppName;
+use crate::values::merge;
+use crate::yaml::Node;
+
+/// Puts the app of `folder` where it belongs: it runs here, it is faulty, or it doesn't concern this box.
+pub(super) fn place(
+    ground: &Ground,
+    folder: &str,
+    file: Option<&File>,
+    agent_version: &Version,
+    selected: &mut Selected,
+) {
+    let name: AppName = match folder.parse() {
+        Ok(name) => name,
+        // It can't ever have run, so there is nothing that it could hold.
+        Err(error) => {
+            selected.warnings.push(Diagnostic::of_file(app_path(folder), error.to_string()));
+            return;
+        }
+    };
+    let Some(file) = file else {
+        let missing =
+            Diagnostic::of_file(app_path(folder), format!("the folder apps/{folder} has no app.yaml"))
+                .hint("add it, or remove the whole folder to remove the app");
+        selected.faulty.insert(name, vec![missing]);
+        return;
+    };
+    let node = match document::read_one(&file.path, &file.bytes) {
+        Ok(node) => node,
+        Err(errors) => {
+            selected.faulty.insert(name, errors);
+            return;
+        }
+    };
+    match document::from_node::<App>(&file.path, &node, Some(folder)) {
+        Ok(app) if !app.spec.placement.matches(&selected.labels) => {}
+        Ok(app) => match unmet(&app, &file.path, agent_version) {
+            Some(diagnostic) => {
+                selected.faulty.insert(name, vec![diagnostic]);
+            }
+            None => {
+                let values = layered(ground, &app, &name, &selected.labels);
+                selected.apps.insert(name, PlacedApp { app, file: file.path.clone(), values });
+            }
+        },
+        Err(errors) if is_elsewhere(&node, &selected.labels) => selected.warnings.extend(errors),
+        Err(errors) => {
+            selected.faulty.insert(name, errors);
+        }
+    }
+}
+
+/// Whether a document that is wrong elsewhere says clearly that the app isn't placed here.
+fn is_elsewhere(node: &Node, labels: &Labels) -> bool {
+    let Some(placement) = node.get("spec").and_then(|spec| spec.get("placement")) else { return false };
+    let mut context = Context::new("");
+    let selector = Selector::decode(placement, &mut context);
+    selector.is_some_and(|selector| context.errors.is_empty() && !selector.matches(labels))
+}
+
+/// What the app requires and this box doesn't have.
+fn unmet(app: &App, file: &str, agent_version: &Version) -> Option<Diagnostic> {
+    let wanted = &app.spec.requires.agent.as_ref()?.0;
+    // A build before a release holds what the release will: only the numbers count.
+    let numbers = Version::new(agent_version.major, agent_version.minor, agent_version.patch);
+    if wanted.matches(&numbers) || wanted.matches(agent_version) {
+        return None;
+    }
+    let message = format!("the app requires agent {wanted}, and this one is {agent_version}");
+    Some(Diagnostic::of_file(file, message).hint("update the agent on this box, or place the app elsewhere"))
+}
+
+/// The app's values, later layers over earlier ones (CONTRACT: "Labels of a box").
+fn layered(ground: &Ground, app: &App, name: &AppName, labels: &Labels) -> Values {
+    let mut values = Values::new();
+    merge(&mut values, &app.spec.values);
+    let fleet = &ground.fleet.spec;
+    let mut layer = |own: &Values, apps: &document::AppLayers| {
+        merge(&mut values, own);
+        if let Some(entry) = apps.0.get(name) {
+            merge(&mut values, &entry.value.values);
+        }
+    };
+    layer(&fleet.values, &fleet.apps);
+    for group in fleet.groups.iter().filter(|group| group.when.matches(labels)) {
+        layer(&group.values, &group.apps);
+    }
+    let none = document::AppLayers::default();
+    for layer_of_app in app.spec.overrides.iter().filter(|layer| layer.when.matches(labels)) {
+        layer(&layer_of_app.values, &none);
+    }
+    if let Some(site) = &ground.site {
+        layer(&site.spec.values, &site.spec.apps);
+    }
+    layer(&ground.device.spec.values, &ground.device.spec.apps);
+    values
+}

@@ -1,0 +1,98 @@
+//! Order between apps: what an app depends on must be there, and must not depend on the app in turn.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Selected;
+use crate::diagnostic::{Diagnostic, nearest};
+use crate::name::AppName;
+
+/// For each placed app what is wrong with its dependencies. `known` are the folders in `apps/`.
+pub(super) fn check(selected: &Selected, known: &BTreeSet<&str>) -> BTreeMap<AppName, Vec<Diagnostic>> {
+    let mut faults: BTreeMap<AppName, Vec<Diagnostic>> = BTreeMap::new();
+    for (name, placed) in &selected.apps {
+        for dependency in &placed.app.spec.depends_on {
+            let wanted = &dependency.value;
+            // One that is faulty is waited for: it may well run already, in an older release.
+            if selected.apps.contains_key(wanted) || selected.faulty.contains_key(wanted) {
+                continue;
+            }
+            let exists = known.contains(wanted.as_str());
+            let message = if exists {
+                format!("{name} depends on {wanted}, which isn't placed on this box")
+            } else {
+                format!("{name} depends on {wanted}, which there is no app of")
+            };
+            let mut diagnostic = Diagnostic::new(&placed.file, dependency.at, message);
+            diagnostic.hint = match exists {
+                true => Some(format!("place {wanted} wherever {name} is, or remove the dependency")),
+                false => nearest(wanted.as_str(), known.iter().copied())
+                    .map(|near| format!("did you mean {near}?")),
+            };
+            faults.entry(name.clone()).or_default().push(diagnostic);
+        }
+    }
+    let edges: BTreeMap<&AppName, Vec<&AppName>> = selected
+        .apps
+        .iter()
+        .map(|(name, placed)| (name, placed.app.spec.depends_on.iter().map(|d| &d.value).collect()))
+        .collect();
+    for (name, placed) in &selected.apps {
+        if let Some(path) = cycle(name, &edges) {
+            faults.entry(name.clone()).or_default().push(in_cycle(&placed.file, placed, &path));
+        }
+    }
+    faults
+}
+
+fn in_cycle(file: &str, placed: &super::PlacedApp, path: &[&AppName]) -> Diagnostic {
+    let text: Vec<&str> = path.iter().map(|name| name.as_str()).collect();
+    let at = placed.app.spec.depends_on.iter().find(|dependency| path.get(1) == Some(&&dependency.value));
+    Diagnostic::new(
+        file,
+        at.map_or(crate::diagnostic::Position::START, |dependency| dependency.at),
+        format!("the apps depend on each other in a circle: {}", text.join(" -> ")),
+    )
+    .hint("remove one of these dependencies")
+}
+
+/// The shortest way from `start` back to itself, both ends named; `None` if there is none.
+pub fn cycle<'a>(
+    start: &'a AppName,
+    edges: &BTreeMap<&'a AppName, Vec<&'a AppName>>,
+) -> Option<Vec<&'a AppName>> {
+    let mut came_from: BTreeMap<&AppName, &AppName> = BTreeMap::new();
+    let mut front = vec![start];
+    while !front.is_empty() {
+        let mut next = Vec::new();
+        for at in front {
+            for &to in edges.get(at).into_iter().flatten() {
+                if to == start {
+                    return Some(way_back(start, at, &came_from));
+                }
+                if !came_from.contains_key(to) {
+                    came_from.insert(to, at);
+                    next.push(to);
+                }
+            }
+        }
+        front = next;
+    }
+    None
+}
+
+fn way_back<'a>(
+    start: &'a AppName,
+    last: &'a AppName,
+    came_from: &BTreeMap<&'a AppName, &'a AppName>,
+) -> Vec<&'a AppName> {
+    let mut path = vec![start];
+    let mut at = last;
+    while at != start {
+        path.push(at);
+        let Some(&before) = came_from.get(at) else { break };
+        at = before;
+    }
+    path.push(start);
+    path.reverse();
+    path
+}

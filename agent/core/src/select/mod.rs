@@ -1,0 +1,226 @@
+//! Selected: which apps run on this box, with the values that they get. Decided before any content is
+//! fetched, so that a box fetches only its own part.
+
+mod apps;
+mod depends;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use semver::Version;
+
+use crate::diagnostic::{Diagnostic, sorted};
+use crate::digest::Revision;
+use crate::model::document::{self, Device, Fleet, Site};
+use crate::model::{App, HARDWARE_PREFIX, Labels, Values};
+use crate::name::{AppName, DeviceName, SiteName};
+use crate::render::PrunePolicy;
+
+pub use depends::cycle;
+
+/// A file of the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Its path in the repository, with `/` between its parts.
+    pub path: String,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+}
+
+/// The documents that say what runs on a box.
+#[derive(Clone, Debug, Default)]
+pub struct Index {
+    /// `holdfast.yaml`.
+    pub fleet: Option<File>,
+    /// `devices/<device>.yaml`.
+    pub device: Option<File>,
+    /// `sites/<site>.yaml` of the site that the device names.
+    pub site: Option<File>,
+    /// For each folder in `apps/` its `app.yaml`, if it has one.
+    pub apps: BTreeMap<String, Option<File>>,
+}
+
+/// An app that runs here.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlacedApp {
+    /// Its document.
+    pub app: App,
+    /// Where that stands.
+    pub file: String,
+    /// Its values, every layer merged.
+    pub values: Values,
+}
+
+/// What runs on a box, by its documents alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Selected {
+    /// The revision that it was selected from.
+    pub revision: Revision,
+    /// The box.
+    pub device: DeviceName,
+    /// Where it stands.
+    pub site: Option<SiteName>,
+    /// Its labels: its Site's, then its Device's, then what the hardware is.
+    pub labels: Labels,
+    /// The apps that run here.
+    pub apps: BTreeMap<AppName, PlacedApp>,
+    /// Apps whose documents are wrong and that may be placed here: each is held, alone.
+    pub faulty: BTreeMap<AppName, Vec<Diagnostic>>,
+    /// What is wrong and holds nothing on this box.
+    pub warnings: Vec<Diagnostic>,
+    /// How much may be removed at once.
+    pub prune: PrunePolicy,
+}
+
+impl Selected {
+    /// The folders that must be read to render: the manifests of each app of containers. Other files are
+    /// read by name, once they are artifacts.
+    pub fn folders(&self) -> BTreeMap<AppName, String> {
+        self.apps
+            .iter()
+            .filter(|(_, placed)| matches!(placed.app.spec.workload, crate::model::Body::Container(_)))
+            .map(|(name, _)| (name.clone(), manifests_folder(name)))
+            .collect()
+    }
+}
+
+/// Where an app's manifests stand.
+pub fn manifests_folder(app: &AppName) -> String {
+    format!("apps/{app}/manifests")
+}
+
+/// Where the Fleet document stands.
+pub const FLEET_PATH: &str = "holdfast.yaml";
+
+/// Where a device's document stands.
+pub fn device_path(device: &DeviceName) -> String {
+    format!("devices/{device}.yaml")
+}
+
+/// Where a site's document stands.
+pub fn site_path(site: &SiteName) -> String {
+    format!("sites/{site}.yaml")
+}
+
+/// Where an app's document stands. Takes the folder's name, which may be no good name.
+pub fn app_path(folder: &str) -> String {
+    format!("apps/{folder}/app.yaml")
+}
+
+/// The site that a device's document names, so that the caller knows which one to read.
+pub fn site_of(device: &File) -> Result<Option<SiteName>, Vec<Diagnostic>> {
+    let device: Device = document::read(&device.path, &device.bytes, None)?;
+    Ok(device.spec.site.map(|site| site.value))
+}
+
+/// Selects what runs on `device`. `facts` are labels under `hw.holdfast.dev/`; others in it are left out.
+///
+/// An error here holds the whole revision: the Fleet, Site or Device document is missing or wrong.
+pub fn select(
+    revision: &Revision,
+    index: &Index,
+    device: &DeviceName,
+    facts: &Labels,
+    agent_version: &Version,
+) -> Result<Selected, Vec<Diagnostic>> {
+    let ground = Ground::read(index, device)?;
+    let labels = ground.labels(facts);
+    let mut selected = Selected {
+        revision: revision.clone(),
+        device: device.clone(),
+        site: ground.device.spec.site.as_ref().map(|site| site.value.clone()),
+        labels,
+        apps: BTreeMap::new(),
+        faulty: BTreeMap::new(),
+        warnings: Vec::new(),
+        prune: PrunePolicy {
+            max_apps: usize::try_from(ground.fleet.spec.policy.prune.max_apps.0).unwrap_or(usize::MAX),
+            max_share_percent: ground.fleet.spec.policy.prune.max_share.0,
+        },
+    };
+    for (folder, file) in &index.apps {
+        apps::place(&ground, folder, file.as_ref(), agent_version, &mut selected);
+    }
+    let known = index.apps.keys().map(String::as_str).collect();
+    for (name, diagnostics) in depends::check(&selected, &known) {
+        selected.apps.remove(&name);
+        selected.faulty.entry(name).or_default().extend(diagnostics);
+    }
+    for diagnostics in selected.faulty.values_mut() {
+        *diagnostics = sorted(std::mem::take(diagnostics));
+    }
+    Ok(selected)
+}
+
+/// The documents that concern every app.
+pub(crate) struct Ground {
+    pub(crate) fleet: Fleet,
+    pub(crate) site: Option<Site>,
+    pub(crate) device: Device,
+}
+
+impl Ground {
+    fn read(index: &Index, device: &DeviceName) -> Result<Ground, Vec<Diagnostic>> {
+        let mut errors = Vec::new();
+        let fleet = one::<Fleet>(index.fleet.as_ref(), FLEET_PATH, None, "the Fleet document", &mut errors);
+        let path = device_path(device);
+        let device = one::<Device>(
+            index.device.as_ref(),
+            &path,
+            Some(device.as_str()),
+            "this box's document",
+            &mut errors,
+        );
+        let named = device.as_ref().and_then(|device| device.spec.site.as_ref());
+        let site = named.map(|name| {
+            let path = site_path(&name.value);
+            if index.site.is_none() {
+                let message = format!("the site {} has no document", name.value);
+                let file = index.device.as_ref().map_or_else(String::new, |file| file.path.clone());
+                errors.push(Diagnostic::new(file, name.at, message).hint(format!("add {path}")));
+                return None;
+            }
+            one::<Site>(
+                index.site.as_ref(),
+                &path,
+                Some(name.value.as_str()),
+                "the site's document",
+                &mut errors,
+            )
+        });
+        match (fleet, device, site) {
+            (Some(fleet), Some(device), None) if errors.is_empty() => {
+                Ok(Ground { fleet, site: None, device })
+            }
+            (Some(fleet), Some(device), Some(Some(site))) if errors.is_empty() => {
+                Ok(Ground { fleet, site: Some(site), device })
+            }
+            _ => Err(sorted(errors)),
+        }
+    }
+
+    /// Later ones win: the Site's, the Device's, the hardware's.
+    fn labels(&self, facts: &Labels) -> Labels {
+        let mut labels = self.site.as_ref().map(|site| site.metadata.labels.0.clone()).unwrap_or_default();
+        labels.extend(self.device.metadata.labels.0.clone());
+        let hardware = facts.iter().filter(|(key, _)| key.starts_with(HARDWARE_PREFIX));
+        labels.extend(hardware.map(|(key, value)| (key.clone(), value.clone())));
+        labels
+    }
+}
+
+fn one<D: document::Document>(
+    file: Option<&File>,
+    path: &str,
+    expected: Option<&str>,
+    what: &str,
+    errors: &mut Vec<Diagnostic>,
+) -> Option<D> {
+    let Some(file) = file else {
+        let message = format!("{what} is missing");
+        errors.push(Diagnostic::of_file(path, message).hint(format!("add {path} with kind: {}", D::KIND)));
+        return None;
+    };
+    document::read(&file.path, &file.bytes, expected).map_err(|mut found| errors.append(&mut found)).ok()
+}
