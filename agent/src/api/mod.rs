@@ -15,6 +15,7 @@
 //! can; whatever a client does (hang, flood, vanish) stays in `server`.
 
 pub mod client;
+mod routes;
 mod server;
 mod socket;
 

@@ -1,26 +1,21 @@
-//! The server's side: who may ask, how much, and for how long. One request a connection.
+//! The server's side: who may ask, how much, and for how long. One request a connection; what is answered
+//! to it is in `routes`.
 
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use holdfast_core::event::Event;
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Frame, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde::Serialize;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
+use super::Request;
+use super::routes::answer;
 use super::socket::{self, BindError, SocketFile};
-use super::{EVENTS_AT_ONCE, Request};
 
 /// What one client, or all of them together, may cost.
 #[derive(Clone, Copy, Debug)]
@@ -51,8 +46,6 @@ const LIMITS: Limits = Limits {
 /// Bytes of a request's head, and of anything that hyper buffers. hyper's own least is 8 KiB.
 const HEAD_BYTES: usize = 8 << 10;
 
-type Answer = Response<BoxBody<Bytes, Infallible>>;
-
 /// The local API, listening.
 #[derive(Debug)]
 pub struct Server {
@@ -62,26 +55,26 @@ pub struct Server {
 }
 
 #[derive(Clone, Debug)]
-struct Shared {
-    limits: Limits,
+pub(super) struct Shared {
+    pub(super) limits: Limits,
     /// Whether a user may ask.
     allow: fn(u32) -> bool,
     connections: Arc<Semaphore>,
-    followers: Arc<Semaphore>,
+    pub(super) followers: Arc<Semaphore>,
 }
 
 /// What a handler of one connection needs.
 #[derive(Clone)]
-struct Caller {
-    shared: Shared,
+pub(super) struct Caller {
+    pub(super) shared: Shared,
     /// The user's id, if it may not ask.
-    stranger: Option<u32>,
-    requests: mpsc::Sender<Request>,
-    newest: watch::Receiver<u64>,
+    pub(super) stranger: Option<u32>,
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) newest: watch::Receiver<u64>,
     /// Ends the connection, when what it is sent isn't taken.
-    cut: Arc<Notify>,
+    pub(super) cut: Arc<Notify>,
     /// Set once the connection follows, and has no limit as a whole.
-    follows: Arc<std::sync::atomic::AtomicBool>,
+    pub(super) follows: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -171,7 +164,7 @@ async fn serve_one(stream: UnixStream, caller: Caller, _permit: OwnedSemaphorePe
         .serve_connection(TokioIo::new(stream), service);
     let too_long = async {
         tokio::time::sleep(limits.whole).await;
-        if follows.load(std::sync::atomic::Ordering::Relaxed) {
+        if follows.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
     };
@@ -181,182 +174,4 @@ async fn serve_one(stream: UnixStream, caller: Caller, _permit: OwnedSemaphorePe
         () = cut.notified() => {}
         () = too_long => {}
     }
-}
-
-async fn answer(request: hyper::Request<Incoming>, caller: Caller) -> Answer {
-    if let Some(user) = caller.stranger {
-        return failure(
-            StatusCode::FORBIDDEN,
-            &format!("user {user} may not ask: only root and the agent's own user may; try sudo"),
-        );
-    }
-    // No request has a body; one that comes is neither read nor kept, and the connection ends.
-    let (method, path) = (request.method(), request.uri().path());
-    match (method, path) {
-        (&Method::GET, "/v1/status") => status(&caller).await,
-        (&Method::GET, "/v1/plan") => plan(&caller).await,
-        (&Method::GET, "/v1/events") => events(request.uri().query().unwrap_or(""), caller).await,
-        (&Method::POST, "/v1/poll") => poll(&caller).await,
-        (_, "/v1/status" | "/v1/plan" | "/v1/events" | "/v1/poll") => {
-            failure(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} doesn't take {method}"))
-        }
-        _ => failure(StatusCode::NOT_FOUND, "no such path; there are /v1/status, plan, events and poll"),
-    }
-}
-
-async fn status(caller: &Caller) -> Answer {
-    json(caller.ask(Request::Status).await)
-}
-
-async fn plan(caller: &Caller) -> Answer {
-    match caller.ask(Request::Plan).await {
-        Ok(plan) => json(plan.map_err(unable)),
-        Err(answer) => answer,
-    }
-}
-
-async fn poll(caller: &Caller) -> Answer {
-    json(caller.ask(Request::Poll).await.map(|()| serde_json::json!({})))
-}
-
-impl Caller {
-    /// Asks the loop. The error is the answer to the client.
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Answer> {
-        let (reply, answer) = oneshot::channel();
-        let asked = async {
-            self.requests.send(request(reply)).await.ok()?;
-            answer.await.ok()
-        };
-        match tokio::time::timeout(self.shared.limits.reply, asked).await {
-            Ok(Some(answer)) => Ok(answer),
-            Ok(None) => Err(failure(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping: ask again")),
-            Err(_) => Err(failure(
-                StatusCode::GATEWAY_TIMEOUT,
-                "the agent is busy and didn't answer in time: ask again",
-            )),
-        }
-    }
-
-    async fn events_after(&self, since: u64) -> Result<Vec<Event>, Answer> {
-        let events = self.ask(|reply| Request::Events { since, limit: EVENTS_AT_ONCE, reply }).await?;
-        events.map_err(unable)
-    }
-}
-
-/// `since` and `follow`, in any order.
-fn parse_query(query: &str) -> Result<(u64, bool), String> {
-    let (mut since, mut follow) = (0, false);
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        match pair.split_once('=') {
-            Some(("since", text)) => {
-                since = text.parse().map_err(|_| format!("since={text:?} is no number"))?;
-            }
-            Some(("follow", text @ ("0" | "1"))) => follow = text == "1",
-            _ => return Err(format!("{pair:?} isn't known here: use since=N and follow=1")),
-        }
-    }
-    Ok((since, follow))
-}
-
-async fn events(query: &str, caller: Caller) -> Answer {
-    let (since, follow) = match parse_query(query) {
-        Ok(parsed) => parsed,
-        Err(why) => return failure(StatusCode::BAD_REQUEST, &why),
-    };
-    let place = match follow.then(|| Arc::clone(&caller.shared.followers).try_acquire_owned()) {
-        Some(Err(_)) => {
-            return failure(StatusCode::SERVICE_UNAVAILABLE, "too many follow the events already");
-        }
-        Some(Ok(place)) => Some(place),
-        None => None,
-    };
-    // The first lot is asked for here, so that what goes wrong has a status of its own.
-    let first = match caller.events_after(since).await {
-        Ok(first) => first,
-        Err(answer) => return answer,
-    };
-    caller.follows.store(follow, std::sync::atomic::Ordering::Relaxed);
-    let (lines, receiver) = mpsc::channel(1);
-    tokio::spawn(send_events(first, since, place, caller, lines));
-    let mut answer = Response::new(BodyExt::boxed(Lines { receiver }));
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-    answer
-}
-
-/// Sends lot after lot until there is no more, or as long as the client follows and reads.
-async fn send_events(
-    mut events: Vec<Event>,
-    mut since: u64,
-    place: Option<OwnedSemaphorePermit>,
-    mut caller: Caller,
-    lines: mpsc::Sender<Bytes>,
-) {
-    loop {
-        // Seen from here on: what is written while we ask and send wakes us again.
-        caller.newest.borrow_and_update();
-        let full = events.len() >= EVENTS_AT_ONCE;
-        for event in events.drain(..) {
-            since = since.max(event.seq);
-            let Ok(mut line) = serde_json::to_vec(&event) else { continue };
-            line.push(b'\n');
-            match tokio::time::timeout(caller.shared.limits.stall, lines.send(line.into())).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return,
-                Err(_) => return caller.cut.notify_one(),
-            }
-        }
-        if !full {
-            if place.is_none() {
-                return;
-            }
-            tokio::select! {
-                changed = caller.newest.changed() => if changed.is_err() { return },
-                () = lines.closed() => return,
-            }
-        }
-        events = match caller.events_after(since).await {
-            Ok(events) => events,
-            Err(_) => return,
-        };
-    }
-}
-
-/// A body of what comes through a channel.
-struct Lines {
-    receiver: mpsc::Receiver<Bytes>,
-}
-
-impl Body for Lines {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.receiver.poll_recv(context).map(|line| line.map(|line| Ok(Frame::data(line))))
-    }
-}
-
-fn unable(why: String) -> Answer {
-    failure(StatusCode::INTERNAL_SERVER_ERROR, &why)
-}
-
-fn failure(status: StatusCode, why: &str) -> Answer {
-    let mut answer = whole(&serde_json::json!({ "error": why }));
-    *answer.status_mut() = status;
-    answer
-}
-
-fn json<T: Serialize>(result: Result<T, Answer>) -> Answer {
-    result.map_or_else(|answer| answer, |value| whole(&value))
-}
-
-fn whole(value: &impl Serialize) -> Answer {
-    // Our own types always have a JSON form.
-    let mut bytes = serde_json::to_vec(value).unwrap_or_default();
-    bytes.push(b'\n');
-    let mut answer = Response::new(Full::from(bytes).boxed());
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    answer
 }
