@@ -216,3 +216,17 @@ fn the_doctor_looks_on_when_the_configuration_is_wrong() {
     assert!(out(&output).starts_with("FAIL  configuration"), "{}", out(&output));
     assert!(out(&output).contains("clock"), "{}", out(&output));
 }
+
+#[test]
+fn there_is_a_schema_for_each_kind_and_for_no_other() {
+    for kind in ["Fleet", "site", "Device", "App"] {
+        let output = holdfast(&["schema", kind]);
+        let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(schema.is_object(), "{kind}");
+    }
+    let all: serde_json::Value = serde_json::from_slice(&holdfast(&["schema"]).stdout).unwrap();
+    assert_eq!(all.as_object().unwrap().len(), 4);
+    let output = holdfast(&["schema", "Pod"]);
+    assert_eq!(code(&output), 1);
+    assert!(err(&output).contains("Fleet, Site, Device, App"), "{}", err(&output));
+}

@@ -18,19 +18,28 @@ pub(super) struct Arguments {
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> anyhow::Result<Exit> {
     let config = common.load()?;
-    let show = |event: Event| try_print(&line(&event, common.json));
     let asked = client(&config.api.socket);
-    let answer = block_on(asked.events(arguments.since, arguments.follow, show))?;
-    if unless_not_running(answer)?.is_some() {
-        return Ok(Exit::Done);
-    }
     if arguments.follow {
+        let show = |event: Event| try_print(&line(&event, common.json));
+        let answer = block_on(asked.events(arguments.since, true, show))?;
+        if unless_not_running(answer)?.is_some() {
+            return Ok(Exit::Done);
+        }
         bail!(
             "no holdfast answers at {}, so nothing happens to follow; leave out --follow",
             config.api.socket.display()
         );
     }
-    for event in agent::offline_events(&config, arguments.since)? {
+    // All are taken before the first is shown: a pager that waits must not keep the agent waiting.
+    let mut events = Vec::new();
+    let keep = |event: Event| {
+        events.push(event);
+        true
+    };
+    if unless_not_running(block_on(asked.events(arguments.since, false, keep))?)?.is_none() {
+        events = agent::offline_events(&config, arguments.since)?;
+    }
+    for event in events {
         if !try_print(&line(&event, common.json)) {
             break;
         }
