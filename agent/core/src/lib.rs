@@ -26,8 +26,8 @@ pub mod render;
 pub mod report;
 pub mod resolve;
 pub mod select;
+#[cfg(test)]
+mod testing;
 pub mod values;
 pub mod verify;
 pub mod yaml;
-#[cfg(test)]
-mod testing;
