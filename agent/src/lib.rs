@@ -2,7 +2,9 @@
 
 pub mod api;
 pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod keeper;
 pub mod log;
 pub mod notify;
 pub mod probe;

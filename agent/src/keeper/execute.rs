@@ -1,0 +1,267 @@
+//! Bringing apps to what they should run: observe, plan, walk the steps, settle. The executor has no choices
+//! to make; it writes each step's intent down before and its end after.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_core::app::Phase;
+use holdfast_core::clock::Now;
+use holdfast_core::generation::Owned;
+use holdfast_core::name::{AppName, ObjectKey};
+use holdfast_core::observe::Observations;
+use holdfast_core::plan::{Action, Aim, Plan, Step};
+use holdfast_core::release::DriverKind;
+use holdfast_drivers::{ApplyStep, CALL_LIMIT, DriverError};
+use holdfast_store::fault;
+
+use super::journal::{Journal, JournalError, Note};
+use super::{Keeper, owned};
+
+/// Why drivers could not be asked, by app.
+type Unseen = BTreeMap<AppName, String>;
+
+impl<J: Journal> Keeper<J> {
+    /// Observes these apps, plans, walks the plan, and moves each app on by how it went.
+    pub(super) async fn converge(&mut self, names: &[AppName], now: &Now) -> Result<(), JournalError> {
+        let (observed, unseen) = self.observe(names, Aim::Current).await;
+        let plan = self.plan(&observed, Aim::Current);
+        log_plan(&plan);
+        let outcome = self.walk(&plan, now).await?;
+        for name in names {
+            if let Some(cause) = unseen.get(name) {
+                self.stick(name, cause, now)?;
+            } else if let Some(held) = plan.held.get(name) {
+                self.stick(name, &held.cause, now)?;
+            } else {
+                self.settle(name, outcome.get(name), now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the drivers of these apps. A driver that doesn't answer is not asked again in this pass.
+    pub(super) async fn observe(&self, names: &[AppName], aim: Aim) -> (Observations, Unseen) {
+        let mut observed = Observations::new();
+        let mut unseen = Unseen::new();
+        let mut silent: BTreeMap<DriverKind, String> = BTreeMap::new();
+        for name in names {
+            let by_driver = observed.entry(name.clone()).or_default();
+            for kind in self.drivers_of(name, aim) {
+                let seen = match silent.get(&kind) {
+                    Some(cause) => Err(cause.clone()),
+                    None => self.observe_one(name, kind, aim).await,
+                };
+                match seen {
+                    Ok(seen) => {
+                        by_driver.insert(kind, seen);
+                    }
+                    Err(cause) => {
+                        unseen.insert(name.clone(), cause.clone());
+                        silent.insert(kind, cause);
+                    }
+                }
+            }
+        }
+        (observed, unseen)
+    }
+
+    async fn observe_one(
+        &self,
+        name: &AppName,
+        kind: DriverKind,
+        aim: Aim,
+    ) -> Result<holdfast_core::observe::AppObservation, String> {
+        let driver =
+            self.drivers.get(&kind).ok_or_else(|| format!("the driver {kind} is not enabled on this box"))?;
+        let desired =
+            self.apps.get(name).and_then(|app| aim.of(app)).and_then(|t| self.releases.get(&t.release));
+        let desired = desired.filter(|release| release.driver == kind);
+        let seen = limited(CALL_LIMIT, driver.observe(name, desired.map(Arc::as_ref))).await;
+        seen.map_err(|error| format!("{kind} could not be asked what it holds of {name}: {error}"))
+    }
+
+    fn drivers_of(&self, name: &AppName, aim: Aim) -> BTreeSet<DriverKind> {
+        let wanted = self.apps.get(name).and_then(|app| aim.of(app)).map(|target| target.driver);
+        let made = self.inventory.get(name).into_iter().flatten().filter(|(_, owned)| !owned.orphaned);
+        wanted.into_iter().chain(made.map(|(_, owned)| owned.driver)).collect()
+    }
+
+    /// Walks the steps in their order. After a step that failed, its app gets no further one: there is no
+    /// replacement for what could not be stopped.
+    async fn walk(&mut self, plan: &Plan, now: &Now) -> Result<BTreeMap<AppName, DriverError>, JournalError> {
+        let mut failed: BTreeMap<AppName, DriverError> = BTreeMap::new();
+        self.write_intents(plan)?;
+        for step in &plan.steps {
+            if failed.contains_key(&step.app) {
+                continue;
+            }
+            match self.step(step).await {
+                Ok(()) => self.step_done(step, now)?,
+                Err(error) => {
+                    tracing::warn!(app = %step.app, object = %step.object, action = ?step.action, %error, "a step failed");
+                    failed.insert(step.app.clone(), error);
+                }
+            }
+        }
+        Ok(failed)
+    }
+
+    /// The inventory lists an object before it is made, so that a crash can't leave one that nobody knows.
+    fn write_intents(&mut self, plan: &Plan) -> Result<(), JournalError> {
+        let mut intents: BTreeMap<AppName, BTreeMap<ObjectKey, Owned>> = BTreeMap::new();
+        let making =
+            |action| matches!(action, Action::Create | Action::Update | Action::Recreate | Action::Adopt);
+        for step in plan.steps.iter().filter(|step| making(step.action)) {
+            let known = || self.inventory.get(&step.app).cloned().unwrap_or_default();
+            let entry = intents.entry(step.app.clone()).or_insert_with(known);
+            entry.insert(step.object.clone(), owned(step.driver));
+        }
+        for (name, owned) in intents {
+            self.save_inventory(&name, owned)?;
+        }
+        if !plan.steps.is_empty() {
+            fault::point("executor.intent-written");
+        }
+        Ok(())
+    }
+
+    async fn step(&self, step: &Step) -> Result<(), DriverError> {
+        let Some(driver) = self.drivers.get(&step.driver) else {
+            return Err(DriverError::Runtime(format!(
+                "the driver {} is not enabled on this box",
+                step.driver
+            )));
+        };
+        let release = step.release.and_then(|id| self.releases.get(&id));
+        let apply = ApplyStep {
+            app: &step.app,
+            action: step.action,
+            object: &step.object,
+            release: release.map(Arc::as_ref),
+        };
+        limited(CALL_LIMIT, driver.apply(apply)).await
+    }
+
+    fn step_done(&mut self, step: &Step, now: &Now) -> Result<(), JournalError> {
+        fault::point("executor.step-done");
+        let mut known = self.inventory.get(&step.app).cloned().unwrap_or_default();
+        match step.action {
+            Action::Remove => {
+                known.remove(&step.object);
+            }
+            Action::Orphan => {
+                known.insert(step.object.clone(), Owned { driver: step.driver, orphaned: true });
+                let message = format!("{}: {}", step.object, step.reason);
+                self.journal.note(Note::of("app.orphaned", &step.app, message), now);
+            }
+            Action::Create | Action::Update | Action::Recreate => self.note_repair(step, now),
+            Action::Adopt | Action::Prepare => {}
+        }
+        self.save_inventory(&step.app, known)
+    }
+
+    /// A step for an app that was at rest puts right what somebody changed, and that is written down.
+    fn note_repair(&mut self, step: &Step, now: &Now) {
+        let at_rest = self.apps.get(&step.app).is_some_and(|app| {
+            matches!(
+                app.phase,
+                Phase::Good | Phase::RolledBack { .. } | Phase::Held { .. } | Phase::Judging(_)
+            )
+        });
+        if at_rest {
+            let message = format!("{} was put right: {}", step.object, step.reason);
+            self.journal.note(Note::of("app.drift", &step.app, message), now);
+        }
+    }
+
+    /// Moves an app on by how its steps went.
+    fn settle(
+        &mut self,
+        name: &AppName,
+        failed: Option<&DriverError>,
+        now: &Now,
+    ) -> Result<(), JournalError> {
+        let Some(app) = self.apps.get(name) else { return Ok(()) };
+        let (phase, release) = (app.phase.clone(), app.current.as_ref().map(|target| target.release));
+        match (failed, &phase, release) {
+            (Some(DriverError::Release(reason)), Phase::Applying, Some(id)) => {
+                self.fail(name, id, reason, now)
+            }
+            (Some(error), ..) => self.stick(name, &error.to_string(), now),
+            (None, Phase::Applying, Some(id)) => {
+                self.change(name, |app| app.applied(now))?;
+                self.journal
+                    .note(Note::of("app.applied", name, format!("{id} runs and is being judged")), now);
+                Ok(())
+            }
+            (None, Phase::RollingBack { reason }, _) => {
+                self.change(name, |app| app.restored(now))?;
+                let back = release.map_or("nothing ran before".to_owned(), |id| format!("{id} is back"));
+                self.journal.note(Note::of("app.rolledback", name, format!("{reason}; {back}")), now);
+                self.health.remove(name);
+                Ok(())
+            }
+            (None, Phase::Removing, _) => self.remove(name, now),
+            (None, Phase::Preparing | Phase::Pending, _) => Ok(()),
+            (None, ..) => self.change(name, |app| app.unstick()),
+        }
+    }
+
+    /// Forgets an app that is gone. What is left in its inventory was orphaned, and stays listed.
+    fn remove(&mut self, name: &AppName, now: &Now) -> Result<(), JournalError> {
+        let left = self.inventory.get(name).is_some_and(|owned| owned.values().any(|owned| !owned.orphaned));
+        if left {
+            return Ok(());
+        }
+        self.journal.save_apps(&[(name, None)])?;
+        self.journal.note(Note::of("app.removed", name, "it is no longer placed here"), now);
+        self.apps.remove(name);
+        self.health.remove(name);
+        self.looks.remove(name);
+        self.forget_releases();
+        Ok(())
+    }
+
+    fn stick(&mut self, name: &AppName, cause: &str, now: &Now) -> Result<(), JournalError> {
+        tracing::warn!(app = %name, cause, "the app can't be brought to what it should be");
+        self.change(name, |app| app.stick(cause, now))
+    }
+
+    pub(super) fn save_inventory(
+        &mut self,
+        name: &AppName,
+        owned: BTreeMap<ObjectKey, Owned>,
+    ) -> Result<(), JournalError> {
+        if self.inventory.get(name).is_some_and(|known| *known == owned) {
+            return Ok(());
+        }
+        self.journal.save_inventory(name, &owned.iter().collect::<Vec<_>>())?;
+        if owned.is_empty() {
+            self.inventory.remove(name);
+        } else {
+            self.inventory.insert(name.clone(), owned);
+        }
+        Ok(())
+    }
+}
+
+/// A driver's call, cut off after `limit`: a runtime that hangs doesn't stop the loop.
+pub(super) async fn limited<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, DriverError>>,
+) -> Result<T, DriverError> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(result) => result,
+        Err(_) => Err(DriverError::Runtime(format!("the runtime did not answer within {limit:?}"))),
+    }
+}
+
+fn log_plan(plan: &Plan) {
+    for step in &plan.steps {
+        tracing::info!(app = %step.app, action = ?step.action, object = %step.object, reason = step.reason, "plan");
+    }
+    for (app, held) in &plan.held {
+        tracing::warn!(%app, cause = held.cause, "plan: held");
+    }
+}

@@ -1,0 +1,114 @@
+//! What the keeper writes down, and reads when it starts: the seam between it and the store.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use holdfast_core::app::App;
+use holdfast_core::clock::{BootId, Now};
+use holdfast_core::digest::{Digest, ReleaseId};
+use holdfast_core::generation::{Apps, Failed, Inventory, Owned};
+use holdfast_core::name::{AppName, ObjectKey};
+use holdfast_core::release::Release;
+
+/// The disk did not take a write, or did not give back what it holds.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct JournalError(pub String);
+
+/// A change of one app that has begun. While it is open, a death of the agent is held against the change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transaction {
+    /// The app.
+    pub app: AppName,
+    /// The release that it is changed to.
+    pub release: ReleaseId,
+    /// The boot in which it was last opened.
+    pub boot: BootId,
+    /// How often the agent died under it in that boot.
+    pub deaths: u32,
+}
+
+/// What was found at the start.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// All apps.
+    pub apps: Apps,
+    /// What we made.
+    pub inventory: Inventory,
+    /// What failed.
+    pub failed: Failed,
+    /// The change that was going on when the agent ended, if one was.
+    pub transaction: Option<Transaction>,
+}
+
+/// One line of the audit log, before it is chained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Such as `app.rolledback`.
+    pub kind: &'static str,
+    /// The app that it is about.
+    pub app: Option<AppName>,
+    /// The revision that it is about.
+    pub revision: Option<String>,
+    /// What happened, for people; no secret in it.
+    pub message: String,
+}
+
+impl Note {
+    /// A note about an app.
+    pub fn of(kind: &'static str, app: &AppName, message: impl Into<String>) -> Self {
+        Note { kind, app: Some(app.clone()), revision: None, message: message.into() }
+    }
+}
+
+/// Durable memory. Every method that returns `Ok` has its effect on disk; writing what is there already
+/// writes nothing.
+pub trait Journal {
+    /// Everything that was written down.
+    fn load(&mut self) -> Result<Loaded, JournalError>;
+
+    /// Keeps these apps' records; `None` forgets one. All of them or none.
+    fn save_apps(&mut self, apps: &[(&AppName, Option<&App>)]) -> Result<(), JournalError>;
+
+    /// Keeps what we made for one app; an empty list forgets it.
+    fn save_inventory(&mut self, app: &AppName, owned: &[(&ObjectKey, &Owned)]) -> Result<(), JournalError>;
+
+    /// Keeps releases for as long as [`Journal::collect`] is told of them.
+    fn pin(&mut self, releases: &[Arc<Release>]) -> Result<(), JournalError>;
+
+    /// A pinned release; `None` when it is not there or was damaged.
+    fn release(&mut self, id: &ReleaseId) -> Option<Release>;
+
+    /// Opens a transaction, or replaces the open one.
+    fn open_transaction(&mut self, transaction: &Transaction, now: &Now) -> Result<(), JournalError>;
+
+    /// Closes the open transaction. `settled` forgets how often its change was set aside.
+    fn close_transaction(&mut self, app: &AppName, settled: bool) -> Result<(), JournalError>;
+
+    /// How often a change was set aside before.
+    fn times_set_aside(&mut self, app: &AppName, release: &ReleaseId) -> u32;
+
+    /// Remembers a change that was set aside `times`.
+    fn set_aside(
+        &mut self,
+        app: &AppName,
+        release: &ReleaseId,
+        times: u32,
+        now: &Now,
+    ) -> Result<(), JournalError>;
+
+    /// Remembers a release that failed.
+    fn remember_failed(
+        &mut self,
+        app: &AppName,
+        release: &ReleaseId,
+        reason: &str,
+        now: &Now,
+    ) -> Result<(), JournalError>;
+
+    /// Adds to the audit log. A log that can't be written stops nothing: it is reported elsewhere.
+    fn note(&mut self, note: Note, now: &Now);
+
+    /// Drops pinned content that is not among these.
+    fn collect(&mut self, keep: &BTreeSet<Digest>);
+}

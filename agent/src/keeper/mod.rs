@@ -1,0 +1,495 @@
+//! The keeper: keeps the box in the generation that it holds. It owns the apps' state, and is told of what
+//! happens; it has no clock, no task and no network of its own, so that a test can play years with it.
+//!
+//! A pass is [`Keeper::pass`]: every app is brought to what it should run now, then the apps whose turn has
+//! come are changed, one after another, each in a transaction of its own.
+
+mod execute;
+mod journal;
+#[cfg(test)]
+mod model;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_core::app::{App, Judging, Phase, Verdict, pause};
+use holdfast_core::clock::{Moment, Now};
+use holdfast_core::digest::{Digest, ReleaseId};
+use holdfast_core::generation::{Apps, Failed, Inventory, advance, ready, waits_for};
+use holdfast_core::health::Health;
+use holdfast_core::held::Held;
+use holdfast_core::name::AppName;
+use holdfast_core::observe::Observations;
+use holdfast_core::plan::{Aim, Known, Plan, plan};
+use holdfast_core::release::{DriverKind, Policy, Release};
+use holdfast_core::resolve::Resolved;
+use holdfast_drivers::{CALL_LIMIT, Driver, DriverError};
+
+use self::execute::limited;
+
+pub use journal::{Journal, JournalError, Loaded, Note, Transaction};
+
+/// The runtimes of this box.
+pub type Drivers = BTreeMap<DriverKind, Arc<dyn Driver>>;
+
+/// So often may the agent die under one change in one boot.
+const DEATHS_THAT_COUNT: u32 = 3;
+
+/// The first pause after a change was set aside.
+const SET_ASIDE_FOR: Duration = Duration::from_secs(60);
+
+/// Keeps the box in its generation.
+pub struct Keeper<J> {
+    journal: J,
+    drivers: Drivers,
+    apps: Apps,
+    inventory: Inventory,
+    failed: Failed,
+    releases: BTreeMap<ReleaseId, Arc<Release>>,
+    health: BTreeMap<AppName, Health>,
+    looks: BTreeMap<AppName, Moment>,
+    kept: BTreeMap<AppName, Held>,
+    resolved: Option<Resolved>,
+}
+
+/// Which apps a pass looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All of them.
+    All,
+    /// These, as something happened to them.
+    Apps(BTreeSet<AppName>),
+}
+
+impl Scope {
+    fn has(&self, name: &AppName) -> bool {
+        match self {
+            Scope::All => true,
+            Scope::Apps(names) => names.contains(name),
+        }
+    }
+
+    /// Both.
+    #[must_use]
+    pub fn and(self, other: Scope) -> Scope {
+        match (self, other) {
+            (Scope::Apps(mut these), Scope::Apps(those)) => {
+                these.extend(those);
+                Scope::Apps(these)
+            }
+            _ => Scope::All,
+        }
+    }
+}
+
+/// Something to be prepared, in the background.
+#[derive(Clone)]
+pub struct Preparation {
+    /// The app.
+    pub app: AppName,
+    /// The release.
+    pub release: Arc<Release>,
+    /// Its id.
+    pub id: ReleaseId,
+    /// Who prepares it.
+    pub driver: Arc<dyn Driver>,
+}
+
+/// Something to be looked at, in the background.
+#[derive(Clone)]
+pub struct Look {
+    /// The app.
+    pub app: AppName,
+    /// The release that should be running.
+    pub release: Arc<Release>,
+    /// Its id.
+    pub id: ReleaseId,
+    /// The checks to make.
+    pub policy: Policy,
+    /// Who holds it.
+    pub driver: Arc<dyn Driver>,
+}
+
+impl<J: Journal> Keeper<J> {
+    /// Reads what was written down, and deals with a change under which the agent died.
+    pub fn open(mut journal: J, drivers: Drivers, now: &Now) -> Result<Self, JournalError> {
+        let Loaded { apps, inventory, failed, transaction } = journal.load()?;
+        let wanted: BTreeSet<ReleaseId> = apps.values().flat_map(App::pinned).collect();
+        let releases =
+            wanted.into_iter().filter_map(|id| Some((id, Arc::new(journal.release(&id)?)))).collect();
+        let mut keeper = Keeper {
+            journal,
+            drivers,
+            apps,
+            inventory,
+            failed,
+            releases,
+            health: BTreeMap::new(),
+            looks: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            resolved: None,
+        };
+        if let Some(transaction) = transaction {
+            keeper.died_under(transaction, now)?;
+        }
+        Ok(keeper)
+    }
+
+    /// The agent ended while this change was going on. A change that does this again and again in one boot
+    /// is set aside; a power cut is no reason to give a change up.
+    fn died_under(&mut self, mut open: Transaction, now: &Now) -> Result<(), JournalError> {
+        let same_boot = open.boot == now.moment.boot;
+        open.deaths = if same_boot { open.deaths + 1 } else { 0 };
+        open.boot = now.moment.boot.clone();
+        let applies = self.apps.get(&open.app).is_some_and(|app| {
+            app.phase == Phase::Applying && app.target.as_ref().is_some_and(|t| t.release == open.release)
+        });
+        if !applies {
+            return self.journal.close_transaction(&open.app, false);
+        }
+        if open.deaths < DEATHS_THAT_COUNT {
+            return self.journal.open_transaction(&open, now);
+        }
+        let times = self.journal.times_set_aside(&open.app, &open.release) + 1;
+        let cause =
+            format!("the agent died {} times while it changed this app to {}", open.deaths, open.release);
+        self.journal.set_aside(&open.app, &open.release, times, now)?;
+        self.journal.note(Note::of("app.setaside", &open.app, &cause), now);
+        self.change(&open.app, |app| app.set_aside(&cause, times, pause(SET_ASIDE_FOR, times), now))?;
+        self.journal.close_transaction(&open.app, false)
+    }
+
+    /// Takes in what a revision makes of the box. Nothing is touched before the next pass.
+    pub fn place(&mut self, resolved: &Resolved, now: &Now) -> Result<(), JournalError> {
+        let new: Vec<Arc<Release>> = resolved
+            .releases
+            .iter()
+            .filter(|(id, _)| !self.releases.contains_key(*id))
+            .map(|(_, release)| Arc::clone(release))
+            .collect();
+        self.journal.pin(&new)?;
+        self.releases.extend(new.into_iter().map(|release| (release.id(), release)));
+        self.resolved = Some(Resolved { releases: BTreeMap::new(), ..resolved.clone() });
+        self.advance(now)
+    }
+
+    /// Brings what the newest revision wants to the apps. An app that goes back ends that first, so this is
+    /// done again with every pass.
+    fn advance(&mut self, now: &Now) -> Result<(), JournalError> {
+        let Some(resolved) = &self.resolved else { return Ok(()) };
+        let mut apps = self.apps.clone();
+        let advance = advance(&mut apps, resolved, &self.failed, now);
+        let changed: Vec<_> = advance.changed.iter().map(|name| (name, apps.get(name))).collect();
+        self.journal.save_apps(&changed)?;
+        self.apps = apps;
+        self.kept = advance.kept;
+        self.forget_releases();
+        Ok(())
+    }
+
+    /// Takes in apps that a runtime has with our mark, and that we know nothing of: the store was lost.
+    pub async fn find_unknown(&mut self, now: &Now) -> Result<(), JournalError> {
+        for driver in self.drivers.values().cloned().collect::<Vec<_>>() {
+            for name in limited(CALL_LIMIT, driver.apps()).await.unwrap_or_default() {
+                if self.apps.contains_key(&name) {
+                    continue;
+                }
+                let Ok(seen) = limited(CALL_LIMIT, driver.observe(&name, None)).await else { continue };
+                let found = seen.keys().map(|key| (key.clone(), owned(driver.kind()))).collect();
+                self.save_inventory(&name, found)?;
+                self.journal.note(Note::of("app.found", &name, "a runtime has it with our mark"), now);
+                let app = App::found(now);
+                self.journal.save_apps(&[(&name, Some(&app))])?;
+                self.apps.insert(name, app);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is to be prepared now.
+    pub fn to_prepare(&self, now: &Now) -> Vec<Preparation> {
+        let preparing =
+            self.apps.iter().filter(|(_, app)| app.phase == Phase::Preparing && !app.waits(&now.moment));
+        preparing
+            .filter_map(|(name, app)| {
+                let target = app.target.as_ref()?;
+                Some(Preparation {
+                    app: name.clone(),
+                    release: Arc::clone(self.releases.get(&target.release)?),
+                    id: target.release,
+                    driver: Arc::clone(self.drivers.get(&target.driver)?),
+                })
+            })
+            .collect()
+    }
+
+    /// Takes in how a preparation ended.
+    pub fn prepared(
+        &mut self,
+        name: &AppName,
+        id: ReleaseId,
+        result: Result<(), DriverError>,
+        now: &Now,
+    ) -> Result<(), JournalError> {
+        let still_wanted = self.apps.get(name).is_some_and(|app| {
+            app.phase == Phase::Preparing && app.target.as_ref().is_some_and(|target| target.release == id)
+        });
+        match result {
+            _ if !still_wanted => Ok(()),
+            Ok(()) => self.change(name, |app| app.prepared(now)),
+            Err(DriverError::Release(reason)) => {
+                self.fail_for_good(name, id, &reason, now)?;
+                self.change(name, |app| app.refuse(&reason, now))
+            }
+            Err(DriverError::Runtime(cause)) => self.change(name, |app| app.stick(&cause, now)),
+        }
+    }
+
+    /// What should be looked at now: apps that are judged, when their time has come; `all` looks at the
+    /// others too.
+    pub fn to_look_at(&self, now: &Now, all: bool) -> Vec<Look> {
+        let due = |name: &AppName, app: &App| match &app.phase {
+            Phase::Judging(_) => self.looks.get(name).is_none_or(|at| !is_ahead(at, now)),
+            _ => all || (app.current.is_some() && !self.health.contains_key(name)),
+        };
+        let looked_at = self.apps.iter().filter(|(name, app)| due(name, app));
+        looked_at
+            .filter_map(|(name, app)| {
+                let current = app.current.as_ref()?;
+                Some(Look {
+                    app: name.clone(),
+                    release: Arc::clone(self.releases.get(&current.release)?),
+                    id: current.release,
+                    policy: current.policy.clone(),
+                    driver: Arc::clone(self.drivers.get(&current.driver)?),
+                })
+            })
+            .collect()
+    }
+
+    /// Takes in what a look saw, and judges by it.
+    pub fn seen(
+        &mut self,
+        name: &AppName,
+        id: ReleaseId,
+        health: Health,
+        now: &Now,
+    ) -> Result<(), JournalError> {
+        let Some(app) = self.apps.get_mut(name) else { return Ok(()) };
+        let Some(policy) = app.current.as_ref().filter(|t| t.release == id).map(|t| t.policy.health.clone())
+        else {
+            return Ok(());
+        };
+        self.health.insert(name.clone(), health.clone());
+        let Phase::Judging(judging) = &mut app.phase else { return Ok(()) };
+        let next =
+            Moment { boot: now.moment.boot.clone(), uptime: now.moment.uptime + Judging::next_look(&policy) };
+        self.looks.insert(name.clone(), next);
+        match judging.judge(&policy, &health, &now.moment) {
+            Verdict::Wait => Ok(()),
+            Verdict::Good => {
+                self.change(name, |app| app.pass(now))?;
+                self.journal
+                    .note(Note::of("app.good", name, format!("{id} was healthy through its soak")), now);
+                self.forget_releases();
+                Ok(())
+            }
+            Verdict::Bad { reason } => self.fail(name, id, &reason, now),
+        }
+    }
+
+    /// The release failed: that is remembered first, then the app goes back.
+    fn fail(&mut self, name: &AppName, id: ReleaseId, reason: &str, now: &Now) -> Result<(), JournalError> {
+        self.fail_for_good(name, id, reason, now)?;
+        self.change(name, |app| app.fail(reason, now))
+    }
+
+    fn fail_for_good(
+        &mut self,
+        name: &AppName,
+        id: ReleaseId,
+        reason: &str,
+        now: &Now,
+    ) -> Result<(), JournalError> {
+        self.journal.remember_failed(name, &id, reason, now)?;
+        self.failed.entry(name.clone()).or_default().insert(id, reason.to_owned());
+        self.journal.note(Note::of("app.failed", name, format!("{id}: {reason}")), now);
+        Ok(())
+    }
+
+    /// The next moment at which a pass or a look is due without anything else happening.
+    pub fn next_wake(&self, now: &Now) -> Option<Moment> {
+        let looks = self.apps.iter().filter(|(_, app)| matches!(app.phase, Phase::Judging(_)));
+        let looks = looks.map(|(name, _)| self.looks.get(name).unwrap_or(&now.moment));
+        let retries = self.apps.values().filter_map(App::retry_at);
+        looks.chain(retries).filter(|at| at.boot == now.moment.boot).min_by_key(|at| at.uptime).cloned()
+    }
+
+    /// One pass: what should run is brought about, for the apps in `scope`; then the apps whose turn has
+    /// come are changed.
+    pub async fn pass(&mut self, scope: &Scope, now: &Now) -> Result<(), JournalError> {
+        self.advance(now)?;
+        let settled: Vec<AppName> = self
+            .apps
+            .iter()
+            .filter(|(name, app)| scope.has(name) && may_converge(app, now))
+            .map(|(name, _)| name.clone())
+            .collect();
+        self.converge(&settled, now).await?;
+        let resumed =
+            self.apps.iter().filter(|(_, app)| app.phase == Phase::Applying && !app.waits(&now.moment));
+        let resumed: Vec<AppName> = resumed.map(|(name, _)| name.clone()).collect();
+        for name in resumed.into_iter().chain(ready(&self.apps, now)) {
+            self.turn(&name, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Changes one app to its target, in a transaction.
+    async fn turn(&mut self, name: &AppName, now: &Now) -> Result<(), JournalError> {
+        let Some(release) = self.apps.get(name).and_then(|app| app.target.as_ref()).map(|t| t.release) else {
+            return Ok(());
+        };
+        if self.apps.get(name).is_some_and(|app| app.phase == Phase::Pending) {
+            let transaction =
+                Transaction { app: name.clone(), release, boot: now.moment.boot.clone(), deaths: 0 };
+            self.journal.open_transaction(&transaction, now)?;
+            self.change(name, |app| app.apply(now))?;
+            self.health.remove(name);
+            self.looks.remove(name);
+        }
+        self.converge(std::slice::from_ref(name), now).await?;
+        let applied = self.apps.get(name).is_none_or(|app| app.phase != Phase::Applying);
+        if applied {
+            self.journal.close_transaction(name, true)?;
+        }
+        // What failed while it was applied goes back at once.
+        if self.apps.get(name).is_some_and(|app| matches!(app.phase, Phase::RollingBack { .. })) {
+            self.converge(std::slice::from_ref(name), now).await?;
+        }
+        Ok(())
+    }
+
+    /// What `holdfast plan` shows: every step to where the apps are going.
+    pub async fn plan_to_target(&mut self, now: &Now) -> Plan {
+        let names: Vec<AppName> = self.apps.keys().cloned().collect();
+        let (observed, _) = self.observe(&names, Aim::Target).await;
+        let mut plan = self.plan(&observed, Aim::Target);
+        for name in &names {
+            if let Some(held) = self.held(name, now) {
+                plan.held.entry(name.clone()).or_insert(held);
+            }
+        }
+        plan
+    }
+
+    fn plan(&self, observed: &Observations, aim: Aim) -> Plan {
+        let Keeper { apps, releases, inventory, .. } = self;
+        plan(Known { apps, releases, observed, inventory }, aim)
+    }
+
+    /// Changes an app's record, on disk before in memory.
+    fn change(&mut self, name: &AppName, change: impl FnOnce(&mut App)) -> Result<(), JournalError> {
+        let Some(app) = self.apps.get(name) else { return Ok(()) };
+        let mut changed = app.clone();
+        change(&mut changed);
+        if changed != *app {
+            self.journal.save_apps(&[(name, Some(&changed))])?;
+            self.apps.insert(name.clone(), changed);
+        }
+        Ok(())
+    }
+
+    /// All apps.
+    pub fn apps(&self) -> &Apps {
+        &self.apps
+    }
+
+    /// The runtimes of this box.
+    pub fn drivers(&self) -> &Drivers {
+        &self.drivers
+    }
+
+    /// What the keeper writes to.
+    pub fn journal(&mut self) -> &mut J {
+        &mut self.journal
+    }
+
+    /// Apps whose documents are faulty, with why; some of them may not be here at all.
+    pub fn faulty(&self) -> impl Iterator<Item = (&AppName, &Held)> {
+        self.resolved.iter().flat_map(|resolved| &resolved.held)
+    }
+
+    /// How an app was when it was last looked at.
+    pub fn health(&self, name: &AppName) -> &Health {
+        self.health.get(name).unwrap_or(&Health::Unknown)
+    }
+
+    /// Why an app waits, if it does.
+    pub fn held(&self, name: &AppName, now: &Now) -> Option<Held> {
+        let faulty = self.resolved.as_ref().and_then(|resolved| resolved.held.get(name));
+        if let Some(held) = faulty.or_else(|| self.kept.get(name)) {
+            return Some(held.clone());
+        }
+        let app = self.apps.get(name)?;
+        app.held().or_else(|| {
+            let pending = app.phase == Phase::Pending && !app.waits(&now.moment);
+            if pending { waits_for(app, &self.apps) } else { None }
+        })
+    }
+
+    /// Whether every app is where the repository wants it, and nothing is held.
+    pub fn converged(&self) -> bool {
+        self.faulty().next().is_none() && self.kept.is_empty() && self.apps.values().all(App::converged)
+    }
+
+    /// Whether nothing will happen without something new: every verdict is in.
+    pub fn at_rest(&self) -> bool {
+        self.apps.values().all(|app| match &app.phase {
+            Phase::Good | Phase::RolledBack { .. } | Phase::Held { .. } => app.stuck.is_none(),
+            Phase::Pending => waits_for(app, &self.apps).is_some_and(|_| self.nobody_moves()),
+            _ => false,
+        })
+    }
+
+    fn nobody_moves(&self) -> bool {
+        self.apps.values().all(|app| {
+            matches!(app.phase, Phase::Good | Phase::RolledBack { .. } | Phase::Held { .. } | Phase::Pending)
+                && app.stuck.is_none()
+        })
+    }
+
+    /// Every digest that must stay on disk.
+    pub fn pinned(&self) -> BTreeSet<Digest> {
+        let artifacts = self.releases.values().flat_map(|release| release.artifacts.iter().copied());
+        artifacts.chain(self.releases.keys().map(|id| id.0)).collect()
+    }
+
+    /// Lets go of releases that no app names any more.
+    fn forget_releases(&mut self) {
+        let mut named: BTreeSet<ReleaseId> = self.apps.values().flat_map(App::pinned).collect();
+        named.extend(
+            self.resolved.iter().flat_map(|resolved| resolved.apps.values().map(|target| target.release)),
+        );
+        self.releases.retain(|id, _| named.contains(id));
+    }
+}
+
+/// What ran before an update is kept up while the update can't be prepared; else a failed try is a reason
+/// to wait.
+fn may_converge(app: &App, now: &Now) -> bool {
+    match &app.phase {
+        Phase::Applying => false,
+        Phase::Preparing | Phase::Pending => true,
+        _ => !app.waits(&now.moment),
+    }
+}
+
+fn is_ahead(at: &Moment, now: &Now) -> bool {
+    at.boot == now.moment.boot && at.uptime > now.moment.uptime
+}
+
+fn owned(driver: DriverKind) -> holdfast_core::generation::Owned {
+    holdfast_core::generation::Owned { driver, orphaned: false }
+}

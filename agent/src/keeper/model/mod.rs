@@ -1,0 +1,512 @@
+//! The model test: random histories of commits, faults, crashes, reboots and jumping clocks are played
+//! against the keeper, a journal in memory and the simulated runtime, and the design's rules are checked
+//! after every step. The failing history is kept in `proptest-regressions/`.
+//!
+//! `HOLDFAST_MODEL_CASES=100000 cargo test -p holdfast keeper::model` is the long form.
+
+mod memory;
+mod runtime;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use holdfast_core::app::Phase;
+use holdfast_core::clock::{BootId, Moment, Now};
+use holdfast_core::digest::{ReleaseId, Revision};
+use holdfast_core::generation::PruneLimit;
+use holdfast_core::held::Held;
+use holdfast_core::name::{AppName, ObjectKey};
+use holdfast_core::plan::Action;
+use holdfast_core::release::{
+    DriverKind, HealthPolicy, Object, OnFailure, Policy, Release, Target, WorkloadKind,
+};
+use holdfast_core::resolve::Resolved;
+use holdfast_drivers::Driver;
+use holdfast_drivers::simulated::script::Runtime as RuntimeIs;
+use holdfast_drivers::simulated::world::{Entry, World};
+use jiff::Timestamp;
+use proptest::prelude::*;
+use serde_json::json;
+
+use self::memory::{Disk, Fuse, Memory};
+use self::runtime::{Runtime, Shared};
+use super::{Drivers, Journal, Keeper, Scope};
+
+const APPS: [&str; 5] = ["db", "pos", "menu", "sign", "cam"];
+
+/// How a committed version behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Good,
+    Slow,
+    Ill,
+    Dies,
+    Flaps,
+    Refused,
+    Unpreparable,
+    Busy,
+    Partial,
+}
+
+/// What a commit says of one app.
+#[derive(Clone, Copy, Debug)]
+enum Says {
+    Version(u8, Kind),
+    Faulty,
+    Nothing,
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Commit([Says; 5]),
+    Change(usize, u8, Kind),
+    Wait(u16),
+    Die(u8),
+    Reboot { loses: bool },
+    Clock(i32),
+    Runtime(u8),
+    RemoveByHand(usize),
+    EditByHand(usize),
+    LoseStore,
+}
+
+fn kinds() -> impl Strategy<Value = Kind> {
+    prop_oneof![
+        6 => Just(Kind::Good),
+        1 => Just(Kind::Slow),
+        2 => Just(Kind::Ill),
+        1 => Just(Kind::Dies),
+        1 => Just(Kind::Flaps),
+        1 => Just(Kind::Refused),
+        1 => Just(Kind::Unpreparable),
+        1 => Just(Kind::Busy),
+        1 => Just(Kind::Partial),
+    ]
+}
+
+fn says() -> impl Strategy<Value = Says> {
+    prop_oneof![
+        8 => (0..4u8, kinds()).prop_map(|(version, kind)| Says::Version(version, kind)),
+        1 => Just(Says::Faulty),
+        1 => Just(Says::Nothing),
+    ]
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        3 => prop::array::uniform5(says()).prop_map(Op::Commit),
+        6 => (0..5usize, 0..6u8, kinds()).prop_map(|(app, version, kind)| Op::Change(app, version, kind)),
+        8 => (0..150u16).prop_map(Op::Wait),
+        6 => (1..30u8).prop_map(Op::Die),
+        2 => any::<bool>().prop_map(|loses| Op::Reboot { loses }),
+        1 => (-100_000_000..100_000_000i32).prop_map(Op::Clock),
+        2 => (0..3u8).prop_map(Op::Runtime),
+        2 => (0..5usize).prop_map(Op::RemoveByHand),
+        2 => (0..5usize).prop_map(Op::EditByHand),
+        1 => Just(Op::LoseStore),
+    ]
+}
+
+fn name(app: usize) -> AppName {
+    APPS[app].parse().unwrap()
+}
+
+fn release(app: usize, version: u8, kind: Kind) -> Release {
+    let (what, how) = match kind {
+        Kind::Good => ("health", "healthy"),
+        Kind::Slow => ("health", "slow:20s"),
+        Kind::Ill => ("health", "unhealthy"),
+        Kind::Dies => ("health", "dies:8s"),
+        Kind::Flaps => ("health", "flapping"),
+        Kind::Refused => ("apply", "fail"),
+        Kind::Unpreparable => ("prepare", "fail"),
+        Kind::Busy => ("apply", "retry"),
+        Kind::Partial => ("apply", "partial"),
+    };
+    let spec = json!({
+        "version": version,
+        "metadata": { "annotations": { (format!("simulated.holdfast.dev/{what}")): how } },
+    });
+    let mut keys =
+        vec![format!("Deployment/{}", APPS[app]), format!("ConfigMap/{}-{}", APPS[app], version % 2)];
+    if app == 0 && version.is_multiple_of(2) {
+        keys.push("PersistentVolumeClaim/data".into());
+    }
+    Release {
+        app: name(app),
+        driver: DriverKind::Simulated,
+        objects: keys.iter().map(|key| Object { key: key.parse().unwrap(), spec: spec.clone() }).collect(),
+        artifacts: BTreeSet::new(),
+        secrets: BTreeMap::new(),
+    }
+}
+
+fn target(app: usize, release: &Release, revision: &Revision) -> Target {
+    // pos depends on db, menu on pos.
+    let needs = if app == 1 || app == 2 { BTreeSet::from([name(app - 1)]) } else { BTreeSet::new() };
+    Target {
+        release: release.id(),
+        kind: WorkloadKind::Container,
+        driver: DriverKind::Simulated,
+        policy: Policy {
+            depends_on: needs,
+            health: HealthPolicy {
+                startup: Duration::from_secs(30),
+                deadline: Duration::from_secs(90),
+                soak: Duration::from_secs(5),
+                checks: vec![],
+            },
+            on_failure: OnFailure::Rollback,
+            irreversible: false,
+        },
+        revision: revision.clone(),
+    }
+}
+
+/// A box, its repository, and everything that outlives the agent's process.
+struct History {
+    disk: Arc<Mutex<Disk>>,
+    shared: Arc<Mutex<Shared>>,
+    fuse: Fuse,
+    keeper: Option<Keeper<Memory>>,
+    commit: [Says; 5],
+    revisions: u32,
+    boots: u32,
+    uptime: Duration,
+    wall: Timestamp,
+    checked: usize,
+}
+
+impl History {
+    fn new() -> Self {
+        let device = "store/till-1".parse().unwrap();
+        let now = Moment { boot: BootId("0".into()), uptime: Duration::from_secs(10) };
+        let mut shared = Shared::new(World::new(device), now);
+        put_somebody_elses(&mut shared.world);
+        History {
+            disk: Arc::default(),
+            shared: Arc::new(Mutex::new(shared)),
+            fuse: Fuse::default(),
+            keeper: None,
+            commit: [Says::Nothing; 5],
+            revisions: 0,
+            boots: 0,
+            uptime: Duration::from_secs(10),
+            wall: Timestamp::from_second(1_700_000_000).unwrap(),
+            checked: 0,
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: self.wall, moment: Moment { boot: BootId(self.boots.to_string()), uptime: self.uptime } }
+    }
+
+    fn resolved(&self) -> Resolved {
+        let revision = Revision(format!("r{}", self.revisions));
+        let mut resolved = Resolved {
+            revision: revision.clone(),
+            apps: BTreeMap::new(),
+            releases: BTreeMap::new(),
+            held: BTreeMap::new(),
+            prune: PruneLimit::default(),
+        };
+        for (app, says) in self.commit.iter().enumerate() {
+            match says {
+                Says::Version(version, kind) => {
+                    let release = release(app, *version, *kind);
+                    resolved.apps.insert(name(app), target(app, &release, &revision));
+                    resolved.releases.insert(release.id(), Arc::new(release));
+                }
+                Says::Faulty => {
+                    resolved.held.insert(name(app), Held::until_changed("app.yaml is broken", "mend it"));
+                }
+                Says::Nothing => {}
+            }
+        }
+        resolved
+    }
+
+    /// Starts the agent if it is down; it renders the accepted revision from its mirror.
+    fn start(&mut self) {
+        if self.keeper.is_some() {
+            return;
+        }
+        self.fuse = Fuse::default();
+        let driver: Arc<dyn Driver> =
+            Arc::new(Runtime { shared: Arc::clone(&self.shared), fuse: self.fuse.clone() });
+        let journal = Memory { disk: Arc::clone(&self.disk), fuse: self.fuse.clone() };
+        let drivers = Drivers::from([(DriverKind::Simulated, driver)]);
+        self.keeper = Some(Keeper::open(journal, drivers, &self.now()).unwrap());
+        if self.revisions > 0 {
+            self.place();
+        }
+    }
+
+    fn place(&mut self) {
+        let (resolved, now) = (self.resolved(), self.now());
+        if let Some(keeper) = &mut self.keeper {
+            // The fuse is lit in `live` only, so that nothing dies here.
+            keeper.place(&resolved, &now).unwrap();
+        }
+    }
+
+    /// Lets `seconds` go by, with the agent doing what its loop would.
+    async fn live(&mut self, seconds: u32) {
+        let end = self.uptime + Duration::from_secs(u64::from(seconds));
+        while self.uptime < end {
+            self.start();
+            let step = self.next_step().min(end - self.uptime);
+            self.uptime += step;
+            self.wall = self.wall.saturating_add(step).unwrap();
+            let now = self.now();
+            self.shared.lock().unwrap().now = now.moment.clone();
+            let keeper = self.keeper.as_mut().unwrap();
+            // What hangs is cut off by the limits of the calls, in a time that tokio skips.
+            let limit = Duration::from_secs(3600);
+            let end = tokio::time::timeout(limit, turn_of_the_loop(keeper, &now)).await;
+            if self.fuse.is_burnt() {
+                self.keeper = None;
+            } else {
+                end.expect("a turn of the loop ends").expect("the journal works");
+            }
+        }
+    }
+
+    /// How long nothing is due; a tenth of a minute at the most, so that repairs are seen.
+    fn next_step(&self) -> Duration {
+        let second = Duration::from_secs(1);
+        let Some(keeper) = &self.keeper else { return second };
+        let busy =
+            keeper.apps().values().any(|app| !matches!(app.phase, Phase::Good | Phase::RolledBack { .. }));
+        let due = keeper.next_wake(&self.now()).map(|at| at.uptime.saturating_sub(self.uptime));
+        if busy { second } else { due.unwrap_or(6 * second).clamp(second, 6 * second) }
+    }
+
+    async fn play(&mut self, op: &Op) {
+        match op {
+            Op::Commit(says) => self.push(*says),
+            Op::Change(app, version, kind) => {
+                let mut says = self.commit;
+                says[*app] = Says::Version(*version, *kind);
+                self.push(says);
+            }
+            Op::Wait(seconds) => self.live(u32::from(*seconds)).await,
+            Op::Die(acts) => {
+                self.start();
+                self.fuse.set(Some(u32::from(*acts)));
+                self.live(3).await;
+                self.fuse.set(None);
+            }
+            Op::Reboot { loses } => self.reboot(*loses),
+            Op::Clock(seconds) => {
+                let jump = jiff::SignedDuration::from_secs(i64::from(*seconds));
+                self.wall = self.wall.saturating_add(jump).unwrap();
+            }
+            Op::Runtime(how) => {
+                self.shared.lock().unwrap().world.script.runtime =
+                    [RuntimeIs::Up, RuntimeIs::Down, RuntimeIs::Hang][usize::from(*how)].clone();
+            }
+            Op::RemoveByHand(app) => {
+                self.shared.lock().unwrap().world.objects.remove(&key(&format!("Deployment/{}", APPS[*app])));
+            }
+            Op::EditByHand(app) => {
+                let mut shared = self.shared.lock().unwrap();
+                if let Some(Entry::Object(object)) =
+                    shared.world.objects.get_mut(&key(&format!("Deployment/{}", APPS[*app])))
+                {
+                    object.spec["version"] = json!("changed by hand");
+                }
+            }
+            Op::LoseStore => {
+                self.keeper = None;
+                let mut disk = self.disk.lock().unwrap();
+                disk.loaded.apps.clear();
+                disk.loaded.inventory.clear();
+            }
+        }
+        self.check();
+    }
+
+    fn push(&mut self, says: [Says; 5]) {
+        self.commit = says;
+        self.revisions += 1;
+        self.start();
+        self.place();
+    }
+
+    fn reboot(&mut self, loses: bool) {
+        self.keeper = None;
+        self.boots += 1;
+        self.uptime = Duration::from_secs(5);
+        if loses {
+            // Workloads of some runtimes are gone after a boot; what holds data isn't.
+            let mut shared = self.shared.lock().unwrap();
+            shared.world.objects.retain(|key, _| key.kind != "Deployment" || key.name == "somebody");
+        }
+    }
+
+    /// The rules that hold after every step.
+    fn check(&mut self) {
+        let shared = self.shared.lock().unwrap();
+        let disk = self.disk.lock().unwrap();
+        assert!(
+            shared.world.objects.contains_key(&key("Deployment/somebody")),
+            "somebody else's was removed"
+        );
+        for done in &shared.done[self.checked..] {
+            assert!(
+                done.action != Action::Create || done.seen_absent,
+                "{} was created without having been seen absent",
+                done.object
+            );
+            assert!(
+                !(done.action == Action::Remove && done.object.holds_data()),
+                "{} holds data and was removed",
+                done.object
+            );
+        }
+        for app in disk.loaded.apps.values() {
+            for kept in [&app.good, &app.previous].into_iter().flatten() {
+                assert!(disk.releases.contains_key(&kept.release), "a good release is not on disk");
+            }
+            let stands = [&app.target, &app.good]
+                .into_iter()
+                .flatten()
+                .any(|t| app.current.as_ref().is_none_or(|current| current.release == t.release));
+            assert!(
+                stands
+                    || matches!(
+                        app.phase,
+                        Phase::Preparing | Phase::Pending | Phase::Held { .. } | Phase::Removing
+                    ),
+                "{:?} runs what it neither wants nor knows as good",
+                app.phase
+            );
+        }
+        drop((shared, disk));
+        self.checked = self.shared.lock().unwrap().done.len();
+    }
+
+    /// A release that failed is not put in place again, unless it is the last known good.
+    fn check_failed(&self, before: &BTreeMap<AppName, BTreeMap<ReleaseId, String>>, from: usize) {
+        let (shared, disk) = (self.shared.lock().unwrap(), self.disk.lock().unwrap());
+        for done in &shared.done[from..] {
+            let Some(release) = done.release else { continue };
+            let failed = before.get(&done.app).is_some_and(|failed| failed.contains_key(&release));
+            let app = disk.loaded.apps.get(&done.app);
+            let is_good =
+                app.is_some_and(|app| app.good.as_ref().is_some_and(|good| good.release == release));
+            assert!(
+                !failed || is_good || done.action == Action::Adopt,
+                "{} was tried again: {done:?}",
+                release
+            );
+        }
+    }
+
+    /// With everything well again, the box ends at the newest good commit.
+    async fn ends_well(&mut self) {
+        self.shared.lock().unwrap().world.script.runtime = RuntimeIs::Up;
+        self.fuse.set(None);
+        let says: Vec<Says> = (0..5)
+            .map(|app| Says::Version(100 + app as u8 * 2 + (self.revisions % 2) as u8, Kind::Good))
+            .collect();
+        self.push(says.try_into().unwrap());
+        self.live(900).await;
+        self.check();
+        let disk = self.disk.lock().unwrap();
+        let shared = self.shared.lock().unwrap();
+        for (name, target) in &self.resolved().apps {
+            let app = &disk.loaded.apps[name];
+            assert_eq!(app.phase, Phase::Good, "{name}: {app:#?}");
+            assert_eq!(app.good.as_ref().unwrap().release, target.release, "{name}");
+            for object in &disk.releases[&target.release].objects {
+                let Some(Entry::Object(there)) = shared.world.objects.get(&object.key) else {
+                    panic!("{} is not there", object.key)
+                };
+                assert_eq!(there.spec, object.spec);
+            }
+        }
+        let ours = shared.world.objects.iter().filter(|(key, _)| key.name != "somebody" && !key.holds_data());
+        for (key, _) in ours {
+            let known = disk.loaded.inventory.values().any(|owned| owned.contains_key(key));
+            let wanted = self.resolved().releases.values().any(|release| release.object(key).is_some());
+            assert!(known && wanted, "{key} was left over");
+        }
+    }
+}
+
+/// What the daemon's loop does when something is due.
+async fn turn_of_the_loop(keeper: &mut Keeper<Memory>, now: &Now) -> Result<(), super::JournalError> {
+    keeper.find_unknown(now).await?;
+    for todo in keeper.to_prepare(now) {
+        let limit = tokio::time::timeout(holdfast_drivers::CALL_LIMIT, todo.driver.prepare(&todo.release));
+        let result =
+            limit.await.unwrap_or_else(|_| Err(holdfast_drivers::DriverError::Runtime("no answer".into())));
+        keeper.prepared(&todo.app, todo.id, result, now)?;
+    }
+    for look in keeper.to_look_at(now, false) {
+        let health = look.driver.probe(&look.release).await;
+        keeper.seen(&look.app, look.id, health, now)?;
+    }
+    keeper.pass(&Scope::All, now).await?;
+    let keep = keeper.pinned();
+    keeper.journal().collect(&keep);
+    Ok(())
+}
+
+fn key(text: &str) -> ObjectKey {
+    text.parse().unwrap()
+}
+
+/// An object of another device under a name that we never use.
+fn put_somebody_elses(world: &mut World) {
+    let mut theirs = World::new("other/box".parse().unwrap());
+    let release = Release {
+        app: "somebody".parse().unwrap(),
+        driver: DriverKind::Simulated,
+        objects: vec![Object { key: key("Deployment/somebody"), spec: json!({}) }],
+        artifacts: BTreeSet::new(),
+        secrets: BTreeMap::new(),
+    };
+    let step = holdfast_drivers::ApplyStep {
+        app: &release.app,
+        action: Action::Create,
+        object: &release.objects[0].key,
+        release: Some(&release),
+    };
+    let now = Moment { boot: BootId("0".into()), uptime: Duration::ZERO };
+    assert!(theirs.apply(&now, &step).result.is_ok());
+    world.objects.extend(theirs.objects);
+}
+
+fn play(ops: &[Op]) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let mut history = History::new();
+        for op in ops {
+            let failed = history.disk.lock().unwrap().loaded.failed.clone();
+            let from = history.shared.lock().unwrap().done.len();
+            history.play(op).await;
+            history.check_failed(&failed, from);
+        }
+        history.ends_well().await;
+    });
+}
+
+fn cases() -> u32 {
+    std::env::var("HOLDFAST_MODEL_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(2000)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_rules_hold_after_every_step_and_the_box_ends_at_the_newest_good_commit(
+        ops in prop::collection::vec(ops(), 1..24)
+    ) {
+        play(&ops);
+    }
+}

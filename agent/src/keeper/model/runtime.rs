@@ -1,0 +1,138 @@
+//! The simulated runtime as a driver without files and with time of its own. It keeps a list of what was done
+//! to it, for the rules to be checked.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use holdfast_core::clock::Moment;
+use holdfast_core::digest::ReleaseId;
+use holdfast_core::health::Health;
+use holdfast_core::name::{AppName, ObjectKey};
+use holdfast_core::observe::{AppObservation, Observed};
+use holdfast_core::plan::Action;
+use holdfast_core::release::{DriverKind, HttpCheck, Release};
+use holdfast_drivers::simulated::world::{Fault, World};
+use holdfast_drivers::{ApplyStep, Driver, DriverError, DriverEvent, Fingerprint};
+use tokio::sync::mpsc;
+
+use super::memory::Fuse;
+
+/// Something that was done.
+#[derive(Clone, Debug)]
+pub(super) struct Done {
+    pub(super) app: AppName,
+    pub(super) action: Action,
+    pub(super) object: ObjectKey,
+    pub(super) release: Option<ReleaseId>,
+    /// Whether the last look at the object had found it absent.
+    pub(super) seen_absent: bool,
+}
+
+/// The runtime, shared between the test and the driver.
+pub(super) struct Shared {
+    pub(super) world: World,
+    pub(super) now: Moment,
+    pub(super) done: Vec<Done>,
+    absent: BTreeSet<ObjectKey>,
+}
+
+impl Shared {
+    pub(super) fn new(world: World, now: Moment) -> Self {
+        Shared { world, now, done: Vec::new(), absent: BTreeSet::new() }
+    }
+}
+
+pub(super) struct Runtime {
+    pub(super) shared: Arc<Mutex<Shared>>,
+    pub(super) fuse: Fuse,
+}
+
+impl Runtime {
+    /// What the runtime answers; nothing ever, once the process is dead.
+    async fn answer<T>(&self, result: Result<T, Fault>) -> Result<T, DriverError> {
+        match result {
+            Ok(value) if !self.fuse.is_burnt() => Ok(value),
+            Err(Fault::Release(why)) => Err(DriverError::Release(why)),
+            Err(Fault::Runtime(why)) => Err(DriverError::Runtime(why)),
+            Ok(_) | Err(Fault::Crash | Fault::Hang) => std::future::pending().await,
+        }
+    }
+}
+
+#[async_trait]
+impl Driver for Runtime {
+    fn kind(&self) -> DriverKind {
+        DriverKind::Simulated
+    }
+
+    async fn fingerprint(&self) -> Fingerprint {
+        Fingerprint { driver: DriverKind::Simulated, usable: true, version: None, detail: String::new() }
+    }
+
+    fn check(&self, _: &Release) -> Result<(), DriverError> {
+        Ok(())
+    }
+
+    async fn prepare(&self, release: &Release) -> Result<(), DriverError> {
+        let result = self.shared.lock().unwrap().world.prepare(release);
+        self.answer(result).await
+    }
+
+    async fn observe(&self, app: &AppName, desired: Option<&Release>) -> Result<AppObservation, DriverError> {
+        let result = {
+            let mut shared = self.shared.lock().unwrap();
+            let result = shared.world.observe(app, desired);
+            for (key, seen) in result.iter().flatten() {
+                if *seen == Observed::Absent {
+                    shared.absent.insert(key.clone());
+                } else {
+                    shared.absent.remove(key);
+                }
+            }
+            result
+        };
+        self.answer(result).await
+    }
+
+    async fn apps(&self) -> Result<Vec<AppName>, DriverError> {
+        let result = self.shared.lock().unwrap().world.apps();
+        self.answer(result).await
+    }
+
+    async fn apply(&self, step: ApplyStep<'_>) -> Result<(), DriverError> {
+        let result = if self.fuse.burn() {
+            let mut shared = self.shared.lock().unwrap();
+            let now = shared.now.clone();
+            let applied = shared.world.apply(&now, &step);
+            let seen_absent = shared.absent.remove(step.object);
+            shared.done.push(Done {
+                app: step.app.clone(),
+                action: step.action,
+                object: step.object.clone(),
+                release: step.release.map(Release::id),
+                seen_absent,
+            });
+            applied.result.map(drop)
+        } else {
+            Err(Fault::Crash)
+        };
+        self.answer(result).await
+    }
+
+    async fn probe(&self, release: &Release) -> Health {
+        let mut shared = self.shared.lock().unwrap();
+        let now = shared.now.clone();
+        shared.world.probe(&now, release)
+    }
+
+    async fn address_of(&self, _: &Release, _: &HttpCheck) -> Option<String> {
+        None
+    }
+
+    async fn logs(&self, _: &AppName, _: usize) -> Result<Vec<String>, DriverError> {
+        Ok(Vec::new())
+    }
+
+    fn watch(self: Arc<Self>, _: mpsc::Sender<DriverEvent>) {}
+}
