@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_core::app::Phase;
+use holdfast_core::app::{App, Phase};
 use holdfast_core::clock::Now;
 use holdfast_core::generation::Owned;
 use holdfast_core::name::{AppName, ObjectKey};
@@ -225,6 +225,11 @@ impl<J: Journal> Keeper<J> {
 
     fn stick(&mut self, name: &AppName, cause: &str, now: &Now) -> Result<(), JournalError> {
         tracing::warn!(app = %name, cause, "the app can't be brought to what it should be");
+        // What ran before an update must not stand in the update's way: it may be what is broken.
+        let on_its_way = |app: &App| matches!(app.phase, Phase::Preparing | Phase::Pending);
+        if self.apps.get(name).is_some_and(on_its_way) {
+            return Ok(());
+        }
         self.change(name, |app| app.stick(cause, now))
     }
 
