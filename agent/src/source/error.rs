@@ -1,0 +1,148 @@
+//! Why the source could not be asked, or what it brought could not be used.
+
+use std::path::Path;
+
+/// Why a poll or a fetch failed. What the box has stays as it is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// There is no way to the server, or it says that it cannot answer now.
+    #[error("{url} cannot be reached: {why}; check the network, the name and the proxy (the box tries again by itself)")]
+    Unreachable {
+        /// The source, without credentials.
+        url: String,
+        /// What failed.
+        why: String,
+    },
+    /// The server was too slow.
+    #[error("{url} took too long: {why}; check the network and the server, or raise source.timeout (the box tries again by itself)")]
+    TimedOut {
+        /// The source, without credentials.
+        url: String,
+        /// Which limit was hit, where.
+        why: String,
+    },
+    /// The server can't be trusted to be the one that was meant.
+    #[error("{url} cannot be trusted: {why}; if it has a private certificate authority, name its certificates in source.ca_file, and check the box's clock")]
+    Untrusted {
+        /// The source, without credentials.
+        url: String,
+        /// What is wrong with its certificate.
+        why: String,
+    },
+    /// The server wants to know who asks, or didn't like the answer.
+    #[error("{url} refuses the box ({why}): check source.username and the content of source.password_file or source.token_file")]
+    Unauthorized {
+        /// The source, without credentials.
+        url: String,
+        /// What the server said.
+        why: String,
+    },
+    /// The repository or the reference isn't there.
+    #[error("{what} is not there: check source.url and source.branch, tag or revision")]
+    NotFound {
+        /// What was looked for, where.
+        what: String,
+    },
+    /// The server said something that is not Git.
+    #[error("{url} does not answer as a Git server: {why}")]
+    Protocol {
+        /// The source, without credentials.
+        url: String,
+        /// What was wrong.
+        why: String,
+    },
+    /// More was sent than the box takes.
+    #[error("{what} is larger than the limit of {limit} bytes; nothing of it was kept")]
+    TooLarge {
+        /// What.
+        what: String,
+        /// The limit.
+        limit: u64,
+    },
+    /// The configuration can't work.
+    #[error("the configuration of the source cannot work: {0}")]
+    Config(String),
+    /// The mirror on disk is broken. The next fetch rebuilds it from the source.
+    #[error("the mirror is damaged ({0}); the next fetch rebuilds it from the source")]
+    Damaged(String),
+    /// The box's own disk or files.
+    #[error("{0}")]
+    Local(String),
+}
+
+impl SourceError {
+    /// A failure of the box's own files.
+    pub(crate) fn local(doing: &str, path: &Path, why: impl std::fmt::Display) -> Self {
+        SourceError::Local(format!("{doing} {} failed: {why}; check the disk's free space and health", path.display()))
+    }
+
+    /// Whether the network or the server is the reason, so that trying again soon may help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, SourceError::Unreachable { .. } | SourceError::TimedOut { .. })
+    }
+}
+
+/// Why a file of a revision can't be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// A submodule is in the way.
+    #[error("{path}: a submodule; Holdfast reads one repository only: put the files into it")]
+    Submodule {
+        /// The path, from the repository's top.
+        path: String,
+    },
+    /// The content is elsewhere.
+    #[error("{path}: only a Git LFS pointer is in the repository; Holdfast doesn't fetch from LFS: commit the file itself, or name it as an OCI artifact")]
+    LfsPointer {
+        /// The path, from the repository's top.
+        path: String,
+    },
+    /// A link to somewhere else.
+    #[error("{path}: a symbolic link that leaves the repository (to {target:?}); link inside of the repository only")]
+    LinkLeaves {
+        /// The path, from the repository's top.
+        path: String,
+        /// Where it points.
+        target: String,
+    },
+    /// Links that never end.
+    #[error("{path}: more than {limit} symbolic links on the way; they may form a circle")]
+    LinkLoop {
+        /// The path, from the repository's top.
+        path: String,
+        /// How many are followed.
+        limit: usize,
+    },
+    /// A file where a folder was wanted, or the other way round.
+    #[error("{path}: is not a {wanted}")]
+    WrongKind {
+        /// The path, from the repository's top.
+        path: String,
+        /// What was wanted.
+        wanted: &'static str,
+    },
+    /// A file beyond what the reader takes.
+    #[error("{path}: has {size} bytes, and at most {limit} are read")]
+    TooLarge {
+        /// The path, from the repository's top.
+        path: String,
+        /// Its size.
+        size: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A path that can't be meant.
+    #[error("{path:?} is no path inside of the repository")]
+    BadPath {
+        /// The path.
+        path: String,
+    },
+    /// The mirror on disk is broken. The next fetch rebuilds it.
+    #[error("{path}: the mirror is damaged ({why}); the next fetch rebuilds it from the source")]
+    Damaged {
+        /// The path, from the repository's top.
+        path: String,
+        /// What was found.
+        why: String,
+    },
+}

@@ -1,0 +1,206 @@
+//! The Git source.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use gix::ObjectId;
+use holdfast_core::digest::Revision;
+use holdfast_core::verify::{Ancestry, Fetched};
+
+use super::config::{Reference, SourceConfig};
+use super::error::SourceError;
+use super::local::Local;
+use super::mirror::{Mirror, object_id};
+use super::remote::Remote;
+use super::snapshot::Snapshot;
+
+/// A Git repository that the box follows, and the mirror of what it fetched from there.
+pub struct GitSource {
+    config: SourceConfig,
+    mirror: Mirror,
+    origin: Origin,
+}
+
+enum Origin {
+    Local(Local),
+    Remote(Box<Remote>),
+}
+
+impl GitSource {
+    /// Prepares the source and opens its mirror in the folder `mirror_dir`, which belongs to it alone. No
+    /// server is asked.
+    ///
+    /// # Errors
+    /// [`SourceError::Config`] for what can't work, [`SourceError::Local`] for a folder that can't be used.
+    pub fn open(config: SourceConfig, mirror_dir: &Path) -> Result<Self, SourceError> {
+        check_reference(&config.reference)?;
+        check_path(&config.path)?;
+        let scheme = config.url.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+        let origin = match scheme.as_deref() {
+            Some("file") => Origin::Local(Local::new(&config.url, config.limits)?),
+            Some("https" | "http") => Origin::Remote(Box::new(Remote::new(&config)?)),
+            Some("ssh") => {
+                return Err(SourceError::Config(
+                    "ssh:// is not supported by this version (Holdfast starts no ssh program); use https:// \
+                     with source.token_file"
+                        .to_owned(),
+                ));
+            }
+            _ => {
+                return Err(SourceError::Config(format!(
+                    "source.url must begin with https://, http:// or file://, and {:?} doesn't",
+                    shown_url(&config.url)
+                )));
+            }
+        };
+        let mirror = Mirror::open(mirror_dir, config.limits)?;
+        Ok(GitSource { config, mirror, origin })
+    }
+
+    /// The commit that the reference points at now. Nothing is fetched, and nothing written to disk. A
+    /// configured revision is its own tip: nobody is asked.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub fn poll(&mut self) -> Result<Revision, SourceError> {
+        if let Reference::Revision(id) = &self.config.reference {
+            return Ok(Revision(id.to_ascii_lowercase()));
+        }
+        let reference = self.config.reference.clone();
+        let id = guarded(&self.config.url, || match &mut self.origin {
+            Origin::Local(local) => local.tip(&reference),
+            Origin::Remote(remote) => remote.tip(&reference),
+        })?;
+        Ok(Revision(id.to_string()))
+    }
+
+    /// Whether everything of `revision` is on disk.
+    pub fn has(&self, revision: &Revision) -> bool {
+        object_id(revision).is_ok_and(|id| self.mirror.has(&id))
+    }
+
+    /// Brings the commit `revision` with its whole tree into the mirror, unless it is there, and finds out
+    /// how it stands to `accepted`. When this returns, what was fetched survives a power cut. A mirror that
+    /// was found damaged is built anew.
+    ///
+    /// # Errors
+    /// [`SourceError`]; the mirror is as it was.
+    pub fn fetch(&mut self, revision: &Revision, accepted: Option<&Revision>) -> Result<Fetched, SourceError> {
+        let id = object_id(revision)?;
+        let accepted = accepted.map(object_id).transpose()?;
+        let url = self.config.url.clone();
+        guarded(&url, || {
+            self.mirror.mend()?;
+            self.bring(&id)?;
+            let commit = self.mirror.objects()?.commit(&id).map_err(|damage| self.mirror.note_damage(damage))?;
+            let ancestry = match accepted {
+                None => Ancestry::First,
+                Some(accepted) if accepted == id => Ancestry::Same,
+                Some(accepted) if commit.parents.contains(&accepted) => Ancestry::Descends,
+                Some(accepted) => match &mut self.origin {
+                    Origin::Local(local) => local.descent(&id, &accepted)?,
+                    Origin::Remote(remote) => remote.descent(&id, &accepted, &self.mirror)?,
+                },
+            };
+            Ok(Fetched {
+                revision: revision.clone(),
+                committed: commit.committed,
+                signature: commit.signature,
+                ancestry,
+            })
+        })
+    }
+
+    /// Brings the commit in. What turns out damaged on the way is built anew once.
+    fn bring(&mut self, id: &ObjectId) -> Result<(), SourceError> {
+        if self.mirror.has(id) {
+            // Cheap against a refetch, and it finds a truncated pack before the renderer does.
+            if self.mirror.check(id).is_ok() {
+                return Ok(());
+            }
+            self.mirror.wipe()?;
+        }
+        self.transfer(id)?;
+        if self.mirror.seal(id).is_ok() {
+            return Ok(());
+        }
+        self.mirror.wipe()?;
+        self.transfer(id)?;
+        self.mirror.seal(id).map_err(|error| SourceError::Protocol {
+            url: shown_url(&self.config.url),
+            why: format!("it sent an incomplete commit: {error}"),
+        })
+    }
+
+    fn transfer(&mut self, id: &ObjectId) -> Result<(), SourceError> {
+        match &mut self.origin {
+            Origin::Local(local) => local.copy(id, &self.mirror),
+            Origin::Remote(remote) => remote.fetch(id, &self.mirror),
+        }
+    }
+
+    /// The files of a fetched revision.
+    ///
+    /// # Errors
+    /// [`SourceError::Damaged`] if it isn't in the mirror: fetch it (again).
+    pub fn snapshot(&self, revision: &Revision) -> Result<Snapshot, SourceError> {
+        let id = object_id(revision)?;
+        if !self.mirror.has(&id) {
+            return Err(SourceError::Damaged(format!("revision {revision} is not in it")));
+        }
+        let objects = self.mirror.objects()?;
+        let commit = objects.commit(&id).map_err(|damage| self.mirror.note_damage(damage))?;
+        Ok(Snapshot::new(objects, commit.tree, &self.config.path, self.mirror.damage()))
+    }
+
+    /// Forgets all revisions but `keep`, and gives back the disk space that they held once it is worth
+    /// rewriting the rest. Snapshots that are open go on working.
+    ///
+    /// # Errors
+    /// [`SourceError::Local`] or [`SourceError::Damaged`].
+    pub fn collect(&mut self, keep: &[Revision]) -> Result<(), SourceError> {
+        let keep = keep.iter().map(object_id).collect::<Result<Vec<_>, _>>()?;
+        self.mirror.collect(&keep)
+    }
+}
+
+/// gix has assertions about what a server sends; one that fails must not take the agent down.
+fn guarded<T>(url: &str, work: impl FnOnce() -> Result<T, SourceError>) -> Result<T, SourceError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(SourceError::Protocol {
+            url: shown_url(url),
+            why: "what it sent could not be processed (an internal error, see the log)".to_owned(),
+        })
+    })
+}
+
+/// The URL as it may be shown: without user and password.
+pub(crate) fn shown_url(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            format!("{scheme}://{host}{path}")
+        }
+        None => url.to_owned(),
+    }
+}
+
+fn check_reference(reference: &Reference) -> Result<(), SourceError> {
+    match reference {
+        Reference::Revision(id) => object_id(&Revision(id.clone())).map(|_| ()),
+        Reference::Branch(name) | Reference::Tag(name) => {
+            let full = reference.full_name().unwrap_or_default();
+            gix::validate::reference::name(full.as_str().into()).map(|_| ()).map_err(|error| {
+                SourceError::Config(format!("{name:?} is no name of a branch or tag: {error}"))
+            })
+        }
+    }
+}
+
+fn check_path(path: &str) -> Result<(), SourceError> {
+    match path.starts_with('/') || path.split('/').any(|name| name == "..") {
+        true => Err(SourceError::Config(format!("source.path {path:?} must be a folder inside of the repository"))),
+        false => Ok(()),
+    }
+}

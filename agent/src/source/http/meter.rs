@@ -1,0 +1,162 @@
+//! What an operation may still use: bytes, time, patience. And why it failed.
+
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::source::error::SourceError;
+
+/// The account of one poll or fetch, over all of its requests.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    url: String,
+    deadline: Instant,
+    total: Duration,
+    patience: Duration,
+    slowest: u64,
+    limit: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    received: u64,
+    /// Time spent waiting, and bytes that came, since the speed was last looked at.
+    waited: Duration,
+    came: u64,
+    failure: Option<SourceError>,
+}
+
+impl Meter {
+    /// An operation on `url` that may take `total` in all and receive `limit` bytes; averaged over `patience`
+    /// of waiting it must receive `slowest` bytes a second.
+    pub(crate) fn new(url: &str, total: Duration, patience: Duration, slowest: u64, limit: u64) -> Arc<Self> {
+        Arc::new(Meter {
+            url: url.to_owned(),
+            deadline: Instant::now() + total,
+            total,
+            patience,
+            slowest,
+            limit,
+            state: Mutex::default(),
+        })
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How much time is left.
+    pub(crate) fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// How long one step may take.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// The whole time that was given.
+    pub(crate) fn total(&self) -> Duration {
+        self.total
+    }
+
+    /// Remembers why the operation fails; the first reason stands. gix's errors around it say less.
+    pub(crate) fn fail(&self, error: SourceError) -> io::Error {
+        let text = error.to_string();
+        self.state().failure.get_or_insert(error);
+        io::Error::other(text)
+    }
+
+    /// The reason, if one was remembered.
+    pub(crate) fn failure(&self) -> Option<SourceError> {
+        self.state().failure.clone()
+    }
+
+    /// Books what a read brought.
+    fn book(&self, waited: Duration, bytes: usize) -> Result<(), SourceError> {
+        let mut state = self.state();
+        state.received += bytes as u64;
+        state.came += bytes as u64;
+        state.waited += waited;
+        if state.received > self.limit {
+            return Err(SourceError::TooLarge { what: format!("what {} sends", self.url), limit: self.limit });
+        }
+        if state.waited >= self.patience {
+            let wanted = self.slowest.saturating_mul(self.patience.as_secs());
+            if state.came < wanted {
+                return Err(SourceError::TimedOut {
+                    url: self.url.clone(),
+                    why: format!("it sent {} bytes in {:?}, and less than {} a second is given up", state.came, state.waited, self.slowest),
+                });
+            }
+            (state.waited, state.came) = (Duration::ZERO, 0);
+        }
+        if bytes > 0 && self.left().is_zero() {
+            return Err(SourceError::TimedOut { url: self.url.clone(), why: format!("it took longer than {:?} in all", self.total) });
+        }
+        Ok(())
+    }
+}
+
+type Explain = Box<dyn Fn(&Meter, io::Error) -> io::Error + Send>;
+
+/// A body whose reading is booked.
+pub(crate) struct Metered<R> {
+    inner: R,
+    meter: Arc<Meter>,
+    explain: Explain,
+}
+
+impl<R: Read> Metered<R> {
+    pub(crate) fn new(inner: R, meter: Arc<Meter>, explain: Explain) -> Self {
+        Metered { inner, meter, explain }
+    }
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let began = Instant::now();
+        let read = self.inner.read(buffer);
+        let bytes = read.map_err(|error| (self.explain)(&self.meter, error))?;
+        self.meter.book(began.elapsed(), bytes).map_err(|error| self.meter.fail(error))?;
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meter(slowest: u64, limit: u64) -> Arc<Meter> {
+        Meter::new("https://x", Duration::from_secs(100), Duration::from_secs(10), slowest, limit)
+    }
+
+    #[test]
+    fn more_than_the_limit_is_refused() {
+        let meter = meter(0, 10);
+        meter.book(Duration::ZERO, 10).unwrap();
+        assert!(matches!(meter.book(Duration::ZERO, 1), Err(SourceError::TooLarge { limit: 10, .. })));
+    }
+
+    #[test]
+    fn a_server_that_drips_is_given_up_and_a_fast_one_is_not() {
+        let slow = meter(100, u64::MAX);
+        for _ in 0..9 {
+            slow.book(Duration::from_secs(1), 99).unwrap();
+        }
+        assert!(matches!(slow.book(Duration::from_secs(1), 99), Err(SourceError::TimedOut { .. })));
+        let fast = meter(100, u64::MAX);
+        for _ in 0..50 {
+            fast.book(Duration::from_secs(1), 101).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_first_reason_stands() {
+        let meter = meter(0, 0);
+        meter.fail(SourceError::Local("first".to_owned()));
+        meter.fail(SourceError::Local("second".to_owned()));
+        assert_eq!(meter.failure(), Some(SourceError::Local("first".to_owned())));
+    }
+}

@@ -1,0 +1,133 @@
+//! `file://`: a repository on the box itself, such as a USB stick or a bundle that was unpacked.
+//!
+//! gix would start `git upload-pack` for this; the objects are copied here instead. The environment and the
+//! user's git configuration play no part.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use gix::ObjectId;
+use holdfast_core::verify::Ancestry;
+
+use super::config::{Limits, Reference};
+use super::error::SourceError;
+use super::mirror::{CopyError, Mirror, Objects, Walk};
+
+/// The repository.
+pub(crate) struct Local {
+    url: String,
+    path: PathBuf,
+    limits: Limits,
+}
+
+impl Local {
+    pub(crate) fn new(url: &str, limits: Limits) -> Result<Self, SourceError> {
+        let path = url
+            .strip_prefix("file://")
+            .map(|rest| rest.strip_prefix("localhost").unwrap_or(rest))
+            .filter(|path| path.starts_with('/'))
+            .ok_or_else(|| {
+                SourceError::Config(format!("{url:?}: write file:// and an absolute path, as in file:///srv/edge.git"))
+            })?;
+        Ok(Local { url: url.to_owned(), path: PathBuf::from(path), limits })
+    }
+
+    fn open(&self) -> Result<gix::Repository, SourceError> {
+        // Isolated: no environment, no user or system configuration. Trusted: what may be accepted is decided
+        // by signatures, not by who owns the folder.
+        let options = gix::open::Options::isolated().with(gix::sec::Trust::Full);
+        gix::open_opts(&self.path, options).map_err(|error| {
+            if !self.path.exists() {
+                return SourceError::NotFound { what: format!("the folder {}", self.path.display()) };
+            }
+            SourceError::Local(format!("opening the repository {} failed: {error}", self.path.display()))
+        })
+    }
+
+    /// The commit that `reference` points at now.
+    pub(crate) fn tip(&self, reference: &Reference) -> Result<ObjectId, SourceError> {
+        let repository = self.open()?;
+        let missing = || SourceError::NotFound { what: format!("{reference} of {}", self.url) };
+        let Some(name) = reference.full_name() else { return Err(missing()) };
+        let found = repository.try_find_reference(name.as_str()).map_err(|error| self.broken(&error))?;
+        let id = found.ok_or_else(missing)?.peel_to_id().map_err(|error| self.broken(&error))?.detach();
+        Ok(id)
+    }
+
+    fn broken(&self, why: &dyn std::fmt::Display) -> SourceError {
+        SourceError::Protocol { url: self.url.clone(), why: format!("the repository is damaged: {why}") }
+    }
+
+    /// Copies into the mirror what it lacks of the commit `id`.
+    pub(crate) fn copy(&self, id: &ObjectId, mirror: &Mirror) -> Result<(), SourceError> {
+        let repository = self.open()?;
+        let from = Objects::of(&repository, self.limits.object);
+        if !from.exists(id) {
+            return Err(SourceError::NotFound { what: format!("commit {id} in {}", self.url) });
+        }
+        let tree = from.commit(id).map_err(|damage| self.broken(&damage))?.tree;
+        let have = mirror.objects()?;
+        let mut walk = Walk::new(&from);
+        // Packs are taken in whole and hold whole trees, so where a tree is, all below it is. Should that be
+        // wrong because of damage, sealing the revision finds it.
+        walk.tree_unless(&tree, |id| have.exists(id)).map_err(|damage| self.broken(&damage))?;
+        let mut ids = walk.met;
+        if !have.exists(id) {
+            ids.push(*id);
+        }
+        if ids.is_empty() {
+            return Ok(());
+        }
+        mirror.copy(&from, &ids).map_err(|error| match error {
+            CopyError::Source(damage) => self.broken(&damage),
+            CopyError::Mirror(error) => error,
+        })
+    }
+
+    /// Whether `accepted` is an ancestor of `id`, by walking the commits.
+    pub(crate) fn descent(&self, id: &ObjectId, accepted: &ObjectId) -> Result<Ancestry, SourceError> {
+        let repository = self.open()?;
+        let from = Objects::of(&repository, self.limits.object);
+        Ok(walk_back(id, accepted, self.limits.commits, |id| {
+            from.exists(id).then(|| from.commit(id).map(|commit| commit.parents).map_err(|damage| damage.to_string()))
+        }))
+    }
+}
+
+/// Walks from `id` back until `accepted` is met. `parents` gives a commit's parents, or nothing for a commit
+/// that is beyond what is at hand.
+pub(crate) fn walk_back(
+    id: &ObjectId,
+    accepted: &ObjectId,
+    limit: usize,
+    parents: impl Fn(&ObjectId) -> Option<Result<Vec<ObjectId>, String>>,
+) -> Ancestry {
+    let mut seen = HashSet::from([*id]);
+    let mut open = std::collections::VecDeque::from([*id]);
+    let mut beyond = None;
+    let mut looked_at = 0;
+    while let Some(id) = open.pop_front() {
+        looked_at += 1;
+        if looked_at > limit {
+            return Ancestry::Unproven { why: format!("it is not among the last {limit} commits") };
+        }
+        match parents(&id) {
+            None => beyond = Some(id),
+            Some(Err(why)) => return Ancestry::Unproven { why },
+            Some(Ok(parents)) => {
+                for parent in parents {
+                    if parent == *accepted {
+                        return Ancestry::Descends;
+                    }
+                    if seen.insert(parent) {
+                        open.push_back(parent);
+                    }
+                }
+            }
+        }
+    }
+    match beyond {
+        Some(id) => Ancestry::Unproven { why: format!("the history ends at commit {id}, whose content is missing") },
+        None => Ancestry::Foreign,
+    }
+}

@@ -1,0 +1,78 @@
+//! Collection: what no kept revision needs goes.
+
+use std::fs;
+use std::path::PathBuf;
+
+use gix::ObjectId;
+
+use super::{CopyError, Mirror, Walk, sync_dir};
+use crate::source::error::SourceError;
+
+/// As many packs may pile up before they are written anew: rewriting them at each commit would wear out the
+/// flash of a box, and each pack is an open file.
+const MAX_PACKS: usize = 8;
+
+impl Mirror {
+    /// Forgets all revisions but `keep`. When packs have piled up, or nothing else is left, what `keep` needs
+    /// is written into one new pack, and the old ones go. A crash in between leaves both, or the new one.
+    pub(crate) fn collect(&self, keep: &[ObjectId]) -> Result<(), SourceError> {
+        self.mend()?;
+        let mut forgotten = false;
+        for id in self.complete()? {
+            if !keep.contains(&id) {
+                let marker = self.marker(&id);
+                fs::remove_file(&marker).map_err(|error| SourceError::local("removing", &marker, error))?;
+                forgotten = true;
+            }
+        }
+        if forgotten {
+            // Before any object goes: a marker must never outlive its objects.
+            sync_dir(&self.dir.join("complete"))?;
+        }
+        let kept: Vec<ObjectId> = keep.iter().copied().filter(|id| self.has(id)).collect();
+        let old = self.pack_files()?;
+        if old.iter().filter(|path| path.extension().is_some_and(|e| e == "pack")).count() <= MAX_PACKS {
+            return Ok(());
+        }
+        self.rewrite(&kept, &old)
+    }
+
+    fn pack_files(&self) -> Result<Vec<PathBuf>, SourceError> {
+        let dir = self.packs();
+        let entries = fs::read_dir(&dir).map_err(|error| SourceError::local("reading", &dir, error))?;
+        Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
+    }
+
+    fn rewrite(&self, kept: &[ObjectId], old: &[PathBuf]) -> Result<(), SourceError> {
+        let objects = self.objects()?;
+        let mut walk = Walk::new(&objects);
+        let mut ids = Vec::new();
+        for id in kept {
+            let commit = objects.commit(id).map_err(|damage| self.note_damage(damage))?;
+            walk.tree(&commit.tree).map_err(|damage| self.note_damage(damage))?;
+            ids.push(*id);
+        }
+        ids.append(&mut walk.met);
+        self.copy(&objects, &ids).map_err(|error| match error {
+            CopyError::Source(damage) => self.note_damage(damage),
+            CopyError::Mirror(error) => error,
+        })?;
+        self.drop_all_but_newest(old)
+    }
+
+    /// Removes the packs of `old`, except one that the new pack happens to be equal to.
+    fn drop_all_but_newest(&self, old: &[PathBuf]) -> Result<(), SourceError> {
+        let now = self.pack_files()?;
+        if now.len() <= old.len() {
+            // The new pack has the name of an old one: it holds the same. Nothing is gained by going on.
+            return Ok(());
+        }
+        // Indexes first: without one, a pack is not looked at.
+        for index in [true, false] {
+            for path in old.iter().filter(|path| path.extension().is_some_and(|e| e == "idx") == index) {
+                fs::remove_file(path).map_err(|error| SourceError::local("removing", path, error))?;
+            }
+        }
+        sync_dir(&self.packs())
+    }
+}

@@ -1,0 +1,214 @@
+//! The mirror: the objects of the revisions that the box holds, on its own disk.
+//!
+//! ```text
+//! objects/pack/       packs, each complete by itself or on top of the others, synced before they appear here
+//! complete/<id>       an empty file: every object of this revision's tree is in the packs
+//! incoming/ copying/  what is being received or copied; removed at every start
+//! ```
+//!
+//! The order of writes makes a crash at any point harmless: a pack is synced before it gets its name, and a
+//! revision is marked complete only after its whole tree was walked. Every object that is read is hashed and
+//! compared with its id, so damage can't go unseen. A damaged mirror is emptied and filled from the source.
+
+mod collect;
+mod objects;
+mod pack;
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use gix::ObjectId;
+use holdfast_core::digest::Revision;
+
+pub(crate) use self::objects::{Commit, Damage, Objects, Walk};
+pub(crate) use self::pack::CopyError;
+use self::pack::write_pack;
+use super::config::Limits;
+use super::error::SourceError;
+
+/// The mirror's folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Mirror {
+    dir: PathBuf,
+    limits: Limits,
+    /// Set by whoever finds an object that is missing or wrong; the next fetch starts anew.
+    damaged: Arc<AtomicBool>,
+}
+
+impl Mirror {
+    /// Opens the mirror, or makes an empty one. What a crash left half received is removed.
+    pub(crate) fn open(dir: &Path, limits: Limits) -> Result<Self, SourceError> {
+        let mirror = Mirror { dir: dir.to_owned(), limits, damaged: Arc::default() };
+        mirror.lay_out()?;
+        Ok(mirror)
+    }
+
+    fn lay_out(&self) -> Result<(), SourceError> {
+        for dir in [self.packs(), self.dir.join("complete")] {
+            fs::create_dir_all(&dir).map_err(|error| SourceError::local("making", &dir, error))?;
+        }
+        remove(&self.dir.join("incoming"))?;
+        remove(&self.dir.join("copying"))
+    }
+
+    fn packs(&self) -> PathBuf {
+        self.dir.join("objects/pack")
+    }
+
+    fn marker(&self, id: &ObjectId) -> PathBuf {
+        self.dir.join("complete").join(id.to_string())
+    }
+
+    /// The flag that says that something on disk is wrong.
+    pub(crate) fn damage(&self) -> Arc<AtomicBool> {
+        self.damaged.clone()
+    }
+
+    pub(crate) fn note_damage(&self, damage: impl std::fmt::Display) -> SourceError {
+        self.damaged.store(true, Ordering::Relaxed);
+        SourceError::Damaged(damage.to_string())
+    }
+
+    /// The objects as they are now.
+    pub(crate) fn objects(&self) -> Result<Objects, SourceError> {
+        let dir = self.dir.join("objects");
+        Objects::at(&dir, self.limits.object).map_err(|error| SourceError::local("opening", &dir, error))
+    }
+
+    /// Whether everything of this revision is here.
+    pub(crate) fn has(&self, id: &ObjectId) -> bool {
+        !self.damaged.load(Ordering::Relaxed) && self.marker(id).exists()
+    }
+
+    /// The revisions of which everything is here.
+    pub(crate) fn complete(&self) -> Result<Vec<ObjectId>, SourceError> {
+        let dir = self.dir.join("complete");
+        let entries = fs::read_dir(&dir).map_err(|error| SourceError::local("reading", &dir, error))?;
+        Ok(entries
+            .filter_map(|entry| ObjectId::from_hex(entry.ok()?.file_name().to_str()?.as_bytes()).ok())
+            .collect())
+    }
+
+    /// Empties a mirror that was found damaged.
+    pub(crate) fn mend(&self) -> Result<(), SourceError> {
+        if self.damaged.load(Ordering::Relaxed) {
+            self.wipe()?;
+        }
+        Ok(())
+    }
+
+    /// Empties the mirror. The markers go first: without them nothing relies on the packs.
+    pub(crate) fn wipe(&self) -> Result<(), SourceError> {
+        for dir in [self.dir.join("complete"), self.dir.join("objects")] {
+            remove(&dir)?;
+            sync_dir(&self.dir)?;
+        }
+        self.lay_out()?;
+        self.damaged.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// An empty folder for what is not yet part of the mirror.
+    fn scratch(&self, name: &str) -> Result<PathBuf, SourceError> {
+        let dir = self.dir.join(name);
+        remove(&dir)?;
+        fs::create_dir_all(&dir).map_err(|error| SourceError::local("making", &dir, error))?;
+        Ok(dir)
+    }
+
+    /// Copies objects of another database, or of this one, into a new pack of the mirror.
+    pub(crate) fn copy(&self, from: &Objects, ids: &[ObjectId]) -> Result<(), CopyError> {
+        let dir = self.scratch("copying").map_err(CopyError::Mirror)?;
+        let path = dir.join("pack");
+        write_pack(from, ids, &path)?;
+        let file = File::open(&path)
+            .map_err(|error| CopyError::Mirror(SourceError::local("opening", &path, error)))?;
+        let done = self.ingest(&mut BufReader::new(file), &AtomicBool::new(false));
+        done.and_then(|()| remove(&dir)).map_err(CopyError::Mirror)
+    }
+
+    /// Unpacks a pack beside the mirror and lets `look` at it. Nothing of it stays.
+    pub(crate) fn inspect<T>(
+        &self,
+        pack: &mut dyn BufRead,
+        look: impl FnOnce(&Objects) -> T,
+    ) -> Result<T, SourceError> {
+        let dir = self.scratch("incoming")?;
+        let packs = dir.join("pack");
+        fs::create_dir_all(&packs).map_err(|error| SourceError::local("making", &packs, error))?;
+        pack::index(pack, &packs, None, self.limits.object, &AtomicBool::new(false))?;
+        let objects = Objects::at(&dir, self.limits.object)
+            .map_err(|error| SourceError::local("opening", &dir, error))?;
+        let seen = look(&objects);
+        drop(objects);
+        remove(&dir)?;
+        Ok(seen)
+    }
+
+    /// Takes a pack in: it is unpacked and hashed, synced, and only then becomes part of the mirror.
+    pub(crate) fn ingest(&self, pack: &mut dyn BufRead, stop: &AtomicBool) -> Result<(), SourceError> {
+        let dir = self.scratch("incoming")?;
+        let bases = self.objects()?.into_inner();
+        let outcome = pack::index(pack, &dir, Some(bases), self.limits.object, stop)?;
+        for path in outcome.iter() {
+            sync_file(path)?;
+        }
+        // The index last: the object database looks for indexes.
+        for path in outcome.iter() {
+            let name = path.file_name().unwrap_or_default();
+            let target = self.packs().join(name);
+            fs::rename(path, &target).map_err(|error| SourceError::local("renaming", path, error))?;
+        }
+        sync_dir(&self.packs())?;
+        remove(&dir)
+    }
+
+    /// Walks the revision's tree: every folder is read, every file looked up.
+    pub(crate) fn check(&self, id: &ObjectId) -> Result<(), SourceError> {
+        let objects = self.objects()?;
+        let tree = objects.commit(id).map_err(|damage| self.note_damage(damage))?.tree;
+        Walk::new(&objects).tree(&tree).map_err(|damage| self.note_damage(damage))
+    }
+
+    /// Marks the revision complete if nothing of it is missing.
+    pub(crate) fn seal(&self, id: &ObjectId) -> Result<(), SourceError> {
+        self.check(id)?;
+        let marker = self.marker(id);
+        let file = File::create(&marker).map_err(|error| SourceError::local("making", &marker, error))?;
+        file.sync_all().map_err(|error| SourceError::local("syncing", &marker, error))?;
+        sync_dir(&self.dir.join("complete"))?;
+        // The folders themselves may be new.
+        sync_dir(&self.dir)
+    }
+}
+
+/// A revision's id as Git's.
+pub(crate) fn object_id(revision: &Revision) -> Result<ObjectId, SourceError> {
+    ObjectId::from_hex(revision.0.as_bytes())
+        .ok()
+        .filter(|id| id.kind() == gix::hash::Kind::Sha1)
+        .ok_or_else(|| SourceError::Config(format!("{:?} is no commit id of 40 hexadecimal digits", revision.0)))
+}
+
+/// Removes a folder if it is there.
+fn remove(dir: &Path) -> Result<(), SourceError> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(SourceError::local("removing", dir, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn sync_file(path: &Path) -> Result<(), SourceError> {
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|error| SourceError::local("syncing", path, error))
+}
+
+fn sync_dir(path: &Path) -> Result<(), SourceError> {
+    sync_file(path)
+}

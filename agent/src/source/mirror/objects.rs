@@ -1,0 +1,187 @@
+//! Reading objects, each of them compared with its id.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use gix::ObjectId;
+use gix::objs::{CommitRefIter, Exists as _, Find as _, Kind, TreeRefIter};
+use gix::odb::Header as _;
+use jiff::Timestamp;
+
+/// An object database that trusts nothing on disk.
+pub(crate) struct Objects {
+    odb: gix::odb::Handle,
+    limit: u64,
+}
+
+/// An object that is missing or not what its id says.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Damage {
+    /// It isn't there.
+    #[error("object {0} is missing")]
+    Missing(ObjectId),
+    /// It is there and wrong.
+    #[error("object {id} cannot be read: {why}")]
+    Broken {
+        /// Which.
+        id: ObjectId,
+        /// What was found.
+        why: String,
+    },
+}
+
+/// What a commit says.
+#[derive(Clone, Debug)]
+pub(crate) struct Commit {
+    pub(crate) tree: ObjectId,
+    pub(crate) parents: Vec<ObjectId>,
+    pub(crate) committed: Timestamp,
+    pub(crate) signature: Option<holdfast_core::verify::Signature>,
+}
+
+impl Objects {
+    /// Opens the folder `objects` of a repository. Objects larger than `limit` bytes are not unpacked.
+    pub(crate) fn at(dir: &Path, limit: u64) -> std::io::Result<Self> {
+        let options = gix::odb::store::init::Options {
+            use_multi_pack_index: false,
+            alloc_limit_bytes: usize::try_from(limit).ok(),
+            ..Default::default()
+        };
+        let odb = gix::odb::at_opts(dir, gix::hash::Kind::Sha1, None, options)?;
+        Ok(Objects { odb, limit })
+    }
+
+    /// Those of a repository that is open.
+    pub(crate) fn of(repository: &gix::Repository, limit: u64) -> Self {
+        Objects { odb: repository.objects.clone().into_inner(), limit }
+    }
+
+    pub(crate) fn into_inner(self) -> gix::odb::Handle {
+        self.odb
+    }
+
+    /// Whether there is such an object; nothing is said about its content.
+    pub(crate) fn exists(&self, id: &ObjectId) -> bool {
+        self.odb.exists(id)
+    }
+
+    /// Kind and size of an object, without unpacking it.
+    pub(crate) fn header(&self, id: &ObjectId) -> Result<(Kind, u64), Damage> {
+        let broken = |why: &dyn std::fmt::Display| Damage::Broken { id: *id, why: why.to_string() };
+        match self.odb.try_header(id) {
+            Ok(Some(header)) => Ok((header.kind(), header.size())),
+            Ok(None) => Err(Damage::Missing(*id)),
+            Err(error) => Err(broken(&error)),
+        }
+    }
+
+    /// Reads an object of the kind `wanted` into `buffer`.
+    pub(crate) fn read(&self, id: &ObjectId, wanted: Kind, buffer: &mut Vec<u8>) -> Result<(), Damage> {
+        let broken = |why: &dyn std::fmt::Display| Damage::Broken { id: *id, why: why.to_string() };
+        let (_, size) = self.header(id)?;
+        if size > self.limit {
+            return Err(broken(&format!("it has {size} bytes, more than the limit of {}", self.limit)));
+        }
+        buffer.clear();
+        let kind = match self.odb.try_find(id, buffer) {
+            Ok(Some(data)) => {
+                // Reading from a pack checks nothing; this also finds SHA-1 collisions, as Git does.
+                data.verify_checksum(id).map_err(|error| broken(&error))?;
+                data.kind
+            }
+            Ok(None) => return Err(Damage::Missing(*id)),
+            Err(error) => return Err(broken(&error)),
+        };
+        if kind == wanted { Ok(()) } else { Err(broken(&format!("it is a {kind} and not a {wanted}"))) }
+    }
+
+    /// Reads a commit.
+    pub(crate) fn commit(&self, id: &ObjectId) -> Result<Commit, Damage> {
+        let broken = |why: &dyn std::fmt::Display| Damage::Broken { id: *id, why: why.to_string() };
+        let mut data = Vec::new();
+        self.read(id, Kind::Commit, &mut data)?;
+        let iter = || CommitRefIter::from_bytes(&data, id.kind());
+        let tree = iter().tree_id().map_err(|error| broken(&error))?;
+        let committer = iter().committer().map_err(|error| broken(&error))?;
+        let seconds = committer.time().map_err(|error| broken(&error))?.seconds;
+        let committed = Timestamp::from_second(seconds).map_err(|error| broken(&error))?;
+        let signature = CommitRefIter::signature(&data, id.kind()).map_err(|error| broken(&error))?;
+        let signature = signature.map(|(armored, payload)| holdfast_core::verify::Signature {
+            armored: armored.to_vec(),
+            payload: payload.to_bstring().to_vec(),
+        });
+        let parents = iter().parent_ids().collect();
+        Ok(Commit { tree, parents, committed, signature })
+    }
+
+    /// What an annotated tag points at, for as many steps as it takes.
+    pub(crate) fn peel(&self, id: ObjectId) -> Result<ObjectId, Damage> {
+        let mut id = id;
+        for _ in 0..16 {
+            if self.header(&id)?.0 != Kind::Tag {
+                return Ok(id);
+            }
+            let mut data = Vec::new();
+            self.read(&id, Kind::Tag, &mut data)?;
+            id = gix::objs::TagRefIter::from_bytes(&data, id.kind())
+                .target_id()
+                .map_err(|error| Damage::Broken { id, why: error.to_string() })?;
+        }
+        Err(Damage::Broken { id, why: "tags point at tags without end".to_owned() })
+    }
+}
+
+/// Visits every object below a tree once.
+pub(crate) struct Walk<'a> {
+    objects: &'a Objects,
+    /// Trees and blobs that were met, in the order in which they were.
+    pub(crate) met: Vec<ObjectId>,
+    seen: HashSet<ObjectId>,
+}
+
+/// Deeper folders are not walked: no file system would hold them.
+const MAX_DEPTH: usize = 256;
+
+impl<'a> Walk<'a> {
+    pub(crate) fn new(objects: &'a Objects) -> Self {
+        Walk { objects, met: Vec::new(), seen: HashSet::new() }
+    }
+
+    /// Walks `tree` and fails on the first object that is missing. Blobs are looked up, not read.
+    pub(crate) fn tree(&mut self, tree: &ObjectId) -> Result<(), Damage> {
+        self.tree_unless(tree, |_| false)
+    }
+
+    /// The same, leaving out every tree and blob for which `known` holds, and all below it.
+    pub(crate) fn tree_unless(
+        &mut self,
+        tree: &ObjectId,
+        known: impl Fn(&ObjectId) -> bool,
+    ) -> Result<(), Damage> {
+        let mut open = vec![(*tree, 0)];
+        let mut data = Vec::new();
+        while let Some((id, depth)) = open.pop() {
+            if known(&id) || !self.seen.insert(id) {
+                continue;
+            }
+            if depth > MAX_DEPTH {
+                return Err(Damage::Broken { id, why: format!("folders deeper than {MAX_DEPTH}") });
+            }
+            self.objects.read(&id, Kind::Tree, &mut data)?;
+            self.met.push(id);
+            for entry in TreeRefIter::from_bytes(&data, id.kind()) {
+                let entry = entry.map_err(|error| Damage::Broken { id, why: error.to_string() })?;
+                let child = entry.oid.to_owned();
+                if entry.mode.is_tree() {
+                    open.push((child, depth + 1));
+                } else if !entry.mode.is_commit() && !known(&child) && self.seen.insert(child) {
+                    if !self.objects.exists(&child) {
+                        return Err(Damage::Missing(child));
+                    }
+                    self.met.push(child);
+                }
+            }
+        }
+        Ok(())
+    }
+}

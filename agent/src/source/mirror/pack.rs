@@ -1,0 +1,106 @@
+//! Packs: written by us when objects are copied (git's Documentation/gitformat-pack, version 2), and indexed
+//! by gix whoever wrote them.
+
+use std::fs::File;
+use std::io::{BufRead, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use gix::ObjectId;
+use gix::objs::Kind;
+use gix::odb::pack;
+
+use super::objects::{Damage, Objects};
+use crate::source::error::SourceError;
+
+/// Why objects could not be copied.
+#[derive(Debug)]
+pub(crate) enum CopyError {
+    /// The objects that were to be copied are broken.
+    Source(Damage),
+    /// The mirror could not be written.
+    Mirror(SourceError),
+}
+
+/// Writes the objects `ids` of `from` into a new pack at `path`.
+pub(crate) fn write_pack(from: &Objects, ids: &[ObjectId], path: &Path) -> Result<(), CopyError> {
+    let target = |error: &dyn std::fmt::Display| {
+        CopyError::Mirror(SourceError::local("writing", path, error))
+    };
+    let count = u32::try_from(ids.len()).map_err(|error| target(&error))?;
+    let file = File::create(path).map_err(|error| target(&error))?;
+    let mut out = gix::hash::io::Write::new(BufWriter::new(file), gix::hash::Kind::Sha1);
+    let mut header = b"PACK".to_vec();
+    header.extend(2u32.to_be_bytes());
+    header.extend(count.to_be_bytes());
+    out.write_all(&header).map_err(|error| target(&error))?;
+    let mut data = Vec::new();
+    for id in ids {
+        let (kind, _) = from.header(id).map_err(CopyError::Source)?;
+        from.read(id, kind, &mut data).map_err(CopyError::Source)?;
+        out.write_all(&entry_header(kind, data.len() as u64)).map_err(|error| target(&error))?;
+        let mut zlib = gix::zlib::stream::deflate::Write::new(Vec::new(), gix::zlib::Compression::BEST_SPEED);
+        zlib.write_all(&data).and_then(|()| zlib.flush()).map_err(|error| target(&error))?;
+        out.write_all(&zlib.into_inner()).map_err(|error| target(&error))?;
+    }
+    let checksum = out.hash.try_finalize().map_err(|error| target(&error))?;
+    out.inner.write_all(checksum.as_slice()).map_err(|error| target(&error))?;
+    out.inner.flush().map_err(|error| target(&error))
+}
+
+/// An entry's header: the kind and the first four bits of the size, then seven bits a byte.
+fn entry_header(kind: Kind, size: u64) -> Vec<u8> {
+    let kind = match kind {
+        Kind::Commit => 1,
+        Kind::Tree => 2,
+        Kind::Blob => 3,
+        Kind::Tag => 4,
+    };
+    let mut rest = size >> 4;
+    // The mask leaves four bits, so nothing is cut off.
+    let mut byte = (kind << 4) | (size & 0x0f) as u8;
+    let mut header = Vec::new();
+    while rest > 0 {
+        header.push(byte | 0x80);
+        byte = (rest & 0x7f) as u8;
+        rest >>= 7;
+    }
+    header.push(byte);
+    header
+}
+
+/// The files of an indexed pack: the pack, then its index. Nothing for a pack without objects.
+pub(crate) struct Indexed(Option<[PathBuf; 2]>);
+
+impl Indexed {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &PathBuf> {
+        self.0.iter().flatten()
+    }
+}
+
+/// Reads a pack, resolves its deltas and hashes every object, and writes pack and index into `dir`.
+pub(crate) fn index(
+    pack: &mut dyn BufRead,
+    dir: &Path,
+    bases: Option<gix::odb::Handle>,
+    limit: u64,
+    stop: &AtomicBool,
+) -> Result<Indexed, SourceError> {
+    let options = pack::bundle::write::Options {
+        // A box has few cores, and they have work to do.
+        thread_limit: Some(1),
+        alloc_limit_bytes: usize::try_from(limit).ok(),
+        ..Default::default()
+    };
+    let outcome = pack::Bundle::write_to_directory(
+        pack,
+        Some(dir),
+        &mut gix::progress::Discard,
+        stop,
+        bases,
+        gix::hash::Kind::Sha1,
+        options,
+    )
+    .map_err(|error| SourceError::Local(format!("unpacking into {} failed: {error:#}", dir.display())))?;
+    Ok(Indexed(outcome.data_path.zip(outcome.index_path).map(|(data, index)| [data, index])))
+}

@@ -1,0 +1,225 @@
+//! The files of one revision, read from the mirror without a work tree.
+//!
+//! Symbolic links are followed inside of the repository, as a checkout would have it; one that leads out of
+//! it is an error on the path that needs it. So are submodules and Git LFS pointers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use gix::ObjectId;
+use gix::objs::tree::EntryKind as Mode;
+use gix::objs::{Kind, TreeRefIter};
+
+use super::error::ReadError;
+use super::mirror::{Damage, Objects};
+
+/// How many symbolic links are followed on one path (Linux has the same limit).
+const MAX_LINKS: usize = 40;
+
+/// The longest target of a symbolic link (PATH_MAX).
+const MAX_TARGET: u64 = 4096;
+
+/// An LFS pointer begins so, and is shorter than 1024 bytes (git-lfs, docs/spec.md).
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// What an entry of a folder is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EntryKind {
+    /// A file.
+    File,
+    /// A folder.
+    Folder,
+    /// A symbolic link; [`Snapshot::read`] and [`Snapshot::list`] follow it.
+    Link,
+    /// A submodule; it can't be read.
+    Submodule,
+}
+
+/// An entry of a folder.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// Its name in the folder.
+    pub name: String,
+    /// What it is.
+    pub kind: EntryKind,
+    /// The size of a file, in bytes; `None` for the others.
+    pub size: Option<u64>,
+}
+
+/// The files of one revision. Paths are relative to the configured `source.path`, with `/` between names.
+pub struct Snapshot {
+    objects: Objects,
+    root: ObjectId,
+    base: Vec<String>,
+    damaged: Arc<AtomicBool>,
+}
+
+struct Found {
+    id: ObjectId,
+    mode: Mode,
+    path: String,
+}
+
+impl Snapshot {
+    pub(crate) fn new(objects: Objects, root: ObjectId, base: &str, damaged: Arc<AtomicBool>) -> Self {
+        let base = base.split('/').filter(|name| !matches!(*name, "" | ".")).map(str::to_owned).collect();
+        Snapshot { objects, root, base, damaged }
+    }
+
+    /// The content of the file at `path`; `None` if there is nothing.
+    ///
+    /// # Errors
+    /// [`ReadError`], among others when the file has more than `limit` bytes.
+    pub fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, ReadError> {
+        let Some(found) = self.find(path)? else { return Ok(None) };
+        if !matches!(found.mode, Mode::Blob | Mode::BlobExecutable) {
+            return Err(ReadError::WrongKind { path: found.path, wanted: "file" });
+        }
+        let (_, size) = self.objects.header(&found.id).map_err(|damage| self.damaged(&found.path, damage))?;
+        if size > limit {
+            return Err(ReadError::TooLarge { path: found.path, size, limit });
+        }
+        let mut data = Vec::new();
+        self.objects
+            .read(&found.id, Kind::Blob, &mut data)
+            .map_err(|damage| self.damaged(&found.path, damage))?;
+        if data.len() < 1024 && data.starts_with(LFS_POINTER) {
+            return Err(ReadError::LfsPointer { path: found.path });
+        }
+        Ok(Some(data))
+    }
+
+    /// The entries of the folder at `path`, sorted by name; none if there is no such folder.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn list(&self, path: &str) -> Result<Vec<Entry>, ReadError> {
+        let Some(found) = self.find(path)? else { return Ok(Vec::new()) };
+        if found.mode != Mode::Tree {
+            return Err(ReadError::WrongKind { path: found.path, wanted: "folder" });
+        }
+        let mut entries = Vec::new();
+        for (name, mode, id) in self.entries(&found.id, &found.path)? {
+            let kind = match mode {
+                Mode::Tree => EntryKind::Folder,
+                Mode::Blob | Mode::BlobExecutable => EntryKind::File,
+                Mode::Link => EntryKind::Link,
+                Mode::Commit => EntryKind::Submodule,
+            };
+            let size = match kind {
+                EntryKind::File => {
+                    let header = self.objects.header(&id);
+                    Some(header.map_err(|damage| self.damaged(&found.path, damage))?.1)
+                }
+                _ => None,
+            };
+            // Git allows any bytes in a name; a name that is no text is shown as well as can be.
+            entries.push(Entry { name: String::from_utf8_lossy(&name).into_owned(), kind, size });
+        }
+        entries.sort();
+        Ok(entries)
+    }
+
+    /// A name for the content of the folder at `path` that changes with anything below it; `None` if there is
+    /// no such folder.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn folder_id(&self, path: &str) -> Result<Option<String>, ReadError> {
+        Ok(self.find(path)?.filter(|found| found.mode == Mode::Tree).map(|found| found.id.to_string()))
+    }
+
+    fn damaged(&self, path: &str, damage: Damage) -> ReadError {
+        self.damaged.store(true, Ordering::Relaxed);
+        ReadError::Damaged { path: path.to_owned(), why: damage.to_string() }
+    }
+
+    fn entries(&self, tree: &ObjectId, path: &str) -> Result<Vec<(Vec<u8>, Mode, ObjectId)>, ReadError> {
+        let mut data = Vec::new();
+        self.objects.read(tree, Kind::Tree, &mut data).map_err(|damage| self.damaged(path, damage))?;
+        TreeRefIter::from_bytes(&data, tree.kind())
+            .map(|entry| match entry {
+                Ok(entry) => Ok((entry.filename.to_vec(), entry.mode.kind(), entry.oid.to_owned())),
+                Err(error) => {
+                    Err(self.damaged(path, Damage::Broken { id: *tree, why: error.to_string() }))
+                }
+            })
+            .collect()
+    }
+
+    /// Follows `path` from the repository's top.
+    fn find(&self, path: &str) -> Result<Option<Found>, ReadError> {
+        let bad = || ReadError::BadPath { path: path.to_owned() };
+        let mut todo: VecDeque<String> = self.base.iter().cloned().collect();
+        for name in path.split('/').filter(|name| !matches!(*name, "" | ".")) {
+            if name == ".." {
+                return Err(bad());
+            }
+            todo.push_back(name.to_owned());
+        }
+        if path.starts_with('/') || self.base.iter().any(|name| name == "..") {
+            return Err(bad());
+        }
+        let shown = todo.iter().cloned().collect::<Vec<_>>().join("/");
+        // The folders on the way down to where we are: the last one is where the next name is looked for.
+        let mut folders = vec![self.root];
+        let mut links = 0;
+        while let Some(name) = todo.pop_front() {
+            if name == ".." {
+                // Only a link's target has these.
+                folders.pop();
+                if folders.is_empty() {
+                    return Err(ReadError::LinkLeaves { path: shown, target: "..".to_owned() });
+                }
+                continue;
+            }
+            let here = *folders.last().unwrap_or(&self.root);
+            let entries = self.entries(&here, &shown)?;
+            let Some((_, mode, id)) = entries.into_iter().find(|(entry, ..)| entry == name.as_bytes()) else {
+                return Ok(None);
+            };
+            match mode {
+                Mode::Tree => folders.push(id),
+                Mode::Commit => return Err(ReadError::Submodule { path: shown }),
+                Mode::Link => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(ReadError::LinkLoop { path: shown, limit: MAX_LINKS });
+                    }
+                    for name in self.target(&id, &shown)?.into_iter().rev() {
+                        todo.push_front(name);
+                    }
+                }
+                mode @ (Mode::Blob | Mode::BlobExecutable) if todo.is_empty() => {
+                    return Ok(Some(Found { id, mode, path: shown }));
+                }
+                // A file where a folder would have to be: below it is nothing.
+                Mode::Blob | Mode::BlobExecutable => return Ok(None),
+            }
+        }
+        let id = *folders.last().unwrap_or(&self.root);
+        Ok(Some(Found { id, mode: Mode::Tree, path: shown }))
+    }
+
+    /// The names of a link's target.
+    fn target(&self, id: &ObjectId, path: &str) -> Result<Vec<String>, ReadError> {
+        let leaves = |target: &[u8]| ReadError::LinkLeaves {
+            path: path.to_owned(),
+            target: String::from_utf8_lossy(target).chars().take(200).collect(),
+        };
+        let (_, size) = self.objects.header(id).map_err(|damage| self.damaged(path, damage))?;
+        if size > MAX_TARGET {
+            return Err(leaves(b"a target that is too long"));
+        }
+        let mut data = Vec::new();
+        self.objects.read(id, Kind::Blob, &mut data).map_err(|damage| self.damaged(path, damage))?;
+        match std::str::from_utf8(&data) {
+            Ok(target) if !target.starts_with('/') => {
+                let names = target.split('/').filter(|name| !matches!(*name, "" | "."));
+                Ok(names.map(str::to_owned).collect())
+            }
+            _ => Err(leaves(&data)),
+        }
+    }
+}
