@@ -8,3 +8,4 @@ pub mod keeper;
 pub mod log;
 pub mod notify;
 pub mod probe;
+pub mod source;

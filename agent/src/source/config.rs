@@ -3,35 +3,23 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Which commit of the repository is followed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reference {
-    /// The tip of a branch.
-    Branch(String),
-    /// What a tag points at.
-    Tag(String),
-    /// One commit, by its id of 40 hexadecimal digits.
-    Revision(String),
-}
+pub use crate::config::Reference;
 
-impl Reference {
-    /// Its full name; `None` for a revision.
-    pub(crate) fn full_name(&self) -> Option<String> {
-        match self {
-            Reference::Branch(name) => Some(format!("refs/heads/{name}")),
-            Reference::Tag(name) => Some(format!("refs/tags/{name}")),
-            Reference::Revision(_) => None,
-        }
+/// A reference's full name; `None` for a revision.
+pub(crate) fn full_name(reference: &Reference) -> Option<String> {
+    match reference {
+        Reference::Branch(name) => Some(format!("refs/heads/{name}")),
+        Reference::Tag(name) => Some(format!("refs/tags/{name}")),
+        Reference::Revision(_) => None,
     }
 }
 
-impl std::fmt::Display for Reference {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Reference::Branch(name) => write!(f, "branch {name:?}"),
-            Reference::Tag(name) => write!(f, "tag {name:?}"),
-            Reference::Revision(id) => write!(f, "revision {id}"),
-        }
+/// A reference in the words of an error.
+pub(crate) fn described(reference: &Reference) -> String {
+    match reference {
+        Reference::Branch(name) => format!("branch {name:?}"),
+        Reference::Tag(name) => format!("tag {name:?}"),
+        Reference::Revision(id) => format!("revision {id}"),
     }
 }
 
@@ -105,6 +93,23 @@ impl Default for Limits {
             commits: 200_000,
             fetch: Duration::from_secs(3600),
             slowest: 100,
+        }
+    }
+}
+
+impl From<&crate::config::Source> for SourceConfig {
+    fn from(source: &crate::config::Source) -> Self {
+        SourceConfig {
+            url: source.url.clone(),
+            reference: source.reference.clone(),
+            path: source.path.clone(),
+            timeout: source.timeout,
+            ca_file: source.ca_file.clone(),
+            username: source.username.clone(),
+            password_file: source.password_file.clone(),
+            token_file: source.token_file.clone(),
+            proxy: source.proxy.clone(),
+            limits: Limits::default(),
         }
     }
 }

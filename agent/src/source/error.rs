@@ -6,7 +6,9 @@ use std::path::Path;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
     /// There is no way to the server, or it says that it cannot answer now.
-    #[error("{url} cannot be reached: {why}; check the network, the name and the proxy (the box tries again by itself)")]
+    #[error(
+        "{url} cannot be reached: {why}; check the network, the name and the proxy (the box tries again by itself)"
+    )]
     Unreachable {
         /// The source, without credentials.
         url: String,
@@ -14,7 +16,9 @@ pub enum SourceError {
         why: String,
     },
     /// The server was too slow.
-    #[error("{url} took too long: {why}; check the network and the server, or raise source.timeout (the box tries again by itself)")]
+    #[error(
+        "{url} took too long: {why}; check the network and the server, or raise source.timeout (the box tries again by itself)"
+    )]
     TimedOut {
         /// The source, without credentials.
         url: String,
@@ -22,7 +26,9 @@ pub enum SourceError {
         why: String,
     },
     /// The server can't be trusted to be the one that was meant.
-    #[error("{url} cannot be trusted: {why}; if it has a private certificate authority, name its certificates in source.ca_file, and check the box's clock")]
+    #[error(
+        "{url} cannot be trusted: {why}; if it has a private certificate authority, name its certificates in source.ca_file, and check the box's clock"
+    )]
     Untrusted {
         /// The source, without credentials.
         url: String,
@@ -30,7 +36,9 @@ pub enum SourceError {
         why: String,
     },
     /// The server wants to know who asks, or didn't like the answer.
-    #[error("{url} refuses the box ({why}): check source.username and the content of source.password_file or source.token_file")]
+    #[error(
+        "{url} refuses the box ({why}): check source.username and the content of source.password_file or source.token_file"
+    )]
     Unauthorized {
         /// The source, without credentials.
         url: String,
@@ -73,7 +81,10 @@ pub enum SourceError {
 impl SourceError {
     /// A failure of the box's own files.
     pub(crate) fn local(doing: &str, path: &Path, why: impl std::fmt::Display) -> Self {
-        SourceError::Local(format!("{doing} {} failed: {why}; check the disk's free space and health", path.display()))
+        SourceError::Local(format!(
+            "{doing} {} failed: {why}; check the disk's free space and health",
+            path.display()
+        ))
     }
 
     /// Whether the network or the server is the reason, so that trying again soon may help.
@@ -92,13 +103,17 @@ pub enum ReadError {
         path: String,
     },
     /// The content is elsewhere.
-    #[error("{path}: only a Git LFS pointer is in the repository; Holdfast doesn't fetch from LFS: commit the file itself, or name it as an OCI artifact")]
+    #[error(
+        "{path}: only a Git LFS pointer is in the repository; Holdfast doesn't fetch from LFS: commit the file itself, or name it as an OCI artifact"
+    )]
     LfsPointer {
         /// The path, from the repository's top.
         path: String,
     },
     /// A link to somewhere else.
-    #[error("{path}: a symbolic link that leaves the repository (to {target:?}); link inside of the repository only")]
+    #[error(
+        "{path}: a symbolic link that leaves the repository (to {target:?}); link inside of the repository only"
+    )]
     LinkLeaves {
         /// The path, from the repository's top.
         path: String,

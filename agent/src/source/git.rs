@@ -7,7 +7,7 @@ use gix::ObjectId;
 use holdfast_core::digest::Revision;
 use holdfast_core::verify::{Ancestry, Fetched};
 
-use super::config::{Reference, SourceConfig};
+use super::config::{Reference, SourceConfig, full_name};
 use super::error::SourceError;
 use super::local::Local;
 use super::mirror::{Mirror, object_id};
@@ -85,14 +85,19 @@ impl GitSource {
     ///
     /// # Errors
     /// [`SourceError`]; the mirror is as it was.
-    pub fn fetch(&mut self, revision: &Revision, accepted: Option<&Revision>) -> Result<Fetched, SourceError> {
+    pub fn fetch(
+        &mut self,
+        revision: &Revision,
+        accepted: Option<&Revision>,
+    ) -> Result<Fetched, SourceError> {
         let id = object_id(revision)?;
         let accepted = accepted.map(object_id).transpose()?;
         let url = self.config.url.clone();
         guarded(&url, || {
             self.mirror.mend()?;
             self.bring(&id)?;
-            let commit = self.mirror.objects()?.commit(&id).map_err(|damage| self.mirror.note_damage(damage))?;
+            let commit =
+                self.mirror.objects()?.commit(&id).map_err(|damage| self.mirror.note_damage(damage))?;
             let ancestry = match accepted {
                 None => Ancestry::First,
                 Some(accepted) if accepted == id => Ancestry::Same,
@@ -190,7 +195,7 @@ fn check_reference(reference: &Reference) -> Result<(), SourceError> {
     match reference {
         Reference::Revision(id) => object_id(&Revision(id.clone())).map(|_| ()),
         Reference::Branch(name) | Reference::Tag(name) => {
-            let full = reference.full_name().unwrap_or_default();
+            let full = full_name(reference).unwrap_or_default();
             gix::validate::reference::name(full.as_str().into()).map(|_| ()).map_err(|error| {
                 SourceError::Config(format!("{name:?} is no name of a branch or tag: {error}"))
             })
@@ -200,7 +205,9 @@ fn check_reference(reference: &Reference) -> Result<(), SourceError> {
 
 fn check_path(path: &str) -> Result<(), SourceError> {
     match path.starts_with('/') || path.split('/').any(|name| name == "..") {
-        true => Err(SourceError::Config(format!("source.path {path:?} must be a folder inside of the repository"))),
+        true => Err(SourceError::Config(format!(
+            "source.path {path:?} must be a folder inside of the repository"
+        ))),
         false => Ok(()),
     }
 }

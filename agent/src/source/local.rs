@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use gix::ObjectId;
 use holdfast_core::verify::Ancestry;
 
-use super::config::{Limits, Reference};
+use super::config::{Limits, Reference, described, full_name};
 use super::error::SourceError;
 use super::mirror::{CopyError, Mirror, Objects, Walk};
 
@@ -27,7 +27,9 @@ impl Local {
             .map(|rest| rest.strip_prefix("localhost").unwrap_or(rest))
             .filter(|path| path.starts_with('/'))
             .ok_or_else(|| {
-                SourceError::Config(format!("{url:?}: write file:// and an absolute path, as in file:///srv/edge.git"))
+                SourceError::Config(format!(
+                    "{url:?}: write file:// and an absolute path, as in file:///srv/edge.git"
+                ))
             })?;
         Ok(Local { url: url.to_owned(), path: PathBuf::from(path), limits })
     }
@@ -47,8 +49,8 @@ impl Local {
     /// The commit that `reference` points at now.
     pub(crate) fn tip(&self, reference: &Reference) -> Result<ObjectId, SourceError> {
         let repository = self.open()?;
-        let missing = || SourceError::NotFound { what: format!("{reference} of {}", self.url) };
-        let Some(name) = reference.full_name() else { return Err(missing()) };
+        let missing = || SourceError::NotFound { what: format!("{} of {}", described(reference), self.url) };
+        let Some(name) = full_name(reference) else { return Err(missing()) };
         let found = repository.try_find_reference(name.as_str()).map_err(|error| self.broken(&error))?;
         let id = found.ok_or_else(missing)?.peel_to_id().map_err(|error| self.broken(&error))?.detach();
         Ok(id)
@@ -89,7 +91,8 @@ impl Local {
         let repository = self.open()?;
         let from = Objects::of(&repository, self.limits.object);
         Ok(walk_back(id, accepted, self.limits.commits, |id| {
-            from.exists(id).then(|| from.commit(id).map(|commit| commit.parents).map_err(|damage| damage.to_string()))
+            from.exists(id)
+                .then(|| from.commit(id).map(|commit| commit.parents).map_err(|damage| damage.to_string()))
         }))
     }
 }
@@ -127,7 +130,9 @@ pub(crate) fn walk_back(
         }
     }
     match beyond {
-        Some(id) => Ancestry::Unproven { why: format!("the history ends at commit {id}, whose content is missing") },
+        Some(id) => {
+            Ancestry::Unproven { why: format!("the history ends at commit {id}, whose content is missing") }
+        }
         None => Ancestry::Foreign,
     }
 }

@@ -8,16 +8,16 @@ use gix::ObjectId;
 use gix::bstr::BString;
 use gix::progress::Discard;
 use gix::protocol::Handshake;
+use gix::protocol::LsRefsCommand;
 use gix::protocol::fetch::Response;
 use gix::protocol::fetch::response::Acknowledgement;
 use gix::protocol::handshake::Ref;
 use gix::protocol::ls_refs::RefPrefixes;
-use gix::protocol::LsRefsCommand;
 use gix_transport::client::blocking_io::{ExtendedBufRead, TransportV2Ext as _, http::Transport};
 use gix_transport::{Protocol, Service};
 use holdfast_core::verify::Ancestry;
 
-use super::config::{Reference, SourceConfig};
+use super::config::{Reference, SourceConfig, described, full_name};
 use super::error::SourceError;
 use super::git::shown_url;
 use super::http::{Advertisement, Client, GitHttp, Meter, old_protocol};
@@ -82,7 +82,7 @@ impl Remote {
             None => self.client.insert(Client::new(&self.config)?).clone(),
         };
         let base = self.config.url.trim_end_matches('/');
-        let url = gix::url::parse(base.into())
+        let url = gix::Url::try_from(base)
             .map_err(|error| SourceError::Config(format!("source.url cannot be read: {error}")))?;
         let http = GitHttp::new(client, meter.clone(), self.remembered.clone());
         let mut transport = Transport::new_http(http, url, Protocol::V2, false);
@@ -106,9 +106,9 @@ impl Remote {
 
     /// The commit that `reference` points at now.
     pub(crate) fn tip(&mut self, reference: &Reference) -> Result<ObjectId, SourceError> {
-        let name = reference.full_name().unwrap_or_default();
+        let name = full_name(reference).unwrap_or_default();
         let missing = SourceError::NotFound {
-            what: format!("{reference} of {}", shown_url(&self.config.url)),
+            what: format!("{} of {}", described(reference), shown_url(&self.config.url)),
         };
         let limits = self.config.limits;
         self.operate(self.config.timeout, limits.talk, |session| {
@@ -136,14 +136,18 @@ impl Remote {
             arguments.push(format!("want {id}"));
             arguments.push("done".to_owned());
             let meter = session.meter.clone();
-            session.ask(arguments, |response, pack| match pack {
-                Some(pack) => mirror.ingest(pack, &AtomicBool::new(false)),
-                None => Err(SourceError::Protocol {
-                    url: String::new(),
-                    why: format!("it sent no pack ({} acknowledgements)", response.acknowledgements().len()),
-                }),
-            })
-            .map(|done| done.map_err(|error| meter.failure().unwrap_or(error)))
+            session
+                .ask(arguments, |response, pack| match pack {
+                    Some(pack) => mirror.ingest(pack, &AtomicBool::new(false)),
+                    None => Err(SourceError::Protocol {
+                        url: String::new(),
+                        why: format!(
+                            "it sent no pack ({} acknowledgements)",
+                            response.acknowledgements().len()
+                        ),
+                    }),
+                })
+                .map(|done| done.map_err(|error| meter.failure().unwrap_or(error)))
         })
         .map_err(|error| self.not_ours(error, id))
     }
@@ -171,7 +175,9 @@ impl Remote {
     ) -> Result<Ancestry, SourceError> {
         let found = match self.between(id, accepted, mirror, false) {
             Ok(Some(ancestry)) => Ok(ancestry),
-            Ok(None) => self.between(id, accepted, mirror, true).map(|found| found.unwrap_or(Ancestry::Foreign)),
+            Ok(None) => {
+                self.between(id, accepted, mirror, true).map(|found| found.unwrap_or(Ancestry::Foreign))
+            }
             Err(error) => Err(error),
         };
         match found {

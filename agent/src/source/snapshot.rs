@@ -141,9 +141,7 @@ impl Snapshot {
         TreeRefIter::from_bytes(&data, tree.kind())
             .map(|entry| match entry {
                 Ok(entry) => Ok((entry.filename.to_vec(), entry.mode.kind(), entry.oid.to_owned())),
-                Err(error) => {
-                    Err(self.damaged(path, Damage::Broken { id: *tree, why: error.to_string() }))
-                }
+                Err(error) => Err(self.damaged(path, Damage::Broken { id: *tree, why: error.to_string() })),
             })
             .collect()
     }

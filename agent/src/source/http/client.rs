@@ -5,10 +5,10 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
-use ureq::{Agent, Proxy, Timeout};
+use ureq::{Agent, Proxy, ProxyProtocol, Timeout};
 
 use super::credentials::Credentials;
 use super::meter::Meter;
@@ -36,7 +36,10 @@ impl Client {
             ));
         }
         if authority.is_empty() || config.url.contains(['?', '#']) {
-            return Err(SourceError::Config(format!("source.url {:?} is no address of a repository", config.url)));
+            return Err(SourceError::Config(format!(
+                "source.url {:?} is no address of a repository",
+                config.url
+            )));
         }
         proxy(config).map(|_| ())
     }
@@ -74,7 +77,7 @@ fn proxy(config: &SourceConfig) -> Result<Option<Proxy>, SourceError> {
         None => Proxy::try_from_env(),
     };
     match &proxy {
-        Some(proxy) if proxy.protocol().is_socks() => Err(SourceError::Config(
+        Some(proxy) if !matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https) => Err(SourceError::Config(
             "the proxy (source.proxy, https_proxy or all_proxy) is a SOCKS proxy; only http:// is supported"
                 .to_owned(),
         )),
@@ -87,7 +90,10 @@ fn roots(ca_file: Option<&Path>) -> Result<Vec<Certificate<'static>>, SourceErro
     let found: Vec<CertificateDer<'static>> = match ca_file {
         Some(path) => {
             let bad = |why: &dyn std::fmt::Display| {
-                SourceError::Local(format!("the certificates of source.ca_file {} cannot be read: {why}", path.display()))
+                SourceError::Local(format!(
+                    "the certificates of source.ca_file {} cannot be read: {why}",
+                    path.display()
+                ))
             };
             let pem = std::fs::read(path).map_err(|error| bad(&error))?;
             CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| bad(&error))?
@@ -96,7 +102,9 @@ fn roots(ca_file: Option<&Path>) -> Result<Vec<Certificate<'static>>, SourceErro
     };
     if found.is_empty() {
         return Err(SourceError::Local(match ca_file {
-            Some(path) => format!("source.ca_file {} has no certificate in it (PEM is wanted)", path.display()),
+            Some(path) => {
+                format!("source.ca_file {} has no certificate in it (PEM is wanted)", path.display())
+            }
             None => "this system has no certificates to check servers with: install its CA bundle \
                      (ca-certificates), or set source.ca_file"
                 .to_owned(),

@@ -58,7 +58,8 @@ impl Credentials {
 }
 
 fn read_secret(path: &Path) -> Result<String, SourceError> {
-    let bad = |why: &str| SourceError::Local(format!("the secret in {} cannot be used: {why}", path.display()));
+    let bad =
+        |why: &str| SourceError::Local(format!("the secret in {} cannot be used: {why}", path.display()));
     let size = std::fs::metadata(path).map_err(|error| bad(&error.to_string()))?.len();
     if size > MAX_SECRET {
         return Err(bad("the file is too large"));
@@ -67,7 +68,9 @@ fn read_secret(path: &Path) -> Result<String, SourceError> {
     let secret = text.trim_end_matches(['\r', '\n']);
     match secret {
         "" => Err(bad("the file is empty")),
-        _ if secret.chars().any(char::is_control) => Err(bad("it has more than one line, or control characters")),
+        _ if secret.chars().any(char::is_control) => {
+            Err(bad("it has more than one line, or control characters"))
+        }
         _ => Ok(secret.to_owned()),
     }
 }
@@ -94,7 +97,9 @@ mod tests {
 
     #[test]
     fn base64_as_in_the_rfc() {
-        for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
+        for (plain, coded) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+        {
             assert_eq!(base64(plain.as_bytes()), coded);
         }
     }

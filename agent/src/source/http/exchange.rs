@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use gix::error::ErrorExt as _;
 use gix_transport::client::blocking_io::http::{GetResponse, Http, PostBodyDataKind, PostResponse};
-use ureq::http::{Response, header};
 use ureq::Body;
+use ureq::http::{Response, header};
 
 use super::client::{Client, explain, explain_body};
 use super::meter::{Meter, Metered};
@@ -76,9 +76,10 @@ impl GitHttp {
 pub(crate) fn old_protocol(url: &str) -> SourceError {
     SourceError::Protocol {
         url: shown_url(url),
-        why: "it does not speak version 2 of Git's protocol: it needs Git 2.18 or newer, and a web server in \
+        why:
+            "it does not speak version 2 of Git's protocol: it needs Git 2.18 or newer, and a web server in \
               front of it must hand on the header Git-Protocol"
-            .to_owned(),
+                .to_owned(),
     }
 }
 

@@ -80,20 +80,29 @@ impl Meter {
         state.came += bytes as u64;
         state.waited += waited;
         if state.received > self.limit {
-            return Err(SourceError::TooLarge { what: format!("what {} sends", self.url), limit: self.limit });
+            return Err(SourceError::TooLarge {
+                what: format!("what {} sends", self.url),
+                limit: self.limit,
+            });
         }
         if state.waited >= self.patience {
             let wanted = self.slowest.saturating_mul(self.patience.as_secs());
             if state.came < wanted {
                 return Err(SourceError::TimedOut {
                     url: self.url.clone(),
-                    why: format!("it sent {} bytes in {:?}, and less than {} a second is given up", state.came, state.waited, self.slowest),
+                    why: format!(
+                        "it sent {} bytes in {:?}, and less than {} a second is given up",
+                        state.came, state.waited, self.slowest
+                    ),
                 });
             }
             (state.waited, state.came) = (Duration::ZERO, 0);
         }
         if bytes > 0 && self.left().is_zero() {
-            return Err(SourceError::TimedOut { url: self.url.clone(), why: format!("it took longer than {:?} in all", self.total) });
+            return Err(SourceError::TimedOut {
+                url: self.url.clone(),
+                why: format!("it took longer than {:?} in all", self.total),
+            });
         }
         Ok(())
     }

@@ -14,7 +14,10 @@ pub(crate) const MAX: usize = 5;
 pub(crate) fn follow(base: &str, tail: &str, location: &str, secret: bool) -> Result<String, SourceError> {
     let refuse = |why: &str| SourceError::Protocol {
         url: shown_url(base),
-        why: format!("it redirects to {:?}, {why}", shown_url(&location.chars().take(200).collect::<String>())),
+        why: format!(
+            "it redirects to {:?}, {why}",
+            shown_url(&location.chars().take(200).collect::<String>())
+        ),
     };
     let target = match location.strip_prefix('/') {
         Some(rest) if !rest.starts_with('/') => format!("{}/{rest}", origin(base)),
@@ -30,7 +33,9 @@ pub(crate) fn follow(base: &str, tail: &str, location: &str, secret: bool) -> Re
         return Err(refuse("which names a user"));
     }
     if secret && !origin(&target).eq_ignore_ascii_case(&origin(base)) {
-        return Err(refuse("and the box sends its password or token to source.url only: set that to the new address"));
+        return Err(refuse(
+            "and the box sends its password or token to source.url only: set that to the new address",
+        ));
     }
     match target.strip_suffix(tail) {
         Some(base) => Ok(base.trim_end_matches('/').to_owned()),
@@ -70,7 +75,9 @@ mod tests {
 
     #[test]
     fn a_secret_goes_to_no_other_server() {
-        for other in ["https://b.example/y.git", "https://a.example:8443/y.git", "https://a.example.b.example/y.git"] {
+        for other in
+            ["https://b.example/y.git", "https://a.example:8443/y.git", "https://a.example.b.example/y.git"]
+        {
             assert!(to(other, true).unwrap_err().to_string().contains("source.url only"), "{other}");
         }
     }

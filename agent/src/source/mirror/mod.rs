@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use gix::ObjectId;
 use holdfast_core::digest::Revision;
 
-pub(crate) use self::objects::{Commit, Damage, Objects, Walk};
+pub(crate) use self::objects::{Damage, Objects, Walk};
 pub(crate) use self::pack::CopyError;
 use self::pack::write_pack;
 use super::config::Limits;
@@ -187,10 +187,9 @@ impl Mirror {
 
 /// A revision's id as Git's.
 pub(crate) fn object_id(revision: &Revision) -> Result<ObjectId, SourceError> {
-    ObjectId::from_hex(revision.0.as_bytes())
-        .ok()
-        .filter(|id| id.kind() == gix::hash::Kind::Sha1)
-        .ok_or_else(|| SourceError::Config(format!("{:?} is no commit id of 40 hexadecimal digits", revision.0)))
+    ObjectId::from_hex(revision.0.as_bytes()).ok().filter(|id| id.kind() == gix::hash::Kind::Sha1).ok_or_else(
+        || SourceError::Config(format!("{:?} is no commit id of 40 hexadecimal digits", revision.0)),
+    )
 }
 
 /// Removes a folder if it is there.

@@ -113,22 +113,6 @@ impl Objects {
         let parents = iter().parent_ids().collect();
         Ok(Commit { tree, parents, committed, signature })
     }
-
-    /// What an annotated tag points at, for as many steps as it takes.
-    pub(crate) fn peel(&self, id: ObjectId) -> Result<ObjectId, Damage> {
-        let mut id = id;
-        for _ in 0..16 {
-            if self.header(&id)?.0 != Kind::Tag {
-                return Ok(id);
-            }
-            let mut data = Vec::new();
-            self.read(&id, Kind::Tag, &mut data)?;
-            id = gix::objs::TagRefIter::from_bytes(&data, id.kind())
-                .target_id()
-                .map_err(|error| Damage::Broken { id, why: error.to_string() })?;
-        }
-        Err(Damage::Broken { id, why: "tags point at tags without end".to_owned() })
-    }
 }
 
 /// Visits every object below a tree once.

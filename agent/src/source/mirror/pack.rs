@@ -24,9 +24,8 @@ pub(crate) enum CopyError {
 
 /// Writes the objects `ids` of `from` into a new pack at `path`.
 pub(crate) fn write_pack(from: &Objects, ids: &[ObjectId], path: &Path) -> Result<(), CopyError> {
-    let target = |error: &dyn std::fmt::Display| {
-        CopyError::Mirror(SourceError::local("writing", path, error))
-    };
+    let target =
+        |error: &dyn std::fmt::Display| CopyError::Mirror(SourceError::local("writing", path, error));
     let count = u32::try_from(ids.len()).map_err(|error| target(&error))?;
     let file = File::create(path).map_err(|error| target(&error))?;
     let mut out = gix::hash::io::Write::new(BufWriter::new(file), gix::hash::Kind::Sha1);

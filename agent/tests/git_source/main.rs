@@ -1,0 +1,8 @@
+//! The Git source against real repositories and servers.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod local;

@@ -1,0 +1,8 @@
+//! What the black-box tests share: real repositories and real servers. Each test binary uses a part of it.
+
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+
+pub mod git_repo;
+pub mod git_server;
+pub mod hostile;
+pub mod tools;
