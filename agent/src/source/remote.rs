@@ -254,7 +254,7 @@ impl Session {
         let mut features = vec![agent()];
         let format = self.handshake.capabilities.capability("object-format").and_then(|found| found.value());
         if let Some(format) = format {
-            features.push(("object-format", Some(format.to_string().into())));
+            features.push(("object-format", Some(format.to_string())));
         }
         let arguments = arguments.into_iter().map(BString::from);
         let mut reader = self
