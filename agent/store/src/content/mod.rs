@@ -349,3 +349,6 @@ fn scan(pinned: &Path) -> Result<BTreeMap<Digest, u64>, DiskError> {
     }
     Ok(sizes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -217,3 +217,6 @@ fn begin_anew(dir: &Path, options: &DbOptions, reason: String) -> Result<(sled::
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
