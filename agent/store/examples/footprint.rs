@@ -78,7 +78,15 @@ fn main() {
         assert!(db.open_tree(name).unwrap().iter().all(|entry| entry.is_ok()));
     }
     report("scanned", dir, started);
-    let ticks = || fs::read_to_string("/proc/self/stat").unwrap().split(' ').skip(13).take(2).map(|t| t.parse::<u64>().unwrap()).sum::<u64>();
+    let ticks = || {
+        fs::read_to_string("/proc/self/stat")
+            .unwrap()
+            .split(' ')
+            .skip(13)
+            .take(2)
+            .map(|t| t.parse::<u64>().unwrap())
+            .sum::<u64>()
+    };
     let (before, started) = (ticks(), Instant::now());
     std::thread::sleep(Duration::from_secs(5));
     report(&format!("idle, {} ticks", ticks() - before), dir, started);

@@ -36,6 +36,7 @@ pub mod lock;
 mod opened;
 pub mod records;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use holdfast_core::event::{Draft, Event};
@@ -133,9 +134,9 @@ impl Store {
         let db_dir = dir.join("db");
         let (db, rebuilt) = with_reserve(&reserve, || Database::open(&db_dir, options.db.clone()))?;
         opened.extend(rebuilt.map(Opened::DatabaseRebuilt));
-        let (audit, rebuilt, cut) = open_audit(&db, anchor.get(), options.events_kept)?;
-        opened.extend(rebuilt.map(Opened::DatabaseRebuilt));
-        opened.extend(cut.map(Opened::AuditCut));
+        let fresh = opened.iter().any(|report| matches!(report, Opened::DatabaseRebuilt(_)));
+        let (audit, found) = open_audit(&db, anchor.get(), options.events_kept, fresh)?;
+        opened.extend(found);
 
         let dir = dir.to_owned();
         let events_kept = options.events_kept;
@@ -144,7 +145,7 @@ impl Store {
             store.append_event(options.now, report.draft())?;
         }
         if !opened.is_empty() {
-            store.flush()?;
+            store.anchor_head()?;
         }
         Ok((store, opened))
     }
@@ -246,8 +247,15 @@ impl Store {
         self.audit = audit;
         let report = Opened::DatabaseRebuilt(rebuilt);
         self.append_event(now, report.draft())?;
-        self.flush()?;
+        self.anchor_head()?;
         Ok(report)
+    }
+
+    /// Writes the newest event's link into the anchor, so that the next start doesn't miss one that is gone.
+    fn anchor_head(&mut self) -> Result<(), StoreError> {
+        self.flush()?;
+        let head = self.audit.head().cloned();
+        self.anchor.update(|anchor| anchor.audit_head = head).map(|_| ())
     }
 }
 
@@ -262,20 +270,27 @@ fn with_reserve<T>(
     }
 }
 
-/// Opens the audit log; a database that turns out damaged there is rebuilt.
+/// Opens the audit log. A database that turns out damaged there is rebuilt; so is one that lacks the event
+/// that the anchor knows: sled cuts its log off at the first page that it can't read, without a word, so that
+/// every other record may be older than what was promised. The events that are left are taken over.
+/// `fresh` says that the database was begun anew just now.
 fn open_audit(
     db: &Database,
     anchor: &Anchor,
     kept: usize,
-) -> Result<(AuditLog, Option<db::Rebuilt>, Option<audit::LogCut>), StoreError> {
-    let open = || AuditLog::open(db.table(EVENTS), anchor.audit_head.as_ref(), kept);
-    match open() {
-        Ok((audit, cut)) => Ok((audit, None, cut)),
-        Err(error) if error.is_damage() => {
-            let rebuilt = db.rebuild(&error.to_string())?;
-            let (audit, cut) = open()?;
-            Ok((audit, Some(rebuilt), cut))
-        }
-        Err(error) => Err(error),
-    }
+    fresh: bool,
+) -> Result<(AuditLog, Vec<Opened>), StoreError> {
+    let table: Table<u64, Event> = db.table(EVENTS);
+    let open = || AuditLog::open(table.clone(), anchor.audit_head.as_ref(), kept);
+    let (events, rebuilt, cut) = match open() {
+        Ok((audit, None)) => return Ok((audit, Vec::new())),
+        Ok((audit, Some(cut))) if fresh => return Ok((audit, vec![Opened::AuditCut(cut)])),
+        Ok((_, Some(cut))) => (table.all()?, db.rebuild(&cut.to_string())?, Some(cut)),
+        Err(error) if error.is_damage() => (BTreeMap::new(), db.rebuild(&error.to_string())?, None),
+        Err(error) => return Err(error),
+    };
+    table.replace(&events)?;
+    let (audit, still_cut) = open()?;
+    let cut = cut.or(still_cut).map(Opened::AuditCut);
+    Ok((audit, std::iter::once(Opened::DatabaseRebuilt(rebuilt)).chain(cut).collect()))
 }

@@ -7,10 +7,12 @@ use std::path::Path;
 
 use holdfast_core::clock::BootId;
 use holdfast_core::digest::{Digest, ReleaseId, Revision};
-use holdfast_core::event::Draft;
+use holdfast_core::event::{ChainHead, Draft};
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::release::DriverKind;
-use holdfast_store::anchor::{Floor, Transaction, TransactionKind};
+use holdfast_store::anchor::{
+    Anchor, AnchorFile, AnchorState, Floor, SetAside, Transaction, TransactionKind,
+};
 use holdfast_store::keystore::Keystore;
 use holdfast_store::records::{Inventory, Owned, Revisions};
 use holdfast_store::{Opened, Options, Store, StoreError};
@@ -164,4 +166,97 @@ fn an_open_transaction_is_found_after_a_kill() {
     store.update_anchor(|anchor| anchor.transaction = Some(transaction.clone())).unwrap();
     drop(store);
     assert_eq!(open(dir.path()).0.anchor().transaction, Some(transaction));
+}
+
+/// sled ends its log silently at the first page that it can't read.
+#[test]
+fn a_database_that_silently_went_back_in_time_is_rebuilt_and_keeps_its_older_events() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(dir.path());
+    store.inventory().put(&app(), &inventory(b"1")).unwrap();
+    store.update_anchor(|anchor| anchor.floor = Some(floor("a"))).unwrap();
+    let log = dir.path().join("db/db");
+    let flushed = fs::metadata(&log).unwrap().len() as usize;
+    for n in 0..20 {
+        store.append_event(Timestamp::UNIX_EPOCH, Draft::new("x", n.to_string())).unwrap();
+        store.inventory().put(&app(), &inventory(&[n])).unwrap();
+    }
+    store.update_anchor(|anchor| anchor.floor = Some(floor("b"))).unwrap();
+    drop(store);
+    let mut bytes = fs::read(&log).unwrap();
+    bytes[flushed + 200] ^= 1;
+    fs::write(&log, bytes).unwrap();
+    for entry in fs::read_dir(dir.path().join("db")).unwrap().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("snap.") {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+
+    let (store, opened) = open(dir.path());
+    assert_eq!(opened, ["store.rebuilt", "audit.cut"]);
+    assert!(store.inventory().all().unwrap().is_empty());
+    assert_eq!(store.audit().after(0, 1).unwrap()[0].kind, "store.created");
+    assert_eq!(store.audit().newest(1).unwrap()[0].kind, "audit.cut");
+    assert!(store.audit().verify().unwrap().is_err(), "the gap must stay visible");
+    assert_eq!(store.anchor().floor, Some(floor("b")));
+    drop(store);
+    assert_eq!(open(dir.path()).1, [] as [&str; 0]);
+}
+
+#[test]
+fn old_events_are_dropped_and_the_rest_is_still_a_chain() {
+    let dir = tempfile::tempdir().unwrap();
+    let few = Options { events_kept: 10, ..options() };
+    let (mut store, _) = Store::open(dir.path(), &few).unwrap();
+    for n in 0..40 {
+        store.append_event(Timestamp::UNIX_EPOCH, Draft::new("x", n.to_string())).unwrap();
+    }
+    let events = store.audit().after(0, 100).unwrap();
+    assert_eq!((events.len(), events[0].seq, events[9].seq), (10, 32, 41));
+    assert_eq!(store.audit().verify().unwrap().unwrap().as_ref(), store.audit().head());
+    store.update_anchor(|anchor| anchor.floor = Some(floor("a"))).unwrap();
+    drop(store);
+    let (store, opened) = Store::open(dir.path(), &few).unwrap();
+    assert_eq!(opened, []);
+    assert_eq!(store.audit().head().unwrap().seq, 41);
+}
+
+/// Anchors that were written once must open for ever.
+#[test]
+fn an_anchor_of_format_1_opens() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/anchor-v1.bin");
+    if std::env::var_os("HOLDFAST_WRITE_FIXTURES").is_some() {
+        fs::create_dir_all(fixture.parent().unwrap()).unwrap();
+        fs::write(&fixture, holdfast_store::anchor::encode_slot(7, &full_anchor()).unwrap()).unwrap();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("anchor");
+    fs::copy(&fixture, &path).unwrap();
+    let fresh = Anchor::new("other".parse().unwrap(), Timestamp::UNIX_EPOCH);
+    let (mut anchor, _) = AnchorFile::open(&path, fresh.clone()).unwrap();
+    assert_eq!(*anchor.get(), full_anchor());
+    anchor.update(|anchor| anchor.floor = None).unwrap();
+    let (again, state) = AnchorFile::open(&path, fresh).unwrap();
+    assert_eq!((again.get(), state), (anchor.get(), AnchorState::Intact));
+}
+
+/// An anchor with every field filled.
+fn full_anchor() -> Anchor {
+    let at: Timestamp = "2026-11-21T09:00:00.5Z".parse().unwrap();
+    let release = ReleaseId(Digest::of(b"release"));
+    let mut anchor = Anchor::new("emea/till-1".parse().unwrap(), at);
+    anchor.floor = Some(Floor { revision: Revision("c0ffee".into()), committed: at });
+    anchor.remember_failed(&app(), release, "it never answered", at);
+    anchor.audit_head = Some(ChainHead { seq: 41, hash: Digest::of(b"event") });
+    anchor.transaction = Some(Transaction {
+        app: app(),
+        release: Some(release),
+        kind: TransactionKind::Rollback,
+        boot: BootId("b007".into()),
+        deaths_this_boot: 2,
+        boots: 3,
+        opened: at,
+    });
+    anchor.set_aside.insert(app(), SetAside { release: None, attempts: 3, next: at });
+    anchor
 }

@@ -1,0 +1,164 @@
+//! A full disk and a read-only one, on real mounts. Needs root; without it these tests fail, loudly.
+#![allow(clippy::unwrap_used)] // A test that cannot go on stops here.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+use holdfast_core::digest::{Digest, Revision};
+use holdfast_core::event::Draft;
+use holdfast_store::records::Revisions;
+use holdfast_store::{Options, Store, StoreError, Trouble};
+use jiff::Timestamp;
+
+/// A small file system of its own, gone when it is dropped.
+struct Tmpfs(tempfile::TempDir);
+
+impl Tmpfs {
+    fn new(size: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = format!("size={size},mode=0700");
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "holdfast-test"]).arg(dir.path()));
+        Tmpfs(dir)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Leaves not one free block.
+    fn fill(&self) {
+        let mut filler = File::options().create(true).append(true).open(self.path().join("filler")).unwrap();
+        for size in [65536, 4096, 1] {
+            while filler.write_all(&vec![7; size]).is_ok() {}
+        }
+    }
+
+    fn empty(&self) {
+        fs::remove_file(self.path().join("filler")).unwrap();
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "this test mounts a tmpfs, for which it must be root: {command:?}: {said}"
+    );
+}
+
+fn options() -> Options {
+    Options { reserve: 1 << 20, ..Options::new("till-1".parse().unwrap(), Timestamp::UNIX_EPOCH) }
+}
+
+fn revisions(text: String) -> Revisions {
+    Revisions { fetched: Some(Revision(text)), ..Revisions::default() }
+}
+
+fn is_full<T: std::fmt::Debug>(result: Result<T, StoreError>) -> bool {
+    matches!(result, Err(error) if error.is_full())
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_leaves_room_for_the_anchor_and_the_log() {
+    let disk = Tmpfs::new("8m");
+    let dir = disk.path().join("state");
+    let (mut store, _) = Store::open(&dir, &options()).unwrap();
+    let kept = store.content().put(b"kept").unwrap();
+    store.set_revisions(&revisions("before".into())).unwrap();
+    store.flush().unwrap();
+    disk.fill();
+
+    assert!(is_full(store.content().put(&[1; 10_000])), "content gets nothing of the reserve");
+    assert_eq!(store.content().read(&kept, 10).unwrap().unwrap(), b"kept");
+    store.update_anchor(|anchor| anchor.time_floor = Timestamp::MAX).unwrap();
+    store.append_event(Timestamp::UNIX_EPOCH, Draft::new("disk.full", "x".repeat(2000))).unwrap();
+    store.set_revisions(&revisions("during".into())).unwrap();
+    store.flush().unwrap();
+    drop(store);
+
+    // A start on a disk that is full to the brim is one too, and loses nothing.
+    disk.fill();
+    let (store, opened) = Store::open(&dir, &options()).unwrap();
+    assert_eq!(opened, []);
+    assert_eq!(store.anchor().time_floor, Timestamp::MAX);
+    assert_eq!(store.revisions().unwrap(), revisions("during".into()));
+    assert_eq!(store.audit().newest(1).unwrap()[0].kind, "disk.full");
+    assert_eq!(store.content().read(&kept, 10).unwrap().unwrap(), b"kept");
+    assert!(!store.reserve().restore().unwrap());
+    disk.empty();
+    assert!(store.reserve().restore().unwrap(), "with room again, the reserve is made again");
+}
+
+#[test]
+fn a_disk_that_is_full_beyond_the_reserve_gives_errors_until_there_is_room_again() {
+    let disk = Tmpfs::new("8m");
+    let dir = disk.path().join("state");
+    let (mut store, _) = Store::open(&dir, &options()).unwrap();
+    store.set_revisions(&revisions("before".into())).unwrap();
+    store.update_anchor(|anchor| anchor.time_floor = Timestamp::MAX).unwrap();
+    disk.fill();
+    let mut failed = false;
+    for n in 0..3000 {
+        let put = store.set_revisions(&revisions(format!("{n}{}", "x".repeat(2000))));
+        let flushed = put.and_then(|_| store.flush());
+        if is_full(flushed) {
+            failed = true;
+            break;
+        }
+        disk.fill();
+    }
+    assert!(failed, "3,000 records fit on a full disk");
+    let readable = store.revisions();
+    assert!(readable.is_ok() || is_full(readable));
+    disk.empty();
+    let after = revisions("after".into());
+    store.set_revisions(&after).unwrap();
+    store.flush().unwrap();
+    store.append_event(Timestamp::UNIX_EPOCH, Draft::new("disk.room", "")).unwrap();
+    store.update_anchor(|anchor| anchor.time_floor = Timestamp::UNIX_EPOCH).unwrap();
+    drop(store);
+    let (store, opened) = Store::open(&dir, &options()).unwrap();
+    assert_eq!(opened, []);
+    assert_eq!(store.revisions().unwrap(), after);
+    assert!(store.audit().verify().unwrap().is_ok());
+}
+
+#[test]
+fn a_first_start_on_a_full_disk_is_an_error_and_the_next_one_with_room_is_not() {
+    let disk = Tmpfs::new("4m");
+    let dir = disk.path().join("state");
+    disk.fill();
+    let refused = Store::open(&dir, &options()).unwrap_err();
+    assert!(refused.is_full(), "{refused}");
+    disk.empty();
+    Store::open(&dir, &options()).unwrap();
+}
+
+#[test]
+fn a_read_only_disk_is_an_error_that_says_so() {
+    let disk = Tmpfs::new("8m");
+    let dir = disk.path().join("state");
+    let (mut store, _) = Store::open(&dir, &options()).unwrap();
+    store.update_anchor(|anchor| anchor.time_floor = Timestamp::MAX).unwrap();
+    let digest = store.content().put(b"kept").unwrap();
+    assert_eq!(digest, Digest::of(b"kept"));
+    drop(store);
+    run(Command::new("mount").args(["-o", "remount,ro"]).arg(disk.path()));
+    let refused = Store::open(&dir, &options()).unwrap_err();
+    let StoreError::Disk(error) = &refused else { panic!("{refused}") };
+    assert_eq!(error.trouble(), Trouble::ReadOnly);
+    assert!(refused.to_string().contains("remount"), "{refused}");
+    run(Command::new("mount").args(["-o", "remount,rw"]).arg(disk.path()));
+    let (store, opened) = Store::open(&dir, &options()).unwrap();
+    assert_eq!(opened, []);
+    assert_eq!(store.anchor().time_floor, Timestamp::MAX);
+}
