@@ -8,6 +8,7 @@
 
 mod folder;
 pub mod log;
+mod object;
 pub mod script;
 pub mod world;
 
@@ -113,10 +114,10 @@ impl SimulatedDriver {
             Err(Fault::Release(why)) => Err(DriverError::Release(why)),
             Err(Fault::Runtime(why)) => Err(DriverError::Runtime(why)),
             Err(Fault::Hang) => {
-                tokio::time::sleep(self.limit).await;
+                let limit = self.lock().world.script.limit.unwrap_or(self.limit);
+                tokio::time::sleep(limit).await;
                 Err(DriverError::Runtime(format!(
-                    "the simulated runtime did not answer within {:?} when asked to {doing}",
-                    self.limit
+                    "the simulated runtime did not answer within {limit:?} when asked to {doing}"
                 )))
             }
             Err(Fault::Crash) => die(),

@@ -14,8 +14,10 @@
 //! | `change` | `recreate`: this object cannot be changed in place |
 //! | `address` | `host:port` where a health check with a target reaches this object |
 //!
-//! `script.json` is `{"runtime": "up|down|hang", "delay": "10ms", "apps": {"pos": {"health": "unhealthy"}}}`;
-//! what it says of an app replaces what the release says of itself.
+//! `script.json` is
+//! `{"runtime": "up|down|hang", "delay": "10ms", "limit": "1s", "apps": {"pos": {"health": "unhealthy"}}}`;
+//! what it says of an app replaces what the release says of itself, and `limit` is how long a call waits for a
+//! runtime that hangs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -113,6 +115,9 @@ pub struct Script {
     /// Before each call: a number and `ms`, `s` or `m`.
     #[serde(default, deserialize_with = "duration_field")]
     pub delay: Duration,
+    /// How long a call waits for a runtime that hangs; the driver's own limit if it isn't said.
+    #[serde(default, deserialize_with = "limit_field")]
+    pub limit: Option<Duration>,
     /// For an app, what replaces the annotations of its releases.
     #[serde(default)]
     pub apps: BTreeMap<AppName, BTreeMap<String, String>>,
@@ -230,6 +235,10 @@ fn duration_field<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<D
     duration(&text).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no time: write 200ms or 5s")))
 }
 
+fn limit_field<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration_field(deserializer).map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,6 +258,7 @@ mod tests {
             let Runtime::Broken(why) = Script::parse(text.as_bytes()).runtime else { panic!("{text}") };
             assert!(why.contains("script.json"), "{why}");
         }
-        assert_eq!(Script::parse(br#"{"runtime":"down"}"#).runtime, Runtime::Down);
+        let script = Script::parse(br#"{"runtime":"down","limit":"1s"}"#);
+        assert_eq!((script.runtime, script.limit), (Runtime::Down, Some(Duration::from_secs(1))));
     }
 }

@@ -1,6 +1,7 @@
 //! The pure runtime with time of its own.
 
 use holdfast_core::clock::BootId;
+use holdfast_core::digest::Digest;
 use serde_json::json;
 
 use super::*;
