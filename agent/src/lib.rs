@@ -1,6 +1,7 @@
 //! The parts of the one binary that Holdfast is; `main.rs` only starts [`cli`].
 
 pub mod api;
+pub mod backoff;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -93,6 +93,18 @@ impl SourceError {
     }
 }
 
+/// gix's error with all that lies beneath it, on one line.
+pub(crate) fn in_full(error: &gix::Error) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    for error in error.iter_errors() {
+        let text = error.to_string().replace('\n', " ");
+        if texts.last().is_none_or(|last| !last.contains(&text)) {
+            texts.push(text);
+        }
+    }
+    texts.join(": ").chars().take(600).collect()
+}
+
 /// Why a file of a revision can't be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {

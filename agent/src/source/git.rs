@@ -94,7 +94,6 @@ impl GitSource {
         let accepted = accepted.map(object_id).transpose()?;
         let url = self.config.url.clone();
         guarded(&url, || {
-            self.mirror.mend()?;
             self.bring(&id)?;
             let commit =
                 self.mirror.objects()?.commit(&id).map_err(|damage| self.mirror.note_damage(damage))?;
@@ -116,25 +115,33 @@ impl GitSource {
         })
     }
 
-    /// Brings the commit in. What turns out damaged on the way is built anew once.
+    /// Brings the commit in. A mirror that turns out to be damaged is built anew.
     fn bring(&mut self, id: &ObjectId) -> Result<(), SourceError> {
-        if self.mirror.has(id) {
-            // Cheap against a refetch, and it finds a truncated pack before the renderer does.
-            if self.mirror.check(id).is_ok() {
-                return Ok(());
+        if !self.mirror.is_damaged() {
+            let done = match self.mirror.has(id) {
+                // Cheap against a refetch, and it finds a truncated pack before the renderer does.
+                true => self.mirror.check(id),
+                false => self.transfer(id).and_then(|()| self.mirror.seal(id)),
+            };
+            if !matches!(done, Err(SourceError::Damaged(_))) {
+                return done;
             }
-            self.mirror.wipe()?;
         }
-        self.transfer(id)?;
-        if self.mirror.seal(id).is_ok() {
-            return Ok(());
+        self.mirror.set_aside()?;
+        match self.transfer(id).and_then(|()| self.mirror.seal(id)) {
+            Ok(()) => self.mirror.drop_aside(),
+            Err(error) => {
+                self.mirror.take_back()?;
+                Err(match error {
+                    // Nothing old was in the way: what was sent is not whole.
+                    SourceError::Damaged(why) => SourceError::Protocol {
+                        url: shown_url(&self.config.url),
+                        why: format!("it sent an incomplete commit: {why}"),
+                    },
+                    error => error,
+                })
+            }
         }
-        self.mirror.wipe()?;
-        self.transfer(id)?;
-        self.mirror.seal(id).map_err(|error| SourceError::Protocol {
-            url: shown_url(&self.config.url),
-            why: format!("it sent an incomplete commit: {error}"),
-        })
     }
 
     fn transfer(&mut self, id: &ObjectId) -> Result<(), SourceError> {

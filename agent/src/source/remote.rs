@@ -18,7 +18,7 @@ use gix_transport::{Protocol, Service};
 use holdfast_core::verify::Ancestry;
 
 use super::config::{Reference, SourceConfig, described, full_name};
-use super::error::SourceError;
+use super::error::{SourceError, in_full};
 use super::git::shown_url;
 use super::http::{Advertisement, Client, GitHttp, Meter, old_protocol};
 use super::local::walk_back;
@@ -72,7 +72,12 @@ impl Remote {
         done.map_err(|error| {
             self.client = None;
             *self.remembered.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            meter.failure().unwrap_or(error)
+            match meter.failure().unwrap_or(error) {
+                SourceError::Protocol { url, why } if url.is_empty() => {
+                    SourceError::Protocol { url: shown_url(&self.config.url), why }
+                }
+                error => error,
+            }
         })
     }
 
@@ -101,7 +106,7 @@ impl Remote {
     }
 
     fn explain(&self, error: &gix::Error) -> SourceError {
-        SourceError::Protocol { url: shown_url(&self.config.url), why: format!("{error:#}") }
+        SourceError::Protocol { url: shown_url(&self.config.url), why: in_full(error) }
     }
 
     /// The commit that `reference` points at now.
@@ -157,9 +162,6 @@ impl Remote {
         match error {
             SourceError::Protocol { why, .. } if why.contains("not our ref") => {
                 SourceError::NotFound { what: format!("commit {id} in {}", shown_url(&self.config.url)) }
-            }
-            SourceError::Protocol { url, why } if url.is_empty() => {
-                SourceError::Protocol { url: shown_url(&self.config.url), why }
             }
             other => other,
         }

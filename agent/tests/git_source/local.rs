@@ -277,7 +277,8 @@ fn a_change_copies_only_what_is_new_and_old_revisions_are_collected() {
 fn a_damaged_mirror_is_noticed_and_rebuilt() {
     let repo = SignedRepo::new();
     repo.commit(&[("a", &"content ".repeat(500)), ("b", "2")], Signer::Ops);
-    let damages: [(&str, fn(Vec<u8>) -> Vec<u8>); 4] = [
+    type Damage = fn(Vec<u8>) -> Vec<u8>;
+    let damages: [(&str, Damage); 4] = [
         ("truncated", |bytes| bytes[..bytes.len() / 2].to_vec()),
         ("zeroed", |bytes| vec![0; bytes.len()]),
         ("empty", |_| Vec::new()),

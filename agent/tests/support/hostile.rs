@@ -70,6 +70,11 @@ impl Conversation {
         head
     }
 
+    /// The connection itself.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     /// Sends bytes; false when the other side has gone.
     pub fn send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
@@ -82,11 +87,7 @@ impl Conversation {
 
     /// Answers with protocol version 2's advertisement of capabilities.
     pub fn advertise(&mut self) {
-        let mut body = String::new();
-        for line in ["# service=git-upload-pack\n"] {
-            body.push_str(&packet(line));
-        }
-        body.push_str("0000");
+        let mut body = packet("# service=git-upload-pack\n") + "0000";
         for line in ["version 2\n", "agent=hostile\n", "ls-refs=unborn\n", "fetch=shallow filter\n"] {
             body.push_str(&packet(line));
         }

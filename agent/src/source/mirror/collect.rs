@@ -16,7 +16,10 @@ impl Mirror {
     /// Forgets all revisions but `keep`. When packs have piled up, or nothing else is left, what `keep` needs
     /// is written into one new pack, and the old ones go. A crash in between leaves both, or the new one.
     pub(crate) fn collect(&self, keep: &[ObjectId]) -> Result<(), SourceError> {
-        self.mend()?;
+        if self.is_damaged() {
+            // The next fetch builds it anew; until then nothing is thrown away.
+            return Ok(());
+        }
         let mut forgotten = false;
         for id in self.complete()? {
             if !keep.contains(&id) {

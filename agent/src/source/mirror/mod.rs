@@ -4,6 +4,7 @@
 //! objects/pack/       packs, each complete by itself or on top of the others, synced before they appear here
 //! complete/<id>       an empty file: every object of this revision's tree is in the packs
 //! incoming/ copying/  what is being received or copied; removed at every start
+//! aside/              a damaged mirror, until a new one is whole
 //! ```
 //!
 //! The order of writes makes a crash at any point harmless: a pack is synced before it gets its name, and a
@@ -42,6 +43,13 @@ impl Mirror {
     /// Opens the mirror, or makes an empty one. What a crash left half received is removed.
     pub(crate) fn open(dir: &Path, limits: Limits) -> Result<Self, SourceError> {
         let mirror = Mirror { dir: dir.to_owned(), limits, damaged: Arc::default() };
+        if mirror.dir.join("aside").exists() {
+            // A crash while it was built anew.
+            match mirror.complete().is_ok_and(|ids| !ids.is_empty()) {
+                true => mirror.drop_aside()?,
+                false => mirror.take_back()?,
+            }
+        }
         mirror.lay_out()?;
         Ok(mirror)
     }
@@ -80,7 +88,7 @@ impl Mirror {
 
     /// Whether everything of this revision is here.
     pub(crate) fn has(&self, id: &ObjectId) -> bool {
-        !self.damaged.load(Ordering::Relaxed) && self.marker(id).exists()
+        !self.is_damaged() && self.marker(id).exists()
     }
 
     /// The revisions of which everything is here.
@@ -92,23 +100,44 @@ impl Mirror {
             .collect())
     }
 
-    /// Empties a mirror that was found damaged.
-    pub(crate) fn mend(&self) -> Result<(), SourceError> {
-        if self.damaged.load(Ordering::Relaxed) {
-            self.wipe()?;
-        }
-        Ok(())
+    /// Whether something on disk was found missing or wrong since the mirror was opened.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
     }
 
-    /// Empties the mirror. The markers go first: without them nothing relies on the packs.
-    pub(crate) fn wipe(&self) -> Result<(), SourceError> {
-        for dir in [self.dir.join("complete"), self.dir.join("objects")] {
-            remove(&dir)?;
-            sync_dir(&self.dir)?;
+    /// Puts a damaged mirror aside and begins an empty one, so that what is not damaged isn't lost should the
+    /// source turn out to be unreachable. The markers go last: they say that the mirror is whole.
+    pub(crate) fn set_aside(&self) -> Result<(), SourceError> {
+        tracing::warn!(mirror = %self.dir.display(), "the mirror is damaged and is built anew");
+        let aside = self.scratch("aside")?;
+        for name in ["objects", "complete"] {
+            rename(&self.dir.join(name), &aside.join(name))?;
         }
+        sync_dir(&self.dir)?;
         self.lay_out()?;
         self.damaged.store(false, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Takes back what was put aside, damaged as it is.
+    pub(crate) fn take_back(&self) -> Result<(), SourceError> {
+        let aside = self.dir.join("aside");
+        for name in ["complete", "objects"] {
+            let here = self.dir.join(name);
+            if aside.join(name).exists() {
+                remove(&here)?;
+                rename(&aside.join(name), &here)?;
+            }
+        }
+        sync_dir(&self.dir)?;
+        remove(&aside)?;
+        self.damaged.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Forgets what was put aside: the new mirror is whole.
+    pub(crate) fn drop_aside(&self) -> Result<(), SourceError> {
+        remove(&self.dir.join("aside"))
     }
 
     /// An empty folder for what is not yet part of the mirror.
@@ -127,7 +156,10 @@ impl Mirror {
         let file = File::open(&path)
             .map_err(|error| CopyError::Mirror(SourceError::local("opening", &path, error)))?;
         let done = self.ingest(&mut BufReader::new(file), &AtomicBool::new(false));
-        done.and_then(|()| remove(&dir)).map_err(CopyError::Mirror)
+        done.and_then(|()| remove(&dir)).map_err(|error| match error {
+            SourceError::Protocol { why, .. } => CopyError::Mirror(SourceError::Local(why)),
+            error => CopyError::Mirror(error),
+        })
     }
 
     /// Unpacks a pack beside the mirror and lets `look` at it. Nothing of it stays.
@@ -159,8 +191,7 @@ impl Mirror {
         // The index last: the object database looks for indexes.
         for path in outcome.iter() {
             let name = path.file_name().unwrap_or_default();
-            let target = self.packs().join(name);
-            fs::rename(path, &target).map_err(|error| SourceError::local("renaming", path, error))?;
+            rename(path, &self.packs().join(name))?;
         }
         sync_dir(&self.packs())?;
         remove(&dir)
@@ -197,6 +228,15 @@ fn remove(dir: &Path) -> Result<(), SourceError> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(SourceError::local("removing", dir, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), SourceError> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(SourceError::local("renaming", from, error))
         }
         _ => Ok(()),
     }

@@ -11,7 +11,7 @@ use gix::objs::Kind;
 use gix::odb::pack;
 
 use super::objects::{Damage, Objects};
-use crate::source::error::SourceError;
+use crate::source::error::{SourceError, in_full};
 
 /// Why objects could not be copied.
 #[derive(Debug)]
@@ -100,6 +100,16 @@ pub(crate) fn index(
         gix::hash::Kind::Sha1,
         options,
     )
-    .map_err(|error| SourceError::Local(format!("unpacking into {} failed: {error:#}", dir.display())))?;
+    .map_err(|error| {
+        let disk = error.downcast_any_ref::<std::io::Error>().filter(|io| io.raw_os_error().is_some());
+        match disk {
+            Some(io) => SourceError::local("unpacking into", dir, io),
+            // Whoever asked for the pack knows where it came from.
+            None => SourceError::Protocol {
+                url: String::new(),
+                why: format!("the pack cannot be used: {}", in_full(&error)),
+            },
+        }
+    })?;
     Ok(Indexed(outcome.data_path.zip(outcome.index_path).map(|(data, index)| [data, index])))
 }
