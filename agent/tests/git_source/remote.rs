@@ -71,7 +71,8 @@ fn a_poll_without_a_change_is_one_small_request_and_writes_nothing() {
     let mirror = tempfile::tempdir().unwrap();
     let mut source = open(&server, &mirror);
     let revision = source.poll().unwrap();
-    assert_eq!(server.requests().len(), 2, "{:?}", server.requests());
+    let requests = server.requests(2);
+    assert_eq!(requests.len(), 2, "{requests:?}");
     source.fetch(&revision, None).unwrap();
     server.forget_requests();
     let before = files(mirror.path());
@@ -79,7 +80,7 @@ fn a_poll_without_a_change_is_one_small_request_and_writes_nothing() {
         assert_eq!(source.poll().unwrap(), revision);
     }
     assert_eq!(files(mirror.path()), before);
-    let requests = server.requests();
+    let requests = server.requests(3);
     assert_eq!(requests.len(), 3, "{requests:?}");
     for request in requests {
         assert!(request.starts_with("POST /edge.git/git-upload-pack 200"), "{request}");
@@ -113,7 +114,7 @@ fn a_change_brings_only_what_is_new() {
     assert_eq!(read(&source, &second, "a"), "2");
     assert_eq!(read(&source, &second, "large"), noise);
     assert_eq!(read(&source, &first, "a"), "1");
-    let requests = server.requests();
+    let requests = server.requests(2);
     assert_eq!(requests.len(), 2, "one poll, one fetch; the parent is the accepted commit: {requests:?}");
     let bytes: u64 = requests[1].rsplit(' ').next().unwrap().parse().unwrap();
     assert!(bytes < 5000, "{requests:?}");
@@ -329,7 +330,9 @@ fn a_damaged_mirror_without_a_network_keeps_what_is_whole() {
             std::fs::remove_file(&path).unwrap();
         }
     }
-    let config = config(&server);
+    let mut config = config(&server);
+    config.ca_file = Some(repo.beside("ca.pem"));
+    std::fs::copy(server.ca_file(), repo.beside("ca.pem")).unwrap();
     drop(server);
     let mut source = GitSource::open(config, mirror.path()).unwrap();
     assert!(source.snapshot(&second).is_err());

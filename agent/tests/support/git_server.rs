@@ -99,9 +99,19 @@ impl GitServer {
     }
 
     /// The requests that were answered, one line each: method, path, status, bytes sent.
-    pub fn requests(&self) -> Vec<String> {
-        let log = std::fs::read_to_string(self.dir.path().join("access.log")).unwrap_or_default();
-        log.lines().map(str::to_owned).collect()
+    /// nginx writes a line after the answer is gone: this waits until there are `expected` lines, and a moment
+    /// for those that should not be there.
+    pub fn requests(&self, expected: usize) -> Vec<String> {
+        let read = || {
+            let log = std::fs::read_to_string(self.dir.path().join("access.log")).unwrap_or_default();
+            log.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let began = std::time::Instant::now();
+        while read().len() < expected && began.elapsed() < std::time::Duration::from_secs(10) {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        read()
     }
 
     /// Starts counting anew.
