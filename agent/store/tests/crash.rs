@@ -11,9 +11,16 @@ use std::time::Duration;
 
 use holdfast_core::digest::{Digest, Revision};
 use holdfast_core::event::Draft;
+use holdfast_store::db::Record;
 use holdfast_store::records::Revisions;
 use holdfast_store::{Options, Store};
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize)]
+struct Large(String);
+
+impl Record for Large {}
 
 fn options() -> Options {
     Options { reserve: 4096, ..Options::new("till-1".parse().unwrap(), Timestamp::UNIX_EPOCH) }
@@ -38,6 +45,8 @@ fn work(dir: &Path) {
     for n in start + 1.. {
         store.content().put(&content(n)).unwrap();
         store.set_revisions(&revisions(n)).unwrap();
+        // So large that sled keeps it in a file of its own.
+        store.table::<u64, Large>("large").put(&(n % 3), &Large(n.to_string().repeat(20_000))).unwrap();
         store.append_event(Timestamp::UNIX_EPOCH, Draft::new("n", n.to_string())).unwrap();
         store.flush().unwrap();
         let second = Timestamp::from_second(n as i64).unwrap();
@@ -64,6 +73,8 @@ fn what_was_promised_before_a_kill_is_there_after_it() {
         if promised > 0 {
             let newest = Digest::of(&content(applied));
             assert!(store.content().verify(&newest).unwrap(), "kill {kill}: content of {applied} is gone");
+            let large = store.table::<u64, Large>("large").get(&(floor % 3)).unwrap().unwrap().0;
+            assert!([floor, floor + 3].iter().any(|n| n.to_string().repeat(20_000) == large), "kill {kill}");
         }
         let head = store.audit().verify().unwrap().unwrap();
         assert_eq!(head.as_ref(), store.audit().head());

@@ -6,6 +6,8 @@
 //!   next use. What wasn't flushed is gone then.
 //! - sled's own flush leaves out the file's metadata and the disk's cache (`sync_file_range`), so that each
 //!   flush is followed by an fsync.
+//! - It ends its log silently at the first page that it can't read; [`crate::Store::open`] finds that out by
+//!   the audit log, whose head the anchor knows.
 //! - A start that was cut off leaves a half-written snapshot, which sled would take for damage: it is swept.
 //!
 //! What was put is there for this process at once, and on disk once [`Database::flush`] has returned.
@@ -110,6 +112,8 @@ impl Database {
         self.with_state(&mut state, "flush", |db| db.flush())?;
         let file = self.shared.dir.join("db");
         File::open(&file).and_then(|file| file.sync_all()).map_err(at("sync", &file))?;
+        // Large records have files of their own; sled syncs these, but not their names.
+        disk::sync_dir(&self.shared.dir.join("blobs"))?;
         state.dirty = false;
         fault::point("db.flushed");
         Ok(true)
