@@ -1,14 +1,27 @@
 //! Desired: what this box is to hold, app by app, with every template rendered and nothing resolved yet.
 
+pub(crate) mod manifests;
+mod order;
+mod template;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
+use minijinja::value::Serde;
+use minijinja::{Value as TemplateValue, context};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, sorted};
 use crate::digest::Revision;
+use crate::model::Body;
+use crate::model::decode::{Context, Decode};
+use crate::model::wasm::WasmFields;
 use crate::name::{AppName, DeviceName};
 use crate::release::{DriverKind, Object, Policy, WasmWorkload, WorkloadKind};
+use crate::select::{File, PlacedApp, Selected};
+use crate::yaml::{Entry, Node, NodeValue};
 
 pub use crate::model::ArtifactRef;
 
@@ -69,4 +82,127 @@ pub enum Workload {
     Vm(Value),
     /// Whatever a plugin makes of it.
     Plugin(Value),
+}
+
+impl Desired {
+    /// The files of the source that its artifacts name, app by app.
+    pub fn files(&self) -> BTreeMap<&AppName, &str> {
+        self.apps
+            .iter()
+            .filter_map(|(name, app)| match &app.workload {
+                Workload::Wasm(WasmWorkload { component: ArtifactRef::File(path), .. }) => {
+                    Some((name, path.as_str()))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+/// Renders what was selected. `manifests` are the files in the folders that [`Selected::folders`] names; an
+/// error in them holds that app alone. The same input gives the same bytes, in whatever order files come.
+pub fn render(selected: Selected, manifests: &BTreeMap<AppName, Vec<File>>) -> Desired {
+    let mut desired = Desired {
+        revision: selected.revision.clone(),
+        device: selected.device.clone(),
+        apps: BTreeMap::new(),
+        faulty: selected.faulty.clone(),
+        prune: selected.prune,
+    };
+    for (name, placed) in &selected.apps {
+        let files = manifests.get(name).map_or(&[][..], Vec::as_slice);
+        match workload(&selected, name, placed, files) {
+            Ok(workload) => {
+                let kind = placed.app.spec.workload.kind();
+                let policy = placed.app.spec.policy.clone();
+                desired.apps.insert(name.clone(), DesiredApp { kind, workload, policy });
+            }
+            Err(errors) => {
+                desired.faulty.insert(name.clone(), sorted(errors));
+            }
+        }
+    }
+    desired
+}
+
+fn workload(
+    selected: &Selected,
+    name: &AppName,
+    placed: &PlacedApp,
+    files: &[File],
+) -> Result<Workload, Vec<Diagnostic>> {
+    let root = root(selected, name, placed);
+    match &placed.app.spec.workload {
+        Body::Container(container) => {
+            let namespace = container.namespace.as_ref().unwrap_or(name).as_str();
+            let objects = manifests::objects(name.as_str(), namespace, files, &root)?;
+            let namespace = namespace.to_owned();
+            Ok(Workload::Container { namespace, driver: container.driver.kind(), objects })
+        }
+        Body::Wasm(node) => wasm(name, &placed.file, &filled(&placed.file, node, &root)?).map(Workload::Wasm),
+        Body::Vm(node) => Ok(Workload::Vm(filled(&placed.file, node, &root)?.to_json())),
+        Body::Plugin(node) => Ok(Workload::Plugin(filled(&placed.file, node, &root)?.to_json())),
+    }
+}
+
+/// What templates see (CONTRACT: `values`, `labels`, `device.name`, `site.name`, `app.name`).
+fn root(selected: &Selected, name: &AppName, placed: &PlacedApp) -> TemplateValue {
+    let site =
+        selected.site.as_ref().map(|site| [("name", site.as_str())].into_iter().collect::<BTreeMap<_, _>>());
+    context! {
+        values => Serde(&placed.values),
+        labels => Serde(&selected.labels),
+        device => context! { name => selected.device.as_str() },
+        site => Serde(site.unwrap_or_default()),
+        app => context! { name => name.as_str() },
+    }
+}
+
+/// The tree with every string in it rendered. A string stays a string, whatever comes out.
+fn filled(file: &str, node: &Node, root: &TemplateValue) -> Result<Node, Vec<Diagnostic>> {
+    let mut errors = Vec::new();
+    let filled = fill(file, node, root, &mut errors);
+    if errors.is_empty() { Ok(filled) } else { Err(errors) }
+}
+
+fn fill(file: &str, node: &Node, root: &TemplateValue, errors: &mut Vec<Diagnostic>) -> Node {
+    let value = match &node.value {
+        NodeValue::Scalar(Value::String(text)) if template::is_template(text) => {
+            match template::render(file, node.at, text, root) {
+                Ok(text) => NodeValue::Scalar(Value::String(text)),
+                Err(mut found) => {
+                    errors.append(&mut found);
+                    NodeValue::Scalar(Value::Null)
+                }
+            }
+        }
+        NodeValue::Scalar(value) => NodeValue::Scalar(value.clone()),
+        NodeValue::Sequence(items) => {
+            NodeValue::Sequence(items.iter().map(|item| fill(file, item, root, errors)).collect())
+        }
+        NodeValue::Mapping(entries) => {
+            let filled = |entry: &Entry, errors: &mut Vec<Diagnostic>| Entry {
+                at: entry.at,
+                key: entry.key.clone(),
+                node: fill(file, &entry.node, root, errors),
+            };
+            NodeValue::Mapping(entries.iter().map(|entry| filled(entry, errors)).collect())
+        }
+    };
+    Node { at: node.at, value }
+}
+
+fn wasm(name: &AppName, file: &str, node: &Node) -> Result<WasmWorkload<ArtifactRef>, Vec<Diagnostic>> {
+    let mut context = Context::new(file);
+    let fields = WasmFields::decode(node, &mut context);
+    let workload = fields.map(|fields| fields.into_workload(node.at, &mut context));
+    match workload {
+        Some(mut workload) if context.errors.is_empty() => {
+            if let ArtifactRef::File(path) = &mut workload.component {
+                *path = format!("apps/{name}/{path}");
+            }
+            Ok(workload)
+        }
+        _ => Err(context.errors),
+    }
 }

@@ -1,0 +1,156 @@
+//! What a box is to hold.
+
+use super::*;
+use crate::select::{Index, select};
+
+pub(crate) const HEAD: &str = "apiVersion: holdfast.dev/v1alpha1\n";
+
+fn file(path: &str, text: &str) -> File {
+    File { path: path.to_owned(), bytes: text.as_bytes().to_vec() }
+}
+
+/// One box with one app, whose spec follows `placement`.
+fn selected(spec: &str) -> Selected {
+    let app = format!("{HEAD}kind: App\nmetadata: {{name: pos}}\nspec:\n  placement: {{}}\n{spec}");
+    let index = Index {
+        fleet: Some(file("holdfast.yaml", &format!("{HEAD}kind: Fleet\nmetadata: {{name: f}}\n"))),
+        device: Some(file("devices/d.yaml", &format!("{HEAD}kind: Device\nmetadata: {{name: d}}\n"))),
+        site: None,
+        apps: [("pos".to_owned(), Some(file("apps/pos/app.yaml", &app)))].into(),
+    };
+    let version = semver::Version::new(0, 1, 0);
+    select(&Revision("abc".into()), &index, &"d".parse().unwrap(), &Default::default(), &version).unwrap()
+}
+
+fn rendered(spec: &str, files: &[(&str, &str)]) -> Desired {
+    let files = files.iter().map(|(name, text)| file(&format!("apps/pos/manifests/{name}"), text)).collect();
+    render(selected(spec), &[("pos".parse().unwrap(), files)].into())
+}
+
+fn objects(files: &[(&str, &str)]) -> Result<Vec<Object>, String> {
+    let mut desired = rendered("  values: {n: 3, names: [b, a]}\n  container: {namespace: shop}\n", files);
+    match desired.apps.remove(&"pos".parse().unwrap()) {
+        Some(DesiredApp { workload: Workload::Container { objects, .. }, .. }) => Ok(objects),
+        _ => Err(crate::diagnostic::to_text(&desired.faulty[&"pos".parse().unwrap()])),
+    }
+}
+
+const CONFIG: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {t: '{{ not.ours }}'}\n";
+const DEPLOYMENT: &str =
+    "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: pos}\nspec: {replicas: {{ values.n }}}\n";
+
+#[test]
+fn objects_come_in_the_order_of_their_making_with_their_namespace() {
+    let files = [
+        ("b.yaml.j2", DEPLOYMENT),
+        ("a.yaml", CONFIG),
+        ("c.yaml", "kind: Namespace\napiVersion: v1\nmetadata: {name: shop}\n---\n"),
+    ];
+    let objects = objects(&files).unwrap();
+    let keys: Vec<String> = objects.iter().map(|object| object.key.to_string()).collect();
+    assert_eq!(keys, ["Namespace/shop", "ConfigMap/shop/c", "Deployment/shop/pos"]);
+    assert_eq!(objects[1].spec["data"]["t"], "{{ not.ours }}", "verbatim files are no templates");
+    assert_eq!(objects[2].spec["spec"]["replicas"], 3);
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes_in_whatever_order_it_comes() {
+    let files = [("b.yaml.j2", DEPLOYMENT), ("a.yaml", CONFIG), (".gitkeep", ""), ("README.md", "hello")];
+    let mut reversed = files;
+    reversed.reverse();
+    let bytes = |files: &[(&str, &str)]| {
+        serde_json::to_vec(&rendered("  values: {n: 3}\n  container: {}\n", files)).unwrap()
+    };
+    assert_eq!(bytes(&files), bytes(&reversed));
+    assert_eq!(bytes(&files), bytes(&files));
+}
+
+#[test]
+fn the_same_object_twice_is_an_error_that_names_both_places() {
+    let error = objects(&[("a.yaml", CONFIG), ("b.yaml", CONFIG)]).unwrap_err();
+    assert_eq!(
+        error,
+        "apps/pos/manifests/b.yaml:1:1: the object ConfigMap/shop/c is here twice (the other one is apps/pos/manifests/a.yaml:1)"
+    );
+}
+
+#[test]
+fn what_is_no_object_is_an_error_with_its_place() {
+    for (text, part) in [
+        ("a: 1\n", "the object has no apiVersion"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {generateName: x}\n", "the object has no name"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: 1}\n", ":3:18: the object's name must be a string"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: a/b}\n", "can't be the object's name"),
+        ("apiVersion: v1\nkind: ../x\nmetadata: {name: a}\n", "can't be the object's kind"),
+        ("- a\n", "expected an object, found a list"),
+        ("a: [\n", "not YAML"),
+        ("apiVersion: v1\nkind: List\n", "the List has no items"),
+    ] {
+        let error = objects(&[("a.yaml", text)]).unwrap_err();
+        assert!(error.contains(part), "{text}: {error}");
+    }
+}
+
+#[test]
+fn lists_of_objects_are_taken_apart() {
+    let text = format!("apiVersion: v1\nkind: List\nitems:\n- {}", CONFIG.replace('\n', "\n  "));
+    assert_eq!(objects(&[("a.yaml", &text)]).unwrap()[0].key.to_string(), "ConfigMap/shop/c");
+}
+
+#[test]
+fn kinds_that_the_app_defines_without_a_namespace_have_none() {
+    let crd = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: rockets.x.y}\nspec: {scope: Cluster, names: {kind: Rocket}}\n---\napiVersion: x.y/v1\nkind: Rocket\nmetadata: {name: r}\n";
+    let keys: Vec<String> =
+        objects(&[("a.yaml", crd)]).unwrap().iter().map(|object| object.key.to_string()).collect();
+    assert_eq!(keys, ["CustomResourceDefinition/rockets.x.y", "Rocket/r"]);
+}
+
+#[test]
+fn what_must_be_rendered_before_is_refused_with_a_word_on_how() {
+    assert!(objects(&[("kustomization.yaml", "")]).unwrap_err().contains("kustomize build"));
+    assert!(objects(&[("Chart.yaml", "")]).unwrap_err().contains("helm template"));
+    assert!(objects(&[("a.yml", CONFIG)]).unwrap_err().contains("*.yaml"));
+    assert!(objects(&[]).unwrap_err().contains("the app has no objects"));
+}
+
+#[test]
+fn an_error_in_a_template_holds_its_app_with_file_and_line() {
+    let error = objects(&[("a.yaml.j2", "a: 1\nb: {{ values.missing }}\n")]).unwrap_err();
+    assert!(error.starts_with("apps/pos/manifests/a.yaml.j2:2:"), "{error}");
+    let error = objects(&[("a.yaml.j2", "a: 1\nb: {{ values.names | join(': ') }}\n")]).unwrap_err();
+    assert!(error.contains("in what the template makes") && error.contains("b: b: a"), "{error}");
+}
+
+#[test]
+fn strings_of_a_wasm_app_are_templates_and_stay_strings() {
+    let spec = "  values: {port: 8080, greeting: hi}\n  wasm:\n    component: files/{{ app.name }}.wasm\n    env: {GREETING: '{{ values.greeting }}', TOKEN: {secretRef: {name: s, key: k}}}\n    http: {listen: '127.0.0.1:{{ values.port }}'}\n    limits: {memory: 64Mi, cpu: 500m}\n";
+    let desired = rendered(spec, &[]);
+    let Workload::Wasm(wasm) = &desired.apps[&"pos".parse().unwrap()].workload else { panic!("{desired:?}") };
+    assert_eq!(wasm.component, ArtifactRef::File("apps/pos/files/pos.wasm".into()));
+    assert_eq!(wasm.http.as_ref().unwrap().listen.port(), 8080);
+    assert_eq!((wasm.limits.memory, wasm.limits.cpu_millis), (64 << 20, Some(500)));
+    assert_eq!(desired.files().into_values().collect::<Vec<_>>(), ["apps/pos/files/pos.wasm"]);
+    let text = serde_json::to_string(&desired).unwrap();
+    assert!(text.contains(r#""TOKEN":{"secretRef":{"name":"s","key":"k"}}"#), "{text}");
+}
+
+#[test]
+fn what_a_template_makes_of_a_wasm_app_is_checked_again() {
+    let spec = "  values: {path: ../../x, port: lots}\n  wasm:\n    component: files/{{ values.path }}\n    http: {listen: '127.0.0.1:{{ values.port }}'}\n";
+    let desired = rendered(spec, &[]);
+    let errors = crate::diagnostic::to_text(&desired.faulty[&"pos".parse().unwrap()]);
+    assert!(
+        errors.contains("is not a file in the app's folder") && errors.contains("to listen at"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn vm_and_plugin_bodies_are_kept_with_their_strings_rendered() {
+    let desired = rendered(
+        "  values: {n: 3}\n  vm: {disk: 'd{{ values.n }}', cpus: 2, nested: [{a: '{{ device.name }}'}]}\n",
+        &[],
+    );
+    let Workload::Vm(body) = &desired.apps[&"pos".parse().unwrap()].workload else { panic!() };
+    assert_eq!(*body, serde_json::json!({"disk": "d3", "cpus": 2, "nested": [{"a": "d"}]}));
+}
