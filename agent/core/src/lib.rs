@@ -24,6 +24,7 @@ pub mod plan;
 pub mod release;
 pub mod render;
 pub mod report;
+pub mod repository;
 pub mod resolve;
 pub mod select;
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Selected;
-use crate::diagnostic::{Diagnostic, nearest};
+use crate::diagnostic::{Diagnostic, Position, nearest};
+use crate::model::App;
 use crate::name::AppName;
 
 /// For each placed app what is wrong with its dependencies. `known` are the folders in `apps/`.
@@ -38,21 +39,19 @@ pub(super) fn check(selected: &Selected, known: &BTreeSet<&str>) -> BTreeMap<App
         .collect();
     for (name, placed) in &selected.apps {
         if let Some(path) = cycle(name, &edges) {
-            faults.entry(name.clone()).or_default().push(in_cycle(&placed.file, placed, &path));
+            faults.entry(name.clone()).or_default().push(in_circle(&placed.file, &placed.app, &path));
         }
     }
     faults
 }
 
-fn in_cycle(file: &str, placed: &super::PlacedApp, path: &[&AppName]) -> Diagnostic {
-    let text: Vec<&str> = path.iter().map(|name| name.as_str()).collect();
-    let at = placed.app.spec.depends_on.iter().find(|dependency| path.get(1) == Some(&&dependency.value));
-    Diagnostic::new(
-        file,
-        at.map_or(crate::diagnostic::Position::START, |dependency| dependency.at),
-        format!("the apps depend on each other in a circle: {}", text.join(" -> ")),
-    )
-    .hint("remove one of these dependencies")
+/// What is told to an app on the way of a circle.
+pub fn in_circle(file: &str, app: &App, way: &[&AppName]) -> Diagnostic {
+    let text: Vec<&str> = way.iter().map(|name| name.as_str()).collect();
+    let next = app.spec.depends_on.iter().find(|dependency| way.get(1) == Some(&&dependency.value));
+    let at = next.map_or(Position::START, |dependency| dependency.at);
+    Diagnostic::new(file, at, format!("the apps depend on each other in a circle: {}", text.join(" -> ")))
+        .hint("remove one of these dependencies")
 }
 
 /// The shortest way from `start` back to itself, both ends named; `None` if there is none.

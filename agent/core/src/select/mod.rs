@@ -17,7 +17,7 @@ use crate::model::{App, HARDWARE_PREFIX, Labels, Values};
 use crate::name::{AppName, DeviceName, SiteName};
 use crate::render::PrunePolicy;
 
-pub use depends::cycle;
+pub use depends::{cycle, in_circle};
 
 /// A file of the source.
 #[derive(Clone, Debug, PartialEq, Eq)]

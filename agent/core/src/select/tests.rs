@@ -1,1 +1,202 @@
 //! What runs on a box, and what an error in a document holds.
+
+use super::*;
+
+const HEAD: &str = "apiVersion: holdfast.dev/v1alpha1\n";
+
+fn file(path: &str, text: &str) -> Option<File> {
+    Some(File { path: path.to_owned(), bytes: format!("{HEAD}{text}").into_bytes() })
+}
+
+fn index(apps: &[(&str, &str)]) -> Index {
+    let fleet = "kind: Fleet
+metadata: {name: retail}
+spec:
+  values: {a: fleet, b: fleet, c: fleet, d: fleet, e: fleet, f: fleet, g: fleet}
+  apps: {pos: {values: {b: fleet-app, c: fleet-app, d: fleet-app, e: fleet-app, f: fleet-app, g: fleet-app}}}
+  groups:
+    - name: high
+      when: {matchLabels: {traffic-tier: high}}
+      values: {c: group, d: group}
+      apps: {pos: {values: {d: group-app, e: group-app, f: group-app, g: group-app}}}
+    - name: low
+      when: {matchLabels: {traffic-tier: low}}
+      values: {a: never, z: never}
+";
+    let site = "kind: Site
+metadata: {name: emea/s, labels: {region: emea, traffic-tier: high, tier: site}}
+spec: {values: {f: site, g: site}, apps: {pos: {values: {g: site-app}}}}
+";
+    let device = "kind: Device
+metadata: {name: emea/s/till-1, labels: {tier: retail}}
+spec: {site: emea/s, values: {gone: null, own: 1}, apps: {other: {values: {own: 2}}}}
+";
+    Index {
+        fleet: file("holdfast.yaml", fleet),
+        device: file("devices/emea/s/till-1.yaml", device),
+        site: file("sites/emea/s.yaml", site),
+        apps: apps.iter().map(|(name, text)| ((*name).to_owned(), file(&app_path(name), text))).collect(),
+    }
+}
+
+fn app(name: &str, rest: &str) -> String {
+    format!("kind: App\nmetadata: {{name: {name}}}\nspec:\n  vm: {{}}\n{rest}")
+}
+
+fn run(index: &Index) -> Result<Selected, Vec<Diagnostic>> {
+    let facts = [("hw.holdfast.dev/arch", "x86_64"), ("tier", "lie")];
+    let facts = facts.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let device = "emea/s/till-1".parse().unwrap();
+    select(&Revision("r1".into()), index, &device, &facts, &Version::new(0, 1, 0))
+}
+
+fn names<T>(map: &BTreeMap<AppName, T>) -> Vec<&str> {
+    map.keys().map(AppName::as_str).collect()
+}
+
+fn faults(selected: &Selected, name: &str) -> String {
+    crate::diagnostic::to_text(&selected.faulty[&name.parse::<AppName>().unwrap()])
+}
+
+#[test]
+fn values_come_in_the_contracts_layers() {
+    let text = app(
+        "pos",
+        "  placement: {}\n  values: {a: app, gone: x, h: app}\n  overrides:\n    - {when: {matchLabels: {region: emea}}, values: {e: override, f: override}}\n    - {when: {matchLabels: {region: apac}}, values: {a: never}}\n",
+    );
+    let selected = run(&index(&[("pos", &text)])).unwrap();
+    let values = serde_json::Value::Object(selected.apps[&"pos".parse().unwrap()].values.clone());
+    assert_eq!(
+        values,
+        serde_json::json!({"a": "fleet", "b": "fleet-app", "c": "group", "d": "group-app", "e": "override",
+            "f": "site", "g": "site-app", "h": "app", "own": 1})
+    );
+}
+
+#[test]
+fn labels_are_the_sites_then_the_devices_then_the_hardwares() {
+    let selected = run(&index(&[])).unwrap();
+    let labels: Vec<(&str, &str)> = selected.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(
+        labels,
+        [
+            ("hw.holdfast.dev/arch", "x86_64"),
+            ("region", "emea"),
+            ("tier", "retail"),
+            ("traffic-tier", "high")
+        ]
+    );
+}
+
+#[test]
+fn only_placed_apps_are_selected_and_only_containers_have_folders_to_read() {
+    let placed = app("here", "  placement: {matchLabels: {tier: retail}}\n");
+    let elsewhere = app("there", "  placement: {matchLabels: {tier: lab}}\n");
+    let containers = "kind: App\nmetadata: {name: box}\nspec: {placement: {}, container: {}}\n";
+    let selected = run(&index(&[("here", &placed), ("there", &elsewhere), ("box", containers)])).unwrap();
+    assert_eq!(names(&selected.apps), ["box", "here"]);
+    assert_eq!(selected.folders().into_values().collect::<Vec<_>>(), ["apps/box/manifests"]);
+}
+
+#[test]
+fn a_broken_app_holds_itself_alone() {
+    let good = app("good", "  placement: {}\n");
+    let broken = app("broken", "  placement: {}\n  onFailure: panic\n");
+    let garbage = "kind: [\n";
+    let selected = run(&index(&[("good", &good), ("broken", &broken), ("garbage", garbage)])).unwrap();
+    assert_eq!(names(&selected.apps), ["good"]);
+    assert_eq!(names(&selected.faulty), ["broken", "garbage"]);
+    assert!(faults(&selected, "broken").starts_with("apps/broken/app.yaml:7:14: \"panic\" is not one of"));
+}
+
+#[test]
+fn an_app_that_is_placed_elsewhere_holds_nothing_here_however_broken() {
+    let broken = app("broken", "  placement: {matchLabels: {tier: lab}}\n  onFailure: panic\n");
+    let selected = run(&index(&[("broken", &broken)])).unwrap();
+    assert!(selected.faulty.is_empty());
+    assert_eq!(selected.warnings.len(), 1);
+}
+
+#[test]
+fn a_folder_without_a_document_or_of_another_name_is_not_an_app_that_was_removed() {
+    let mut index = index(&[("pos", &app("sop", "  placement: {}\n"))]);
+    index.apps.insert("empty".to_owned(), None);
+    let selected = run(&index).unwrap();
+    assert_eq!(names(&selected.faulty), ["empty", "pos"]);
+    assert!(faults(&selected, "pos").contains("doesn't fit the file's path"));
+}
+
+#[test]
+fn a_fleet_site_or_device_document_that_is_missing_or_wrong_holds_the_revision() {
+    let whole = index(&[]);
+    for (index, part) in [
+        (Index { fleet: None, ..whole.clone() }, "holdfast.yaml:1:1: the Fleet document is missing"),
+        (Index { device: None, ..whole.clone() }, "this box's document is missing"),
+        (
+            Index { site: None, ..whole.clone() },
+            "devices/emea/s/till-1.yaml:4:14: the site emea/s has no document",
+        ),
+        (
+            Index {
+                fleet: file("holdfast.yaml", "kind: Fleet\nmetadata: {name: f}\nspec: {value: {}}\n"),
+                ..whole.clone()
+            },
+            "did you mean values?",
+        ),
+        (
+            Index {
+                site: file("sites/emea/s.yaml", "kind: Site\nmetadata: {name: emea/t}\n"),
+                ..whole.clone()
+            },
+            "doesn't fit",
+        ),
+    ] {
+        let errors = crate::diagnostic::to_text(&run(&index).unwrap_err());
+        assert!(errors.contains(part), "{part}\n{errors}");
+    }
+    let nothing = Index::default();
+    assert_eq!(run(&nothing).unwrap_err().len(), 2, "every error at once");
+}
+
+#[test]
+fn every_member_of_a_circle_is_held_and_told_its_way_round_and_no_one_else() {
+    let app = |name: &str, needs: &str| app(name, &format!("  placement: {{}}\n  dependsOn: [{needs}]\n"));
+    let (a, b, c, d) = (app("a", "b"), app("b", "c"), app("c", "a"), app("d", "a"));
+    let own = app("own", "own");
+    let selected = run(&index(&[("a", &a), ("b", &b), ("c", &c), ("d", &d), ("own", &own)])).unwrap();
+    assert_eq!(names(&selected.faulty), ["a", "b", "c", "own"]);
+    assert!(
+        faults(&selected, "b")
+            .contains("apps/b/app.yaml:7:15: the apps depend on each other in a circle: b -> c -> a -> b")
+    );
+    assert!(faults(&selected, "own").contains("own -> own"));
+    assert_eq!(names(&selected.apps), ["d"]);
+}
+
+#[test]
+fn a_dependency_that_is_missing_or_elsewhere_holds_the_app_that_names_it() {
+    let pos = app("pos", "  placement: {}\n  dependsOn: [bd, far]\n");
+    let db = app("db", "  placement: {}\n");
+    let far = app("far", "  placement: {matchLabels: {tier: lab}}\n");
+    let selected = run(&index(&[("pos", &pos), ("db", &db), ("far", &far)])).unwrap();
+    let text = faults(&selected, "pos");
+    assert!(text.contains("depends on bd, which there is no app of (did you mean db?)"), "{text}");
+    assert!(text.contains("depends on far, which isn't placed on this box"), "{text}");
+    assert_eq!(names(&selected.apps), ["db"]);
+}
+
+#[test]
+fn an_app_that_requires_another_agent_is_faulty_with_that_cause() {
+    let old = app("old", "  placement: {}\n  requires: {agent: '>=0.1'}\n");
+    let new = app("new", "  placement: {}\n  requires: {agent: '>=0.2'}\n");
+    let selected = run(&index(&[("old", &old), ("new", &new)])).unwrap();
+    assert_eq!(names(&selected.apps), ["old"]);
+    assert!(faults(&selected, "new").contains("the app requires agent >=0.2, and this one is 0.1.0"));
+}
+
+#[test]
+fn the_site_to_read_is_known_from_the_device_alone() {
+    let index = index(&[]);
+    assert_eq!(site_of(index.device.as_ref().unwrap()).unwrap().unwrap().as_str(), "emea/s");
+    assert!(site_of(&File { path: "devices/x.yaml".into(), bytes: b"{".to_vec() }).is_err());
+}
