@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::diagnostic::{Diagnostic, sorted};
 use crate::digest::Revision;
+use crate::generation::PruneLimit;
 use crate::model::Body;
 use crate::model::decode::{Context, Decode};
 use crate::model::wasm::WasmFields;
@@ -24,16 +25,6 @@ use crate::select::{File, PlacedApp, Selected};
 use crate::yaml::{Entry, Node, NodeValue};
 
 pub use crate::model::ArtifactRef;
-
-/// How much may be removed without being held: at least one of the two must allow it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PrunePolicy {
-    /// At most so many apps at once.
-    pub max_apps: usize,
-    /// At most this share of the box's apps at once.
-    pub max_share_percent: u32,
-}
 
 /// What a box is to hold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,7 +39,7 @@ pub struct Desired {
     /// Every app that may run here and has an error. What ran of it before keeps running.
     pub faulty: BTreeMap<AppName, Vec<Diagnostic>>,
     /// How much may be removed at once.
-    pub prune: PrunePolicy,
+    pub prune: PruneLimit,
 }
 
 /// One app as it is to be.
@@ -107,7 +98,7 @@ pub fn render(selected: Selected, manifests: &BTreeMap<AppName, Vec<File>>) -> D
         device: selected.device.clone(),
         apps: BTreeMap::new(),
         faulty: selected.faulty.clone(),
-        prune: selected.prune,
+        prune: selected.prune.clone(),
     };
     for (name, placed) in &selected.apps {
         let files = manifests.get(name).map_or(&[][..], Vec::as_slice);

@@ -12,10 +12,10 @@ use semver::Version;
 
 use crate::diagnostic::{Diagnostic, sorted};
 use crate::digest::Revision;
+use crate::generation::PruneLimit;
 use crate::model::document::{self, Device, Fleet, Site};
 use crate::model::{App, HARDWARE_PREFIX, Labels, Values};
 use crate::name::{AppName, DeviceName, SiteName};
-use crate::render::PrunePolicy;
 
 pub use depends::{cycle, in_circle};
 
@@ -70,7 +70,7 @@ pub struct Selected {
     /// What is wrong and holds nothing on this box.
     pub warnings: Vec<Diagnostic>,
     /// How much may be removed at once.
-    pub prune: PrunePolicy,
+    pub prune: PruneLimit,
 }
 
 impl Selected {
@@ -134,7 +134,7 @@ pub fn select(
         apps: BTreeMap::new(),
         faulty: BTreeMap::new(),
         warnings: Vec::new(),
-        prune: PrunePolicy {
+        prune: PruneLimit {
             max_apps: usize::try_from(ground.fleet.spec.policy.prune.max_apps.0).unwrap_or(usize::MAX),
             max_share_percent: ground.fleet.spec.policy.prune.max_share.0,
         },
