@@ -1,7 +1,7 @@
 //! SSH signatures: the SSHSIG format (OpenSSH, PROTOCOL.sshsig), with what is accepted of it.
 
 use ssh_key::public::KeyData;
-use ssh_key::{Algorithm, EcdsaCurve, HashAlg, PublicKey, SshSig};
+use ssh_key::{Algorithm, EcdsaCurve, HashAlg, LineEnding, PublicKey, SshSig};
 
 /// The longest armored signature that is looked at. An RSA key of 16384 bits makes one of about 6 KiB.
 const MAX_ARMORED: usize = 32 << 10;
@@ -37,7 +37,7 @@ pub enum BadSignature {
     },
     /// Its key or algorithm is too weak, or unknown here.
     #[error(
-        "{what} is not accepted: use ed25519, ECDSA on P-256 or P-384, or RSA of at least 2048 bits with SHA-2"
+        "{what} is not accepted: use ed25519 (also of a security key), ECDSA on P-256 or P-384, or RSA of at least 2048 bits with SHA-2"
     )]
     Algorithm {
         /// What it uses.
@@ -67,6 +67,11 @@ impl SshSignature {
             return Err(malformed(&format!("it is larger than {MAX_ARMORED} bytes")));
         }
         let sig = SshSig::from_pem(armored.trim_ascii()).map_err(|error| malformed(&error))?;
+        // The parser is lenient with lengths inside: what it read must be what stands there.
+        let canonical = sig.to_pem(LineEnding::LF).map_err(|error| malformed(&error))?;
+        if !without_space(armored).eq(without_space(canonical.as_bytes())) {
+            return Err(malformed(&"its parts do not fit together"));
+        }
         if sig.version() != SshSig::VERSION {
             return Err(malformed(&format!("version {} of the format is unknown", sig.version())));
         }
@@ -101,6 +106,10 @@ impl SshSignature {
     }
 }
 
+fn without_space(text: &[u8]) -> impl Iterator<Item = &u8> {
+    text.iter().filter(|byte| !byte.is_ascii_whitespace())
+}
+
 /// The signatures of git's other formats, by their first line (git-config, `gpg.format`).
 fn other_system(armored: &[u8]) -> Option<&'static str> {
     let text = armored.trim_ascii_start();
@@ -126,7 +135,7 @@ fn check_algorithms(sig: &SshSig) -> Result<(), BadSignature> {
 /// Whether a key is of a kind and strength that can be accepted at all; else says what it is.
 pub(super) fn check_key(key: &KeyData) -> Result<(), String> {
     match key {
-        KeyData::Ed25519(_) | KeyData::SkEd25519(_) | KeyData::SkEcdsaSha2NistP256(_) => Ok(()),
+        KeyData::Ed25519(_) | KeyData::SkEd25519(_) => Ok(()),
         KeyData::Ecdsa(key) if key.curve() != EcdsaCurve::NistP521 => Ok(()),
         KeyData::Rsa(rsa) => {
             let modulus = rsa.n.as_positive_bytes().unwrap_or_default();
