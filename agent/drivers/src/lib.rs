@@ -7,6 +7,8 @@
 pub mod conformance;
 pub mod diff;
 pub mod simulated;
+#[cfg(feature = "wasm")]
+pub mod wasm;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,203 @@
+//! Changing: starting, replacing and removing workloads.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::time::Duration;
+
+use holdfast_core::digest::Digest;
+use holdfast_core::name::AppName;
+use holdfast_core::plan::Action;
+use holdfast_core::release::{Release, WasmWorkload};
+use tokio::time::{Instant, sleep};
+
+use super::client::Client;
+use super::files::{self, CONTROL_SOCKET, LAST_WORDS, LIFE_LOCK, RECORD, read_json};
+use super::launch::{self, StartError};
+use super::look::Found;
+use super::protocol::{Mark, Record, Request, StartOrder};
+use super::{WasmDriver, spec};
+use crate::{ApplyStep, DriverError};
+
+/// What requests in flight get when a workload is stopped.
+const GRACE: Duration = Duration::from_secs(2);
+/// What a process gets beyond that before it is killed.
+const AFTER_GRACE: Duration = Duration::from_millis(500);
+/// How long a killed process may take to be gone; one that waits for a broken disk takes for ever.
+const DEATH_LIMIT: Duration = Duration::from_secs(5);
+
+impl WasmDriver {
+    pub(super) async fn take_step(&self, step: ApplyStep<'_>) -> Result<(), DriverError> {
+        if *step.object != spec::key_of(step.app) {
+            return Err(DriverError::Release(format!(
+                "{} is no object of the WebAssembly driver for the app {}",
+                step.object, step.app
+            )));
+        }
+        match step.action {
+            // Nothing but the inventory changes.
+            Action::Prepare | Action::Orphan | Action::Adopt => Ok(()),
+            Action::Remove => self.remove(step.app).await,
+            Action::Create | Action::Update | Action::Recreate => match step.release {
+                Some(release) => self.bring_up(release).await,
+                None => Err(DriverError::Runtime(format!(
+                    "{} of {} came without a release",
+                    step.object, step.app
+                ))),
+            },
+        }
+    }
+
+    /// Has this release run, whatever ran before.
+    async fn bring_up(&self, release: &Release) -> Result<(), DriverError> {
+        let (mark, workload) = spec::read(release, &self.config.owner)?;
+        let dir = self.dir_of(&mark.app);
+        let _lock = lock(&dir, &mark.app).await?;
+        let before = match self.find(&mark.app).await {
+            Found::Alive { record, status: Ok(_) } if record.mark == mark => {
+                self.watchers.follow(&mark.app, &dir);
+                return Ok(());
+            }
+            Found::Ended(outcome) if outcome.mark == mark => return Ok(()),
+            Found::Alive { record, .. } => Some(record),
+            Found::Ended(_) | Found::Nothing => None,
+        };
+        if let Some(record) = before.as_ref().filter(|record| record.mark.device != mark.device) {
+            return Err(self.foreign(&mark.app, record));
+        }
+        match self.replace(&mark, &workload, before.as_ref()).await {
+            Err(StartError::Stale(why)) => {
+                tracing::info!(app = %mark.app, "compiling again, the engine doesn't take what there is: {why}");
+                self.cache.forget(&workload);
+                match self.replace(&mark, &workload, before.as_ref()).await {
+                    Err(StartError::Stale(why)) => Err(DriverError::Runtime(format!(
+                        "{} cannot load what was just compiled: {why}",
+                        mark.app
+                    ))),
+                    Err(StartError::Driver(e)) => Err(e),
+                    Ok(()) => Ok(()),
+                }
+            }
+            Err(StartError::Driver(e)) => Err(e),
+            Ok(()) => Ok(()),
+        }?;
+        self.watchers.follow(&mark.app, &dir);
+        Ok(())
+    }
+
+    /// Loads the new, stops the old, starts the new.
+    async fn replace(
+        &self,
+        mark: &Mark,
+        workload: &WasmWorkload<Digest>,
+        before: Option<&Record>,
+    ) -> Result<(), StartError> {
+        let code = self.cache.ensure(workload).await.map_err(StartError::Driver)?;
+        let volumes = self.make_folders(&mark.app, workload).map_err(|e| {
+            StartError::Driver(DriverError::Runtime(format!("cannot make the folders of {}: {e}", mark.app)))
+        })?;
+        let dir = self.dir_of(&mark.app);
+        let order = StartOrder {
+            mark: mark.clone(),
+            code,
+            workload: workload.clone(),
+            dir: dir.clone(),
+            volumes,
+            outcome: self.outcome_of(&mark.app),
+            user: self.config.user,
+        };
+        let loaded = launch::load(&self.config.program, &order).await?;
+        if let Some(record) = before {
+            stop(&dir, record).await.map_err(StartError::Driver)?;
+        }
+        loaded.go(&dir).await
+    }
+
+    /// Makes what the workload finds on the disk, and returns the folder of the app's volumes.
+    fn make_folders(&self, app: &AppName, workload: &WasmWorkload<Digest>) -> io::Result<std::path::PathBuf> {
+        files::make_private_dir(&self.config.state_dir.join("wasm/ended"))?;
+        let volumes = self.config.state_dir.join("wasm/volumes").join(app.as_str());
+        for dir in &workload.dirs {
+            let volume = volumes.join(dir.volume.as_str());
+            files::make_private_dir(&volume)?;
+            if let Some(user) = self.config.user {
+                chown(&volumes, Some(user.uid), Some(user.gid))?;
+                chown(&volume, Some(user.uid), Some(user.gid))?;
+            }
+        }
+        Ok(volumes)
+    }
+
+    /// Stops the app and removes all of it but its volumes.
+    async fn remove(&self, app: &AppName) -> Result<(), DriverError> {
+        let dir = self.dir_of(app);
+        if !dir.exists() && !self.outcome_of(app).exists() {
+            return Ok(());
+        }
+        let _lock = lock(&dir, app).await?;
+        // The record is enough: whether it answers doesn't matter.
+        if let Some(record) = read_json::<Record>(&dir.join(RECORD)).filter(Record::is_alive) {
+            if record.mark.device != self.config.owner.device {
+                return Err(self.foreign(app, &record));
+            }
+            stop(&dir, &record).await?;
+        }
+        self.remove_files(app, &dir)
+            .map_err(|e| DriverError::Runtime(format!("cannot remove what is left of {app}: {e}")))
+    }
+
+    fn remove_files(&self, app: &AppName, dir: &Path) -> io::Result<()> {
+        files::remove_if_there(&self.outcome_of(app))?;
+        for name in [CONTROL_SOCKET, LAST_WORDS, LIFE_LOCK, RECORD] {
+            files::remove_if_there(&dir.join(name))?;
+        }
+        // The agent's lock goes with the folder, at the end: from then on the next agent makes a new one.
+        match fs::remove_dir_all(dir) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    fn foreign(&self, app: &AppName, record: &Record) -> DriverError {
+        DriverError::Runtime(format!(
+            "the app {app} is run by process {} for the device {}, not for {}; it is left alone",
+            record.pid, record.mark.device, self.config.owner.device
+        ))
+    }
+}
+
+async fn lock(dir: &Path, app: &AppName) -> Result<files::AppLock, DriverError> {
+    let locked = files::lock_app(dir).await;
+    locked
+        .map_err(|e| DriverError::Runtime(format!("cannot take the lock of {app} in {}: {e}", dir.display())))
+}
+
+/// Ends a process: with a word, and if that doesn't help, by force.
+async fn stop(dir: &Path, record: &Record) -> Result<(), DriverError> {
+    let request = Request::Stop { grace_millis: GRACE.as_millis() as u64 };
+    if let Ok(mut client) = Client::ask(dir, record, &request).await {
+        client.answer().await.ok();
+        wait_for_end(record, GRACE + AFTER_GRACE).await;
+    }
+    record.kill();
+    if wait_for_end(record, DEATH_LIMIT).await {
+        return Ok(());
+    }
+    Err(DriverError::Runtime(format!(
+        "process {} of the app {} doesn't end, even by SIGKILL; it may wait for a disk",
+        record.pid, record.mark.app
+    )))
+}
+
+/// Whether the process is gone within `limit`. It is looked at often, since a service is down meanwhile.
+async fn wait_for_end(record: &Record, limit: Duration) -> bool {
+    let begun = Instant::now();
+    while record.is_alive() {
+        if begun.elapsed() > limit {
+            return false;
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    true
+}

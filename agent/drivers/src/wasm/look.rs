@@ -1,0 +1,221 @@
+//! Looking: what is there of an app, and how it is.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use holdfast_core::health::Health;
+use holdfast_core::name::AppName;
+use holdfast_core::observe::{AppObservation, Observed};
+use holdfast_core::release::Release;
+
+use super::client::Client;
+use super::files::{RECORD, read_json};
+use super::protocol::{Answer, Mark, Outcome, Record, Request, State, Status};
+use super::{WasmDriver, spec};
+use crate::DriverError;
+
+/// A command that was started again must run for that long before it counts as well.
+const STEADY: Duration = Duration::from_secs(5);
+
+/// What there is of an app.
+pub(super) enum Found {
+    /// Nothing that lives.
+    Nothing,
+    /// It ended for good.
+    Ended(Outcome),
+    /// A process.
+    Alive {
+        record: Record,
+        /// What it says of itself, or why it says nothing.
+        status: Result<Status, String>,
+    },
+}
+
+impl Found {
+    /// Whose it is.
+    pub(super) fn mark(&self) -> Option<&Mark> {
+        match self {
+            Found::Nothing => None,
+            Found::Ended(outcome) => Some(&outcome.mark),
+            Found::Alive { record, .. } => Some(&record.mark),
+        }
+    }
+}
+
+/// Asks the process of `record` how it is.
+async fn ask_status(dir: &Path, record: &Record) -> Result<Status, String> {
+    let asked = async {
+        let mut client = Client::ask(dir, record, &Request::Status).await?;
+        client.answer().await
+    };
+    match asked.await {
+        Ok(Some(Answer::Status(status))) if status.mark == record.mark => Ok(status),
+        Ok(Some(Answer::Status(_))) => Err("it isn't what its record says".into()),
+        Ok(Some(Answer::Refused { why })) => Err(format!("it refuses to say: {why}")),
+        Ok(_) => Err("it hung up".into()),
+        Err(e) => Err(format!("it doesn't answer on its socket: {e}")),
+    }
+}
+
+impl WasmDriver {
+    /// What there is of an app now.
+    pub(super) async fn find(&self, app: &AppName) -> Found {
+        let dir = self.dir_of(app);
+        if let Some(record) = read_json::<Record>(&dir.join(RECORD)).filter(Record::is_alive) {
+            let mut status = ask_status(&dir, &record).await;
+            if status.is_err() {
+                // It may be between its record and its socket, or just ending.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                status = ask_status(&dir, &record).await;
+            }
+            if record.is_alive() {
+                return Found::Alive { record, status };
+            }
+        }
+        match read_json::<Outcome>(&self.outcome_of(app)) {
+            Some(outcome) => Found::Ended(outcome),
+            None => Found::Nothing,
+        }
+    }
+
+    pub(super) async fn observe_app(
+        &self,
+        app: &AppName,
+        desired: Option<&Release>,
+    ) -> Result<AppObservation, DriverError> {
+        let found = self.find(app).await;
+        let wanted = desired.map(|release| spec::read(release, &self.config.owner)).transpose()?;
+        let observed = match (wanted, found) {
+            (None, Found::Nothing) => return Ok(AppObservation::new()),
+            (None, found) => match found.mark() {
+                Some(mark) if mark.device == self.config.owner.device => {
+                    Observed::Extra { release: Some(mark.release) }
+                }
+                // It isn't ours, and nobody asked for it.
+                _ => return Ok(AppObservation::new()),
+            },
+            (Some((mark, _)), found) => compare(&mark, &found),
+        };
+        Ok(AppObservation::from([(spec::key_of(app), observed)]))
+    }
+
+    /// Every app with something of ours, dead or alive: leftovers of a process that died are listed too while
+    /// their record can be read, since removing an app takes those away.
+    pub(super) fn find_apps(&self) -> Result<Vec<AppName>, DriverError> {
+        let mut apps = Vec::new();
+        for (dir, suffix) in
+            [(self.config.run_dir.clone(), ""), (self.config.state_dir.join("wasm/ended"), ".json")]
+        {
+            let entries = match fs::read_dir(&dir) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries
+                    .map_err(|e| DriverError::Runtime(format!("cannot list {}: {e}", dir.display())))?,
+            };
+            for entry in entries.flatten() {
+                let name = entry.file_name();
+                let Some(app) = name.to_str().and_then(|name| name.strip_suffix(suffix)?.parse().ok()) else {
+                    continue;
+                };
+                if self.is_ours(&app) {
+                    apps.push(app);
+                }
+            }
+        }
+        apps.sort();
+        apps.dedup();
+        Ok(apps)
+    }
+
+    fn is_ours(&self, app: &AppName) -> bool {
+        let record = read_json::<Record>(&self.dir_of(app).join(RECORD)).map(|record| record.mark);
+        let outcome = || read_json::<Outcome>(&self.outcome_of(app)).map(|outcome| outcome.mark);
+        record.or_else(outcome).is_some_and(|mark| mark.device == self.config.owner.device)
+    }
+
+    pub(super) async fn probe_app(&self, release: &Release) -> Health {
+        let wanted = match spec::read(release, &self.config.owner) {
+            Ok((mark, _)) => mark,
+            Err(e) => return Health::Unhealthy { reason: e.to_string() },
+        };
+        match self.find(&release.app).await {
+            Found::Nothing => Health::Unhealthy { reason: "it doesn't run".into() },
+            found if found.mark() != Some(&wanted) => {
+                Health::Unhealthy { reason: "another release runs in its place".into() }
+            }
+            Found::Ended(outcome) if outcome.ok => Health::Healthy,
+            Found::Ended(outcome) => Health::Unhealthy { reason: format!("it {}", outcome.what) },
+            Found::Alive { status: Ok(status), .. } => health(&status),
+            Found::Alive { status: Err(why), .. } => Health::Unhealthy { reason: why },
+        }
+    }
+
+    pub(super) async fn logs_of(&self, app: &AppName, lines: usize) -> Result<Vec<String>, DriverError> {
+        let dir = self.dir_of(app);
+        let Some(record) = read_json::<Record>(&dir.join(RECORD)).filter(Record::is_alive) else {
+            let outcome = read_json::<Outcome>(&self.outcome_of(app));
+            let mut log = outcome.map(|outcome| outcome.log).unwrap_or_default();
+            let words = super::launch::last_words(&dir);
+            if !words.is_empty() {
+                log.push(format!("holdfast: the process ended with: {words}"));
+            }
+            log.drain(..log.len().saturating_sub(lines));
+            return Ok(log);
+        };
+        let asked = async {
+            let mut client = Client::ask(&dir, &record, &Request::Logs { lines }).await?;
+            client.answer().await
+        };
+        match asked.await {
+            Ok(Some(Answer::Logs { lines })) => Ok(lines),
+            Ok(other) => {
+                Err(DriverError::Runtime(format!("{app} doesn't give its log, but answers {other:?}")))
+            }
+            Err(e) => Err(DriverError::Runtime(format!("{app} doesn't give its log: {e}"))),
+        }
+    }
+}
+
+/// What is found against what is wanted.
+fn compare(wanted: &Mark, found: &Found) -> Observed {
+    let Some(mark) = found.mark() else { return Observed::Absent };
+    if mark.device != wanted.device {
+        // A job of another device's that ended is nothing that stands in the way.
+        return match found {
+            Found::Alive { .. } => Observed::Foreign { owner: format!("the device {}", mark.device) },
+            _ => Observed::Absent,
+        };
+    }
+    let drift = |difference: String| Observed::Drift { difference, recreate: true };
+    match found {
+        Found::Ended(_) if mark != wanted => Observed::Absent,
+        _ if mark.spec != wanted.spec || mark.release != wanted.release => {
+            drift(format!("release {} runs", mark.release))
+        }
+        Found::Alive { status: Err(why), .. } => drift(why.clone()),
+        _ => Observed::Same,
+    }
+}
+
+/// How a workload is by its own word.
+fn health(status: &Status) -> Health {
+    let last = status.last_exit.as_deref().unwrap_or("ended");
+    match status.state {
+        State::Starting => Health::Starting { reason: "it is being started".into() },
+        State::Running if status.restarts > 0 && status.for_millis < STEADY.as_millis() as u64 => {
+            Health::Starting {
+                reason: format!("it {last}, and was started again ({} times)", status.restarts),
+            }
+        }
+        State::Running | State::Exited => Health::Healthy,
+        State::Backoff => Health::Unhealthy {
+            reason: format!(
+                "it {last}, and is started again after a pause ({} times so far)",
+                status.restarts
+            ),
+        },
+        State::Failed => Health::Unhealthy { reason: format!("it {last}") },
+        State::Stopping => Health::Unhealthy { reason: "it is being stopped".into() },
+    }
+}

@@ -1,0 +1,199 @@
+//! WebAssembly: each workload in a process of its own, which is this same program started again.
+//!
+//! The agent's process never loads the engine. It compiles in a child ([`compile_main`]), starts workloads
+//! ([`run_main`]) with one JSON line, and finds them again by the folder that each app has in the run
+//! directory: a record of the process, and a socket on which it answers. A workload needs no agent to go on:
+//! the agent's stop, upgrade or crash isn't seen by it.
+//!
+//! Where things are:
+//! `<run>/<app>/` has `workload.json`, `control.sock`, `life.lock` (held by the process while it lives),
+//! `agent.lock` (held by an agent while it changes something) and `stderr`.
+//! `<state>/wasm/compiled/` has compiled code, each file with a keyed digest beside it;
+//! `<state>/wasm/volumes/<app>/<volume>/` has the data, and is never removed;
+//! `<state>/wasm/ended/<app>.json` says how a job ended.
+//!
+//! In the unit file of a systemd service `KillMode=process` is needed, else systemd ends the workloads with
+//! the agent.
+
+mod apply;
+mod cache;
+mod child;
+mod client;
+mod compile;
+mod engine;
+mod files;
+mod guest;
+mod launch;
+mod look;
+mod process;
+mod protocol;
+mod spec;
+mod watch;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use holdfast_core::digest::Digest;
+use holdfast_core::health::Health;
+use holdfast_core::name::AppName;
+use holdfast_core::observe::AppObservation;
+use holdfast_core::release::{DriverKind, HttpCheck, Release};
+use tokio::sync::mpsc;
+
+use self::cache::Cache;
+use self::watch::Watchers;
+use crate::{ApplyStep, Driver, DriverError, DriverEvent, Fingerprint, Owner};
+
+pub use self::child::run_main;
+pub use self::compile::compile_main;
+pub use self::protocol::User;
+
+/// The engine's name and version. Compiled code of another one is compiled again.
+const ENGINE: &str = "wasmtime-48.0.8";
+/// The compiler's exit code for code that it refuses.
+const COMPILE_REFUSED: u8 = 2;
+
+/// What the driver needs to know of its box.
+#[derive(Clone)]
+pub struct WasmConfig {
+    /// The program with the subcommands `wasm-compile` and `wasm-run`. The agent gives `/proc/self/exe`: it
+    /// works even when the file has been replaced, and is then the same version as the agent.
+    pub program: PathBuf,
+    /// Pinned content; a file is `<content_dir>/sha256/<hex>`.
+    pub content_dir: PathBuf,
+    /// The agent's state. Compiled code and volumes are under `<state_dir>/wasm/`.
+    pub state_dir: PathBuf,
+    /// For what dies with the boot, such as `/run/holdfast/wasm`. Its path is short (a socket's path has 107
+    /// bytes), and only the agent's user can write there.
+    pub run_dir: PathBuf,
+    /// Whose workloads these are.
+    pub owner: Owner,
+    /// The key of the digests beside compiled code. Made by the box, and known to nobody else.
+    pub mac_key: [u8; 32],
+    /// Who workloads run as, where the agent is root.
+    pub user: Option<User>,
+}
+
+/// See the module.
+pub struct WasmDriver {
+    config: WasmConfig,
+    cache: Arc<Cache>,
+    watchers: Watchers,
+}
+
+impl WasmDriver {
+    /// A driver for this box. Touches nothing.
+    pub fn new(mut config: WasmConfig) -> Self {
+        if !nix::unistd::Uid::effective().is_root() {
+            // Nobody but root can become another.
+            config.user = None;
+        }
+        let cache = Cache::new(
+            config.program.clone(),
+            config.content_dir.clone(),
+            config.state_dir.join("wasm/compiled"),
+            config.mac_key,
+            config.user,
+        );
+        WasmDriver { config, cache, watchers: Watchers::default() }
+    }
+
+    /// Removes compiled code that isn't of `keep`, the digests of the components of releases that may still
+    /// be run.
+    pub async fn collect(&self, keep: &BTreeSet<Digest>) -> io::Result<()> {
+        self.cache.collect(keep).await
+    }
+
+    /// The folder of an app in the run directory.
+    fn dir_of(&self, app: &AppName) -> PathBuf {
+        self.config.run_dir.join(app.as_str())
+    }
+
+    fn outcome_of(&self, app: &AppName) -> PathBuf {
+        self.config.state_dir.join("wasm/ended").join(format!("{app}.json"))
+    }
+}
+
+#[async_trait]
+impl Driver for WasmDriver {
+    fn kind(&self) -> DriverKind {
+        DriverKind::Wasm
+    }
+
+    async fn fingerprint(&self) -> Fingerprint {
+        let (usable, detail) = match files::make_private_dir(&self.config.run_dir) {
+            Ok(()) => (true, format!("workloads are found at {}", self.config.run_dir.display())),
+            Err(e) => (false, format!("cannot make {}: {e}", self.config.run_dir.display())),
+        };
+        Fingerprint { driver: DriverKind::Wasm, usable, version: Some(ENGINE.into()), detail }
+    }
+
+    fn check(&self, release: &Release) -> Result<(), DriverError> {
+        spec::read(release, &self.config.owner).map(|_| ())
+    }
+
+    async fn prepare(&self, release: &Release) -> Result<(), DriverError> {
+        let (_, workload) = spec::read(release, &self.config.owner)?;
+        self.cache.ensure(&workload).await.map(|_| ())
+    }
+
+    async fn observe(&self, app: &AppName, desired: Option<&Release>) -> Result<AppObservation, DriverError> {
+        self.observe_app(app, desired).await
+    }
+
+    async fn apps(&self) -> Result<Vec<AppName>, DriverError> {
+        self.find_apps()
+    }
+
+    async fn apply(&self, step: ApplyStep<'_>) -> Result<(), DriverError> {
+        self.take_step(step).await
+    }
+
+    async fn probe(&self, release: &Release) -> Health {
+        self.probe_app(release).await
+    }
+
+    async fn address_of(&self, release: &Release, check: &HttpCheck) -> Option<String> {
+        let HttpCheck::Target { target, path, .. } = check else { return None };
+        let (_, workload) = spec::read(release, &self.config.owner).ok()?;
+        if *target != spec::key_of(&release.app) {
+            return None;
+        }
+        let mut listen = workload.http?.listen;
+        if listen.ip().is_unspecified() {
+            listen.set_ip(if listen.is_ipv4() {
+                std::net::Ipv4Addr::LOCALHOST.into()
+            } else {
+                std::net::Ipv6Addr::LOCALHOST.into()
+            });
+        }
+        Some(format!("http://{listen}{path}"))
+    }
+
+    async fn logs(&self, app: &AppName, lines: usize) -> Result<Vec<String>, DriverError> {
+        self.logs_of(app, lines).await
+    }
+
+    fn watch(self: Arc<Self>, events: mpsc::Sender<DriverEvent>) {
+        self.watchers.begin(events);
+        match self.find_apps() {
+            Ok(apps) => apps.into_iter().for_each(|app| self.watchers.follow(&app, &self.dir_of(&app))),
+            Err(e) => tracing::warn!("workloads that run are not watched: {e}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engine_is_the_one_that_is_linked() {
+        let lock = include_str!("../../../../Cargo.lock");
+        let version = ENGINE.strip_prefix("wasmtime-").unwrap();
+        assert!(lock.contains(&format!("name = \"wasmtime\"\nversion = \"{version}\"\n")));
+    }
+}

@@ -1,0 +1,104 @@
+//! Reads a workload out of a release, and says what in it can't be run.
+
+use std::collections::BTreeSet;
+
+use holdfast_core::digest::Digest;
+use holdfast_core::name::{AppName, ObjectKey};
+use holdfast_core::release::{EnvValue, Release, WasmWorkload};
+
+use super::protocol::Mark;
+use crate::{DriverError, Owner};
+
+/// The kind of this driver's objects.
+const KIND: &str = "Wasm";
+/// Less memory holds no guest: one page of WebAssembly.
+const LEAST_MEMORY: u64 = 64 << 10;
+/// A share below a thousandth of a core doesn't exist, and one above this is a slip.
+const MOST_CPU_MILLIS: u32 = 1_000_000;
+
+/// The key of an app's one object.
+pub(super) fn key_of(app: &AppName) -> ObjectKey {
+    ObjectKey::new(KIND, app.as_str())
+}
+
+/// The workload of a release, with the mark that its process carries.
+pub(super) fn read(release: &Release, owner: &Owner) -> Result<(Mark, WasmWorkload<Digest>), DriverError> {
+    let app = &release.app;
+    let refuse = |why: String| Err(DriverError::Release(format!("the app {app} cannot run: {why}")));
+    let [object] = release.objects.as_slice() else {
+        return refuse(format!("its release has {} objects, and a wasm app has one", release.objects.len()));
+    };
+    if object.key != key_of(app) {
+        return refuse(format!("its object is {}, and must be {}", object.key, key_of(app)));
+    }
+    let workload: WasmWorkload<Digest> = match serde_json::from_value(object.spec.clone()) {
+        Ok(workload) => workload,
+        Err(e) => return refuse(format!("the spec of {} is unreadable: {e}", object.key)),
+    };
+    if let Err(why) = check(&workload) {
+        return refuse(why);
+    }
+    let spec = Release { objects: vec![object.clone()], ..empty_like(release) };
+    let mark = Mark {
+        device: owner.device.clone(),
+        app: app.clone(),
+        release: release.id(),
+        spec: Digest::of(&spec.to_bytes()),
+    };
+    Ok((mark, workload))
+}
+
+fn empty_like(release: &Release) -> Release {
+    Release {
+        app: release.app.clone(),
+        driver: release.driver,
+        objects: Vec::new(),
+        artifacts: BTreeSet::new(),
+        secrets: Default::default(),
+    }
+}
+
+fn check(workload: &WasmWorkload<Digest>) -> Result<(), String> {
+    for (name, value) in &workload.env {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return Err(format!("env has the name {name:?}, which no environment can hold"));
+        }
+        match value {
+            EnvValue::Secret { secret_ref } => {
+                return Err(format!(
+                    "env {name} needs the secret {}/{}, and this agent has no source of secrets",
+                    secret_ref.name, secret_ref.key
+                ));
+            }
+            EnvValue::Plain(value) if value.contains('\0') => {
+                return Err(format!("env {name} holds a NUL character"));
+            }
+            EnvValue::Plain(_) => {}
+        }
+    }
+    if workload.args.iter().any(|arg| arg.contains('\0')) {
+        return Err("an argument holds a NUL character".into());
+    }
+    let mut guests = BTreeSet::new();
+    for dir in &workload.dirs {
+        if !dir.guest.starts_with('/') || dir.guest.contains('\0') {
+            return Err(format!("dirs: the guest's path {:?} must begin with '/'", dir.guest));
+        }
+        if !guests.insert(&dir.guest) {
+            return Err(format!("dirs: the guest's path {:?} is there twice", dir.guest));
+        }
+    }
+    if workload.limits.memory < LEAST_MEMORY {
+        return Err(format!("limits.memory is {} bytes, and must be 64Ki or more", workload.limits.memory));
+    }
+    if workload.limits.cpu_millis.is_some_and(|millis| millis == 0 || millis > MOST_CPU_MILLIS) {
+        return Err("limits.cpu must be more than 0, and at most 1000 cores".into());
+    }
+    match &workload.http {
+        Some(http) if http.listen.port() == 0 => Err("http.listen needs a port other than 0".into()),
+        Some(_) if workload.restart != Default::default() => {
+            Err("restart is for commands; what serves `http` is always restarted".into())
+        }
+        _ => Ok(()),
+    }
+}
