@@ -43,6 +43,8 @@ impl fmt::Display for LogCut {
 pub struct AuditLog {
     table: Table<u64, Event>,
     head: Option<ChainHead>,
+    /// The head at the opening: on disk, or the one that the anchor expected.
+    base: Option<ChainHead>,
     /// The place of the oldest event, for dropping it.
     oldest: u64,
     kept: u64,
@@ -74,11 +76,28 @@ impl AuditLog {
             None => head.as_ref().map_or(0, |head| head.seq) + 1,
         };
         let kept = (kept as u64).max(1);
-        Ok((AuditLog { table, head, oldest, kept }, cut))
+        Ok((AuditLog { table, base: head.clone(), head, oldest, kept }, cut))
+    }
+
+    /// Goes back to what the database holds: after an error of the disk it has lost what wasn't flushed, and
+    /// an event that names a lost one as the one before it would break the chain.
+    pub(crate) fn catch_up(&mut self) -> Result<(), StoreError> {
+        let Some(head) = self.head.as_ref().filter(|_| self.head != self.base) else { return Ok(()) };
+        if self.table.get(&head.seq)?.is_some_and(|event| event.hash == head.hash) {
+            return Ok(());
+        }
+        let newest = self.table.last()?.map(|(_, event)| event.head());
+        let base = self.base.clone();
+        self.head = newest.filter(|newest| base.as_ref().is_none_or(|base| newest.seq >= base.seq)).or(base);
+        if let Some((oldest, _)) = self.table.first()? {
+            self.oldest = oldest;
+        }
+        Ok(())
     }
 
     /// Adds an event. It is on disk after the next flush.
     pub(crate) fn append(&mut self, time: Timestamp, draft: Draft) -> Result<Event, StoreError> {
+        self.catch_up()?;
         let event = Event::after(self.head.as_ref(), time, draft);
         let dropped: Vec<u64> = (self.oldest..=event.seq.saturating_sub(self.kept)).take(PAGE).collect();
         let drops = dropped.iter().map(|seq| (seq, None));

@@ -169,8 +169,8 @@ impl Store {
             return Ok(false);
         }
         // The floor must not wait for a database that is in trouble: its head then stays as it was.
-        match self.flush() {
-            Ok(_) => next.audit_head = self.audit.head().cloned(),
+        match self.flush().and_then(|_| self.audit.catch_up()) {
+            Ok(()) => next.audit_head = self.audit.head().cloned(),
             Err(error) => {
                 tracing::warn!(%error, "the anchor is written without the newest events");
                 next.audit_head = self.anchor.get().audit_head.clone();
@@ -190,6 +190,11 @@ impl Store {
     /// The audit log.
     pub fn audit(&self) -> &AuditLog {
         &self.audit
+    }
+
+    /// The events as a table, for readers that mustn't wait for whoever holds the store.
+    pub fn events(&self) -> Table<u64, Event> {
+        self.db.table(EVENTS)
     }
 
     /// The pinned content.
@@ -254,6 +259,7 @@ impl Store {
     /// Writes the newest event's link into the anchor, so that the next start doesn't miss one that is gone.
     fn anchor_head(&mut self) -> Result<(), StoreError> {
         self.flush()?;
+        self.audit.catch_up()?;
         let head = self.audit.head().cloned();
         self.anchor.update(|anchor| anchor.audit_head = head).map(|_| ())
     }

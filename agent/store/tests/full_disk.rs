@@ -109,6 +109,7 @@ fn a_disk_that_is_full_beyond_the_reserve_gives_errors_until_there_is_room_again
     let mut failed = false;
     for n in 0..3000 {
         let put = store.set_revisions(&revisions(format!("{n}{}", "x".repeat(2000))));
+        let put = put.and_then(|_| store.append_event(Timestamp::UNIX_EPOCH, Draft::new("n", n.to_string())));
         let flushed = put.and_then(|_| store.flush());
         if is_full(flushed) {
             failed = true;
@@ -119,7 +120,14 @@ fn a_disk_that_is_full_beyond_the_reserve_gives_errors_until_there_is_room_again
     assert!(failed, "3,000 records fit on a full disk");
     let readable = store.revisions();
     assert!(readable.is_ok() || is_full(readable));
+    // A head that isn't on disk must never come into the anchor.
+    store.update_anchor(|anchor| anchor.time_floor = Timestamp::MIN).unwrap();
     disk.empty();
+    let after_failure = Timestamp::from_second(1).unwrap();
+    store.update_anchor(|anchor| anchor.time_floor = after_failure).unwrap();
+    let head = store.anchor().audit_head.clone().unwrap();
+    let kept = store.events().get(&head.seq).unwrap().map(|event| event.hash);
+    assert_eq!(kept, Some(head.hash));
     let after = revisions("after".into());
     store.set_revisions(&after).unwrap();
     store.flush().unwrap();
