@@ -68,17 +68,17 @@ struct Queue {
 /// A filter that can't be read (the text says what to write), or logging that was started before.
 pub fn start(filter: &str) -> Result<Log, String> {
     let filter = parse_filter(filter)?;
-    let sink = choose_sink(std::io::stderr().is_terminal());
+    // Chosen by the writer: asking whether there is a journal may hang already, as it sends something.
     let (log, subscriber) =
-        with_sink(sink, filter, QUEUE).map_err(|e| format!("cannot start the log's thread: {e}"))?;
+        with_sink(choose_sink, filter, QUEUE).map_err(|e| format!("cannot start the log's thread: {e}"))?;
     tracing::subscriber::set_global_default(subscriber)
         .map_err(|_| "logging was started twice".to_owned())?;
     Ok(log)
 }
 
 /// Somebody at a terminal wants to see it there; else the journal, where there is one.
-fn choose_sink(terminal: bool) -> Sink {
-    if terminal {
+fn choose_sink() -> Sink {
+    if std::io::stderr().is_terminal() {
         return Sink::stderr(true);
     }
     Sink::journald().unwrap_or_else(|| Sink::stderr(false))
@@ -91,7 +91,7 @@ fn parse_filter(text: &str) -> Result<Targets, String> {
 }
 
 fn with_sink(
-    sink: Sink,
+    sink: impl FnOnce() -> Sink + Send + 'static,
     filter: Targets,
     queue: usize,
 ) -> std::io::Result<(Log, impl Subscriber + Send + Sync)> {
@@ -100,7 +100,7 @@ fn with_sink(
     let dropped = Arc::new(AtomicU64::new(0));
     let layer = Queue { sender: sender.clone(), dropped: Arc::clone(&dropped) };
     std::thread::Builder::new().name("log".to_owned()).stack_size(256 << 10).spawn(move || {
-        write_all(&receiver, sink, &dropped);
+        write_all(&receiver, sink(), &dropped);
         let _ = done_sender.send(());
     })?;
     let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter));

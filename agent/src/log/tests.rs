@@ -23,8 +23,8 @@ impl Kept {
     }
 }
 
-fn lines(out: impl Write + Send + 'static) -> Sink {
-    Sink::Lines { out: Box::new(out), colour: false }
+fn lines(out: impl Write + Send + 'static) -> impl FnOnce() -> Sink + Send {
+    move || Sink::Lines { out: Box::new(out), colour: false }
 }
 
 #[test]
