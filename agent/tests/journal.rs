@@ -58,7 +58,8 @@ fn what_is_logged_reaches_the_journal_with_its_fields() {
         length = agent.journal.recv(&mut buffer).unwrap();
     }
     let entry = String::from_utf8_lossy(&buffer[..length]).into_owned();
-    for field in ["PRIORITY=", "MESSAGE", "SYSLOG_IDENTIFIER", "TARGET=holdfast"] {
+    // Each field is a name, a length, a value (systemd, "Native Journal Protocol").
+    for field in ["PRIORITY\n", "MESSAGE\n", "SYSLOG_IDENTIFIER\n", "TARGET\n", "holdfast::"] {
         assert!(entry.contains(field), "{field} is missing in {entry:?}");
     }
     // Nothing is logged twice.
