@@ -33,7 +33,7 @@ pub(super) fn pay(state: &mut State<'_, '_>, units: u64) -> Result<(), Error> {
     take(&mut state.get_or_insert_extension_with(|| Budget { left: WORK }).left, units)
 }
 
-/// Pays for the size of `values`, `times` over; fails for trees that are too deep.
+/// Pays for the size of `values`, `times` over; fails for what is undefined, and for trees that are too deep.
 pub(super) fn pay_for(state: &mut State<'_, '_>, values: &[Value], times: u64) -> Result<u64, Error> {
     let budget = state.get_or_insert_extension_with(|| Budget { left: WORK });
     let before = budget.left;
@@ -47,6 +47,9 @@ pub(super) fn pay_for(state: &mut State<'_, '_>, values: &[Value], times: u64) -
 
 fn weigh(value: &Value, left: &mut u64, depth: usize) -> Result<(), Error> {
     take(left, 1 + value.as_str().map_or(0, |text| text.len() as u64))?;
+    if value.is_undefined() {
+        return Err(Error::new(ErrorKind::UndefinedError, "it is used before anything gave it a value"));
+    }
     if value.as_bytes().is_some_and(|bytes| bytes.len() > 4096) {
         take(left, WORK)?;
     }

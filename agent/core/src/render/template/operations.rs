@@ -64,6 +64,18 @@ pub(super) fn printed(value: &Value) -> Result<Cow<'_, str>, Error> {
     }
 }
 
+/// The arguments that must be defined: for what asks whether its first one is, that one need not be.
+fn asked<'a>(name: &str, args: &'a [Value]) -> &'a [Value] {
+    match args {
+        [first, rest @ ..]
+            if first.is_undefined() && matches!(name, "default" | "d" | "defined" | "undefined") =>
+        {
+            rest
+        }
+        _ => args,
+    }
+}
+
 fn linear(_: &[Value], _: u64) -> u64 {
     0
 }
@@ -77,7 +89,7 @@ fn add_filters(env: &mut Environment<'static>) {
     let mut add = |name: &'static str, filter: Value, extra: Extra| {
         env.add_filter(name, move |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
             let args = args.into_values();
-            let weight = pay_for(state, &args, 2)?;
+            let weight = pay_for(state, asked(name, &args), 2)?;
             pay(state, extra(&args, weight))?;
             filter.call(state, &args)
         });
@@ -133,7 +145,7 @@ fn add_tests(env: &mut Environment<'static>) {
     let mut add = |name: &'static str, test: Value| {
         env.add_test(name, move |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
             let args = args.into_values();
-            pay_for(state, &args, 1)?;
+            pay_for(state, asked(name, &args), 1)?;
             test.call(state, &args)
         });
     };

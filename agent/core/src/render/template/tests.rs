@@ -70,6 +70,10 @@ fn an_undefined_value_is_an_error_with_its_line() {
     assert!(error("{{ values.a.b }}").contains("undefined value"));
     assert!(error("{{ values.nmae ~ 'x' }}").contains("undefined value"));
     assert!(error("{% if values.nmae == 1 %}{% endif %}").contains("undefined value"));
+    assert!(error("{{ values.nmae | tojson }}").contains("undefined value"));
+    assert!(error("{{ [values.nmae] }}").contains("undefined value"));
+    assert!(error("{{ dict(a=values.nmae) }}").contains("undefined value"));
+    assert!(error("{{ values.nmae is eq(1) }}").contains("undefined value"));
     assert!(error("{% for x in values.nmae %}{% endfor %}").contains("undefined value"));
 }
 

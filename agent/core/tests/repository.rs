@@ -1,0 +1,151 @@
+//! Whole repositories: the example that platform teams start from, and one with everything wrong in it.
+
+mod common;
+
+use common::{golden, read, source};
+use holdfast_core::diagnostic::to_text;
+use holdfast_core::name::DeviceName;
+use holdfast_core::repository::{Files, render_for, validate};
+use semver::Version;
+
+const VERSION: Version = Version::new(0, 1, 0);
+const HEAD: &str = "apiVersion: holdfast.dev/v1alpha1\n";
+
+fn device(name: &str) -> DeviceName {
+    name.parse().unwrap()
+}
+
+fn rendered(files: &Files, name: &str) -> String {
+    let desired = render_for(files, &device(name), &VERSION).unwrap();
+    serde_json::to_string_pretty(&serde_json::to_value(&desired).unwrap()).unwrap() + "\n"
+}
+
+#[test]
+fn the_example_repository_is_whole() {
+    let files = read(&source("examples/retail"));
+    assert_eq!(to_text(&validate(&files, None, &VERSION)), "");
+    for name in ["emea/de/store-0042/till-1", "emea/de/store-0042/till-2", "apac/kiosk"] {
+        assert_eq!(to_text(&validate(&files, Some(&device(name)), &VERSION)), "", "{name}");
+    }
+}
+
+#[test]
+fn the_example_renders_as_it_did() {
+    let files = read(&source("examples/retail"));
+    golden("retail-till-1.json", &rendered(&files, "emea/de/store-0042/till-1"));
+    golden("retail-kiosk.json", &rendered(&files, "apac/kiosk"));
+}
+
+#[test]
+fn rendering_twice_gives_the_same_bytes() {
+    let files = read(&source("examples/retail"));
+    let bytes = || {
+        let desired = render_for(&files, &device("emea/de/store-0042/till-2"), &VERSION).unwrap();
+        serde_json::to_vec(&desired).unwrap()
+    };
+    assert_eq!(bytes(), bytes());
+}
+
+fn with(changes: &[(&str, &str)]) -> Files {
+    let mut files = read(&source("examples/retail"));
+    for (path, text) in changes {
+        let text = if path.contains("manifests/") { (*text).to_owned() } else { format!("{HEAD}{text}") };
+        files.insert((*path).to_owned(), text.into_bytes());
+    }
+    files
+}
+
+#[test]
+fn every_error_in_a_repository_is_told_at_once() {
+    let files = with(&[
+        ("holdfast.yaml", "kind: Fleet\nmetadata: {name: retail}\nspec:\n  apps: {poss: {}}\n  groops: []\n"),
+        ("sites/apac/store-7.yaml", "kind: Site\nmetadata: {name: apac/store-8}\nspec: {apps: {helo: {}}}\n"),
+        (
+            "devices/apac/kiosk.yaml",
+            "kind: Device\nmetadata: {name: apac/kiosk}\nspec: {site: apac/store-77}\n",
+        ),
+        ("devices/apac/kiosk.yml", "kind: Device\n"),
+        (
+            "apps/a/app.yaml",
+            "kind: App\nmetadata: {name: a}\nspec: {placement: {}, vm: {}, dependsOn: [b]}\n",
+        ),
+        (
+            "apps/b/app.yaml",
+            "kind: App\nmetadata: {name: b}\nspec: {placement: {}, vm: {}, dependsOn: [a, dbb]}\n",
+        ),
+        ("apps/empty/app.yaml", "kind: App\nmetadata: {name: empty}\nspec: {placement: {}, container: {}}\n"),
+        ("apps/Bad/app.yaml", "kind: App\nmetadata: {name: Bad}\nspec: {placement: {}, vm: {}}\n"),
+        ("apps/lost/files/x", ""),
+        ("apps/pos/manifests/broken.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: [x]}\n"),
+        ("apps/pos/manifests/loop.yaml.j2", "{% include 'x' %}"),
+        ("apps/db/manifests/Chart.yaml", "name: x\n"),
+    ]);
+    golden("everything-wrong.txt", &(to_text(&validate(&files, None, &VERSION)) + "\n"));
+}
+
+#[test]
+fn with_a_device_what_only_rendering_shows_is_told_as_well() {
+    let files = with(&[
+        (
+            "apps/pos/manifests/more.yaml.j2",
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: {{ values.nmae }}}\n",
+        ),
+        (
+            "apps/hello/app.yaml",
+            "kind: App\nmetadata: {name: hello}\nspec: {placement: {}, wasm: {component: files/helo.wat}}\n",
+        ),
+    ]);
+    assert_eq!(to_text(&validate(&files, None, &VERSION)), "");
+    let errors = to_text(&validate(&files, Some(&device("emea/de/store-0042/till-1")), &VERSION));
+    assert!(errors.contains("apps/pos/manifests/more.yaml.j2:3:"), "{errors}");
+    assert!(errors.contains("the component apps/hello/files/helo.wat isn't in the repository"), "{errors}");
+    let unknown = to_text(&validate(&files, Some(&device("nowhere")), &VERSION));
+    assert!(unknown.contains("devices/nowhere.yaml:1:1: this box's document is missing"), "{unknown}");
+}
+
+#[test]
+fn an_error_in_one_app_leaves_the_others_as_they_are() {
+    let files = with(&[(
+        "apps/pos/app.yaml",
+        "kind: App\nmetadata: {name: pos}\nspec: {placement: {}, onFailure: x}\n",
+    )]);
+    let desired = render_for(&files, &device("emea/de/store-0042/till-1"), &VERSION).unwrap();
+    let names =
+        |map: Vec<&holdfast_core::name::AppName>| map.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(names(desired.apps.keys().collect()), ["db", "hello"]);
+    assert_eq!(names(desired.faulty.keys().collect()), ["pos"]);
+}
+
+#[test]
+fn a_hundred_megabytes_are_refused_as_a_document_and_as_a_manifest() {
+    let huge = vec![b'a'; 100_000_000];
+    let mut files = read(&source("examples/retail"));
+    files.insert("apps/pos/manifests/huge.yaml".to_owned(), huge.clone());
+    files.insert("apps/pos/manifests/huge.yaml.j2".to_owned(), huge.clone());
+    files.insert("holdfast.yaml".to_owned(), huge);
+    let errors = validate(&files, None, &VERSION);
+    assert_eq!(errors.len(), 3, "{}", to_text(&errors));
+    assert!(errors.iter().all(|error| error.message.contains("100000000 bytes")));
+}
+
+#[test]
+fn a_fleet_of_five_thousand_devices_is_validated() {
+    let mut files = read(&source("examples/retail"));
+    for number in 0..5000 {
+        let name = format!("emea/de/store-{}/till-{}", number / 10, number % 10);
+        let text = format!(
+            "{HEAD}kind: Device\nmetadata: {{name: {name}, labels: {{tier: retail}}}}\nspec: {{site: emea/de/store-{}}}\n",
+            number / 10
+        );
+        files.insert(format!("devices/{name}.yaml"), text.into_bytes());
+        let site = format!("emea/de/store-{}", number / 10);
+        files.insert(
+            format!("sites/{site}.yaml"),
+            format!("{HEAD}kind: Site\nmetadata: {{name: {site}}}\n").into_bytes(),
+        );
+    }
+    // The only thing wrong: these sites give no `store`, which a template of the example needs.
+    let errors = to_text(&validate(&files, Some(&device("emea/de/store-7/till-1")), &VERSION));
+    assert!(errors.starts_with("apps/pos/manifests/config.yaml.j2:6:"), "{errors}");
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+}
