@@ -1,4 +1,5 @@
 //! Whatever comes in: readers end with a value or with errors that have a place, and rendering is a function.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use holdfast_core::model::document::read;
 use holdfast_core::model::{App, Device, Fleet, Site};

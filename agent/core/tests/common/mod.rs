@@ -1,4 +1,5 @@
 //! Reading repositories from disk, for tests of a crate that itself reads nothing.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::disallowed_methods, reason = "tests read their own files")]
 #![allow(dead_code, reason = "not every test uses all of it")]
 

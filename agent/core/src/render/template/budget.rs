@@ -4,8 +4,10 @@
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 
-/// What all operations of one template may touch: bytes of text and values in trees.
+/// What all operations of one template may touch: bytes of text, and for each value in a tree `VALUE` more.
 const WORK: u64 = 16 << 20;
+/// What a value costs beside its text: about what it takes in memory.
+const VALUE: u64 = 16;
 /// How deep lists and maps that a template makes may be nested. What is deeper would be dropped, printed and
 /// compared on a stack that has an end.
 pub(super) const DEPTH: usize = 48;
@@ -46,7 +48,7 @@ pub(super) fn pay_for(state: &mut State<'_, '_>, values: &[Value], times: u64) -
 }
 
 fn weigh(value: &Value, left: &mut u64, depth: usize) -> Result<(), Error> {
-    take(left, 1 + value.as_str().map_or(0, |text| text.len() as u64))?;
+    take(left, VALUE + value.as_str().map_or(0, |text| text.len() as u64))?;
     if value.is_undefined() {
         return Err(Error::new(ErrorKind::UndefinedError, "it is used before anything gave it a value"));
     }
