@@ -18,7 +18,8 @@ fn check<T>(result: Result<T, Vec<Diagnostic>>) {
 /// With the head that a document of this kind needs, so that its body is reached.
 fn of_kind<D: Document>(bytes: &[u8]) {
     check(read::<D>("f.yaml", bytes, None));
-    let head = format!("apiVersion: holdfast.dev/v1alpha1\nkind: {}\nmetadata: {{name: x}}\nspec:\n ", D::KIND);
+    let head =
+        format!("apiVersion: holdfast.dev/v1alpha1\nkind: {}\nmetadata: {{name: x}}\nspec:\n ", D::KIND);
     check(read::<D>("f.yaml", &[head.as_bytes(), bytes].concat(), Some("x")));
 }
 

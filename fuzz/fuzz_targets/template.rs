@@ -11,7 +11,8 @@ const HEAD: &str = "apiVersion: holdfast.dev/v1alpha1\n";
 
 fuzz_target!(|template: &str| {
     let mut files: Files = BTreeMap::new();
-    let mut add = |path: &str, text: &str| files.insert(path.to_owned(), format!("{HEAD}{text}").into_bytes());
+    let mut add =
+        |path: &str, text: &str| files.insert(path.to_owned(), format!("{HEAD}{text}").into_bytes());
     add("holdfast.yaml", "kind: Fleet\nmetadata: {name: f}\n");
     add("devices/d.yaml", "kind: Device\nmetadata: {name: d, labels: {region: emea}}\n");
     add(
