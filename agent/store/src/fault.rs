@@ -25,6 +25,8 @@ pub const STORE_NAMES: &[&str] = &[
 
 /// The points of the agent.
 pub const AGENT_NAMES: &[&str] = &[
+    "fetch.pack-synced",
+    "fetch.pack-renamed",
     "fetch.objects-stored",
     "accept.floor-written",
     "executor.intent-written",

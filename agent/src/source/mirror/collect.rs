@@ -1,7 +1,8 @@
 //! Collection: what no kept revision needs goes.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use gix::ObjectId;
 
@@ -70,12 +71,18 @@ impl Mirror {
             // The new pack has the name of an old one: it holds the same. Nothing is gained by going on.
             return Ok(());
         }
-        // Indexes first: without one, a pack is not looked at.
-        for index in [true, false] {
-            for path in old.iter().filter(|path| path.extension().is_some_and(|e| e == "idx") == index) {
-                fs::remove_file(path).map_err(|error| SourceError::local("removing", path, error))?;
-            }
+        // The newest first: a pack builds on older ones, so that at any moment what is left holds, with each
+        // folder, all that is below it. Of each pack the index first: without it the pack is not looked at.
+        let mut old: Vec<_> = old.iter().map(|path| (modified(path), path)).collect();
+        old.sort_by(|(a, path_a), (b, path_b)| b.cmp(a).then_with(|| path_a.cmp(path_b)));
+        for (_, path) in old {
+            fs::remove_file(path).map_err(|error| SourceError::local("removing", path, error))?;
         }
         sync_dir(&self.packs())
     }
+}
+
+/// When the pack that a file belongs to was written.
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path.with_extension("pack")).and_then(|data| data.modified()).ok()
 }

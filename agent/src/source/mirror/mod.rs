@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use gix::ObjectId;
 use holdfast_core::digest::Revision;
+use holdfast_store::fault;
 
 pub(crate) use self::objects::{Damage, Objects, Walk};
 pub(crate) use self::pack::CopyError;
@@ -106,14 +107,17 @@ impl Mirror {
     }
 
     /// Puts a damaged mirror aside and begins an empty one, so that what is not damaged isn't lost should the
-    /// source turn out to be unreachable. The markers go last: they say that the mirror is whole.
+    /// source turn out to be unreachable. The markers go first, and come back last: while there are none, a
+    /// start after a crash takes back what is aside.
     pub(crate) fn set_aside(&self) -> Result<(), SourceError> {
         tracing::warn!(mirror = %self.dir.display(), "the mirror is damaged and is built anew");
-        let aside = self.scratch("aside")?;
-        for name in ["objects", "complete"] {
+        let aside = self.dir.join("aside");
+        remove(&aside)?;
+        fs::create_dir_all(&aside).map_err(|error| SourceError::local("making", &aside, error))?;
+        for name in ["complete", "objects"] {
             rename(&self.dir.join(name), &aside.join(name))?;
+            sync_dir(&self.dir)?;
         }
-        sync_dir(&self.dir)?;
         self.lay_out()?;
         self.damaged.store(false, Ordering::Relaxed);
         Ok(())
@@ -122,14 +126,14 @@ impl Mirror {
     /// Takes back what was put aside, damaged as it is.
     pub(crate) fn take_back(&self) -> Result<(), SourceError> {
         let aside = self.dir.join("aside");
-        for name in ["complete", "objects"] {
+        for name in ["objects", "complete"] {
             let here = self.dir.join(name);
             if aside.join(name).exists() {
                 remove(&here)?;
                 rename(&aside.join(name), &here)?;
+                sync_dir(&self.dir)?;
             }
         }
-        sync_dir(&self.dir)?;
         remove(&aside)?;
         self.damaged.store(true, Ordering::Relaxed);
         Ok(())
@@ -141,22 +145,21 @@ impl Mirror {
     }
 
     /// An empty folder for what is not yet part of the mirror.
-    fn scratch(&self, name: &str) -> Result<PathBuf, SourceError> {
+    fn scratch(&self, name: &str) -> Result<Scratch, SourceError> {
         let dir = self.dir.join(name);
         remove(&dir)?;
         fs::create_dir_all(&dir).map_err(|error| SourceError::local("making", &dir, error))?;
-        Ok(dir)
+        Ok(Scratch(dir))
     }
 
     /// Copies objects of another database, or of this one, into a new pack of the mirror.
     pub(crate) fn copy(&self, from: &Objects, ids: &[ObjectId]) -> Result<(), CopyError> {
         let dir = self.scratch("copying").map_err(CopyError::Mirror)?;
-        let path = dir.join("pack");
+        let path = dir.0.join("pack");
         write_pack(from, ids, &path)?;
         let file = File::open(&path)
             .map_err(|error| CopyError::Mirror(SourceError::local("opening", &path, error)))?;
-        let done = self.ingest(&mut BufReader::new(file), &AtomicBool::new(false));
-        done.and_then(|()| remove(&dir)).map_err(|error| match error {
+        self.ingest(&mut BufReader::new(file), &AtomicBool::new(false)).map_err(|error| match error {
             SourceError::Protocol { why, .. } => CopyError::Mirror(SourceError::Local(why)),
             error => CopyError::Mirror(error),
         })
@@ -169,32 +172,31 @@ impl Mirror {
         look: impl FnOnce(&Objects) -> T,
     ) -> Result<T, SourceError> {
         let dir = self.scratch("incoming")?;
-        let packs = dir.join("pack");
+        let packs = dir.0.join("pack");
         fs::create_dir_all(&packs).map_err(|error| SourceError::local("making", &packs, error))?;
         pack::index(pack, &packs, None, self.limits.object, &AtomicBool::new(false))?;
-        let objects = Objects::at(&dir, self.limits.object)
-            .map_err(|error| SourceError::local("opening", &dir, error))?;
-        let seen = look(&objects);
-        drop(objects);
-        remove(&dir)?;
-        Ok(seen)
+        let objects = Objects::at(&dir.0, self.limits.object)
+            .map_err(|error| SourceError::local("opening", &dir.0, error))?;
+        Ok(look(&objects))
     }
 
     /// Takes a pack in: it is unpacked and hashed, synced, and only then becomes part of the mirror.
     pub(crate) fn ingest(&self, pack: &mut dyn BufRead, stop: &AtomicBool) -> Result<(), SourceError> {
         let dir = self.scratch("incoming")?;
         let bases = self.objects()?.into_inner();
-        let outcome = pack::index(pack, &dir, Some(bases), self.limits.object, stop)?;
+        let outcome = pack::index(pack, &dir.0, Some(bases), self.limits.object, stop)?;
         for path in outcome.iter() {
             sync_file(path)?;
         }
+        fault::point("fetch.pack-synced");
         // The index last: the object database looks for indexes.
         for path in outcome.iter() {
             let name = path.file_name().unwrap_or_default();
             rename(path, &self.packs().join(name))?;
         }
         sync_dir(&self.packs())?;
-        remove(&dir)
+        fault::point("fetch.pack-renamed");
+        Ok(())
     }
 
     /// Walks the revision's tree: every folder is read, every file looked up.
@@ -213,6 +215,16 @@ impl Mirror {
         sync_dir(&self.dir.join("complete"))?;
         // The folders themselves may be new.
         sync_dir(&self.dir)
+    }
+}
+
+/// A folder that goes with its last use, so that a full disk isn't kept full by what didn't fit.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // If it can't be removed, the next start does it.
+        let _ = remove(&self.0);
     }
 }
 

@@ -101,9 +101,8 @@ pub(crate) fn index(
         options,
     )
     .map_err(|error| {
-        let disk = error.downcast_any_ref::<std::io::Error>().filter(|io| io.raw_os_error().is_some());
-        match disk {
-            Some(io) => SourceError::local("unpacking into", dir, io),
+        match error.iter_errors().find_map(of_the_disk) {
+            Some(why) => SourceError::local("unpacking into", dir, why),
             // Whoever asked for the pack knows where it came from.
             None => SourceError::Protocol {
                 url: String::new(),
@@ -112,4 +111,20 @@ pub(crate) fn index(
         }
     })?;
     Ok(Indexed(outcome.data_path.zip(outcome.index_path).map(|(data, index)| [data, index])))
+}
+
+/// An error of the box's own disk. What goes wrong on the network is told by whoever reads from it.
+fn of_the_disk(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    use std::io::ErrorKind;
+    let io = error.downcast_ref::<std::io::Error>()?;
+    let disk = io.raw_os_error().is_some()
+        || matches!(
+            io.kind(),
+            ErrorKind::StorageFull
+                | ErrorKind::QuotaExceeded
+                | ErrorKind::FileTooLarge
+                | ErrorKind::ReadOnlyFilesystem
+                | ErrorKind::PermissionDenied
+        );
+    disk.then(|| io.to_string())
 }
