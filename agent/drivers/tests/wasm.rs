@@ -16,105 +16,12 @@ use std::time::Duration;
 use holdfast_core::health::Health;
 use holdfast_core::observe::Observed;
 use holdfast_core::plan::Action;
-use holdfast_core::release::{
-    EnvValue, HttpCheck, Restart, SecretRef, WasmDir, WasmHttp, WasmLimits, WasmWorkload,
-};
+use holdfast_core::release::{EnvValue, Restart, SecretRef, WasmDir, WasmHttp, WasmLimits, WasmWorkload};
+use holdfast_drivers::wasm::User;
 use holdfast_drivers::{Driver, DriverError};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use bench::*;
-
-#[tokio::test]
-async fn a_component_answers_over_http() {
-    let bench = Bench::new();
-    let driver = bench.driver();
-    let service = bench.service(&hello("Good morning\\n"));
-    let address = service.http.as_ref().unwrap().listen;
-    let release = create(&driver, &service).await;
-    let answer = get(address, "/").await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    assert!(answer.contains("Good morning\n"), "{answer}");
-    assert_eq!(observed(&driver, &release).await, Observed::Same);
-    assert_eq!(driver.probe(&release).await, Health::Healthy);
-    let check = HttpCheck::Target { target: key(), port: 80, path: "/healthz".into() };
-    let reached = driver.address_of(&release, &check).await;
-    assert_eq!(reached, Some(format!("http://{address}/healthz")));
-}
-
-#[tokio::test]
-async fn head_has_no_body_and_the_connection_stays_for_the_next_request() {
-    let bench = Bench::new();
-    let service = bench.service(&hello("Good morning\\n"));
-    let address = service.http.as_ref().unwrap().listen;
-    create(&bench.driver(), &service).await;
-    let requests =
-        "HEAD / HTTP/1.1\r\nHost: test\r\n\r\nGET /x HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
-    let answers = ask(address, requests).await.unwrap();
-    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2, "{answers}");
-    assert_eq!(answers.matches("Good morning").count(), 1, "{answers}");
-    let old = ask(address, "GET / HTTP/1.0\r\n\r\n").await.unwrap();
-    assert!(old.contains("Good morning"), "{old}");
-}
-
-#[tokio::test]
-async fn a_status_of_the_component_reaches_the_client() {
-    let bench = Bench::new();
-    let sick = hello("hello").replace("$health i32 (i32.const 200)", "$health i32 (i32.const 500)");
-    let service = bench.service(&sick);
-    let address = service.http.as_ref().unwrap().listen;
-    create(&bench.driver(), &service).await;
-    assert!(get(address, "/healthz").await.unwrap().starts_with("HTTP/1.1 500 "));
-    assert!(get(address, "/").await.unwrap().starts_with("HTTP/1.1 200 "));
-}
-
-#[tokio::test]
-async fn a_guest_that_loops_or_traps_harms_only_its_own_request() {
-    for first in ["(loop $spin (br $spin))", "unreachable"] {
-        let bench = Bench::new();
-        let driver = bench.driver();
-        let service = bench.service(&hello_that(first));
-        let address = service.http.as_ref().unwrap().listen;
-        let release = create(&driver, &service).await;
-        let bad = tokio::spawn(async move { get(address, "/").await });
-        for _ in 0..10 {
-            assert!(get(address, "/healthz").await.unwrap().starts_with("HTTP/1.1 200 "));
-        }
-        assert_eq!(driver.probe(&release).await, Health::Healthy);
-        if first == "unreachable" {
-            assert!(bad.await.unwrap().unwrap().starts_with("HTTP/1.1 500 "));
-        }
-    }
-}
-
-#[tokio::test]
-async fn clients_that_do_not_go_on_keep_nobody_else_waiting() {
-    let bench = Bench::new();
-    let service = bench.service(&hello("hello"));
-    let address = service.http.as_ref().unwrap().listen;
-    create(&bench.driver(), &service).await;
-    let mut slow = Vec::new();
-    for _ in 0..200 {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Le").await.unwrap();
-        slow.push(stream);
-    }
-    assert!(get(address, "/").await.unwrap().starts_with("HTTP/1.1 200 "));
-}
-
-#[tokio::test]
-async fn a_request_too_large_is_refused_before_it_is_sent() {
-    let bench = Bench::new();
-    let service = bench.service(&hello("hello"));
-    let address = service.http.as_ref().unwrap().listen;
-    create(&bench.driver(), &service).await;
-    let body = "POST / HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: 99999999999\r\n\r\n";
-    assert!(ask(address, body).await.unwrap().starts_with("HTTP/1.1 413 "));
-    let long = "x".repeat(100_000);
-    let head = format!("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\nX: {long}\r\n\r\n");
-    assert!(!ask(address, &head).await.unwrap_or_default().starts_with("HTTP/1.1 200 "));
-}
 
 #[tokio::test]
 async fn a_workload_outlives_the_agent_and_is_found_again() {
@@ -167,21 +74,6 @@ async fn a_process_that_is_killed_is_reported_and_absent() {
     let pid = bench.pid().unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();
     assert_eq!(heard.recv().await.unwrap().app, Some(app()));
-}
-
-#[tokio::test]
-async fn another_release_takes_the_place_of_the_one_before() {
-    let bench = Bench::new();
-    let driver = bench.driver();
-    let old = bench.service(&hello("old"));
-    let address = old.http.as_ref().unwrap().listen;
-    create(&driver, &old).await;
-    let new = release(&WasmWorkload { component: bench.pin(&hello("new")), ..old });
-    driver.prepare(&new).await.unwrap();
-    assert!(matches!(observed(&driver, &new).await, Observed::Drift { recreate: true, .. }));
-    act(&driver, Action::Recreate, Some(&new)).await.unwrap();
-    assert!(get(address, "/").await.unwrap().contains("new"));
-    assert_eq!(observed(&driver, &new).await, Observed::Same);
 }
 
 #[tokio::test]
@@ -307,49 +199,33 @@ async fn memory_ends_at_the_limit() {
 
 #[tokio::test]
 async fn a_share_of_the_processor_is_a_limit() {
-    let bench = Bench::new();
+    let (bench, other) = (Bench::new(), Bench::new());
     let driver = bench.driver();
-    let limits = WasmLimits { memory: 16 << 20, cpu_millis: Some(100) };
+    let limits = WasmLimits { memory: 16 << 20, cpu_millis: Some(50) };
     let release = create(&driver, &WasmWorkload { limits, ..bench.command(&workload("loop.wat")) }).await;
-    let pid = bench.pid().unwrap();
+    create(&other.driver(), &other.command(&workload("loop.wat"))).await;
+    let (limited, free) = (bench.pid().unwrap(), other.pid().unwrap());
     let begun = tokio::time::Instant::now();
-    let before = cpu_ticks(pid);
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    // USER_HZ is 100 on every Linux that this runs on.
-    let used = Duration::from_millis((cpu_ticks(pid) - before) * 10);
-    assert!(used < begun.elapsed().mul_f64(0.4), "{used:?} of {:?}", begun.elapsed());
+    let before = cpu_time(limited);
+    // On a busy machine nobody gets much: what counts is that the other one had its second meanwhile.
+    while cpu_time(free) < Duration::from_secs(1) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let used = cpu_time(limited) - before;
+    let twice = begun.elapsed().mul_f64(0.1) + Duration::from_millis(50);
+    assert!(used < twice, "{used:?} of {:?}", begun.elapsed());
     assert_eq!(driver.probe(&release).await, Health::Healthy);
+}
+
+/// Processor time of a process. USER_HZ is 100 on every Linux that this runs on.
+fn cpu_time(pid: i32) -> Duration {
+    Duration::from_millis(cpu_ticks(pid) * 10)
 }
 
 fn cpu_ticks(pid: i32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-}
-
-#[tokio::test]
-async fn a_workload_without_requests_is_not_woken() {
-    let bench = Bench::new();
-    let service = bench.service(&hello("hello"));
-    let address = service.http.as_ref().unwrap().listen;
-    create(&bench.driver(), &service).await;
-    get(address, "/").await.unwrap();
-    let pid = bench.pid().unwrap();
-    // What was begun comes to rest: timers of the connection that has just ended.
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let before = wake_ups(pid);
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(wake_ups(pid) - before < 20, "{} wake-ups", wake_ups(pid) - before);
-}
-
-fn wake_ups(pid: i32) -> u64 {
-    let mut sum = 0;
-    for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
-        let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
-        let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap_or("0 0");
-        sum += line.split_whitespace().last().unwrap().parse::<u64>().unwrap();
-    }
-    sum
 }
 
 #[tokio::test]
@@ -493,26 +369,6 @@ async fn content_that_is_damaged_is_not_blamed_on_the_release() {
 }
 
 #[tokio::test]
-async fn a_port_in_use_is_said_and_tried_again_later() {
-    let bench = Bench::new();
-    let driver = bench.driver();
-    let service = bench.service(&hello("hello"));
-    let address = service.http.as_ref().unwrap().listen;
-    let taken = std::net::TcpListener::bind(address).unwrap();
-    let release = release(&service);
-    driver.prepare(&release).await.unwrap();
-    let refused = act(&driver, Action::Create, Some(&release)).await;
-    assert!(
-        matches!(&refused, Err(DriverError::Runtime(why)) if why.contains(&address.to_string())),
-        "{refused:?}"
-    );
-    assert_eq!(observed(&driver, &release).await, Observed::Absent);
-    drop(taken);
-    act(&driver, Action::Create, Some(&release)).await.unwrap();
-    assert!(get(address, "/").await.unwrap().starts_with("HTTP/1.1 200 "));
-}
-
-#[tokio::test]
 async fn leftovers_of_a_process_that_is_gone_stand_in_nobodys_way() {
     let bench = Bench::new();
     let driver = bench.driver();
@@ -529,4 +385,49 @@ async fn leftovers_of_a_process_that_is_gone_stand_in_nobodys_way() {
     assert_eq!(observed(&driver, &release).await, Observed::Absent);
     act(&driver, Action::Create, Some(&release)).await.unwrap();
     assert!(get(service.http.unwrap().listen, "/").await.unwrap().starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn a_workload_has_given_up_what_it_does_not_need() {
+    let bench = Bench::new();
+    let service = bench.service(&hello("hello"));
+    create(&bench.driver(), &service).await;
+    let pid = bench.pid().unwrap();
+    get(service.http.unwrap().listen, "/").await.unwrap();
+    for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
+        let status = fs::read_to_string(task.path().join("status")).unwrap();
+        for line in ["NoNewPrivs:\t1", "Seccomp:\t2"] {
+            assert!(status.contains(line), "{status} lacks {line}");
+        }
+    }
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let session = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(3).unwrap().to_owned();
+    assert_eq!(session, pid.to_string());
+    assert_eq!(fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim(), "500");
+    assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), std::path::Path::new("/"));
+    assert_eq!(fs::read_link(format!("/proc/{pid}/fd/0")).unwrap(), std::path::Path::new("/dev/null"));
+    assert_eq!(fs::read(format!("/proc/{pid}/environ")).unwrap_or_default(), b"");
+}
+
+#[tokio::test]
+async fn where_the_agent_is_root_workloads_are_somebody_else() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let driver = bench.driver_as(Some(User { uid: 65_534, gid: 65_534 }));
+    let dirs = vec![WasmDir { guest: "/data".into(), volume: "data".parse().unwrap() }];
+    let job = WasmWorkload { dirs: dirs.clone(), ..bench.job(&workload("volume.wat")) };
+    let release = create(&driver, &job).await;
+    wait_for_health(&driver, &release, |health| *health == Health::Healthy).await;
+    let mark = bench.state_dir().join("wasm/volumes/hello/data/mark");
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata(mark).unwrap()), 65_534);
+    act(&driver, Action::Remove, None).await.unwrap();
+    let service = WasmWorkload { dirs, ..bench.service(&hello("hello")) };
+    let release = create(&driver, &service).await;
+    assert!(get(service.http.unwrap().listen, "/").await.unwrap().contains("hello"));
+    let status = fs::read_to_string(format!("/proc/{}/status", bench.pid().unwrap())).unwrap();
+    assert!(status.contains("Uid:\t65534\t65534\t65534"), "{status}");
+    assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
+    assert_eq!(driver.probe(&release).await, Health::Healthy);
 }

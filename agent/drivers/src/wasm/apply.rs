@@ -60,12 +60,13 @@ impl WasmDriver {
                 return Ok(());
             }
             Found::Ended(outcome) if outcome.mark == mark => return Ok(()),
-            Found::Alive { record, .. } => Some(record),
+            Found::Alive { record, .. } if record.mark.device != mark.device => {
+                return Err(self.foreign(&mark.app, &record));
+            }
+            // A process that doesn't answer doesn't heed a word either.
+            Found::Alive { record, status } => Some((record, status.is_ok())),
             Found::Ended(_) | Found::Nothing => None,
         };
-        if let Some(record) = before.as_ref().filter(|record| record.mark.device != mark.device) {
-            return Err(self.foreign(&mark.app, record));
-        }
         match self.replace(&mark, &workload, before.as_ref()).await {
             Err(StartError::Stale(why)) => {
                 tracing::info!(app = %mark.app, "compiling again, the engine doesn't take what there is: {why}");
@@ -91,7 +92,7 @@ impl WasmDriver {
         &self,
         mark: &Mark,
         workload: &WasmWorkload<Digest>,
-        before: Option<&Record>,
+        before: Option<&(Record, bool)>,
     ) -> Result<(), StartError> {
         let code = self.cache.ensure(workload).await.map_err(StartError::Driver)?;
         let volumes = self.make_folders(&mark.app, workload).map_err(|e| {
@@ -108,8 +109,8 @@ impl WasmDriver {
             user: self.config.user,
         };
         let loaded = launch::load(&self.config.program, &order).await?;
-        if let Some(record) = before {
-            stop(&dir, record).await.map_err(StartError::Driver)?;
+        if let Some((record, answers)) = before {
+            stop(&dir, record, *answers).await.map_err(StartError::Driver)?;
         }
         loaded.go(&dir).await
     }
@@ -141,7 +142,7 @@ impl WasmDriver {
             if record.mark.device != self.config.owner.device {
                 return Err(self.foreign(app, &record));
             }
-            stop(&dir, &record).await?;
+            stop(&dir, &record, true).await?;
         }
         self.remove_files(app, &dir)
             .map_err(|e| DriverError::Runtime(format!("cannot remove what is left of {app}: {e}")))
@@ -173,10 +174,10 @@ async fn lock(dir: &Path, app: &AppName) -> Result<files::AppLock, DriverError> 
         .map_err(|e| DriverError::Runtime(format!("cannot take the lock of {app} in {}: {e}", dir.display())))
 }
 
-/// Ends a process: with a word, and if that doesn't help, by force.
-async fn stop(dir: &Path, record: &Record) -> Result<(), DriverError> {
+/// Ends a process: with a word where it `answers`, and if that doesn't help, by force.
+async fn stop(dir: &Path, record: &Record, answers: bool) -> Result<(), DriverError> {
     let request = Request::Stop { grace_millis: GRACE.as_millis() as u64 };
-    if let Ok(mut client) = Client::ask(dir, record, &request).await {
+    if answers && let Ok(mut client) = Client::ask(dir, record, &request).await {
         client.answer().await.ok();
         wait_for_end(record, GRACE + AFTER_GRACE).await;
     }

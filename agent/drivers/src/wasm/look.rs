@@ -101,8 +101,8 @@ impl WasmDriver {
         Ok(AppObservation::from([(spec::key_of(app), observed)]))
     }
 
-    /// Every app with something of ours, dead or alive: leftovers of a process that died are listed too while
-    /// their record can be read, since removing an app takes those away.
+    /// Every app with something of ours: a process, or the end of a job. What a process that died left behind
+    /// is nothing, and goes with the boot or with the next process.
     pub(super) fn find_apps(&self) -> Result<Vec<AppName>, DriverError> {
         let mut apps = Vec::new();
         for (dir, suffix) in
@@ -129,7 +129,8 @@ impl WasmDriver {
     }
 
     fn is_ours(&self, app: &AppName) -> bool {
-        let record = read_json::<Record>(&self.dir_of(app).join(RECORD)).map(|record| record.mark);
+        let record = read_json::<Record>(&self.dir_of(app).join(RECORD));
+        let record = record.filter(Record::is_alive).map(|record| record.mark);
         let outcome = || read_json::<Outcome>(&self.outcome_of(app)).map(|outcome| outcome.mark);
         record.or_else(outcome).is_some_and(|mark| mark.device == self.config.owner.device)
     }
@@ -141,8 +142,11 @@ impl WasmDriver {
         };
         match self.find(&release.app).await {
             Found::Nothing => Health::Unhealthy { reason: "it doesn't run".into() },
-            found if found.mark() != Some(&wanted) => {
-                Health::Unhealthy { reason: "another release runs in its place".into() }
+            Found::Ended(outcome) if outcome.mark != wanted => {
+                Health::Unhealthy { reason: "it doesn't run".into() }
+            }
+            Found::Alive { record, .. } if record.mark != wanted => {
+                Health::Unhealthy { reason: format!("release {} runs in its place", record.mark.release) }
             }
             Found::Ended(outcome) if outcome.ok => Health::Healthy,
             Found::Ended(outcome) => Health::Unhealthy { reason: format!("it {}", outcome.what) },

@@ -13,7 +13,7 @@ use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::Observed;
 use holdfast_core::plan::Action;
 use holdfast_core::release::{DriverKind, Object, Release, Restart, WasmHttp, WasmLimits, WasmWorkload};
-use holdfast_drivers::wasm::{WasmConfig, WasmDriver};
+use holdfast_drivers::wasm::{User, WasmConfig, WasmDriver};
 use holdfast_drivers::{ApplyStep, Driver, DriverError, Owner};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -70,6 +70,14 @@ impl Bench {
     }
 
     pub fn driver_of(&self, device: &str) -> Arc<WasmDriver> {
+        self.make_driver(device, None)
+    }
+
+    pub fn driver_as(&self, user: Option<User>) -> Arc<WasmDriver> {
+        self.make_driver("shop/till-1", user)
+    }
+
+    fn make_driver(&self, device: &str, user: Option<User>) -> Arc<WasmDriver> {
         Arc::new(WasmDriver::new(WasmConfig {
             program: env!("CARGO_BIN_EXE_holdfast-wasm-child").into(),
             content_dir: self.dir.path().join("content"),
@@ -77,7 +85,7 @@ impl Bench {
             run_dir: self.run_dir(),
             owner: Owner { device: device.parse().unwrap() },
             mac_key: [7; 32],
-            user: None,
+            user,
         }))
     }
 
