@@ -24,7 +24,7 @@ const OOM_COMPILER: i32 = 900;
 pub(in super::super) fn limit_workload(guest: u64) {
     limit(Resource::RLIMIT_CORE, 0);
     // Data segments and private mappings, not address space: reservations of address space cost nothing.
-    limit(Resource::RLIMIT_DATA, guest.saturating_add(OWN_MEMORY));
+    limit(Resource::RLIMIT_DATA, guest.saturating_add(OWN_MEMORY).saturating_add(data_now()));
     limit(Resource::RLIMIT_NOFILE, OPEN_FILES);
     prefer_as_victim(OOM_WORKLOAD);
 }
@@ -32,10 +32,19 @@ pub(in super::super) fn limit_workload(guest: u64) {
 /// Limits of a compilation: bytes of memory and seconds of the processor.
 pub(in super::super) fn limit_compiler(memory: u64, cpu: u64) {
     limit(Resource::RLIMIT_CORE, 0);
-    limit(Resource::RLIMIT_DATA, memory);
+    limit(Resource::RLIMIT_DATA, memory.saturating_add(data_now()));
     limit(Resource::RLIMIT_CPU, cpu);
     limit(Resource::RLIMIT_NOFILE, 64);
     prefer_as_victim(OOM_COMPILER);
+}
+
+/// What the kernel counts as this process's data already: an allocator may have reserved a gibibyte at its
+/// start, of which it uses little.
+fn data_now() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmData:"));
+    let kibibytes = line.and_then(|line| line.trim().trim_end_matches("kB").trim_end().parse::<u64>().ok());
+    kibibytes.unwrap_or(0) << 10
 }
 
 /// Lowers a limit. One that cannot be set (it was lower before) is no reason not to run.
