@@ -125,6 +125,14 @@ async fn a_process_that_is_stopped_in_its_tracks_is_drift_and_is_replaced() {
     let release = create(&driver, &bench.service(&hello("hello"))).await;
     let pid = bench.pid().unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGSTOP).unwrap();
+    // The signal reaches one thread after the other.
+    while fs::read_dir(format!("/proc/{pid}/task"))
+        .unwrap()
+        .flatten()
+        .any(|task| !fs::read_to_string(task.path().join("stat")).is_ok_and(|stat| stat.contains(") T ")))
+    {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     assert!(matches!(observed(&driver, &release).await, Observed::Drift { recreate: true, .. }));
     act(&driver, Action::Recreate, Some(&release)).await.unwrap();
     assert_ne!(bench.pid(), Some(pid));
