@@ -317,3 +317,39 @@ fn a_damaged_mirror_is_noticed_and_rebuilt() {
         }
     }
 }
+
+#[test]
+fn an_object_that_is_not_what_its_id_says_is_noticed() {
+    let repo = SignedRepo::new();
+    repo.commit(&[("a", "allow"), ("b", "block")], Signer::Ops);
+    let (a, b) = (repo.git(&["rev-parse", "HEAD:a"]), repo.git(&["rev-parse", "HEAD:b"]));
+    let mirror = tempfile::tempdir().unwrap();
+    let mut source = open(&repo, &mirror);
+    let revision = source.poll().unwrap();
+    source.fetch(&revision, None).unwrap();
+    drop(source);
+    // Swap the two in the index (git's Documentation/gitformat-pack, version 2).
+    let packs = std::fs::read_dir(mirror.path().join("objects/pack")).unwrap();
+    let index = packs.map(|f| f.unwrap().path()).find(|path| path.extension().unwrap() == "idx").unwrap();
+    let mut bytes = std::fs::read(&index).unwrap();
+    let count = u32::from_be_bytes(bytes[8 + 255 * 4..8 + 256 * 4].try_into().unwrap()) as usize;
+    let ids = 8 + 256 * 4;
+    let offset_of = |hex: &str, bytes: &[u8]| {
+        let at = |n: usize| &bytes[ids + 20 * n..ids + 20 * (n + 1)];
+        let n =
+            (0..count).find(|n| at(*n).iter().map(|byte| format!("{byte:02x}")).collect::<String>() == hex);
+        ids + 24 * count + 4 * n.unwrap()
+    };
+    let (a, b) = (offset_of(&a, &bytes), offset_of(&b, &bytes));
+    for byte in 0..4 {
+        bytes.swap(a + byte, b + byte);
+    }
+    std::fs::remove_file(&index).unwrap();
+    std::fs::write(&index, bytes).unwrap();
+    let mut source = open(&repo, &mirror);
+    let read = |source: &GitSource| source.snapshot(&revision).unwrap().read("a", LIMIT);
+    assert!(matches!(read(&source), Err(ReadError::Damaged { .. })));
+    assert!(!source.has(&revision));
+    source.fetch(&revision, None).unwrap();
+    assert_eq!(read(&source).unwrap().unwrap(), b"allow");
+}

@@ -342,3 +342,20 @@ fn a_damaged_mirror_without_a_network_keeps_what_is_whole() {
         GitSource::open(SourceConfig::new("file:///none", Reference::Tag("x".to_owned())), mirror.path());
     assert_eq!(read(&source.unwrap(), &first, "a"), "1");
 }
+
+#[test]
+fn a_revert_brings_back_what_only_the_history_had() {
+    let repo = SignedRepo::new();
+    repo.commit(&[("a", "as it was")], Signer::Ops);
+    let accepted = Revision(repo.commit(&[("a", "as it should not be")], Signer::Ops));
+    let server = GitServer::start(&repo);
+    let mirror = tempfile::tempdir().unwrap();
+    let mut source = open(&server, &mirror);
+    source.fetch(&accepted, None).unwrap();
+    repo.commit(&[("a", "as it was")], Signer::Ops);
+    repo.push(&server.bare());
+    let reverted = source.poll().unwrap();
+    source.fetch(&reverted, Some(&accepted)).unwrap();
+    assert_eq!(read(&source, &reverted, "a"), "as it was");
+    assert!(source.has(&accepted), "it came on top, and nothing was built anew");
+}
