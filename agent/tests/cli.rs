@@ -230,3 +230,60 @@ fn there_is_a_schema_for_each_kind_and_for_no_other() {
     assert_eq!(code(&output), 1);
     assert!(err(&output).contains("Fleet, Site, Device, App"), "{}", err(&output));
 }
+
+/// A repository with one box and one app.
+fn repository(folder: &Folder) -> PathBuf {
+    let header = |kind: &str, name: &str| {
+        format!("apiVersion: holdfast.dev/v1alpha1\nkind: {kind}\nmetadata: {{ name: {name} }}\n")
+    };
+    folder.write("repo/holdfast.yaml", &(header("Fleet", "retail") + "spec: {}\n"));
+    folder.write("repo/devices/till-1.yaml", &(header("Device", "till-1") + "spec: {}\n"));
+    folder.write(
+        "repo/apps/hello/app.yaml",
+        &(header("App", "hello")
+            + "spec:\n  placement: {}\n  values: { greeting: hi }\n  wasm:\n    component: files/hello.wat\n    env: { GREETING: \"{{ values.greeting }}\" }\n"),
+    );
+    folder.write("repo/apps/hello/files/hello.wat", "(module)");
+    folder.path("repo")
+}
+
+#[test]
+fn a_repository_without_errors_is_valid_and_renders_the_same_each_time() {
+    let folder = Folder::new();
+    let dir = repository(&folder);
+    let dir = dir.to_str().unwrap();
+    let output = holdfast(&["validate", dir, "--device", "till-1"]);
+    assert_eq!(code(&output), 0, "{}{}", out(&output), err(&output));
+    let output = holdfast(&["render", dir, "--device", "till-1"]);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    assert!(out(&output).contains("\"hi\""), "{}", out(&output));
+    assert_eq!(out(&holdfast(&["render", dir, "--device", "till-1"])), out(&output));
+    let json = holdfast(&["render", dir, "--device", "till-1", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["apps"]["hello"]["kind"], "wasm");
+}
+
+#[test]
+fn every_error_of_a_repository_is_told_at_once_with_its_place() {
+    let folder = Folder::new();
+    let dir = repository(&folder);
+    let app = fs::read_to_string(dir.join("apps/hello/app.yaml")).unwrap();
+    folder.write("repo/apps/hello/app.yaml", &app.replace("placement", "placemnt"));
+    folder.write("repo/sites/a.yaml", "kind: [");
+    let output = holdfast(&["validate", dir.to_str().unwrap()]);
+    assert_eq!(code(&output), 1);
+    assert!(out(&output).contains("apps/hello/app.yaml:5:3: "), "{}", out(&output));
+    assert!(out(&output).contains("sites/a.yaml:"), "{}", out(&output));
+    let json = holdfast(&["validate", dir.to_str().unwrap(), "--json"]);
+    let json: Vec<serde_json::Value> = serde_json::from_slice(&json.stdout).unwrap();
+    assert!(json.len() >= 2 && json[0]["line"].is_number());
+}
+
+#[test]
+fn a_box_that_the_repository_does_not_know_gets_an_error() {
+    let folder = Folder::new();
+    let dir = repository(&folder);
+    let output = holdfast(&["render", dir.to_str().unwrap(), "--device", "till-9"]);
+    assert_eq!(code(&output), 1);
+    assert!(err(&output).contains("devices/till-9.yaml"), "{}", err(&output));
+}

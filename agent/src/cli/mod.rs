@@ -107,6 +107,11 @@ impl Common {
 
 /// The program.
 pub fn main() -> ExitCode {
+    // The children of the WASM driver are this binary too. They are told apart before anything else is set up.
+    #[cfg(feature = "wasm")]
+    if let Some(code) = wasm_child() {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error).into(),
@@ -133,6 +138,17 @@ fn run_command(common: &Common, command: Command) -> anyhow::Result<Exit> {
         Command::Config => config::run(common),
         Command::Doctor => doctor::run(common),
         Command::Version => version::run(common),
+    }
+}
+
+#[cfg(feature = "wasm")]
+fn wasm_child() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    let word = arguments.next()?;
+    match word.to_str()? {
+        "wasm-run" => Some(holdfast_drivers::wasm::run_main(arguments)),
+        "wasm-compile" => Some(holdfast_drivers::wasm::compile_main(arguments)),
+        _ => None,
     }
 }
 

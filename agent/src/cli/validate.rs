@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
+use holdfast_core::diagnostic::Diagnostic;
 use holdfast_core::name::DeviceName;
+use holdfast_core::report::text::printable;
+use holdfast_core::repository::validate;
 
-use super::{Common, Exit, repository};
+use super::output::{print, print_json};
+use super::{Common, Exit, repository, version};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -16,7 +19,20 @@ pub(super) struct Arguments {
     device: Option<DeviceName>,
 }
 
-pub(super) fn run(_common: &Common, arguments: &Arguments) -> anyhow::Result<Exit> {
+pub(super) fn run(common: &Common, arguments: &Arguments) -> anyhow::Result<Exit> {
     let files = repository::read(&arguments.dir)?;
-    bail!("not built in yet: {} files, device {:?}", files.len(), arguments.device)
+    let errors = validate(&files, arguments.device.as_ref(), &version::of_agent()?);
+    if common.json {
+        print_json(&errors)?;
+    } else if errors.is_empty() {
+        print(&format!("{}: no error in {} files", arguments.dir.display(), files.len()));
+    } else {
+        show(&errors);
+    }
+    Ok(if errors.is_empty() { Exit::Done } else { Exit::Error })
+}
+
+/// `file:line:column: message`, one a line, as editors read it.
+fn show(errors: &[Diagnostic]) {
+    errors.iter().for_each(|error| print(&printable(&error.to_string())));
 }
