@@ -54,8 +54,9 @@ impl GitServer {
         repo.push(&bare);
 
         let socket = dir.path().join("cgi.sock");
+        // One process: children of its own would outlive it.
         let mut cgi = Daemon::start("fcgiwrap", |command| {
-            command.args(["-c", "4", "-s"]).arg(format!("unix:{}", socket.display()));
+            command.arg("-s").arg(format!("unix:{}", socket.display()));
             command.env("HOME", dir.path()).stdout(Stdio::null()).stderr(Stdio::null());
         });
         cgi.wait_until("fcgiwrap", || socket.exists());
