@@ -5,8 +5,15 @@ pub mod backoff;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod keeper;
 pub mod log;
 pub mod notify;
 pub mod probe;
 pub mod source;
+
+/// This agent's version.
+pub fn version() -> semver::Version {
+    // Cargo accepts only versions that semver can read.
+    env!("CARGO_PKG_VERSION").parse().unwrap_or(semver::Version::new(0, 0, 0))
+}

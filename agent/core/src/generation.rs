@@ -29,11 +29,16 @@ pub struct Owned {
     pub orphaned: bool,
 }
 
+/// What we made for one app, as it is kept on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct OwnedObjects(pub BTreeMap<ObjectKey, Owned>);
+
 /// What we made, app by app. Written before an object is made, and cleared after it is gone.
 pub type Inventory = BTreeMap<AppName, BTreeMap<ObjectKey, Owned>>;
 
 /// How much a plan may remove.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PruneLimit {
     /// So many apps may always go at once.

@@ -10,10 +10,12 @@ pub mod simulated;
 #[cfg(feature = "wasm")]
 pub mod wasm;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use holdfast_core::digest::Digest;
 use holdfast_core::health::Health;
 use holdfast_core::name::{AppName, DeviceName, ObjectKey};
 use holdfast_core::observe::AppObservation;
@@ -112,6 +114,9 @@ pub trait Driver: Send + Sync {
 
     /// Sends an event whenever the loop should look, until the receiver is gone. Never polls.
     fn watch(self: Arc<Self>, events: mpsc::Sender<DriverEvent>);
+
+    /// Drops what was staged for content that isn't among `keep`.
+    async fn collect(&self, _keep: &BTreeSet<Digest>) {}
 
     /// Saves the app's data before a change, where there is data.
     async fn snapshot(&self, _app: &AppName) -> Result<(), DriverError> {

@@ -15,8 +15,8 @@ use holdfast_core::release::DriverKind;
 use holdfast_drivers::{ApplyStep, CALL_LIMIT, DriverError};
 use holdfast_store::fault;
 
+use super::Keeper;
 use super::journal::{Journal, JournalError, Note};
-use super::{Keeper, owned};
 
 /// Why drivers could not be asked, by app.
 type Unseen = BTreeMap<AppName, String>;
@@ -115,7 +115,7 @@ impl<J: Journal> Keeper<J> {
         for step in plan.steps.iter().filter(|step| making(step.action)) {
             let known = || self.inventory.get(&step.app).cloned().unwrap_or_default();
             let entry = intents.entry(step.app.clone()).or_insert_with(known);
-            entry.insert(step.object.clone(), owned(step.driver));
+            entry.insert(step.object.clone(), Owned { driver: step.driver, orphaned: false });
         }
         for (name, owned) in intents {
             self.save_inventory(&name, owned)?;

@@ -16,13 +16,13 @@ use std::time::Duration;
 use holdfast_core::app::{App, Judging, Phase, Verdict, pause};
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::{Digest, ReleaseId};
-use holdfast_core::generation::{Apps, Failed, Inventory, advance, ready, waits_for};
+use holdfast_core::generation::{Apps, Failed, Inventory, Owned, advance, ready, waits_for};
 use holdfast_core::health::Health;
 use holdfast_core::held::Held;
 use holdfast_core::name::AppName;
-use holdfast_core::observe::Observations;
+use holdfast_core::observe::{AppObservation, Observations};
 use holdfast_core::plan::{Aim, Known, Plan, plan};
-use holdfast_core::release::{DriverKind, Policy, Release};
+use holdfast_core::release::{DriverKind, Policy, Release, Target};
 use holdfast_core::resolve::Resolved;
 use holdfast_drivers::{CALL_LIMIT, Driver, DriverError};
 
@@ -42,6 +42,7 @@ const SET_ASIDE_FOR: Duration = Duration::from_secs(60);
 /// Keeps the box in its generation.
 pub struct Keeper<J> {
     journal: J,
+    transaction: Option<Transaction>,
     drivers: Drivers,
     apps: Apps,
     inventory: Inventory,
@@ -113,13 +114,23 @@ pub struct Look {
 
 impl<J: Journal> Keeper<J> {
     /// Reads what was written down, and deals with a change under which the agent died.
-    pub fn open(mut journal: J, drivers: Drivers, now: &Now) -> Result<Self, JournalError> {
+    pub fn open(journal: J, drivers: Drivers, now: &Now) -> Result<Self, JournalError> {
+        let mut keeper = Keeper::load(journal, drivers)?;
+        if let Some(transaction) = keeper.transaction.take() {
+            keeper.died_under(transaction, now)?;
+        }
+        Ok(keeper)
+    }
+
+    /// Reads what was written down, only to look at it.
+    pub fn load(mut journal: J, drivers: Drivers) -> Result<Self, JournalError> {
         let Loaded { apps, inventory, failed, transaction } = journal.load()?;
         let wanted: BTreeSet<ReleaseId> = apps.values().flat_map(App::pinned).collect();
         let releases =
             wanted.into_iter().filter_map(|id| Some((id, Arc::new(journal.release(&id)?)))).collect();
-        let mut keeper = Keeper {
+        Ok(Keeper {
             journal,
+            transaction,
             drivers,
             apps,
             inventory,
@@ -129,11 +140,19 @@ impl<J: Journal> Keeper<J> {
             looks: BTreeMap::new(),
             kept: BTreeMap::new(),
             resolved: None,
-        };
-        if let Some(transaction) = transaction {
-            keeper.died_under(transaction, now)?;
-        }
-        Ok(keeper)
+        })
+    }
+
+    /// Shows what `resolved` would make of the apps, and writes nothing down.
+    pub fn imagine(&mut self, resolved: &Resolved, now: &Now) {
+        self.releases.extend(resolved.releases.iter().map(|(id, release)| (*id, Arc::clone(release))));
+        self.kept = advance(&mut self.apps, resolved, &self.failed, now).kept;
+        self.resolved = Some(Resolved { releases: BTreeMap::new(), ..resolved.clone() });
+    }
+
+    /// Takes in how an app is, without judging by it.
+    pub fn note_health(&mut self, name: &AppName, health: Health) {
+        self.health.insert(name.clone(), health);
     }
 
     /// The agent ended while this change was going on. A change that does this again and again in one boot
@@ -170,8 +189,35 @@ impl<J: Journal> Keeper<J> {
             .collect();
         self.journal.pin(&new)?;
         self.releases.extend(new.into_iter().map(|release| (release.id(), release)));
-        self.resolved = Some(Resolved { releases: BTreeMap::new(), ..resolved.clone() });
+        let before = self.resolved.replace(Resolved { releases: BTreeMap::new(), ..resolved.clone() });
+        let before = before.map(|before| before.apps).unwrap_or_default();
+        let is_new =
+            |name: &AppName, target: &Target| before.get(name).is_none_or(|t| t.release != target.release);
+        let new: Vec<&AppName> = resolved
+            .apps
+            .iter()
+            .filter(|(name, target)| is_new(name, target))
+            .map(|(name, _)| name)
+            .collect();
+        for name in new {
+            self.try_now(name, now);
+        }
         self.advance(now)
+    }
+
+    /// What failed before is no reason to wait with something new, or when somebody asks.
+    fn try_now(&mut self, name: &AppName, now: &Now) {
+        if let Some(stuck) = self.apps.get_mut(name).and_then(|app| app.stuck.as_mut()) {
+            stuck.retry_at = now.moment.clone();
+            stuck.attempts = 0;
+        }
+    }
+
+    /// Somebody asks for another try of everything, now.
+    pub fn try_all_now(&mut self, now: &Now) {
+        for name in self.apps.keys().cloned().collect::<Vec<_>>() {
+            self.try_now(&name, now);
+        }
     }
 
     /// Brings what the newest revision wants to the apps. An app that goes back ends that first, so this is
@@ -189,21 +235,37 @@ impl<J: Journal> Keeper<J> {
     }
 
     /// Takes in apps that a runtime has with our mark, and that we know nothing of: the store was lost.
-    pub async fn find_unknown(&mut self, now: &Now) -> Result<(), JournalError> {
+    /// Gives whether every runtime could be asked.
+    pub async fn find_unknown(&mut self, now: &Now) -> Result<bool, JournalError> {
+        let mut asked_all = true;
         for driver in self.drivers.values().cloned().collect::<Vec<_>>() {
-            for name in limited(CALL_LIMIT, driver.apps()).await.unwrap_or_default() {
-                if self.apps.contains_key(&name) {
-                    continue;
+            let Ok(names) = limited(CALL_LIMIT, driver.apps()).await else {
+                asked_all = false;
+                continue;
+            };
+            for name in names.into_iter().filter(|name| !self.apps.contains_key(name)).collect::<Vec<_>>() {
+                match limited(CALL_LIMIT, driver.observe(&name, None)).await {
+                    Ok(seen) => self.found(name, driver.kind(), &seen, now)?,
+                    Err(_) => asked_all = false,
                 }
-                let Ok(seen) = limited(CALL_LIMIT, driver.observe(&name, None)).await else { continue };
-                let found = seen.keys().map(|key| (key.clone(), owned(driver.kind()))).collect();
-                self.save_inventory(&name, found)?;
-                self.journal.note(Note::of("app.found", &name, "a runtime has it with our mark"), now);
-                let app = App::found(now);
-                self.journal.save_apps(&[(&name, Some(&app))])?;
-                self.apps.insert(name, app);
             }
         }
+        Ok(asked_all)
+    }
+
+    fn found(
+        &mut self,
+        name: AppName,
+        driver: DriverKind,
+        seen: &AppObservation,
+        now: &Now,
+    ) -> Result<(), JournalError> {
+        let found = seen.keys().map(|key| (key.clone(), Owned { driver, orphaned: false })).collect();
+        self.save_inventory(&name, found)?;
+        self.journal.note(Note::of("app.found", &name, "a runtime has it with our mark"), now);
+        let app = App::found(now);
+        self.journal.save_apps(&[(&name, Some(&app))])?;
+        self.apps.insert(name, app);
         Ok(())
     }
 
@@ -318,12 +380,24 @@ impl<J: Journal> Keeper<J> {
         Ok(())
     }
 
-    /// The next moment at which a pass or a look is due without anything else happening.
-    pub fn next_wake(&self, now: &Now) -> Option<Moment> {
-        let looks = self.apps.iter().filter(|(_, app)| matches!(app.phase, Phase::Judging(_)));
-        let looks = looks.map(|(name, _)| self.looks.get(name).unwrap_or(&now.moment));
+    /// The first moment after `handled` at which a look or another try is due.
+    pub fn next_wake(&self, handled: &Moment) -> Option<Moment> {
+        let judged = self.apps.iter().filter(|(_, app)| matches!(app.phase, Phase::Judging(_)));
+        let looks = judged.filter_map(|(name, _)| self.looks.get(name));
         let retries = self.apps.values().filter_map(App::retry_at);
-        looks.chain(retries).filter(|at| at.boot == now.moment.boot).min_by_key(|at| at.uptime).cloned()
+        let ahead = |at: &&Moment| at.boot == handled.boot && at.uptime > handled.uptime;
+        looks.chain(retries).filter(ahead).min_by_key(|at| at.uptime).cloned()
+    }
+
+    /// The apps for which another try is due.
+    pub fn due(&self, now: &Now) -> BTreeSet<AppName> {
+        let due = self.apps.iter().filter(|(_, app)| app.stuck.is_some() && !app.waits(&now.moment));
+        due.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The phase of every app, to see whether one moved on.
+    pub fn phases(&self) -> Vec<&'static str> {
+        self.apps.values().map(|app| app.phase.word()).collect()
     }
 
     /// One pass: what should run is brought about, for the apps in `scope`; then the apps whose turn has
@@ -444,19 +518,13 @@ impl<J: Journal> Keeper<J> {
         self.faulty().next().is_none() && self.kept.is_empty() && self.apps.values().all(App::converged)
     }
 
-    /// Whether nothing will happen without something new: every verdict is in.
+    /// Whether nothing will happen without something new: every verdict is in, or was tried often enough
+    /// to say that it can't be had now.
     pub fn at_rest(&self) -> bool {
         self.apps.values().all(|app| match &app.phase {
-            Phase::Good | Phase::RolledBack { .. } | Phase::Held { .. } => app.stuck.is_none(),
-            Phase::Pending => waits_for(app, &self.apps).is_some_and(|_| self.nobody_moves()),
-            _ => false,
-        })
-    }
-
-    fn nobody_moves(&self) -> bool {
-        self.apps.values().all(|app| {
-            matches!(app.phase, Phase::Good | Phase::RolledBack { .. } | Phase::Held { .. } | Phase::Pending)
-                && app.stuck.is_none()
+            Phase::Good | Phase::RolledBack { .. } | Phase::Held { .. } => is_calm(app),
+            Phase::Pending => is_calm(app) && (given_up(app) || waits_for(app, &self.apps).is_some()),
+            _ => given_up(app),
         })
     }
 
@@ -486,10 +554,17 @@ fn may_converge(app: &App, now: &Now) -> bool {
     }
 }
 
-fn is_ahead(at: &Moment, now: &Now) -> bool {
-    at.boot == now.moment.boot && at.uptime > now.moment.uptime
+/// So many tries in a row tell that it can't be had now.
+const TRIES: u32 = 3;
+
+fn given_up(app: &App) -> bool {
+    app.stuck.as_ref().is_some_and(|stuck| stuck.attempts >= TRIES)
 }
 
-fn owned(driver: DriverKind) -> holdfast_core::generation::Owned {
-    holdfast_core::generation::Owned { driver, orphaned: false }
+fn is_calm(app: &App) -> bool {
+    app.stuck.is_none() || given_up(app)
+}
+
+fn is_ahead(at: &Moment, now: &Now) -> bool {
+    at.boot == now.moment.boot && at.uptime > now.moment.uptime
 }

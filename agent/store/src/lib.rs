@@ -39,7 +39,9 @@ pub mod records;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use holdfast_core::app::App;
 use holdfast_core::event::{Draft, Event};
+use holdfast_core::generation::OwnedObjects;
 use holdfast_core::name::{AppName, DeviceName};
 use jiff::Timestamp;
 
@@ -49,14 +51,14 @@ use content::{Content, Reserve};
 use db::{Database, DbOptions, Key, Record, Table};
 use keystore::FileKeystore;
 use lock::StateLock;
-use records::{Inventory, Orphans, Revisions};
+use records::Revisions;
 
 pub use error::{DiskError, StoreError, Trouble};
 pub use opened::Opened;
 
 pub(crate) const EVENTS: &str = "events";
+const APPS: &str = "apps";
 const INVENTORY: &str = "inventory";
-const ORPHANS: &str = "orphans";
 const META: &str = "meta";
 /// The one record of the table of revisions.
 const REVISIONS: &str = "revisions";
@@ -217,14 +219,14 @@ impl Store {
         self.db.table(name)
     }
 
-    /// What runs here by our doing.
-    pub fn inventory(&self) -> Table<AppName, Inventory> {
-        self.db.table(INVENTORY)
+    /// Every app's record.
+    pub fn apps(&self) -> Table<AppName, App> {
+        self.db.table(APPS)
     }
 
-    /// What holds data and is no longer wanted.
-    pub fn orphans(&self) -> Table<AppName, Orphans> {
-        self.db.table(ORPHANS)
+    /// What runs here by our doing, and what of it holds data and is no longer wanted.
+    pub fn inventory(&self) -> Table<AppName, OwnedObjects> {
+        self.db.table(INVENTORY)
     }
 
     /// How far the source was followed.

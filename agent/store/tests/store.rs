@@ -8,13 +8,14 @@ use std::path::Path;
 use holdfast_core::clock::BootId;
 use holdfast_core::digest::{Digest, ReleaseId, Revision};
 use holdfast_core::event::{ChainHead, Draft};
+use holdfast_core::generation::{Owned, OwnedObjects};
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::release::DriverKind;
 use holdfast_store::anchor::{
     Anchor, AnchorFile, AnchorState, Floor, SetAside, Transaction, TransactionKind,
 };
 use holdfast_store::keystore::Keystore;
-use holdfast_store::records::{Inventory, Owned, Revisions};
+use holdfast_store::records::Revisions;
 use holdfast_store::{Opened, Options, Store, StoreError};
 use jiff::Timestamp;
 
@@ -31,9 +32,10 @@ fn app() -> AppName {
     "pos".parse().unwrap()
 }
 
-fn inventory(text: &[u8]) -> Inventory {
-    let owned = Owned { driver: DriverKind::Wasm, release: ReleaseId(Digest::of(text)) };
-    Inventory { objects: [(ObjectKey::new("Wasm", "pos"), owned)].into() }
+fn inventory(text: &[u8]) -> OwnedObjects {
+    let owned = Owned { driver: DriverKind::Wasm, orphaned: false };
+    let name = Digest::of(text).to_hex();
+    OwnedObjects([(ObjectKey::new("Wasm", name), owned)].into())
 }
 
 fn floor(text: &str) -> Floor {
@@ -96,7 +98,7 @@ fn a_pass_that_changes_nothing_writes_not_one_byte() {
         store.update_anchor(|anchor| anchor.floor = Some(floor("a"))).unwrap();
         let digest = store.content().put(b"hello").unwrap();
         store.content().collect(&[digest].into()).unwrap();
-        store.orphans().all().unwrap();
+        store.apps().all().unwrap();
         store.reserve().restore().unwrap();
         store.flush().unwrap();
         store.audit().newest(10).unwrap();

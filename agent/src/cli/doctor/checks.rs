@@ -267,7 +267,7 @@ fn address_of(url: &str) -> Option<String> {
 }
 
 fn drivers(config: &Config) -> Vec<Finding> {
-    let Some(fingerprints) = agent::fingerprints(config) else { return Vec::new() };
+    let fingerprints = agent::fingerprints(config);
     let finding = |print: holdfast_drivers::Fingerprint| {
         let version = print.version.map(|version| format!(" {version}")).unwrap_or_default();
         let message = format!("{}{version}: {}", print.driver, print.detail);

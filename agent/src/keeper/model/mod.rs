@@ -279,7 +279,7 @@ impl History {
         let Some(keeper) = &self.keeper else { return second };
         let busy =
             keeper.apps().values().any(|app| !matches!(app.phase, Phase::Good | Phase::RolledBack { .. }));
-        let due = keeper.next_wake(&self.now()).map(|at| at.uptime.saturating_sub(self.uptime));
+        let due = keeper.next_wake(&self.now().moment).map(|at| at.uptime.saturating_sub(self.uptime));
         if busy { second } else { due.unwrap_or(6 * second).clamp(second, 6 * second) }
     }
 
@@ -419,7 +419,18 @@ impl History {
         let shared = self.shared.lock().unwrap();
         for (name, target) in &self.resolved().apps {
             let app = &disk.loaded.apps[name];
-            assert_eq!(app.phase, Phase::Good, "{name}: {app:#?}");
+            let log: Vec<_> = disk
+                .notes
+                .iter()
+                .map(|note| format!("{} {:?} {}", note.kind, note.app, note.message))
+                .collect();
+            assert_eq!(
+                app.phase,
+                Phase::Good,
+                "{name}: {:?}; its log: {:#?}",
+                app.stuck,
+                &log[log.len().saturating_sub(40)..]
+            );
             assert_eq!(app.good.as_ref().unwrap().release, target.release, "{name}");
             for object in &disk.releases[&target.release].objects {
                 let Some(Entry::Object(there)) = shared.world.objects.get(&object.key) else {

@@ -1,0 +1,667 @@
+//! The daemon: one loop that waits for something to happen, takes it in, and passes it down the pipeline.
+//!
+//! ```text
+//! poll due -> [job] fetch -> verify, accept -> [job] select, render, resolve -> place
+//!          -> [jobs] prepare -> pass: observe, plan, execute -> [jobs] look -> judge -> status
+//! ```
+//!
+//! Jobs block or wait; they run beside the loop, end within limits of their own, and come back as an
+//! [`Event`]. The loop never ticks: between events it sleeps until the next deadline.
+
+mod journal;
+mod look;
+mod offline;
+mod progress;
+mod setup;
+mod status;
+mod sync;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use holdfast_core::clock::{Moment, Now};
+use holdfast_core::digest::{ReleaseId, Revision};
+use holdfast_core::health::Health;
+use holdfast_core::held::Held;
+use holdfast_core::name::AppName;
+use holdfast_core::report::Status;
+use holdfast_core::resolve::Resolved;
+use holdfast_core::verify::{Fetched, Floor, verify};
+use holdfast_drivers::{DriverError, DriverEvent};
+use holdfast_store::{anchor, fault};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use self::journal::{SharedStore, StoreJournal, lock};
+use self::progress::Progress;
+use self::sync::{Found, NotRendered, Renderer, SharedSource};
+use crate::api::{self, Request};
+use crate::backoff::Backoff;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::keeper::{Journal, JournalError, Keeper, Note, Scope};
+use crate::notify::{Environment, Notifier};
+use crate::source::SourceError;
+
+pub use offline::{offline_events, offline_plan, offline_status};
+pub use setup::fingerprints;
+
+/// Events that may wait for the loop.
+const WAITING_EVENTS: usize = 256;
+/// The first pause after a poll that failed.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+/// The pause after the disk refused a write.
+const DISK_PAUSE: Duration = Duration::from_secs(5);
+
+/// Something that happened.
+enum Event {
+    Fetched(Result<Found, SourceError>),
+    Rendered(Revision, Result<Resolved, NotRendered>),
+    Prepared(AppName, ReleaseId, Result<(), DriverError>),
+    Seen(AppName, ReleaseId, Health),
+    Runtime(DriverEvent),
+    Asked(Request),
+    PollNow,
+    Stop,
+    Deadline,
+}
+
+struct Daemon {
+    config: Config,
+    clock: Clock,
+    store: SharedStore,
+    source: SharedSource,
+    keeper: Keeper<StoreJournal>,
+    progress: Progress,
+    backoff: Backoff,
+    /// What the next pass is about; none when there is no reason for one.
+    due: Option<Scope>,
+    syncing: bool,
+    poll_asked: bool,
+    preparing: BTreeSet<(AppName, ReleaseId)>,
+    looking: BTreeSet<AppName>,
+    look_at_all: bool,
+    searched: bool,
+    uncollected: bool,
+    trouble: Option<(Moment, String)>,
+    /// Deadlines up to here have been seen to.
+    handled: Moment,
+    jobs: mpsc::Sender<Event>,
+    newest_event: watch::Sender<u64>,
+    notifier: Notifier,
+    /// What the service manager was last told.
+    told: String,
+}
+
+/// Runs the agent until it is told to stop, and gives `None`. With `once`, makes one pass, waits for every
+/// verdict (so long at most), and gives the status that it ended with.
+pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status>> {
+    let clock = Clock::new();
+    let now = clock.now();
+    let store = setup::open_store(&config, &now)?;
+    let drivers = setup::open_drivers(&config, &lock(&store))?;
+    let keeper = Keeper::open(StoreJournal::new(Arc::clone(&store)), drivers, &now)?;
+    let source = Arc::new(Mutex::new(setup::open_source(&config)?));
+    let progress = progress_of(&store)?;
+    let (jobs, mut events) = mpsc::channel(WAITING_EVENTS);
+    let newest = lock(&store).audit().head().map_or(0, |head| head.seq);
+    let notifier = Notifier::new(&Environment::of_process());
+    let backoff = Backoff::new(FIRST_RETRY, config.source.interval);
+    let mut daemon = Daemon {
+        config,
+        clock,
+        store,
+        source,
+        keeper,
+        progress,
+        backoff,
+        due: Some(Scope::All),
+        syncing: false,
+        poll_asked: true,
+        preparing: BTreeSet::new(),
+        looking: BTreeSet::new(),
+        look_at_all: true,
+        searched: false,
+        uncollected: true,
+        trouble: None,
+        handled: now.moment,
+        jobs,
+        newest_event: watch::Sender::new(newest),
+        notifier,
+        told: String::new(),
+    };
+    // The last known good comes first: before the network, before anybody may ask.
+    daemon.pass().await;
+    daemon.start_watching();
+    let mut outside = Outside::open(&daemon)?;
+    daemon.notifier.ready();
+    daemon.render_accepted();
+    let limit = once.map(|limit| daemon.clock.now().moment.uptime + limit);
+    loop {
+        daemon.advance().await;
+        if let Some(limit) = limit
+            && (daemon.at_rest() || daemon.clock.now().moment.uptime >= limit)
+        {
+            return Ok(Some(daemon.status()));
+        }
+        let event = daemon.next_event(&mut events, &mut outside, limit).await;
+        if !daemon.take(event).await {
+            break;
+        }
+        // What has gathered meanwhile is taken in before the next pass.
+        while let Ok(event) = events.try_recv() {
+            daemon.take(event).await;
+        }
+    }
+    daemon.notifier.stopping();
+    tracing::info!("the agent stops; every workload runs on");
+    Ok(once.map(|_| daemon.status()))
+}
+
+/// What comes from outside of the process.
+struct Outside {
+    requests: mpsc::Receiver<Request>,
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    watchdog: Option<tokio::time::Interval>,
+}
+
+impl Outside {
+    fn open(daemon: &Daemon) -> Result<Self> {
+        let server = api::Server::bind(&daemon.config.api.socket)?;
+        let (sender, requests) = mpsc::channel(api::WAITING_REQUESTS);
+        tokio::spawn(server.serve(sender, daemon.newest_event.subscribe()));
+        let signal = |kind| signal(kind).context("cannot wait for signals");
+        let watchdog = daemon.notifier.watchdog_interval().map(|every| {
+            let mut interval = tokio::time::interval(every);
+            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            interval
+        });
+        Ok(Outside {
+            requests,
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            watchdog,
+        })
+    }
+
+    async fn watchdog(watchdog: &mut Option<tokio::time::Interval>) {
+        match watchdog {
+            Some(interval) => {
+                interval.tick().await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Daemon {
+    /// Waits until something happens.
+    async fn next_event(
+        &mut self,
+        events: &mut mpsc::Receiver<Event>,
+        outside: &mut Outside,
+        limit: Option<Duration>,
+    ) -> Event {
+        let wait = self.until_deadline(limit);
+        let deadline = async {
+            match wait {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                Some(event) = events.recv() => return event,
+                Some(request) = outside.requests.recv() => return Event::Asked(request),
+                _ = outside.hangup.recv() => return Event::PollNow,
+                _ = outside.terminate.recv() => return Event::Stop,
+                _ = outside.interrupt.recv() => return Event::Stop,
+                () = &mut deadline => return Event::Deadline,
+                () = Outside::watchdog(&mut outside.watchdog) => self.notifier.alive(),
+            }
+        }
+    }
+
+    /// How long nothing is due.
+    fn until_deadline(&self, limit: Option<Duration>) -> Option<Duration> {
+        let now = self.clock.now();
+        let limit = limit.map(|uptime| Moment { boot: now.moment.boot.clone(), uptime });
+        let poll = (!self.syncing).then(|| self.progress.next_poll.clone()).flatten();
+        let trouble = self.trouble.as_ref().map(|(until, _)| until.clone());
+        // While the disk refuses writes, nothing of the keeper's can be done.
+        let keeper = if trouble.is_some() { None } else { self.keeper.next_wake(&self.handled) };
+        [limit, poll, trouble, keeper].into_iter().flatten().map(|at| self.clock.until(&at)).min()
+    }
+
+    /// Takes in what happened; gives whether the agent goes on.
+    async fn take(&mut self, event: Event) -> bool {
+        let now = self.clock.now();
+        let result = match event {
+            Event::Stop => return false,
+            Event::Deadline => {
+                self.handled = now.moment.clone();
+                let due = self.keeper.due(&now);
+                if !due.is_empty() {
+                    self.widen(Scope::Apps(due));
+                }
+                Ok(())
+            }
+            Event::PollNow => {
+                self.poll_asked = true;
+                self.keeper.try_all_now(&now);
+                self.widen(Scope::All);
+                Ok(())
+            }
+            Event::Runtime(event) => {
+                tracing::debug!(?event, "a runtime reports");
+                self.look_at_all = true;
+                self.widen(event.app.map_or(Scope::All, |app| Scope::Apps(BTreeSet::from([app]))));
+                Ok(())
+            }
+            Event::Asked(request) => {
+                self.answer(request, &now).await;
+                Ok(())
+            }
+            Event::Fetched(result) => {
+                self.syncing = false;
+                self.fetched(result, &now)
+            }
+            Event::Rendered(revision, result) => {
+                self.syncing = false;
+                self.rendered(&revision, result, &now)
+            }
+            Event::Prepared(app, release, result) => {
+                self.preparing.remove(&(app.clone(), release));
+                self.widen(Scope::Apps(BTreeSet::from([app.clone()])));
+                self.keeper.prepared(&app, release, result, &now)
+            }
+            Event::Seen(app, release, health) => {
+                self.looking.remove(&app);
+                let before = self.keeper.phases();
+                let result = self.keeper.seen(&app, release, health, &now);
+                if self.keeper.phases() != before {
+                    self.widen(Scope::All);
+                }
+                result
+            }
+        };
+        self.note_trouble(result, &now);
+        true
+    }
+
+    fn widen(&mut self, scope: Scope) {
+        self.due = Some(match self.due.take() {
+            Some(due) => due.and(scope),
+            None => scope,
+        });
+    }
+
+    /// Starts what is due, and makes a pass if there is a reason for one.
+    async fn advance(&mut self) {
+        let now = self.clock.now();
+        if self.trouble.as_ref().is_some_and(|(until, _)| self.clock.until(until).is_zero()) {
+            self.trouble = None;
+            self.widen(Scope::All);
+        }
+        if !self.syncing && (self.poll_asked || self.progress.is_due(&now)) {
+            self.start_fetch(&now);
+        }
+        if self.trouble.is_none() {
+            self.pass().await;
+            self.start_preparing();
+            self.start_looking();
+        }
+        self.note_applied();
+        self.collect().await;
+        self.publish();
+    }
+
+    async fn pass(&mut self) {
+        while let Some(scope) = self.due.take() {
+            let now = self.clock.now();
+            let before = self.keeper.phases();
+            let result = self.keeper_pass(&scope, &now).await;
+            if result.is_err() {
+                self.note_trouble(result, &now);
+                return;
+            }
+            // A change of one app may be another's turn.
+            if self.keeper.phases() != before {
+                self.widen(Scope::All);
+            }
+        }
+    }
+
+    async fn keeper_pass(&mut self, scope: &Scope, now: &Now) -> Result<(), JournalError> {
+        // Only with a revision at hand can it be said what is unknown.
+        if !self.searched && self.progress.resolved.is_some() {
+            self.searched = self.keeper.find_unknown(now).await?;
+        }
+        self.keeper.pass(scope, now).await
+    }
+
+    /// A disk that refuses writes stops changes, and nothing that runs; it is tried again.
+    fn note_trouble(&mut self, result: Result<(), JournalError>, now: &Now) {
+        if let Err(error) = result {
+            tracing::error!(%error, "the agent can't write down what it does, and waits");
+            let until = now.moment.uptime + DISK_PAUSE;
+            self.trouble = Some((Moment { boot: now.moment.boot.clone(), uptime: until }, error.to_string()));
+        }
+    }
+
+    fn start_fetch(&mut self, now: &Now) {
+        self.syncing = true;
+        self.poll_asked = false;
+        self.look_at_all = true;
+        self.widen(Scope::All);
+        self.progress.poll_in(self.config.source.interval, now);
+        let (source, jobs) = (Arc::clone(&self.source), self.jobs.clone());
+        let known = self.progress.known.clone();
+        let accepted = self.progress.accepted.as_ref().map(|floor| floor.revision.clone());
+        tokio::task::spawn_blocking(move || {
+            let result = sync::fetch(&source, known.as_ref(), accepted.as_ref());
+            let _ = jobs.blocking_send(Event::Fetched(result));
+        });
+    }
+
+    /// Fetched -> Verified: and from here on the box takes nothing older.
+    fn fetched(&mut self, result: Result<Found, SourceError>, now: &Now) -> Result<(), JournalError> {
+        let found = match result {
+            Ok(found) => found,
+            Err(error) => {
+                self.poll_failed(&error, now);
+                return Ok(());
+            }
+        };
+        self.backoff.succeeded();
+        self.progress.error = None;
+        self.progress.last_poll = Some(now.wall);
+        match found {
+            Found::Same => Ok(()),
+            Found::New(fetched) => self.verify(&fetched, now),
+        }
+    }
+
+    fn poll_failed(&mut self, error: &SourceError, now: &Now) {
+        tracing::warn!(%error, "the source can't be asked; the box holds what it has");
+        let mut random = [0; 8];
+        // Without randomness there is no jitter, and nothing worse.
+        let _ = getrandom::fill(&mut random);
+        let wait = self.backoff.failed(u64::from_le_bytes(random));
+        self.progress.poll_in(wait, now);
+        self.progress.error = Some(error.to_string());
+    }
+
+    fn verify(&mut self, fetched: &Fetched, now: &Now) -> Result<(), JournalError> {
+        let revision = fetched.revision.clone();
+        self.progress.fetched = Some(revision.clone());
+        let policy = match setup::trust(&self.config) {
+            Ok(policy) => policy,
+            Err(cause) => {
+                // Not remembered as known: with the file in order, the next poll looks again.
+                self.refuse(
+                    &revision,
+                    Held::until_changed(cause, "put the file of trusted keys in order"),
+                    now,
+                );
+                return Ok(());
+            }
+        };
+        match verify(fetched, &policy, self.progress.accepted.as_ref()) {
+            Ok(verified) => {
+                self.accept(verified.floor(), now)?;
+                self.progress.known = Some(revision.clone());
+                self.progress.refused = None;
+                self.start_render(revision);
+            }
+            Err(refused) => {
+                self.progress.known = Some(revision.clone());
+                self.refuse(&revision, Held::from(refused), now);
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, revision: &Revision, held: Held, now: &Now) {
+        if self.progress.refused.as_ref() != Some(&held) {
+            self.note("revision.held", Some(revision), &held.cause, now);
+        }
+        self.progress.refused = Some(held);
+    }
+
+    fn accept(&mut self, floor: Floor, now: &Now) -> Result<(), JournalError> {
+        if self.progress.accepted.as_ref() == Some(&floor) {
+            return Ok(());
+        }
+        lock(&self.store).update_anchor(|anchor| {
+            anchor.floor =
+                Some(anchor::Floor { revision: floor.revision.clone(), committed: floor.committed });
+            anchor.time_floor = anchor.time_floor.max(floor.committed).max(now.wall);
+        })?;
+        fault::point("accept.floor-written");
+        self.note("revision.accepted", Some(&floor.revision), "nothing older is taken from here on", now);
+        self.progress.accepted = Some(floor);
+        Ok(())
+    }
+
+    /// Verified -> Resolved, for what was accepted before the agent was started; needs no network.
+    fn render_accepted(&mut self) {
+        if let Some(floor) = &self.progress.accepted {
+            self.start_render(floor.revision.clone());
+        }
+    }
+
+    fn start_render(&mut self, revision: Revision) {
+        self.syncing = true;
+        let renderer = Renderer {
+            source: Arc::clone(&self.source),
+            store: Arc::clone(&self.store),
+            device: self.config.device.name.clone(),
+            runtimes: self.keeper.drivers().keys().copied().collect(),
+        };
+        let jobs = self.jobs.clone();
+        tokio::task::spawn_blocking(move || {
+            let result = renderer.render(&revision);
+            let _ = jobs.blocking_send(Event::Rendered(revision, result));
+        });
+    }
+
+    fn rendered(
+        &mut self,
+        revision: &Revision,
+        result: Result<Resolved, NotRendered>,
+        now: &Now,
+    ) -> Result<(), JournalError> {
+        match result {
+            Ok(resolved) => {
+                self.progress.unrendered = None;
+                self.keeper.place(&resolved, now)?;
+                self.progress.resolved = Some(resolved.revision);
+                self.widen(Scope::All);
+            }
+            Err(why) => {
+                // What the mirror lacks is fetched anew with the next poll; a full disk is tried again then.
+                if !matches!(why, NotRendered::Documents(_)) {
+                    self.progress.known = None;
+                }
+                let held = why.held(self.progress.next_poll_wall);
+                if self.progress.unrendered.as_ref() != Some(&held) {
+                    self.note("revision.held", Some(revision), &held.cause, now);
+                }
+                self.progress.unrendered = Some(held);
+            }
+        }
+        Ok(())
+    }
+
+    fn start_preparing(&mut self) {
+        let now = self.clock.now();
+        for todo in self.keeper.to_prepare(&now) {
+            if !self.preparing.insert((todo.app.clone(), todo.id)) {
+                continue;
+            }
+            let jobs = self.jobs.clone();
+            tokio::spawn(async move {
+                let result = match todo.driver.check(&todo.release) {
+                    Ok(()) => todo.driver.prepare(&todo.release).await,
+                    refused => refused,
+                };
+                let _ = jobs.send(Event::Prepared(todo.app, todo.id, result)).await;
+            });
+        }
+    }
+
+    fn start_looking(&mut self) {
+        let now = self.clock.now();
+        let all = std::mem::take(&mut self.look_at_all);
+        for todo in self.keeper.to_look_at(&now, all) {
+            if !self.looking.insert(todo.app.clone()) {
+                continue;
+            }
+            let jobs = self.jobs.clone();
+            tokio::spawn(async move {
+                let health = look::look(&todo).await;
+                let _ = jobs.send(Event::Seen(todo.app, todo.id, health)).await;
+            });
+        }
+    }
+
+    /// Lets the runtimes report what happens to workloads.
+    fn start_watching(&self) {
+        let (sender, mut reports) = mpsc::channel(WAITING_EVENTS);
+        for driver in self.keeper.drivers().values() {
+            Arc::clone(driver).watch(sender.clone());
+        }
+        let jobs = self.jobs.clone();
+        tokio::spawn(async move {
+            while let Some(report) = reports.recv().await {
+                if jobs.send(Event::Runtime(report)).await.is_err() {
+                    break;
+                }
+            }
+        });
+    }
+
+    async fn answer(&mut self, request: Request, now: &Now) {
+        // A client that went away meanwhile is no error.
+        match request {
+            Request::Status(reply) => {
+                let _ = reply.send(self.status());
+            }
+            Request::Plan(reply) => {
+                let plan = self.keeper.plan_to_target(now).await;
+                let _ = reply.send(Ok(status::plan_report(&plan, &self.progress)));
+            }
+            Request::Events { since, limit, reply } => {
+                let events = lock(&self.store).audit().after(since, limit);
+                let _ = reply.send(events.map_err(|error| error.to_string()));
+            }
+            Request::Poll(reply) => {
+                self.poll_asked = true;
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        let mut status = status::status(&self.config, &self.keeper, &self.progress, &self.clock.now());
+        if let Some((_, cause)) = &self.trouble {
+            status.converged = false;
+            status.held.push(Held {
+                cause: format!("the agent can't write down what it does: {cause}"),
+                next: Some(self.clock.now().wall_in(DISK_PAUSE)),
+                unblock: "make room on the disk, or mend it".to_owned(),
+            });
+        }
+        status
+    }
+
+    /// Whether every verdict is in.
+    fn at_rest(&self) -> bool {
+        let jobs = self.syncing || self.poll_asked || !self.preparing.is_empty() || !self.looking.is_empty();
+        !jobs && self.due.is_none() && self.trouble.is_none() && self.keeper.at_rest()
+    }
+
+    /// Everything of a revision is good: that is remembered, and what is no longer needed goes.
+    fn note_applied(&mut self) {
+        let now = self.clock.now();
+        let settled = self.progress.resolved.is_some() && self.keeper.converged();
+        if settled && self.progress.applied != self.progress.resolved {
+            self.progress.applied.clone_from(&self.progress.resolved);
+            let revision = self.progress.applied.clone();
+            self.note("revision.applied", revision.as_ref(), "everything that it places here is good", &now);
+            self.uncollected = true;
+        }
+    }
+
+    /// Drops what no app can need any more. Not while a job may be pinning something new.
+    async fn collect(&mut self) {
+        if !self.uncollected || self.syncing || !self.preparing.is_empty() {
+            return;
+        }
+        self.uncollected = false;
+        let keep = self.keeper.pinned();
+        self.keeper.journal().collect(&keep);
+        for driver in self.keeper.drivers().values() {
+            driver.collect(&keep).await;
+        }
+        let revisions = [self.progress.fetched.clone(), self.progress.resolved.clone()];
+        let source = Arc::clone(&self.source);
+        let accepted = self.progress.accepted.as_ref().map(|floor| floor.revision.clone());
+        tokio::task::spawn_blocking(move || {
+            let keep: Vec<Revision> = revisions.into_iter().chain([accepted]).flatten().collect();
+            let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = source.collect(&keep) {
+                tracing::warn!(%error, "the mirror can't be tidied up");
+            }
+        });
+    }
+
+    fn note(&mut self, kind: &'static str, revision: Option<&Revision>, message: &str, now: &Now) {
+        let revision = revision.map(|revision| revision.0.clone());
+        self.keeper.journal().note(Note { kind, app: None, revision, message: message.to_owned() }, now);
+    }
+
+    /// Writes down how far it came, and tells whoever follows.
+    fn publish(&mut self) {
+        let revisions = holdfast_store::records::Revisions {
+            fetched: self.progress.fetched.clone(),
+            accepted: self.progress.accepted.as_ref().map(|floor| floor.revision.clone()),
+            applied: self.progress.applied.clone(),
+        };
+        let store = lock(&self.store);
+        let written = store.set_revisions(&revisions).and_then(|_| store.flush());
+        if let Err(error) = written {
+            tracing::warn!(%error, "how far the agent came can't be written down");
+        }
+        let newest = store.audit().head().map_or(0, |head| head.seq);
+        self.newest_event.send_if_modified(|seq| std::mem::replace(seq, newest) != newest);
+        drop(store);
+        let apps = self.keeper.apps();
+        let good = apps.values().filter(|app| app.converged()).count();
+        let line = format!("{good} of {} apps are good", apps.len());
+        if self.told != line {
+            self.notifier.status(&line);
+            self.told = line;
+        }
+    }
+}
+
+/// How far the agent came before it was started this time.
+fn progress_of(store: &SharedStore) -> Result<Progress> {
+    let store = lock(store);
+    let revisions = store.revisions()?;
+    let floor = store.anchor().floor.clone();
+    Ok(Progress {
+        fetched: revisions.fetched,
+        applied: revisions.applied,
+        accepted: floor.map(|floor| Floor { revision: floor.revision, committed: floor.committed }),
+        ..Progress::default()
+    })
+}

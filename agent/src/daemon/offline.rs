@@ -1,0 +1,75 @@
+//! Looking without a daemon: the state folder is opened under its lock and nothing is changed.
+
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Result, anyhow};
+use holdfast_core::event::Event;
+use holdfast_core::report::{PlanReport, Status};
+
+use super::journal::{SharedStore, StoreJournal, lock};
+use super::progress::Progress;
+use super::sync::Renderer;
+use super::{look, progress_of, setup, status};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::keeper::Keeper;
+
+struct Offline {
+    clock: Clock,
+    keeper: Keeper<StoreJournal>,
+    progress: Progress,
+}
+
+impl Offline {
+    /// Reads what the last agent left, and renders the accepted revision from the mirror.
+    fn open(config: &Config) -> Result<Self> {
+        let clock = Clock::new();
+        let now = clock.now();
+        let store = setup::open_store(config, &now)?;
+        let drivers = setup::open_drivers(config, &lock(&store))?;
+        let keeper = Keeper::load(StoreJournal::new(Arc::clone(&store)), drivers)?;
+        let mut offline = Offline { clock, keeper, progress: progress_of(&store)? };
+        offline.render(config, store)?;
+        Ok(offline)
+    }
+
+    fn render(&mut self, config: &Config, store: SharedStore) -> Result<()> {
+        let Some(floor) = &self.progress.accepted else { return Ok(()) };
+        let source = Arc::new(Mutex::new(setup::open_source(config)?));
+        let runtimes = self.keeper.drivers().keys().copied().collect();
+        let renderer = Renderer { source, store, device: config.device.name.clone(), runtimes };
+        match renderer.render(&floor.revision) {
+            Ok(resolved) => {
+                self.keeper.imagine(&resolved, &self.clock.now());
+                self.progress.resolved = Some(resolved.revision);
+            }
+            Err(why) => self.progress.unrendered = Some(why.held(None)),
+        }
+        Ok(())
+    }
+}
+
+/// The status, read from the state folder under its lock.
+pub async fn offline_status(config: &Config) -> Result<Status> {
+    let mut offline = Offline::open(config)?;
+    let now = offline.clock.now();
+    for todo in offline.keeper.to_look_at(&now, true) {
+        let health = look::look(&todo).await;
+        offline.keeper.note_health(&todo.app, health);
+    }
+    Ok(status::status(config, &offline.keeper, &offline.progress, &now))
+}
+
+/// The plan, made from the state folder under its lock.
+pub async fn offline_plan(config: &Config) -> Result<PlanReport> {
+    let mut offline = Offline::open(config)?;
+    let plan = offline.keeper.plan_to_target(&offline.clock.now()).await;
+    Ok(status::plan_report(&plan, &offline.progress))
+}
+
+/// Events after `since`, oldest first, read from the state folder.
+pub fn offline_events(config: &Config, since: u64) -> Result<Vec<Event>> {
+    let store = setup::open_store(config, &Clock::new().now())?;
+    let events = lock(&store).audit().after(since, usize::MAX);
+    events.map_err(|error| anyhow!("the audit log can't be read: {error}"))
+}

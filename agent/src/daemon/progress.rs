@@ -1,0 +1,55 @@
+//! How far the source was followed, and what is held on the way.
+
+use std::time::Duration;
+
+use holdfast_core::clock::{Moment, Now};
+use holdfast_core::digest::Revision;
+use holdfast_core::held::Held;
+use holdfast_core::verify::Floor;
+use jiff::Timestamp;
+
+/// The state of the source, as the loop knows it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress {
+    /// The tip that the source last showed and that was looked at in full.
+    pub(super) known: Option<Revision>,
+    /// The newest that was fetched.
+    pub(super) fetched: Option<Revision>,
+    /// The newest that was accepted.
+    pub(super) accepted: Option<Floor>,
+    /// The newest that was resolved and handed to the keeper.
+    pub(super) resolved: Option<Revision>,
+    /// The newest that everything was good under.
+    pub(super) applied: Option<Revision>,
+    /// When the source last answered.
+    pub(super) last_poll: Option<Timestamp>,
+    /// When it is asked next.
+    pub(super) next_poll: Option<Moment>,
+    /// The same, for people.
+    pub(super) next_poll_wall: Option<Timestamp>,
+    /// Why it could not be asked.
+    pub(super) error: Option<String>,
+    /// Why the newest revision isn't accepted.
+    pub(super) refused: Option<Held>,
+    /// Why the accepted revision isn't rendered.
+    pub(super) unrendered: Option<Held>,
+}
+
+impl Progress {
+    /// The next poll is due `wait` from now.
+    pub(super) fn poll_in(&mut self, wait: Duration, now: &Now) {
+        let uptime = now.moment.uptime.saturating_add(wait);
+        self.next_poll = Some(Moment { boot: now.moment.boot.clone(), uptime });
+        self.next_poll_wall = Some(now.wall_in(wait));
+    }
+
+    /// Whether a poll is due.
+    pub(super) fn is_due(&self, now: &Now) -> bool {
+        self.next_poll.as_ref().is_none_or(|at| at.boot != now.moment.boot || at.uptime <= now.moment.uptime)
+    }
+
+    /// What is held beyond a single app.
+    pub(super) fn held(&self) -> impl Iterator<Item = &Held> {
+        [&self.refused, &self.unrendered].into_iter().flatten()
+    }
+}

@@ -1,0 +1,150 @@
+//! What the daemon is made of: the store, the runtimes, the source, as agent.toml says.
+
+use std::sync::{Arc, Mutex};
+
+use anyhow::Result;
+use holdfast_core::clock::Now;
+use holdfast_core::release::DriverKind;
+use holdfast_core::verify::{AllowedSigners, TrustPolicy};
+use holdfast_drivers::simulated::SimulatedDriver;
+use holdfast_drivers::{Driver, Fingerprint, Owner};
+use holdfast_store::{Options, Store};
+
+use super::journal::SharedStore;
+use crate::config::{self, Config, TrustMode};
+use crate::keeper::Drivers;
+use crate::source::{GitSource, Reference, SourceConfig};
+
+/// Opens the state folder under its lock, and says what was found there.
+pub(super) fn open_store(config: &Config, now: &Now) -> Result<SharedStore> {
+    let options = Options {
+        disk_budget: config.state.disk_budget,
+        ..Options::new(config.device.name.clone(), now.wall)
+    };
+    let (store, opened) = Store::open(&config.state.dir, &options)?;
+    for report in opened {
+        tracing::info!("{}", report.draft().message);
+    }
+    Ok(Arc::new(Mutex::new(store)))
+}
+
+/// The runtimes that are switched on. One that can't be used now is among them: its fingerprint says why.
+pub(super) fn open_drivers(config: &Config, store: &Store) -> Result<Drivers> {
+    let owner = Owner { device: config.device.name.clone() };
+    let mut drivers = Drivers::new();
+    if let Some(simulated) = &config.drivers.simulated {
+        let driver = SimulatedDriver::open(&simulated.dir, &owner)?;
+        drivers.insert(DriverKind::Simulated, Arc::new(driver));
+    }
+    if let Some(driver) = wasm(config, store, owner)? {
+        drivers.insert(DriverKind::Wasm, driver);
+    }
+    Ok(drivers)
+}
+
+#[cfg(feature = "wasm")]
+fn wasm(config: &Config, store: &Store, owner: Owner) -> Result<Option<Arc<dyn Driver>>> {
+    use holdfast_drivers::wasm::{WasmConfig, WasmDriver};
+    use holdfast_store::keystore::Keystore;
+
+    if !config.drivers.wasm.enabled {
+        return Ok(None);
+    }
+    let driver = WasmDriver::new(WasmConfig {
+        program: "/proc/self/exe".into(),
+        content_dir: store.dir().join("content"),
+        state_dir: store.dir().to_owned(),
+        run_dir: config.drivers.wasm.run_dir.clone(),
+        owner,
+        mac_key: *store.keys().keyed_digest("wasm compiled code", b"").as_bytes(),
+        user: wasm_user(&config.drivers.wasm.user)?,
+    });
+    Ok(Some(Arc::new(driver)))
+}
+
+#[cfg(not(feature = "wasm"))]
+fn wasm(_: &Config, _: &Store, _: Owner) -> Result<Option<Arc<dyn Driver>>> {
+    Ok(None)
+}
+
+#[cfg(feature = "wasm")]
+fn wasm_user(name: &str) -> Result<Option<holdfast_drivers::wasm::User>> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let user = nix::unistd::User::from_name(name).ok().flatten();
+    let Some(user) = user else {
+        anyhow::bail!("there is no user {name}: make it, or set drivers.wasm.user to \"\" in agent.toml");
+    };
+    Ok(Some(holdfast_drivers::wasm::User { uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
+}
+
+/// What the runtimes that are switched on say of themselves. Opens nothing that a running agent holds.
+pub fn fingerprints(config: &Config) -> Vec<Fingerprint> {
+    let mut found = Vec::new();
+    if let Some(simulated) = &config.drivers.simulated {
+        found.push(Fingerprint {
+            driver: DriverKind::Simulated,
+            usable: simulated.dir.is_dir(),
+            version: None,
+            detail: format!("the folder {} stands for a runtime", simulated.dir.display()),
+        });
+    }
+    let built_in = cfg!(feature = "wasm");
+    if config.drivers.wasm.enabled {
+        let detail = if built_in { "runs in a child process" } else { "not built into this holdfast" };
+        found.push(Fingerprint {
+            driver: DriverKind::Wasm,
+            usable: built_in,
+            version: None,
+            detail: detail.into(),
+        });
+    }
+    for (kind, configured) in [
+        (DriverKind::Podman, config.drivers.podman.is_some()),
+        (DriverKind::Kubernetes, config.drivers.kubernetes.is_some()),
+    ] {
+        if configured {
+            let detail = "this version has no driver for it yet".to_owned();
+            found.push(Fingerprint { driver: kind, usable: false, version: None, detail });
+        }
+    }
+    found
+}
+
+/// The source; its mirror is in the state folder.
+pub(super) fn open_source(config: &Config) -> Result<GitSource> {
+    let source = &config.source;
+    let reference = match &source.reference {
+        config::Reference::Branch(name) => Reference::Branch(name.clone()),
+        config::Reference::Tag(name) => Reference::Tag(name.clone()),
+        config::Reference::Revision(id) => Reference::Revision(id.clone()),
+    };
+    let settings = SourceConfig {
+        path: source.path.clone(),
+        timeout: source.timeout,
+        ca_file: source.ca_file.clone(),
+        username: source.username.clone(),
+        password_file: source.password_file.clone(),
+        token_file: source.token_file.clone(),
+        proxy: source.proxy.clone(),
+        ..SourceConfig::new(source.url.clone(), reference)
+    };
+    Ok(GitSource::open(settings, &config.state.dir.join("mirror"))?)
+}
+
+/// Whom the box believes. Read anew for each revision: the OS image may bring other signers.
+pub(super) fn trust(config: &Config) -> Result<TrustPolicy, String> {
+    match (config.trust.mode, &config.trust.allowed_signers) {
+        (TrustMode::None, _) => Ok(TrustPolicy::None),
+        (TrustMode::Signed, None) => Err("trust.allowed_signers is not set".to_owned()),
+        (TrustMode::Signed, Some(path)) => {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                format!("trust.allowed_signers ({}) can't be read: {error}", path.display())
+            })?;
+            let signers = AllowedSigners::parse(&text)
+                .map_err(|error| format!("trust.allowed_signers ({}): {error}", path.display()))?;
+            Ok(TrustPolicy::Signed(signers))
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! From the source to a resolved revision. These are jobs: they block, run on a thread of their own, and end
+//! within the source's limits. The loop takes their results in, one stage after the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use holdfast_core::diagnostic::Diagnostic;
+use holdfast_core::digest::{Digest, Revision};
+use holdfast_core::held::Held;
+use holdfast_core::name::{AppName, DeviceName};
+use holdfast_core::release::DriverKind;
+use holdfast_core::render::{ArtifactRef, render};
+use holdfast_core::resolve::{Resolved, artifacts, resolve};
+use holdfast_core::select::{self, File, Index, Selected};
+use holdfast_core::verify::Fetched;
+use holdfast_store::fault;
+use jiff::Timestamp;
+
+use super::journal::{SharedStore, lock};
+use crate::source::{EntryKind, GitSource, ReadError, Snapshot, SourceError};
+
+/// What is read of one document; a longer one is an error of that document.
+const DOCUMENT_LIMIT: u64 = 4 << 20;
+/// What is read of one artifact in the repository.
+const ARTIFACT_LIMIT: u64 = 256 << 20;
+
+/// The source, which one job at a time uses.
+pub(super) type SharedSource = Arc<Mutex<GitSource>>;
+
+/// What a poll brought.
+pub(super) enum Found {
+    /// The tip is what was looked at before.
+    Same,
+    /// Another tip, and it is in the mirror.
+    New(Box<Fetched>),
+}
+
+/// Fetched: asks for the tip, and fetches it if it isn't `known`.
+pub(super) fn fetch(
+    source: &SharedSource,
+    known: Option<&Revision>,
+    accepted: Option<&Revision>,
+) -> Result<Found, SourceError> {
+    let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
+    let tip = source.poll()?;
+    if known == Some(&tip) {
+        return Ok(Found::Same);
+    }
+    let fetched = source.fetch(&tip, accepted)?;
+    fault::point("fetch.objects-stored");
+    Ok(Found::New(Box::new(fetched)))
+}
+
+/// Why a revision can't become a resolved one.
+#[derive(Debug)]
+pub(super) enum NotRendered {
+    /// Its Fleet, Site or Device document is at fault.
+    Documents(Vec<Diagnostic>),
+    /// The mirror can't be read.
+    Mirror(String),
+    /// The disk doesn't take its artifacts.
+    Disk(String),
+}
+
+impl NotRendered {
+    /// The same, as what holds the revision; `next` is when it is fetched again.
+    pub(super) fn held(self, next: Option<Timestamp>) -> Held {
+        match self {
+            NotRendered::Documents(errors) => {
+                let cause = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                let unblock = "correct the documents in a new commit; `holdfast validate` shows every error";
+                Held::until_changed(cause, unblock)
+            }
+            NotRendered::Mirror(cause) => {
+                Held { cause, next, unblock: "nothing to do: the revision is fetched again".into() }
+            }
+            NotRendered::Disk(cause) => {
+                Held { cause, next, unblock: "make room on the disk, or mend it".into() }
+            }
+        }
+    }
+}
+
+/// What a box needs to render for itself.
+pub(super) struct Renderer {
+    pub(super) source: SharedSource,
+    pub(super) store: SharedStore,
+    pub(super) device: DeviceName,
+    pub(super) runtimes: BTreeSet<DriverKind>,
+}
+
+impl Renderer {
+    /// Selected, Desired, Resolved: reads what this box needs of `revision` from the mirror, renders it, and
+    /// pins its artifacts.
+    pub(super) fn render(&self, revision: &Revision) -> Result<Resolved, NotRendered> {
+        let snapshot = self.source.lock().unwrap_or_else(PoisonError::into_inner).snapshot(revision);
+        let snapshot = snapshot.map_err(|error| NotRendered::Mirror(error.to_string()))?;
+        let mut unreadable = BTreeMap::new();
+        let selected = self.select(&snapshot, revision, &mut unreadable)?;
+        let mut contents = BTreeMap::new();
+        for (app, folder) in selected.folders() {
+            match read_folder(&snapshot, &folder) {
+                Ok(files) => {
+                    contents.insert(app, files);
+                }
+                Err(error) => {
+                    unreadable.insert(app, error.to_string());
+                }
+            }
+        }
+        let desired = render(selected, &contents);
+        let mut digests = BTreeMap::new();
+        for artifact in artifacts(&desired) {
+            let digest = self.pin(&snapshot, &artifact)?;
+            digests.insert(artifact, digest);
+        }
+        let mut resolved = resolve(desired, &digests, &self.runtimes);
+        for (app, cause) in unreadable {
+            resolved.apps.remove(&app);
+            resolved.held.insert(app, Held::until_changed(cause, "correct it in a new commit"));
+        }
+        Ok(resolved)
+    }
+
+    fn select(
+        &self,
+        snapshot: &Snapshot,
+        revision: &Revision,
+        unreadable: &mut BTreeMap<AppName, String>,
+    ) -> Result<Selected, NotRendered> {
+        let device = read_document(snapshot, &select::device_path(&self.device))?;
+        let site = match &device {
+            Some(file) => select::site_of(file).map_err(NotRendered::Documents)?,
+            None => None,
+        };
+        let site = match site {
+            Some(site) => read_document(snapshot, &select::site_path(&site))?,
+            None => None,
+        };
+        let fleet = read_document(snapshot, select::FLEET_PATH)?;
+        let apps = read_apps(snapshot, unreadable)?;
+        let index = Index { fleet, device, site, apps };
+        // Hardware facts come with the hardware profiles.
+        let facts = BTreeMap::new();
+        select::select(revision, &index, &self.device, &facts, &crate::version())
+            .map_err(NotRendered::Documents)
+    }
+
+    /// The digest of an artifact, which is pinned. The inner error is that of the apps that name it.
+    fn pin(
+        &self,
+        snapshot: &Snapshot,
+        artifact: &ArtifactRef,
+    ) -> Result<Result<Digest, String>, NotRendered> {
+        let path = match artifact {
+            ArtifactRef::File(path) => path,
+            ArtifactRef::Oci(reference) => {
+                return Ok(Err(format!(
+                    "oci://{reference}: this agent has no OCI source yet; commit the file"
+                )));
+            }
+        };
+        match snapshot.read(path, ARTIFACT_LIMIT) {
+            Ok(Some(bytes)) => lock(&self.store)
+                .content()
+                .put(&bytes)
+                .map(Ok)
+                .map_err(|error| NotRendered::Disk(error.to_string())),
+            Ok(None) => Ok(Err(format!("{path} is not in the repository"))),
+            Err(error) => Ok(Err(error.to_string())),
+        }
+    }
+}
+
+fn read_apps(
+    snapshot: &Snapshot,
+    unreadable: &mut BTreeMap<AppName, String>,
+) -> Result<BTreeMap<String, Option<File>>, NotRendered> {
+    let entries = snapshot.list("apps").map_err(|error| NotRendered::Mirror(error.to_string()))?;
+    let mut apps = BTreeMap::new();
+    for entry in entries.into_iter().filter(|entry| entry.kind != EntryKind::File) {
+        let path = select::app_path(&entry.name);
+        let file = match entry.kind {
+            EntryKind::Submodule => Err(ReadError::Submodule { path: format!("apps/{}", entry.name) }),
+            _ => snapshot.read(&path, DOCUMENT_LIMIT),
+        };
+        match (file, entry.name.parse::<AppName>()) {
+            (Ok(file), _) => {
+                apps.insert(entry.name, file.map(|bytes| File { path, bytes }));
+            }
+            (Err(error), Ok(app)) => {
+                unreadable.insert(app, error.to_string());
+            }
+            (Err(error), Err(_)) => return Err(NotRendered::Mirror(error.to_string())),
+        }
+    }
+    Ok(apps)
+}
+
+fn read_document(snapshot: &Snapshot, path: &str) -> Result<Option<File>, NotRendered> {
+    match snapshot.read(path, DOCUMENT_LIMIT) {
+        Ok(bytes) => Ok(bytes.map(|bytes| File { path: path.to_owned(), bytes })),
+        Err(error) => Err(NotRendered::Mirror(error.to_string())),
+    }
+}
+
+fn read_folder(snapshot: &Snapshot, folder: &str) -> Result<Vec<File>, ReadError> {
+    let mut files = Vec::new();
+    for entry in snapshot.list(folder)? {
+        let path = format!("{folder}/{}", entry.name);
+        if entry.kind == EntryKind::Folder {
+            continue;
+        }
+        if let Some(bytes) = snapshot.read(&path, DOCUMENT_LIMIT)? {
+            files.push(File { path, bytes });
+        }
+    }
+    Ok(files)
+}
