@@ -6,6 +6,8 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+#[cfg(all(feature = "demo", feature = "wasm"))]
+pub mod demo;
 pub mod keeper;
 pub mod log;
 pub mod notify;

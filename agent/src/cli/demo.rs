@@ -9,6 +9,13 @@ pub(super) struct Arguments {
     keep: bool,
 }
 
+#[cfg(all(feature = "demo", feature = "wasm"))]
 pub(super) fn run(_common: &Common, arguments: &Arguments) -> anyhow::Result<Exit> {
-    anyhow::bail!("the demo is not built into this holdfast yet (keep: {})", arguments.keep)
+    crate::demo::run(arguments.keep)?;
+    Ok(Exit::Done)
+}
+
+#[cfg(not(all(feature = "demo", feature = "wasm")))]
+pub(super) fn run(_common: &Common, _: &Arguments) -> anyhow::Result<Exit> {
+    anyhow::bail!("this holdfast was built without the demo: build it with the features demo and wasm")
 }

@@ -11,9 +11,9 @@ use holdfast_drivers::{Driver, Fingerprint, Owner};
 use holdfast_store::{Options, Store};
 
 use super::journal::SharedStore;
-use crate::config::{self, Config, TrustMode};
+use crate::config::{Config, TrustMode};
 use crate::keeper::Drivers;
-use crate::source::{GitSource, Reference, SourceConfig};
+use crate::source::{GitSource, SourceConfig};
 
 /// Opens the state folder under its lock, and says what was found there.
 pub(super) fn open_store(config: &Config, now: &Now) -> Result<SharedStore> {
@@ -114,22 +114,7 @@ pub fn fingerprints(config: &Config) -> Vec<Fingerprint> {
 
 /// The source; its mirror is in the state folder.
 pub(super) fn open_source(config: &Config) -> Result<GitSource> {
-    let source = &config.source;
-    let reference = match &source.reference {
-        config::Reference::Branch(name) => Reference::Branch(name.clone()),
-        config::Reference::Tag(name) => Reference::Tag(name.clone()),
-        config::Reference::Revision(id) => Reference::Revision(id.clone()),
-    };
-    let settings = SourceConfig {
-        path: source.path.clone(),
-        timeout: source.timeout,
-        ca_file: source.ca_file.clone(),
-        username: source.username.clone(),
-        password_file: source.password_file.clone(),
-        token_file: source.token_file.clone(),
-        proxy: source.proxy.clone(),
-        ..SourceConfig::new(source.url.clone(), reference)
-    };
+    let settings = SourceConfig::from(&config.source);
     Ok(GitSource::open(settings, &config.state.dir.join("mirror"))?)
 }
 

@@ -98,7 +98,7 @@ pub fn render(selected: Selected, manifests: &BTreeMap<AppName, Vec<File>>) -> D
         device: selected.device.clone(),
         apps: BTreeMap::new(),
         faulty: selected.faulty.clone(),
-        prune: selected.prune.clone(),
+        prune: selected.prune,
     };
     for (name, placed) in &selected.apps {
         let files = manifests.get(name).map_or(&[][..], Vec::as_slice);

@@ -31,7 +31,6 @@ mod spec;
 mod watch;
 
 use std::collections::BTreeSet;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -101,12 +100,6 @@ impl WasmDriver {
         WasmDriver { config, cache, watchers: Watchers::default() }
     }
 
-    /// Removes compiled code that isn't of `keep`, the digests of the components of releases that may still
-    /// be run.
-    pub async fn collect(&self, keep: &BTreeSet<Digest>) -> io::Result<()> {
-        self.cache.collect(keep).await
-    }
-
     /// The folder of an app in the run directory.
     fn dir_of(&self, app: &AppName) -> PathBuf {
         self.config.run_dir.join(app.as_str())
@@ -119,6 +112,12 @@ impl WasmDriver {
 
 #[async_trait]
 impl Driver for WasmDriver {
+    async fn collect(&self, keep: &BTreeSet<Digest>) {
+        if let Err(error) = self.cache.collect(keep).await {
+            tracing::warn!(%error, "compiled code that is no longer needed can't be removed");
+        }
+    }
+
     fn kind(&self) -> DriverKind {
         DriverKind::Wasm
     }

@@ -1,0 +1,215 @@
+//! `holdfast demo`: what Holdfast does, shown on a box in a temporary folder. It needs nothing but this
+//! program: the repository is written, signed and served from the folder, the workload is text.
+
+mod repository;
+mod screen;
+mod stage;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use self::screen::Screen;
+use self::stage::{Stage, ask};
+
+/// Plays the demo; with `keep` leaves the box running.
+pub fn run(keep: bool) -> Result<()> {
+    let screen = Screen::new();
+    let dir = temporary_folder()?;
+    let mut stage = Stage::build(&dir)?;
+    let played = play(&screen, &mut stage);
+    if keep && played.is_ok() {
+        stage.leave_running();
+        look_closer(&screen, &dir);
+        return Ok(());
+    }
+    let cleared = clear(&screen, &mut stage);
+    match played {
+        Ok(()) => {
+            cleared?;
+            std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+            screen.chapter("That was all, and nothing of it is left.");
+            screen.say("`holdfast demo --keep` leaves the box running, to look around.");
+            Ok(())
+        }
+        Err(error) => Err(error.context(format!("the demo failed; its folder is kept: {}", dir.display()))),
+    }
+}
+
+fn play(screen: &Screen, stage: &mut Stage) -> Result<()> {
+    first_commit(screen, stage)?;
+    a_change(screen, stage)?;
+    an_unsigned_commit(screen, stage)?;
+    a_broken_document(screen, stage)?;
+    a_bad_release(screen, stage)?;
+    a_killed_agent(screen, stage)
+}
+
+fn first_commit(screen: &Screen, stage: &mut Stage) -> Result<()> {
+    screen.chapter("1. A signed commit, and an agent that has never seen it");
+    screen.say(&format!("the repository is {}", stage.dir.join("edge.git").display()));
+    let (hello, menu) = (stage.hello, stage.menu);
+    stage.app("hello", hello, "Hello, this is version 1", 200);
+    stage.app("menu", menu, "Today: soup", 200);
+    let commit = stage.repository.commit("Place two apps", true)?;
+    screen.say(&format!("commit {commit}, signed: two apps in WebAssembly"));
+    stage.start()?;
+    answers(screen, hello, "Hello, this is version 1")?;
+    answers(screen, menu, "Today: soup")?;
+    screen.wait("both were watched through their soak and found good", || {
+        stage.status().filter(|status| status.converged).map(drop)
+    })
+}
+
+fn a_change(screen: &Screen, stage: &mut Stage) -> Result<()> {
+    screen.chapter("2. A commit that changes an app");
+    stage.app("hello", stage.hello, "Hello, this is version 2", 200);
+    push(screen, stage, "Say version 2", true)?;
+    answers(screen, stage.hello, "Hello, this is version 2")?;
+    screen.wait("converged on it", || stage.status().filter(|status| status.converged).map(drop))
+}
+
+fn an_unsigned_commit(screen: &Screen, stage: &mut Stage) -> Result<()> {
+    screen.chapter("3. A commit that nobody signed");
+    stage.app("hello", stage.hello, "Hello from a stranger", 200);
+    let commit = push(screen, stage, "Say something else", false)?;
+    let held = screen.wait("held", || {
+        let status = stage.status()?;
+        let seen = status.revision.fetched.as_ref().is_some_and(|fetched| fetched.0.starts_with(&commit));
+        status.held.into_iter().next().filter(|_| seen)
+    })?;
+    screen.say(&format!("the agent says: {}", held.cause));
+    answers(screen, stage.hello, "Hello, this is version 2")
+}
+
+fn a_broken_document(screen: &Screen, stage: &mut Stage) -> Result<()> {
+    screen.chapter("4. A signed commit with a broken document, and a change of another app");
+    stage.app("hello", stage.hello, "Hello, this is version 3", 200);
+    stage.app_with_typo("menu", stage.menu);
+    push(screen, stage, "Break the menu", true)?;
+    let held = screen.wait("menu is held", || stage.app_status("menu")?.held)?;
+    screen.say(&format!("the agent says: {}", held.cause));
+    answers(screen, stage.menu, "Today: soup")?;
+    answers(screen, stage.hello, "Hello, this is version 3")?;
+    stage.app("menu", stage.menu, "Today: soup", 200);
+    push(screen, stage, "Mend the menu", true)?;
+    screen.wait("mended by the next commit", || stage.status().filter(|status| status.converged).map(drop))
+}
+
+fn a_bad_release(screen: &Screen, stage: &mut Stage) -> Result<()> {
+    screen.chapter("5. A signed commit whose app starts, and then fails its health check");
+    stage.app("hello", stage.hello, "Hello, this is version 4", 503);
+    push(screen, stage, "Say version 4", true)?;
+    answers(screen, stage.hello, "Hello, this is version 4")?;
+    let held = screen.wait("taken back", || {
+        stage.app_status("hello").filter(|app| app.phase == "RolledBack").and_then(|app| app.held)
+    })?;
+    screen.say(&format!("the agent says: {}", held.cause));
+    answers(screen, stage.hello, "Hello, this is version 3")
+}
+
+fn a_killed_agent(screen: &Screen, stage: &mut Stage) -> Result<()> {
+    screen.chapter("6. kill -9 of the agent");
+    let watch = Watch::start(stage.hello);
+    stage.kill_agent()?;
+    screen.say("the agent is dead");
+    answers(screen, stage.hello, "Hello, this is version 3")?;
+    thread::sleep(Duration::from_millis(500));
+    stage.start()?;
+    screen.wait("started again, and it found what runs", || {
+        stage.app_status("hello").filter(|app| app.health == "Healthy").map(drop)
+    })?;
+    let (asked, lost) = watch.stop();
+    screen.say(&format!("the app was asked {asked} times meanwhile; answers lost: {lost}"));
+    if lost > 0 {
+        bail!("the app was away while the agent was dead");
+    }
+    Ok(())
+}
+
+fn push(screen: &Screen, stage: &mut Stage, message: &str, signed: bool) -> Result<String> {
+    let commit = stage.repository.commit(message, signed)?;
+    screen.say(&format!("commit {commit}, {}: {message}", if signed { "signed" } else { "not signed" }));
+    stage.poll();
+    Ok(commit)
+}
+
+fn answers(screen: &Screen, port: u16, text: &str) -> Result<()> {
+    let what = format!("http://127.0.0.1:{port}/ answers \"{text}\"");
+    screen.wait(&what, || ask(port).filter(|answer| answer == text).map(drop))
+}
+
+/// Asks a port again and again, on a thread of its own.
+struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<(u32, u32)>,
+}
+
+impl Watch {
+    fn start(port: u16) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let lost = AtomicU32::new(0);
+        let thread = thread::spawn(move || {
+            let mut asked = 0;
+            while !told.load(Ordering::Relaxed) {
+                asked += 1;
+                if ask(port).is_none() {
+                    lost.fetch_add(1, Ordering::Relaxed);
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+            (asked, lost.into_inner())
+        });
+        Watch { stop, thread }
+    }
+
+    /// How often it asked, and how often nobody answered.
+    fn stop(self) -> (u32, u32) {
+        self.stop.store(true, Ordering::Relaxed);
+        // The thread has nothing in it that panics.
+        self.thread.join().unwrap_or_default()
+    }
+}
+
+/// Takes the apps away, as a commit does it, and stops the agent.
+fn clear(screen: &Screen, stage: &mut Stage) -> Result<()> {
+    screen.chapter("Tidying up: a signed commit without the apps");
+    stage.repository.clear("apps/");
+    push(screen, stage, "Take the apps away", true)?;
+    screen.wait("both are gone", || {
+        let status = stage.status()?;
+        (status.apps.is_empty() && ask(stage.hello).is_none()).then_some(())
+    })?;
+    stage.stop_agent()
+}
+
+fn look_closer(screen: &Screen, dir: &Path) {
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("holdfast"));
+    let (program, config) = (program.display(), dir.join("agent.toml"));
+    let config = config.display();
+    screen.chapter("The box runs on. To look closer:");
+    for command in ["status", "plan", "events", "doctor"] {
+        screen.say(&format!("{program} {command} --config {config}"));
+    }
+    screen.say(&format!("less {}", dir.join("agent.log").display()));
+    screen.say(&format!(
+        "pkill -f {config}; rm -r {}    # ends it; its workloads with `pkill -f {}`",
+        dir.display(),
+        dir.join("run").display()
+    ));
+}
+
+fn temporary_folder() -> Result<PathBuf> {
+    let mut random = [0; 6];
+    getrandom::fill(&mut random)
+        .map_err(|error| anyhow::anyhow!("the system gives no random bytes: {error}"))?;
+    let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let dir = std::env::temp_dir().join(format!("holdfast-demo-{name}"));
+    std::fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    Ok(dir)
+}
