@@ -26,5 +26,6 @@ pub(super) fn show(common: &Common, status: &Status) -> anyhow::Result<()> {
 }
 
 pub(super) fn exit_of(status: &Status) -> Exit {
-    if status.converged { Exit::Done } else { Exit::NotConverged }
+    let ill = status.apps.iter().any(|app| app.health == "Unhealthy");
+    if status.converged && !ill { Exit::Done } else { Exit::NotConverged }
 }

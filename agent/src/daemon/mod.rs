@@ -28,9 +28,10 @@ use holdfast_core::held::Held;
 use holdfast_core::name::AppName;
 use holdfast_core::report::Status;
 use holdfast_core::resolve::Resolved;
-use holdfast_core::verify::{Fetched, Floor, verify};
+use holdfast_core::verify::{Fetched, Floor, Refused, verify};
 use holdfast_drivers::{DriverError, DriverEvent};
 use holdfast_store::{anchor, fault};
+use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -85,6 +86,7 @@ struct Daemon {
     look_at_all: bool,
     searched: bool,
     uncollected: bool,
+    stopped: bool,
     trouble: Option<(Moment, String)>,
     /// Deadlines up to here have been seen to.
     handled: Moment,
@@ -125,6 +127,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         look_at_all: true,
         searched: false,
         uncollected: true,
+        stopped: false,
         trouble: None,
         handled: now.moment,
         jobs,
@@ -133,20 +136,23 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         told: String::new(),
     };
     // The last known good comes first: before the network, before anybody may ask.
-    daemon.pass().await;
+    daemon.pass(&mut None).await;
     daemon.start_watching();
-    let mut outside = Outside::open(&daemon)?;
+    let mut outside = Some(Outside::open(&daemon)?);
     daemon.notifier.ready();
     daemon.render_accepted();
     let limit = once.map(|limit| daemon.clock.now().moment.uptime + limit);
     loop {
-        daemon.advance().await;
+        daemon.advance(&mut outside).await;
+        if daemon.stopped {
+            break;
+        }
         if let Some(limit) = limit
             && (daemon.at_rest() || daemon.clock.now().moment.uptime >= limit)
         {
             return Ok(Some(daemon.status()));
         }
-        let event = daemon.next_event(&mut events, &mut outside, limit).await;
+        let event = daemon.next_event(&mut events, outside.as_mut(), limit).await;
         if !daemon.take(event).await {
             break;
         }
@@ -164,9 +170,8 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
 struct Outside {
     requests: mpsc::Receiver<Request>,
     hangup: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-    watchdog: Option<tokio::time::Interval>,
+    stop: StopSignals,
+    watchdog: Watchdog,
 }
 
 impl Outside {
@@ -175,22 +180,47 @@ impl Outside {
         let (sender, requests) = mpsc::channel(api::WAITING_REQUESTS);
         tokio::spawn(server.serve(sender, daemon.newest_event.subscribe()));
         let signal = |kind| signal(kind).context("cannot wait for signals");
-        let watchdog = daemon.notifier.watchdog_interval().map(|every| {
-            let mut interval = tokio::time::interval(every);
-            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            interval
-        });
         Ok(Outside {
             requests,
             hangup: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            watchdog,
+            stop: StopSignals {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+            },
+            watchdog: Watchdog::every(daemon.notifier.watchdog_interval()),
         })
     }
+}
 
-    async fn watchdog(watchdog: &mut Option<tokio::time::Interval>) {
-        match watchdog {
+/// The signals that end the agent.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// When the service manager wants to hear that the loop turns; never, where nobody asks.
+struct Watchdog(Option<tokio::time::Interval>);
+
+impl Watchdog {
+    fn every(interval: Option<Duration>) -> Self {
+        Watchdog(interval.map(|every| {
+            let mut interval = tokio::time::interval(every);
+            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            interval
+        }))
+    }
+
+    async fn due(&mut self) {
+        match &mut self.0 {
             Some(interval) => {
                 interval.tick().await;
             }
@@ -204,7 +234,7 @@ impl Daemon {
     async fn next_event(
         &mut self,
         events: &mut mpsc::Receiver<Event>,
-        outside: &mut Outside,
+        outside: Option<&mut Outside>,
         limit: Option<Duration>,
     ) -> Event {
         let wait = self.until_deadline(limit);
@@ -215,15 +245,15 @@ impl Daemon {
             }
         };
         tokio::pin!(deadline);
+        let Some(outside) = outside else { return Event::Stop };
         loop {
             tokio::select! {
                 Some(event) = events.recv() => return event,
                 Some(request) = outside.requests.recv() => return Event::Asked(request),
                 _ = outside.hangup.recv() => return Event::PollNow,
-                _ = outside.terminate.recv() => return Event::Stop,
-                _ = outside.interrupt.recv() => return Event::Stop,
+                () = outside.stop.received() => return Event::Stop,
                 () = &mut deadline => return Event::Deadline,
-                () = Outside::watchdog(&mut outside.watchdog) => self.notifier.alive(),
+                () = outside.watchdog.due() => self.notifier.alive(),
             }
         }
     }
@@ -303,17 +333,23 @@ impl Daemon {
     }
 
     /// Starts what is due, and makes a pass if there is a reason for one.
-    async fn advance(&mut self) {
+    async fn advance(&mut self, outside: &mut Option<Outside>) {
         let now = self.clock.now();
         if self.trouble.as_ref().is_some_and(|(until, _)| self.clock.until(until).is_zero()) {
             self.trouble = None;
             self.widen(Scope::All);
+            if !self.syncing
+                && self.progress.accepted.as_ref().map(|floor| &floor.revision)
+                    != self.progress.resolved.as_ref()
+            {
+                self.render_accepted();
+            }
         }
         if !self.syncing && (self.poll_asked || self.progress.is_due(&now)) {
             self.start_fetch(&now);
         }
         if self.trouble.is_none() {
-            self.pass().await;
+            self.pass(outside).await;
             self.start_preparing();
             self.start_looking();
         }
@@ -322,13 +358,16 @@ impl Daemon {
         self.publish();
     }
 
-    async fn pass(&mut self) {
+    async fn pass(&mut self, outside: &mut Option<Outside>) {
         while let Some(scope) = self.due.take() {
             let now = self.clock.now();
             let before = self.keeper.phases();
-            let result = self.keeper_pass(&scope, &now).await;
+            let result = self.keeper_pass(&scope, outside, &now).await;
             if result.is_err() {
                 self.note_trouble(result, &now);
+                return;
+            }
+            if self.stopped {
                 return;
             }
             // A change of one app may be another's turn.
@@ -338,12 +377,47 @@ impl Daemon {
         }
     }
 
-    async fn keeper_pass(&mut self, scope: &Scope, now: &Now) -> Result<(), JournalError> {
-        // Only with a revision at hand can it be said what is unknown.
-        if !self.searched && self.progress.resolved.is_some() {
-            self.searched = self.keeper.find_unknown(now).await?;
+    /// The keeper's pass. A runtime may take its time over it, so whoever asks meanwhile gets the status from
+    /// before, and a signal ends it where it is, as a crash would.
+    async fn keeper_pass(
+        &mut self,
+        scope: &Scope,
+        outside: &mut Option<Outside>,
+        now: &Now,
+    ) -> Result<(), JournalError> {
+        let status = self.status();
+        let mut others = Vec::new();
+        let known = self.progress.resolved.is_some();
+        let (keeper, searched) = (&mut self.keeper, &mut self.searched);
+        let mut work = Box::pin(async {
+            // Only with a revision at hand can it be said what is unknown.
+            if !*searched && known {
+                *searched = keeper.find_unknown(now).await?;
+            }
+            keeper.pass(scope, now).await
+        });
+        let result = loop {
+            let Some(outside) = outside.as_mut() else { break (&mut work).await };
+            tokio::select! {
+                result = &mut work => break result,
+                Some(request) = outside.requests.recv() => match request {
+                    Request::Status(reply) => {
+                        let _ = reply.send(status.clone());
+                    }
+                    other => others.push(other),
+                },
+                () = outside.stop.received() => {
+                    self.stopped = true;
+                    break Ok(());
+                }
+                () = outside.watchdog.due() => self.notifier.alive(),
+            }
+        };
+        drop(work);
+        for request in others {
+            self.answer(request, now).await;
         }
-        self.keeper.pass(scope, now).await
+        result
     }
 
     /// A disk that refuses writes stops changes, and nothing that runs; it is tried again.
@@ -382,6 +456,10 @@ impl Daemon {
         self.backoff.succeeded();
         self.progress.error = None;
         self.progress.last_poll = Some(now.wall);
+        // Once a poll is often enough to see whether the disk has room again.
+        if let Err(error) = lock(&self.store).reserve().restore() {
+            tracing::warn!(%error, "there is no room for what is kept for a full disk");
+        }
         match found {
             Found::Same => Ok(()),
             Found::New(fetched) => self.verify(&fetched, now),
@@ -421,7 +499,9 @@ impl Daemon {
                 self.start_render(revision);
             }
             Err(refused) => {
-                self.progress.known = Some(revision.clone());
+                // What could not be shown may be shown by the next answer; the rest stays as it is.
+                let unproven = matches!(refused, Refused::DescentUnproven { .. });
+                self.progress.known = (!unproven).then(|| revision.clone());
                 self.refuse(&revision, Held::from(refused), now);
             }
         }
@@ -658,10 +738,12 @@ fn progress_of(store: &SharedStore) -> Result<Progress> {
     let store = lock(store);
     let revisions = store.revisions()?;
     let floor = store.anchor().floor.clone();
+    // An anchor that was lost: nothing older is taken than the newest that the database knows of.
+    let known = revisions.accepted.map(|revision| Floor { revision, committed: Timestamp::UNIX_EPOCH });
     Ok(Progress {
         fetched: revisions.fetched,
         applied: revisions.applied,
-        accepted: floor.map(|floor| Floor { revision: floor.revision, committed: floor.committed }),
+        accepted: floor.map(|floor| Floor { revision: floor.revision, committed: floor.committed }).or(known),
         ..Progress::default()
     })
 }

@@ -243,7 +243,10 @@ impl<J: Journal> Keeper<J> {
                 asked_all = false;
                 continue;
             };
-            for name in names.into_iter().filter(|name| !self.apps.contains_key(name)).collect::<Vec<_>>() {
+            // One whose documents are faulty is not unknown: it is found again once they are in order.
+            let faulty: BTreeSet<AppName> = self.faulty().map(|(name, _)| name.clone()).collect();
+            let unknown = |name: &AppName| !self.apps.contains_key(name) && !faulty.contains(name);
+            for name in names.into_iter().filter(unknown).collect::<Vec<_>>() {
                 match limited(CALL_LIMIT, driver.observe(&name, None)).await {
                     Ok(seen) => self.found(name, driver.kind(), &seen, now)?,
                     Err(_) => asked_all = false,

@@ -119,10 +119,13 @@ impl App {
         app
     }
 
-    /// An app that only the runtime still knows of, found by our mark.
+    /// An app that only the runtime still knows of, found by our mark. It is left as it is until a revision
+    /// says what becomes of it.
     pub fn found(now: &Now) -> Self {
         App {
-            phase: Phase::Removing,
+            phase: Phase::Held {
+                reason: "a runtime has it with our mark, and nothing else is known of it".into(),
+            },
             since: now.wall,
             target: None,
             current: None,

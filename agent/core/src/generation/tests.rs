@@ -79,3 +79,11 @@ fn the_prune_limit_holds_only_what_is_over_both_bounds() {
     assert!(!limit.allows(2, 7));
     assert!(limit.allows(0, 0));
 }
+
+#[test]
+fn apps_that_were_found_after_the_store_was_lost_go_only_within_the_prune_limit() {
+    let mut held: Apps = ["a", "b", "c"].iter().map(|app| (name(app), App::found(&now()))).collect();
+    let kept = advance(&mut held, &resolved(&[]), &Failed::new(), &now()).kept;
+    assert_eq!(kept.len(), 3);
+    assert!(held.values().all(|app| app.phase != Phase::Removing));
+}

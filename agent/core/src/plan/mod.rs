@@ -140,6 +140,10 @@ fn plan_app(
         Some(target) => Some(known.releases.get(&target.release).ok_or_else(|| missing(target))?),
         None => None,
     };
+    // Nothing is known of what it should be, so nothing of it is touched.
+    if release.is_none() && matches!(app.phase, Phase::Held { .. }) {
+        return Ok(AppSteps::default());
+    }
     let nothing = BTreeMap::new();
     let owned = known.inventory.get(name).unwrap_or(&nothing);
     let mut steps =

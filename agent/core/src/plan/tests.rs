@@ -124,3 +124,10 @@ fn a_release_that_is_not_on_disk_holds_its_app_and_removes_nothing() {
     let plan = held.plan();
     assert!(plan.steps.is_empty() && plan.held.contains_key(&name("a")));
 }
+
+#[test]
+fn an_app_that_was_found_and_nothing_is_known_of_is_left_alone() {
+    let mut held = Box_::with(&[("a", &release("a", "1", &["Pod/a"]), &[])]);
+    held.apps.insert(name("a"), App::found(&now()));
+    assert_eq!(held.plan(), Plan::default());
+}
