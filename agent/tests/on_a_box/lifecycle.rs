@@ -1,0 +1,99 @@
+//! The daemon as a process: signals, a second one, and how little it does when nothing happens.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use crate::boxes::{Agent, TestBox, of, pos};
+
+#[test]
+fn sighup_polls_at_once_and_sigterm_ends_with_0_and_leaves_everything_running() {
+    let test_box = TestBox::converged();
+    let agent = test_box.start();
+    agent.wait("the first poll", |status| status["source"]["lastPoll"].is_string());
+    let commit = test_box.commit(&pos("2", ""));
+    agent.signal("HUP");
+    agent.wait_for(&commit);
+    assert_eq!(test_box.runs("pos").unwrap(), "2");
+    assert_eq!(agent.stop(), Some(0));
+    assert_eq!(test_box.runs("pos").unwrap(), "2");
+    assert!(!test_box.path("api.sock").exists(), "the socket is left behind");
+}
+
+#[test]
+fn a_killed_agent_finds_what_it_made() {
+    let test_box = TestBox::converged();
+    let agent = test_box.start();
+    agent.wait("the app", |status| of(status, "pos")["health"] == "Healthy");
+    let changes = test_box.changes();
+    agent.signal("KILL");
+    drop(agent);
+    fs::remove_file(test_box.path("api.sock")).unwrap();
+    let agent = test_box.start();
+    agent.wait("the app", |status| {
+        of(status, "pos")["health"] == "Healthy" && status["source"]["lastPoll"].is_string()
+    });
+    assert_eq!(test_box.changes(), changes);
+}
+
+#[test]
+fn a_second_daemon_is_refused_and_told_who_the_first_is() {
+    let test_box = TestBox::converged();
+    let agent = test_box.start();
+    for arguments in [&["run"][..], &["run", "--once"]] {
+        let output = test_box.holdfast(arguments);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&agent.pid().to_string()), "{said}");
+    }
+    agent.wait("the first goes on", |status| status["converged"] == true);
+}
+
+/// Bytes that a process had written to a disk, as the kernel counts them.
+fn written(agent: &Agent<'_>) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{}/io", agent.pid())).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    line.unwrap().trim().parse().unwrap()
+}
+
+/// Everything below a folder, with the time when it was last changed.
+fn times(dir: &Path, found: &mut BTreeMap<PathBuf, SystemTime>) {
+    found.insert(dir.to_owned(), fs::metadata(dir).unwrap().modified().unwrap());
+    for entry in fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            times(&entry.path(), found);
+        } else {
+            found.insert(entry.path(), entry.metadata().unwrap().modified().unwrap());
+        }
+    }
+}
+
+#[test]
+fn ten_passes_without_a_change_write_nothing() {
+    let test_box = TestBox::converged();
+    let agent = test_box.start();
+    let polled = |status: &Value| status["source"]["lastPoll"].clone();
+    let pass = || {
+        let before = polled(&test_box.status());
+        agent.signal("HUP");
+        agent.wait("a poll", |status| polled(status) != before && status["converged"] == true);
+    };
+    agent.wait("the first poll", |status| status["source"]["lastPoll"].is_string());
+    // What the start still had to write is written.
+    pass();
+    let look = || {
+        let mut found = BTreeMap::new();
+        times(&test_box.path("state"), &mut found);
+        times(&test_box.path("runtime"), &mut found);
+        (written(&agent), found)
+    };
+    let before = look();
+    for _ in 0..10 {
+        pass();
+    }
+    assert_eq!(look(), before);
+}

@@ -1,0 +1,167 @@
+//! What status, plan and events say, with a daemon and without one.
+
+use serde_json::{Value, json};
+
+use crate::boxes::{DEVICE, TestBox, fields, of, pos};
+
+/// Wants a status with exactly the fields that are documented.
+fn has_every_field(status: &Value) {
+    let all = ["agent", "apps", "converged", "device", "held", "revision", "source", "trust"];
+    assert_eq!(fields(status), all);
+    assert_eq!(fields(&status["source"]), ["error", "lastPoll", "nextPoll", "url"]);
+    assert_eq!(fields(&status["revision"]), ["accepted", "applied", "fetched"]);
+    for app in status["apps"].as_array().unwrap() {
+        let all =
+            ["driver", "good", "health", "held", "kind", "name", "phase", "release", "revision", "since"];
+        let mut names = fields(app);
+        names.retain(|name| *name != "reason");
+        assert_eq!(names, all);
+        if app["held"].is_object() {
+            assert_eq!(fields(&app["held"]), ["cause", "next", "unblock"]);
+        }
+    }
+}
+
+#[test]
+fn the_status_of_a_converged_box_has_every_field() {
+    let test_box = TestBox::new();
+    let commit = test_box.commit(&pos("1", ""));
+    let (code, status) = test_box.once();
+    assert_eq!(code, 0);
+    has_every_field(&status);
+    assert_eq!(status["device"], DEVICE);
+    assert_eq!(status["trust"], "signed");
+    assert_eq!(status["source"]["error"], json!(null));
+    let all = json!({ "fetched": commit, "accepted": commit, "applied": commit });
+    assert_eq!(status["revision"], all);
+    let app = of(&status, "pos");
+    assert_eq!(
+        (&app["kind"], &app["driver"], &app["phase"], &app["health"], &app["held"]),
+        (&json!("container"), &json!("simulated"), &json!("Good"), &json!("Healthy"), &json!(null))
+    );
+    assert_eq!(app["release"], app["good"]);
+    assert!(app["release"].as_str().unwrap().starts_with("sha256:"));
+    assert_eq!(app["revision"], json!(commit));
+}
+
+#[test]
+fn the_status_of_a_box_on_which_everything_is_wrong_has_every_field() {
+    let test_box = TestBox::converged();
+    test_box.commit(&pos("2", "simulated.holdfast.dev/health: unhealthy"));
+    let (code, status) = test_box.once();
+    assert_eq!(code, 2);
+    has_every_field(&status);
+    assert!(of(&status, "pos")["held"].is_object());
+    test_box.commit_by(&pos("3", ""), crate::support::git_repo::Signer::Nobody);
+    let status = test_box.once().1;
+    has_every_field(&status);
+    assert_eq!(fields(&status["held"][0]), ["cause", "next", "unblock"]);
+}
+
+#[test]
+fn status_plan_and_events_are_the_same_without_a_daemon() {
+    let test_box = TestBox::converged();
+    let plan = json!({ "revision": test_box.repo.head(), "steps": [], "held": [] });
+    let events = test_box.events();
+    assert!(!events.is_empty());
+    let (code, offline) = test_box.json(&["status"]);
+    assert_eq!(code, 0, "{offline:#}");
+    has_every_field(&offline);
+    assert_eq!(test_box.json(&["plan"]), (0, plan.clone()));
+
+    let agent = test_box.start();
+    let asked = agent.wait("a poll", |status| status["source"]["lastPoll"].is_string());
+    assert_eq!(of(&asked, "pos"), of(&offline, "pos"));
+    assert_eq!(asked["revision"], offline["revision"]);
+    assert_eq!(test_box.json(&["plan"]), (0, plan));
+    let more = test_box.events();
+    assert_eq!(&more[..events.len()], &events[..]);
+}
+
+#[test]
+fn looking_without_a_daemon_changes_nothing_that_runs() {
+    let test_box = TestBox::converged();
+    let changes = test_box.changes();
+    std::fs::remove_file(test_box.object("pos")).unwrap();
+    let (code, plan) = test_box.json(&["plan"]);
+    assert_eq!(code, 0);
+    assert_eq!(plan["steps"][0]["action"], "create", "{plan:#}");
+    let (_, status) = test_box.json(&["status"]);
+    assert_eq!(of(&status, "pos")["health"], "Unhealthy", "{status:#}");
+    assert_eq!(test_box.changes(), changes);
+    assert_eq!(test_box.runs("pos"), None);
+}
+
+#[test]
+fn a_plan_says_what_will_be_done_and_then_that_nothing_is_left() {
+    let test_box = TestBox::converged();
+    let script = test_box.path("runtime/script.json");
+    std::fs::write(&script, r#"{"apps":{"pos":{"prepare":"retry"}}}"#).unwrap();
+    let agent = test_box.start();
+    let commit = test_box.commit(&pos("2", ""));
+    agent.signal("HUP");
+    let status = agent.wait("pos waits", |status| of(status, "pos")["phase"] == "Preparing");
+    assert_eq!(status["converged"], false);
+    let (code, plan) = test_box.json(&["plan"]);
+    assert_eq!((code, &plan["revision"]), (0, &json!(commit)), "{plan:#}");
+    let steps = plan["steps"].as_array().unwrap();
+    let changes: Vec<&Value> = steps.iter().filter(|step| step["action"] != "prepare").collect();
+    assert_eq!(changes.len(), 1, "{plan:#}");
+    assert_eq!(fields(changes[0]), ["action", "app", "driver", "object", "reason"]);
+    assert_eq!(changes[0]["object"], "Deployment/pos/pos");
+    assert_eq!(changes[0]["action"], "update");
+    std::fs::write(&script, "{}").unwrap();
+    agent.signal("HUP");
+    agent.wait_for(&commit);
+    let (code, plan) = test_box.json(&["plan"]);
+    assert_eq!((code, plan), (0, json!({ "revision": commit, "steps": [], "held": [] })));
+}
+
+#[test]
+fn every_event_names_the_hash_of_the_one_before() {
+    let test_box = TestBox::converged();
+    test_box.commit(&pos("2", "simulated.holdfast.dev/health: unhealthy"));
+    test_box.once();
+    let events = test_box.events();
+    let mut before = json!(format!("sha256:{}", "0".repeat(64)));
+    for (event, seq) in events.iter().zip(1..) {
+        let all = ["app", "hash", "kind", "message", "prev", "revision", "seq", "time"];
+        assert_eq!(fields(event), all);
+        assert_eq!(event["seq"], json!(seq));
+        assert_eq!(event["prev"], before);
+        before = event["hash"].clone();
+    }
+    let kinds: Vec<&str> = events.iter().map(|event| event["kind"].as_str().unwrap()).collect();
+    for kind in ["revision.accepted", "app.applied", "app.good", "app.failed", "app.rolledback"] {
+        assert!(kinds.contains(&kind), "{kind} is not among {kinds:?}");
+    }
+    let rolled_back = events.iter().find(|event| event["kind"] == "app.rolledback").unwrap();
+    assert_eq!(rolled_back["app"], "pos");
+
+    let since = test_box.holdfast(&["events", "--json", "--since", &(events.len() - 1).to_string()]);
+    assert_eq!(String::from_utf8(since.stdout).unwrap().lines().count(), 1);
+}
+
+#[test]
+fn a_box_that_never_saw_its_repository_says_so() {
+    let test_box = TestBox::new();
+    let (code, status) = test_box.json(&["status"]);
+    assert_eq!(code, 2, "{status:#}");
+    has_every_field(&status);
+    assert_eq!(status["revision"], json!({ "fetched": null, "accepted": null, "applied": null }));
+    assert_eq!(test_box.json(&["plan"]).1["steps"], json!([]));
+}
+
+#[test]
+fn an_error_is_1_and_wrong_usage_is_64() {
+    let test_box = TestBox::converged();
+    assert_eq!(test_box.holdfast(&["run", "--once", "--timeout", "soon"]).status.code(), Some(64));
+    assert_eq!(test_box.holdfast(&["stauts"]).status.code(), Some(64));
+    std::fs::write(test_box.path("agent.toml"), "[device]\nnmae = \"x\"\n").unwrap();
+    for command in [&["run", "--once"][..], &["status"], &["plan"], &["events"]] {
+        let output = test_box.holdfast(command);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {said}");
+        assert!(said.contains("agent.toml"), "{command:?}: {said}");
+    }
+}
