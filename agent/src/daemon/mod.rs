@@ -8,41 +8,42 @@
 //! Jobs block or wait; they run beside the loop, end within limits of their own, and come back as an
 //! [`Event`]. The loop never ticks: between events it sleeps until the next deadline.
 
+mod follow;
 mod journal;
 mod look;
 mod offline;
+mod outside;
 mod progress;
 mod setup;
 mod status;
 mod sync;
+mod tell;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::{ReleaseId, Revision};
 use holdfast_core::health::Health;
-use holdfast_core::held::Held;
 use holdfast_core::name::AppName;
 use holdfast_core::report::Status;
 use holdfast_core::resolve::Resolved;
-use holdfast_core::verify::{Fetched, Floor, Refused, verify};
+use holdfast_core::verify::Floor;
 use holdfast_drivers::{DriverError, DriverEvent};
-use holdfast_store::{anchor, fault};
 use jiff::Timestamp;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use self::journal::{SharedStore, StoreJournal, lock};
+use self::outside::Outside;
 use self::progress::Progress;
-use self::sync::{Found, NotRendered, Renderer, SharedSource};
-use crate::api::{self, Request};
+use self::sync::{Found, NotRendered, SharedSource};
+use crate::api::Request;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::keeper::{Journal, JournalError, Keeper, Note, Scope};
+use crate::keeper::{Journal, JournalError, Keeper, Scope};
 use crate::notify::{Environment, Notifier};
 use crate::source::SourceError;
 
@@ -138,7 +139,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
     // The last known good comes first: before the network, before anybody may ask.
     daemon.pass(&mut None).await;
     daemon.start_watching();
-    let mut outside = Some(Outside::open(&daemon)?);
+    let mut outside = Some(Outside::open(&daemon.config, &daemon.notifier, daemon.newest_event.subscribe())?);
     daemon.notifier.ready();
     daemon.render_accepted();
     let limit = once.map(|limit| daemon.clock.now().moment.uptime + limit);
@@ -164,69 +165,6 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
     daemon.notifier.stopping();
     tracing::info!("the agent stops; every workload runs on");
     Ok(once.map(|_| daemon.status()))
-}
-
-/// What comes from outside of the process.
-struct Outside {
-    requests: mpsc::Receiver<Request>,
-    hangup: Signal,
-    stop: StopSignals,
-    watchdog: Watchdog,
-}
-
-impl Outside {
-    fn open(daemon: &Daemon) -> Result<Self> {
-        let server = api::Server::bind(&daemon.config.api.socket)?;
-        let (sender, requests) = mpsc::channel(api::WAITING_REQUESTS);
-        tokio::spawn(server.serve(sender, daemon.newest_event.subscribe()));
-        let signal = |kind| signal(kind).context("cannot wait for signals");
-        Ok(Outside {
-            requests,
-            hangup: signal(SignalKind::hangup())?,
-            stop: StopSignals {
-                terminate: signal(SignalKind::terminate())?,
-                interrupt: signal(SignalKind::interrupt())?,
-            },
-            watchdog: Watchdog::every(daemon.notifier.watchdog_interval()),
-        })
-    }
-}
-
-/// The signals that end the agent.
-struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl StopSignals {
-    async fn received(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-/// When the service manager wants to hear that the loop turns; never, where nobody asks.
-struct Watchdog(Option<tokio::time::Interval>);
-
-impl Watchdog {
-    fn every(interval: Option<Duration>) -> Self {
-        Watchdog(interval.map(|every| {
-            let mut interval = tokio::time::interval(every);
-            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            interval
-        }))
-    }
-
-    async fn due(&mut self) {
-        match &mut self.0 {
-            Some(interval) => {
-                interval.tick().await;
-            }
-            None => std::future::pending().await,
-        }
-    }
 }
 
 impl Daemon {
@@ -429,157 +367,6 @@ impl Daemon {
         }
     }
 
-    fn start_fetch(&mut self, now: &Now) {
-        self.syncing = true;
-        self.poll_asked = false;
-        self.look_at_all = true;
-        self.widen(Scope::All);
-        self.progress.poll_in(self.config.source.interval, now);
-        let (source, jobs) = (Arc::clone(&self.source), self.jobs.clone());
-        let known = self.progress.known.clone();
-        let accepted = self.progress.accepted.as_ref().map(|floor| floor.revision.clone());
-        tokio::task::spawn_blocking(move || {
-            let result = sync::fetch(&source, known.as_ref(), accepted.as_ref());
-            let _ = jobs.blocking_send(Event::Fetched(result));
-        });
-    }
-
-    /// Fetched -> Verified: and from here on the box takes nothing older.
-    fn fetched(&mut self, result: Result<Found, SourceError>, now: &Now) -> Result<(), JournalError> {
-        let found = match result {
-            Ok(found) => found,
-            Err(error) => {
-                self.poll_failed(&error, now);
-                return Ok(());
-            }
-        };
-        self.backoff.succeeded();
-        self.progress.error = None;
-        self.progress.last_poll = Some(now.wall);
-        // Once a poll is often enough to see whether the disk has room again.
-        if let Err(error) = lock(&self.store).reserve().restore() {
-            tracing::warn!(%error, "there is no room for what is kept for a full disk");
-        }
-        match found {
-            Found::Same => Ok(()),
-            Found::New(fetched) => self.verify(&fetched, now),
-        }
-    }
-
-    fn poll_failed(&mut self, error: &SourceError, now: &Now) {
-        tracing::warn!(%error, "the source can't be asked; the box holds what it has");
-        let mut random = [0; 8];
-        // Without randomness there is no jitter, and nothing worse.
-        let _ = getrandom::fill(&mut random);
-        let wait = self.backoff.failed(u64::from_le_bytes(random));
-        self.progress.poll_in(wait, now);
-        self.progress.error = Some(error.to_string());
-    }
-
-    fn verify(&mut self, fetched: &Fetched, now: &Now) -> Result<(), JournalError> {
-        let revision = fetched.revision.clone();
-        self.progress.fetched = Some(revision.clone());
-        let policy = match setup::trust(&self.config) {
-            Ok(policy) => policy,
-            Err(cause) => {
-                // Not remembered as known: with the file in order, the next poll looks again.
-                self.refuse(
-                    &revision,
-                    Held::until_changed(cause, "put the file of trusted keys in order"),
-                    now,
-                );
-                return Ok(());
-            }
-        };
-        match verify(fetched, &policy, self.progress.accepted.as_ref()) {
-            Ok(verified) => {
-                self.accept(verified.floor(), now)?;
-                self.progress.known = Some(revision.clone());
-                self.progress.refused = None;
-                self.start_render(revision);
-            }
-            Err(refused) => {
-                // What could not be shown may be shown by the next answer; the rest stays as it is.
-                let unproven = matches!(refused, Refused::DescentUnproven { .. });
-                self.progress.known = (!unproven).then(|| revision.clone());
-                self.refuse(&revision, Held::from(refused), now);
-            }
-        }
-        Ok(())
-    }
-
-    fn refuse(&mut self, revision: &Revision, held: Held, now: &Now) {
-        if self.progress.refused.as_ref() != Some(&held) {
-            self.note("revision.held", Some(revision), &held.cause, now);
-        }
-        self.progress.refused = Some(held);
-    }
-
-    fn accept(&mut self, floor: Floor, now: &Now) -> Result<(), JournalError> {
-        if self.progress.accepted.as_ref() == Some(&floor) {
-            return Ok(());
-        }
-        lock(&self.store).update_anchor(|anchor| {
-            anchor.floor =
-                Some(anchor::Floor { revision: floor.revision.clone(), committed: floor.committed });
-            anchor.time_floor = anchor.time_floor.max(floor.committed).max(now.wall);
-        })?;
-        fault::point("accept.floor-written");
-        self.note("revision.accepted", Some(&floor.revision), "nothing older is taken from here on", now);
-        self.progress.accepted = Some(floor);
-        Ok(())
-    }
-
-    /// Verified -> Resolved, for what was accepted before the agent was started; needs no network.
-    fn render_accepted(&mut self) {
-        if let Some(floor) = &self.progress.accepted {
-            self.start_render(floor.revision.clone());
-        }
-    }
-
-    fn start_render(&mut self, revision: Revision) {
-        self.syncing = true;
-        let renderer = Renderer {
-            source: Arc::clone(&self.source),
-            store: Arc::clone(&self.store),
-            device: self.config.device.name.clone(),
-            runtimes: self.keeper.drivers().keys().copied().collect(),
-        };
-        let jobs = self.jobs.clone();
-        tokio::task::spawn_blocking(move || {
-            let result = renderer.render(&revision);
-            let _ = jobs.blocking_send(Event::Rendered(revision, result));
-        });
-    }
-
-    fn rendered(
-        &mut self,
-        revision: &Revision,
-        result: Result<Resolved, NotRendered>,
-        now: &Now,
-    ) -> Result<(), JournalError> {
-        match result {
-            Ok(resolved) => {
-                self.progress.unrendered = None;
-                self.keeper.place(&resolved, now)?;
-                self.progress.resolved = Some(resolved.revision);
-                self.widen(Scope::All);
-            }
-            Err(why) => {
-                // What the mirror lacks is fetched anew with the next poll; a full disk is tried again then.
-                if !matches!(why, NotRendered::Documents(_)) {
-                    self.progress.known = None;
-                }
-                let held = why.held(self.progress.next_poll_wall);
-                if self.progress.unrendered.as_ref() != Some(&held) {
-                    self.note("revision.held", Some(revision), &held.cause, now);
-                }
-                self.progress.unrendered = Some(held);
-            }
-        }
-        Ok(())
-    }
-
     fn start_preparing(&mut self) {
         let now = self.clock.now();
         for todo in self.keeper.to_prepare(&now) {
@@ -628,40 +415,6 @@ impl Daemon {
         });
     }
 
-    async fn answer(&mut self, request: Request, now: &Now) {
-        // A client that went away meanwhile is no error.
-        match request {
-            Request::Status(reply) => {
-                let _ = reply.send(self.status());
-            }
-            Request::Plan(reply) => {
-                let plan = self.keeper.plan_to_target(now).await;
-                let _ = reply.send(Ok(status::plan_report(&plan, &self.progress)));
-            }
-            Request::Events { since, limit, reply } => {
-                let events = lock(&self.store).audit().after(since, limit);
-                let _ = reply.send(events.map_err(|error| error.to_string()));
-            }
-            Request::Poll(reply) => {
-                self.poll_asked = true;
-                let _ = reply.send(());
-            }
-        }
-    }
-
-    fn status(&self) -> Status {
-        let mut status = status::status(&self.config, &self.keeper, &self.progress, &self.clock.now());
-        if let Some((_, cause)) = &self.trouble {
-            status.converged = false;
-            status.held.push(Held {
-                cause: format!("the agent can't write down what it does: {cause}"),
-                next: Some(self.clock.now().wall_in(DISK_PAUSE)),
-                unblock: "make room on the disk, or mend it".to_owned(),
-            });
-        }
-        status
-    }
-
     /// Whether every verdict is in.
     fn at_rest(&self) -> bool {
         let jobs = self.syncing || self.poll_asked || !self.preparing.is_empty() || !self.looking.is_empty();
@@ -701,35 +454,6 @@ impl Daemon {
                 tracing::warn!(%error, "the mirror can't be tidied up");
             }
         });
-    }
-
-    fn note(&mut self, kind: &'static str, revision: Option<&Revision>, message: &str, now: &Now) {
-        let revision = revision.map(|revision| revision.0.clone());
-        self.keeper.journal().note(Note { kind, app: None, revision, message: message.to_owned() }, now);
-    }
-
-    /// Writes down how far it came, and tells whoever follows.
-    fn publish(&mut self) {
-        let revisions = holdfast_store::records::Revisions {
-            fetched: self.progress.fetched.clone(),
-            accepted: self.progress.accepted.as_ref().map(|floor| floor.revision.clone()),
-            applied: self.progress.applied.clone(),
-        };
-        let store = lock(&self.store);
-        let written = store.set_revisions(&revisions).and_then(|_| store.flush());
-        if let Err(error) = written {
-            tracing::warn!(%error, "how far the agent came can't be written down");
-        }
-        let newest = store.audit().head().map_or(0, |head| head.seq);
-        self.newest_event.send_if_modified(|seq| std::mem::replace(seq, newest) != newest);
-        drop(store);
-        let apps = self.keeper.apps();
-        let good = apps.values().filter(|app| app.converged()).count();
-        let line = format!("{good} of {} apps are good", apps.len());
-        if self.told != line {
-            self.notifier.status(&line);
-            self.told = line;
-        }
     }
 }
 

@@ -1,0 +1,174 @@
+//! Following the source: fetched -> verified and accepted -> resolved and placed. Each stage takes in what the
+//! job before it brought.
+
+use std::sync::Arc;
+
+use holdfast_core::clock::Now;
+use holdfast_core::digest::Revision;
+use holdfast_core::held::Held;
+use holdfast_core::resolve::Resolved;
+use holdfast_core::verify::{Fetched, Floor, Refused, verify};
+use holdfast_store::{anchor, fault};
+
+use super::journal::lock;
+use super::sync::{self, Found, NotRendered, Renderer};
+use super::{Daemon, Event, setup};
+use crate::keeper::{JournalError, Scope};
+use crate::source::SourceError;
+
+impl Daemon {
+    pub(super) fn start_fetch(&mut self, now: &Now) {
+        self.syncing = true;
+        self.poll_asked = false;
+        self.look_at_all = true;
+        self.widen(Scope::All);
+        self.progress.poll_in(self.config.source.interval, now);
+        let (source, jobs) = (Arc::clone(&self.source), self.jobs.clone());
+        let known = self.progress.known.clone();
+        let accepted = self.progress.accepted.as_ref().map(|floor| floor.revision.clone());
+        tokio::task::spawn_blocking(move || {
+            let result = sync::fetch(&source, known.as_ref(), accepted.as_ref());
+            let _ = jobs.blocking_send(Event::Fetched(result));
+        });
+    }
+
+    /// Fetched -> Verified: and from here on the box takes nothing older.
+    pub(super) fn fetched(
+        &mut self,
+        result: Result<Found, SourceError>,
+        now: &Now,
+    ) -> Result<(), JournalError> {
+        let found = match result {
+            Ok(found) => found,
+            Err(error) => {
+                self.poll_failed(&error, now);
+                return Ok(());
+            }
+        };
+        self.backoff.succeeded();
+        self.progress.error = None;
+        self.progress.last_poll = Some(now.wall);
+        // Once a poll is often enough to see whether the disk has room again.
+        if let Err(error) = lock(&self.store).reserve().restore() {
+            tracing::warn!(%error, "there is no room for what is kept for a full disk");
+        }
+        match found {
+            Found::Same => Ok(()),
+            Found::New(fetched) => self.verify(&fetched, now),
+        }
+    }
+
+    pub(super) fn poll_failed(&mut self, error: &SourceError, now: &Now) {
+        tracing::warn!(%error, "the source can't be asked; the box holds what it has");
+        let mut random = [0; 8];
+        // Without randomness there is no jitter, and nothing worse.
+        let _ = getrandom::fill(&mut random);
+        let wait = self.backoff.failed(u64::from_le_bytes(random));
+        self.progress.poll_in(wait, now);
+        self.progress.error = Some(error.to_string());
+    }
+
+    pub(super) fn verify(&mut self, fetched: &Fetched, now: &Now) -> Result<(), JournalError> {
+        let revision = fetched.revision.clone();
+        self.progress.fetched = Some(revision.clone());
+        let policy = match setup::trust(&self.config) {
+            Ok(policy) => policy,
+            Err(cause) => {
+                // Not remembered as known: with the file in order, the next poll looks again.
+                self.refuse(
+                    &revision,
+                    Held::until_changed(cause, "put the file of trusted keys in order"),
+                    now,
+                );
+                return Ok(());
+            }
+        };
+        match verify(fetched, &policy, self.progress.accepted.as_ref()) {
+            Ok(verified) => {
+                self.accept(verified.floor(), now)?;
+                self.progress.known = Some(revision.clone());
+                self.progress.refused = None;
+                self.start_render(revision);
+            }
+            Err(refused) => {
+                // What could not be shown may be shown by the next answer; the rest stays as it is.
+                let unproven = matches!(refused, Refused::DescentUnproven { .. });
+                self.progress.known = (!unproven).then(|| revision.clone());
+                self.refuse(&revision, Held::from(refused), now);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn refuse(&mut self, revision: &Revision, held: Held, now: &Now) {
+        if self.progress.refused.as_ref() != Some(&held) {
+            self.note("revision.held", Some(revision), &held.cause, now);
+        }
+        self.progress.refused = Some(held);
+    }
+
+    pub(super) fn accept(&mut self, floor: Floor, now: &Now) -> Result<(), JournalError> {
+        if self.progress.accepted.as_ref() == Some(&floor) {
+            return Ok(());
+        }
+        lock(&self.store).update_anchor(|anchor| {
+            anchor.floor =
+                Some(anchor::Floor { revision: floor.revision.clone(), committed: floor.committed });
+            anchor.time_floor = anchor.time_floor.max(floor.committed).max(now.wall);
+        })?;
+        fault::point("accept.floor-written");
+        self.note("revision.accepted", Some(&floor.revision), "nothing older is taken from here on", now);
+        self.progress.accepted = Some(floor);
+        Ok(())
+    }
+
+    /// Verified -> Resolved, for what was accepted before the agent was started; needs no network.
+    pub(super) fn render_accepted(&mut self) {
+        if let Some(floor) = &self.progress.accepted {
+            self.start_render(floor.revision.clone());
+        }
+    }
+
+    pub(super) fn start_render(&mut self, revision: Revision) {
+        self.syncing = true;
+        let renderer = Renderer {
+            source: Arc::clone(&self.source),
+            store: Arc::clone(&self.store),
+            device: self.config.device.name.clone(),
+            runtimes: self.keeper.drivers().keys().copied().collect(),
+        };
+        let jobs = self.jobs.clone();
+        tokio::task::spawn_blocking(move || {
+            let result = renderer.render(&revision);
+            let _ = jobs.blocking_send(Event::Rendered(revision, result));
+        });
+    }
+
+    pub(super) fn rendered(
+        &mut self,
+        revision: &Revision,
+        result: Result<Resolved, NotRendered>,
+        now: &Now,
+    ) -> Result<(), JournalError> {
+        match result {
+            Ok(resolved) => {
+                self.progress.unrendered = None;
+                self.keeper.place(&resolved, now)?;
+                self.progress.resolved = Some(resolved.revision);
+                self.widen(Scope::All);
+            }
+            Err(why) => {
+                // What the mirror lacks is fetched anew with the next poll; a full disk is tried again then.
+                if !matches!(why, NotRendered::Documents(_)) {
+                    self.progress.known = None;
+                }
+                let held = why.held(self.progress.next_poll_wall);
+                if self.progress.unrendered.as_ref() != Some(&held) {
+                    self.note("revision.held", Some(revision), &held.cause, now);
+                }
+                self.progress.unrendered = Some(held);
+            }
+        }
+        Ok(())
+    }
+}

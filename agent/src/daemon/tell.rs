@@ -1,0 +1,76 @@
+//! What the daemon tells: answers to requests, the audit log, the service manager.
+
+use holdfast_core::clock::Now;
+use holdfast_core::digest::Revision;
+use holdfast_core::held::Held;
+use holdfast_core::report::Status;
+
+use super::journal::lock;
+use super::{DISK_PAUSE, Daemon, status};
+use crate::api::Request;
+use crate::keeper::{Journal, Note};
+
+impl Daemon {
+    pub(super) async fn answer(&mut self, request: Request, now: &Now) {
+        // A client that went away meanwhile is no error.
+        match request {
+            Request::Status(reply) => {
+                let _ = reply.send(self.status());
+            }
+            Request::Plan(reply) => {
+                let plan = self.keeper.plan_to_target(now).await;
+                let _ = reply.send(Ok(status::plan_report(&plan, &self.progress)));
+            }
+            Request::Events { since, limit, reply } => {
+                let events = lock(&self.store).audit().after(since, limit);
+                let _ = reply.send(events.map_err(|error| error.to_string()));
+            }
+            Request::Poll(reply) => {
+                self.poll_asked = true;
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let mut status = status::status(&self.config, &self.keeper, &self.progress, &self.clock.now());
+        if let Some((_, cause)) = &self.trouble {
+            status.converged = false;
+            status.held.push(Held {
+                cause: format!("the agent can't write down what it does: {cause}"),
+                next: Some(self.clock.now().wall_in(DISK_PAUSE)),
+                unblock: "make room on the disk, or mend it".to_owned(),
+            });
+        }
+        status
+    }
+
+    pub(super) fn note(&mut self, kind: &'static str, revision: Option<&Revision>, message: &str, now: &Now) {
+        let revision = revision.map(|revision| revision.0.clone());
+        self.keeper.journal().note(Note { kind, app: None, revision, message: message.to_owned() }, now);
+    }
+
+    /// Writes down how far it came, and tells whoever follows.
+    pub(super) fn publish(&mut self) {
+        let revisions = holdfast_store::records::Revisions {
+            fetched: self.progress.fetched.clone(),
+            accepted: self.progress.accepted.as_ref().map(|floor| floor.revision.clone()),
+            applied: self.progress.applied.clone(),
+        };
+        let store = lock(&self.store);
+        let written = store.set_revisions(&revisions).and_then(|_| store.flush());
+        if let Err(error) = written {
+            tracing::warn!(%error, "how far the agent came can't be written down");
+        }
+        let newest = store.audit().head().map_or(0, |head| head.seq);
+        self.newest_event.send_if_modified(|seq| std::mem::replace(seq, newest) != newest);
+        drop(store);
+        let apps = self.keeper.apps();
+        let good = apps.values().filter(|app| app.converged()).count();
+        let line = format!("{good} of {} apps are good", apps.len());
+        if self.told != line {
+            self.notifier.status(&line);
+            self.told = line;
+        }
+    }
+}
