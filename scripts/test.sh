@@ -20,6 +20,7 @@ while (($#)); do
     --long)
       # Read by the tests that take random steps; proptest reads its own.
       export HOLDFAST_LONG=1 PROPTEST_CASES=${PROPTEST_CASES:-20000}
+      export HOLDFAST_MODEL_CASES=${HOLDFAST_MODEL_CASES:-100000} HOLDFAST_KILLS=${HOLDFAST_KILLS:-3000}
       ;;
     --no-setup) setup=false ;;
     --) shift; cargo_args+=("$@"); break ;;

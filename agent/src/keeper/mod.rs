@@ -5,6 +5,7 @@
 //! come are changed, one after another, each in a transaction of its own.
 
 mod execute;
+mod jobs;
 mod journal;
 #[cfg(test)]
 mod model;
@@ -13,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_core::app::{App, Judging, Phase, Verdict, pause};
+use holdfast_core::app::{App, Phase, pause};
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::{Digest, ReleaseId};
 use holdfast_core::generation::{Apps, Failed, Inventory, Owned, advance, ready, waits_for};
@@ -22,12 +23,13 @@ use holdfast_core::held::Held;
 use holdfast_core::name::AppName;
 use holdfast_core::observe::{AppObservation, Observations};
 use holdfast_core::plan::{Aim, Known, Plan, plan};
-use holdfast_core::release::{DriverKind, Policy, Release, Target};
+use holdfast_core::release::{DriverKind, Release, Target};
 use holdfast_core::resolve::Resolved;
-use holdfast_drivers::{CALL_LIMIT, Driver, DriverError};
+use holdfast_drivers::{CALL_LIMIT, Driver};
 
 use self::execute::limited;
 
+pub use jobs::{Look, Preparation};
 pub use journal::{Journal, JournalError, Loaded, Note, Transaction};
 
 /// The runtimes of this box.
@@ -84,34 +86,6 @@ impl Scope {
     }
 }
 
-/// Something to be prepared, in the background.
-#[derive(Clone)]
-pub struct Preparation {
-    /// The app.
-    pub app: AppName,
-    /// The release.
-    pub release: Arc<Release>,
-    /// Its id.
-    pub id: ReleaseId,
-    /// Who prepares it.
-    pub driver: Arc<dyn Driver>,
-}
-
-/// Something to be looked at, in the background.
-#[derive(Clone)]
-pub struct Look {
-    /// The app.
-    pub app: AppName,
-    /// The release that should be running.
-    pub release: Arc<Release>,
-    /// Its id.
-    pub id: ReleaseId,
-    /// The checks to make.
-    pub policy: Policy,
-    /// Who holds it.
-    pub driver: Arc<dyn Driver>,
-}
-
 impl<J: Journal> Keeper<J> {
     /// Reads what was written down, and deals with a change under which the agent died.
     pub fn open(journal: J, drivers: Drivers, now: &Now) -> Result<Self, JournalError> {
@@ -148,11 +122,6 @@ impl<J: Journal> Keeper<J> {
         self.releases.extend(resolved.releases.iter().map(|(id, release)| (*id, Arc::clone(release))));
         self.kept = advance(&mut self.apps, resolved, &self.failed, now).kept;
         self.resolved = Some(Resolved { releases: BTreeMap::new(), ..resolved.clone() });
-    }
-
-    /// Takes in how an app is, without judging by it.
-    pub fn note_health(&mut self, name: &AppName, health: Health) {
-        self.health.insert(name.clone(), health);
     }
 
     /// The agent ended while this change was going on. A change that does this again and again in one boot
@@ -269,117 +238,6 @@ impl<J: Journal> Keeper<J> {
         let app = App::found(now);
         self.journal.save_apps(&[(&name, Some(&app))])?;
         self.apps.insert(name, app);
-        Ok(())
-    }
-
-    /// What is to be prepared now.
-    pub fn to_prepare(&self, now: &Now) -> Vec<Preparation> {
-        let preparing =
-            self.apps.iter().filter(|(_, app)| app.phase == Phase::Preparing && !app.waits(&now.moment));
-        preparing
-            .filter_map(|(name, app)| {
-                let target = app.target.as_ref()?;
-                Some(Preparation {
-                    app: name.clone(),
-                    release: Arc::clone(self.releases.get(&target.release)?),
-                    id: target.release,
-                    driver: Arc::clone(self.drivers.get(&target.driver)?),
-                })
-            })
-            .collect()
-    }
-
-    /// Takes in how a preparation ended.
-    pub fn prepared(
-        &mut self,
-        name: &AppName,
-        id: ReleaseId,
-        result: Result<(), DriverError>,
-        now: &Now,
-    ) -> Result<(), JournalError> {
-        let still_wanted = self.apps.get(name).is_some_and(|app| {
-            app.phase == Phase::Preparing && app.target.as_ref().is_some_and(|target| target.release == id)
-        });
-        match result {
-            _ if !still_wanted => Ok(()),
-            Ok(()) => self.change(name, |app| app.prepared(now)),
-            Err(DriverError::Release(reason)) => {
-                self.fail_for_good(name, id, &reason, now)?;
-                self.change(name, |app| app.refuse(&reason, now))
-            }
-            Err(DriverError::Runtime(cause)) => self.change(name, |app| app.stick(&cause, now)),
-        }
-    }
-
-    /// What should be looked at now: apps that are judged, when their time has come; `all` looks at the
-    /// others too.
-    pub fn to_look_at(&self, now: &Now, all: bool) -> Vec<Look> {
-        let due = |name: &AppName, app: &App| match &app.phase {
-            Phase::Judging(_) => self.looks.get(name).is_none_or(|at| !is_ahead(at, now)),
-            _ => all || (app.current.is_some() && !self.health.contains_key(name)),
-        };
-        let looked_at = self.apps.iter().filter(|(name, app)| due(name, app));
-        looked_at
-            .filter_map(|(name, app)| {
-                let current = app.current.as_ref()?;
-                Some(Look {
-                    app: name.clone(),
-                    release: Arc::clone(self.releases.get(&current.release)?),
-                    id: current.release,
-                    policy: current.policy.clone(),
-                    driver: Arc::clone(self.drivers.get(&current.driver)?),
-                })
-            })
-            .collect()
-    }
-
-    /// Takes in what a look saw, and judges by it.
-    pub fn seen(
-        &mut self,
-        name: &AppName,
-        id: ReleaseId,
-        health: Health,
-        now: &Now,
-    ) -> Result<(), JournalError> {
-        let Some(app) = self.apps.get_mut(name) else { return Ok(()) };
-        let Some(policy) = app.current.as_ref().filter(|t| t.release == id).map(|t| t.policy.health.clone())
-        else {
-            return Ok(());
-        };
-        self.health.insert(name.clone(), health.clone());
-        let Phase::Judging(judging) = &mut app.phase else { return Ok(()) };
-        let next =
-            Moment { boot: now.moment.boot.clone(), uptime: now.moment.uptime + Judging::next_look(&policy) };
-        self.looks.insert(name.clone(), next);
-        match judging.judge(&policy, &health, &now.moment) {
-            Verdict::Wait => Ok(()),
-            Verdict::Good => {
-                self.change(name, |app| app.pass(now))?;
-                self.journal
-                    .note(Note::of("app.good", name, format!("{id} was healthy through its soak")), now);
-                self.forget_releases();
-                Ok(())
-            }
-            Verdict::Bad { reason } => self.fail(name, id, &reason, now),
-        }
-    }
-
-    /// The release failed: that is remembered first, then the app goes back.
-    fn fail(&mut self, name: &AppName, id: ReleaseId, reason: &str, now: &Now) -> Result<(), JournalError> {
-        self.fail_for_good(name, id, reason, now)?;
-        self.change(name, |app| app.fail(reason, now))
-    }
-
-    fn fail_for_good(
-        &mut self,
-        name: &AppName,
-        id: ReleaseId,
-        reason: &str,
-        now: &Now,
-    ) -> Result<(), JournalError> {
-        self.journal.remember_failed(name, &id, reason, now)?;
-        self.failed.entry(name.clone()).or_default().insert(id, reason.to_owned());
-        self.journal.note(Note::of("app.failed", name, format!("{id}: {reason}")), now);
         Ok(())
     }
 
@@ -566,8 +424,4 @@ fn given_up(app: &App) -> bool {
 
 fn is_calm(app: &App) -> bool {
     app.stuck.is_none() || given_up(app)
-}
-
-fn is_ahead(at: &Moment, now: &Now) -> bool {
-    at.boot == now.moment.boot && at.uptime > now.moment.uptime
 }

@@ -149,10 +149,10 @@ fn plan_app(
     let mut steps =
         AppSteps { remove: removals(name, owned, observed, release.map(Arc::as_ref)), add: Vec::new() };
     steps.remove.extend(strays(name, owned, observed, release.map(Arc::as_ref)));
-    if let Some(release) = release
+    if let (Some(release), Some(target)) = (release, aim.of(app))
         && let Some(seen) = observed.get(&release.driver)
     {
-        steps.add = additions(name, app, aim, owned, seen, release)?;
+        steps.add = additions(name, app, aim, owned, seen, (target.release, release))?;
     }
     Ok(steps)
 }
@@ -163,9 +163,8 @@ fn additions(
     aim: Aim,
     owned: &BTreeMap<ObjectKey, Owned>,
     observed: &AppObservation,
-    release: &Release,
+    (id, release): (ReleaseId, &Release),
 ) -> Result<Vec<Step>, Held> {
-    let id = release.id();
     let step = |action, key: &ObjectKey, reason: &str| Step {
         app: name.clone(),
         driver: release.driver,
