@@ -197,11 +197,8 @@ fn look_closer(screen: &Screen, dir: &Path) {
         screen.say(&format!("{program} {command} --config {config}"));
     }
     screen.say(&format!("less {}", dir.join("agent.log").display()));
-    screen.say(&format!(
-        "pkill -f {config}; rm -r {}    # ends it; its workloads with `pkill -f {}`",
-        dir.display(),
-        dir.join("run").display()
-    ));
+    let dir = dir.display();
+    screen.say(&format!("pkill -f {dir}; rm -r {dir}    # ends the agent and its workloads"));
 }
 
 fn temporary_folder() -> Result<PathBuf> {
