@@ -36,7 +36,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 use self::journal::{SharedStore, StoreJournal, lock};
-use self::outside::Outside;
+use self::outside::{Outside, Signals};
 use self::progress::Progress;
 use self::sync::{Found, NotRendered, SharedSource};
 use crate::api::Request;
@@ -101,6 +101,8 @@ struct Daemon {
 /// Runs the agent until it is told to stop, and gives `None`. With `once`, makes one pass, waits for every
 /// verdict (so long at most), and gives the status that it ended with.
 pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status>> {
+    // Before anything else: a signal that comes while the agent starts must not end the process.
+    let signals = Signals::catch()?;
     let clock = Clock::new();
     let now = clock.now();
     let store = setup::open_store(&config, &now)?;
@@ -139,7 +141,8 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
     // The last known good comes first: before the network, before anybody may ask.
     daemon.pass(&mut None).await;
     daemon.start_watching();
-    let mut outside = Some(Outside::open(&daemon.config, &daemon.notifier, daemon.newest_event.subscribe())?);
+    let newest_event = daemon.newest_event.subscribe();
+    let mut outside = Some(Outside::open(&daemon.config, signals, &daemon.notifier, newest_event)?);
     daemon.notifier.ready();
     daemon.render_accepted();
     let limit = once.map(|limit| daemon.clock.now().moment.uptime + limit);

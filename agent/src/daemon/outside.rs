@@ -20,24 +20,41 @@ pub(super) struct Outside {
 }
 
 impl Outside {
-    /// Opens the socket and begins to listen to signals.
+    /// Opens the socket.
     pub(super) fn open(
         config: &Config,
+        signals: Signals,
         notifier: &Notifier,
         newest_event: watch::Receiver<u64>,
     ) -> Result<Self> {
         let server = api::Server::bind(&config.api.socket)?;
         let (sender, requests) = mpsc::channel(api::WAITING_REQUESTS);
         tokio::spawn(server.serve(sender, newest_event));
-        let signal = |kind| signal(kind).context("cannot wait for signals");
         Ok(Outside {
             requests,
+            hangup: signals.hangup,
+            stop: signals.stop,
+            watchdog: Watchdog::every(notifier.watchdog_interval()),
+        })
+    }
+}
+
+/// The signals that the agent acts on. Those that come before the loop turns are kept for it.
+pub(super) struct Signals {
+    hangup: Signal,
+    stop: StopSignals,
+}
+
+impl Signals {
+    /// From here on, none of them ends the process by itself.
+    pub(super) fn catch() -> Result<Self> {
+        let signal = |kind| signal(kind).context("cannot wait for signals");
+        Ok(Signals {
             hangup: signal(SignalKind::hangup())?,
             stop: StopSignals {
                 terminate: signal(SignalKind::terminate())?,
                 interrupt: signal(SignalKind::interrupt())?,
             },
-            watchdog: Watchdog::every(notifier.watchdog_interval()),
         })
     }
 }

@@ -49,7 +49,45 @@ impl Progress {
     }
 
     /// What is held beyond a single app.
-    pub(super) fn held(&self) -> impl Iterator<Item = &Held> {
-        [&self.refused, &self.unrendered].into_iter().flatten()
+    pub(super) fn held(&self) -> impl Iterator<Item = Held> {
+        let refused = self.refused.clone().or_else(|| self.refused_before());
+        [refused, self.unrendered.clone()].into_iter().flatten()
+    }
+
+    /// What was fetched and isn't accepted was refused. After a restart nobody knows any more why, until the
+    /// source has shown it again.
+    fn refused_before(&self) -> Option<Held> {
+        let fetched = self.fetched.as_ref()?;
+        if self.accepted.as_ref().is_some_and(|floor| floor.revision == *fetched) {
+            return None;
+        }
+        Some(Held {
+            cause: format!("revision {fetched} was refused by the agent that ran before"),
+            next: self.next_poll_wall,
+            unblock: "nothing to do here: with the next poll it is looked at again; `holdfast events` has the reason"
+                .into(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(fetched: &str, accepted: &str) -> Progress {
+        let floor = Floor { revision: Revision(accepted.to_owned()), committed: Timestamp::UNIX_EPOCH };
+        let fetched = Some(Revision(fetched.to_owned()));
+        Progress { fetched, accepted: Some(floor), ..Progress::default() }
+    }
+
+    #[test]
+    fn a_revision_that_was_refused_is_still_held_after_a_restart() {
+        let causes: Vec<String> = progress("two", "one").held().map(|held| held.cause).collect();
+        assert!(causes[0].contains("two"), "{causes:?}");
+        assert_eq!(progress("one", "one").held().count(), 0);
+        assert_eq!(Progress::default().held().count(), 0);
+        let refused = Some(Held::until_changed("not signed", "sign it"));
+        let known = Progress { refused: refused.clone(), ..progress("two", "one") };
+        assert_eq!(known.held().collect::<Vec<_>>(), refused.into_iter().collect::<Vec<_>>());
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn status<J: Journal>(
     progress: &Progress,
     now: &Now,
 ) -> Status {
-    let held: Vec<_> = progress.held().cloned().collect();
+    let held: Vec<_> = progress.held().collect();
     let accepted = progress.accepted.as_ref().map(|floor| floor.revision.clone());
     // What is accepted but not rendered yet, or held on its way, is not what the box holds.
     let follows = accepted.is_some() && progress.resolved == accepted && held.is_empty();
@@ -88,7 +88,7 @@ fn apps<J: Journal>(keeper: &Keeper<J>, now: &Now) -> Vec<AppStatus> {
 /// A plan as `holdfast plan` prints it.
 pub(super) fn plan_report(plan: &Plan, progress: &Progress) -> PlanReport {
     let apps = plan.held.iter().map(|(app, held)| HeldReport { app: Some(app.clone()), held: held.clone() });
-    let beyond = progress.held().map(|held| HeldReport { app: None, held: held.clone() });
+    let beyond = progress.held().map(|held| HeldReport { app: None, held });
     PlanReport {
         revision: progress.resolved.clone(),
         steps: plan.steps.iter().map(StepReport::from).collect(),

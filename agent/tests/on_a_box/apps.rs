@@ -33,6 +33,9 @@ fn a_broken_app_document_holds_that_app_only() {
     assert_eq!(of(&status, "db")["phase"], "Good");
     assert_eq!(test_box.runs("db").unwrap(), "2");
     assert_eq!(test_box.runs("pos").unwrap(), "1");
+    let events = test_box.events();
+    let event = events.iter().find(|event| event["kind"] == "app.held").expect("it is written down");
+    assert_eq!((&event["app"], &event["revision"]), (&json!("pos"), &json!(commit)));
 }
 
 #[test]

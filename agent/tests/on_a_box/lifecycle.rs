@@ -7,7 +7,8 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
-use crate::boxes::{Agent, TestBox, of, pos};
+use crate::boxes::{Agent, TestBox, app, cause, of, pos};
+use crate::support::git_repo::Signer;
 
 #[test]
 fn sighup_polls_at_once_and_sigterm_ends_with_0_and_leaves_everything_running() {
@@ -72,15 +73,14 @@ fn times(dir: &Path, found: &mut BTreeMap<PathBuf, SystemTime>) {
     }
 }
 
-#[test]
-fn ten_passes_without_a_change_write_nothing() {
-    let test_box = TestBox::converged();
+/// Wants ten passes without a change to write nothing.
+fn ten_passes_write_nothing(test_box: &TestBox) {
     let agent = test_box.start();
     let polled = |status: &Value| status["source"]["lastPoll"].clone();
     let pass = || {
         let before = polled(&test_box.status());
         agent.signal("HUP");
-        agent.wait("a poll", |status| polled(status) != before && status["converged"] == true);
+        agent.wait("a poll", |status| polled(status) != before);
     };
     agent.wait("the first poll", |status| status["source"]["lastPoll"].is_string());
     // What the start still had to write is written.
@@ -96,4 +96,47 @@ fn ten_passes_without_a_change_write_nothing() {
         pass();
     }
     assert_eq!(look(), before);
+}
+
+#[test]
+fn ten_passes_without_a_change_write_nothing() {
+    let test_box = TestBox::converged();
+    ten_passes_write_nothing(&test_box);
+    assert_eq!(test_box.status()["converged"], true);
+}
+
+#[test]
+fn ten_passes_on_a_box_where_everything_is_held_write_nothing() {
+    let test_box = TestBox::converged();
+    let mut files = pos("2", "simulated.holdfast.dev/health: unhealthy");
+    files.extend(app("broken", "1", ""));
+    files[2].1.push_str("  dependsOn: db\n");
+    test_box.commit(&files);
+    assert_eq!(test_box.once().0, 2);
+    test_box.commit_by(&pos("3", ""), Signer::Nobody);
+    ten_passes_write_nothing(&test_box);
+    let status = test_box.status();
+    assert_eq!(of(&status, "pos")["phase"], "RolledBack", "{status:#}");
+    assert_eq!(of(&status, "broken")["phase"], "Held", "{status:#}");
+    assert!(cause(&status).contains(&test_box.repo.head()), "{status:#}");
+}
+
+#[test]
+fn a_signal_that_comes_while_the_agent_starts_is_kept_for_it() {
+    let test_box = TestBox::converged();
+    // The first pass asks the runtime, before anybody may ask the agent; here that takes its time.
+    fs::write(test_box.path("runtime/script.json"), r#"{"delay":"1s"}"#).unwrap();
+    let mut agent = test_box.command(&["run", "--log", "error"]).spawn().unwrap();
+    let caught = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", agent.id())).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim().to_owned();
+        u64::from_str_radix(&mask, 16).unwrap() & (1 << 14) != 0
+    };
+    while !caught() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert!(!test_box.path("api.sock").exists());
+    let pid = agent.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
+    assert_eq!(agent.wait().unwrap().code(), Some(0));
 }

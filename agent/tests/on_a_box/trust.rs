@@ -20,6 +20,9 @@ fn is_held(test_box: &TestBox, wanted: &str) {
         assert_eq!(of(&status, "pos")["phase"], "Good");
         assert_eq!(of(&status, "pos")["health"], "Healthy");
     }
+    let (code, status) = test_box.json(&["status"]);
+    assert_eq!((code, &status["converged"]), (2, &json!(false)), "without a daemon: {status:#}");
+    assert!(cause(&status).contains(&test_box.repo.head()), "{status:#}");
     assert_eq!(test_box.runs("pos").unwrap(), "1");
     assert_eq!(test_box.changes(), changes);
 }
