@@ -1,11 +1,13 @@
 //! Following the source: fetched -> verified and accepted -> resolved and placed. Each stage takes in what the
 //! job before it brought.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use holdfast_core::clock::Now;
 use holdfast_core::digest::Revision;
 use holdfast_core::held::Held;
+use holdfast_core::name::AppName;
 use holdfast_core::resolve::Resolved;
 use holdfast_core::verify::{Fetched, Floor, Refused, verify};
 use holdfast_store::{anchor, fault};
@@ -13,7 +15,7 @@ use holdfast_store::{anchor, fault};
 use super::journal::lock;
 use super::sync::{self, Found, NotRendered, Renderer};
 use super::{Daemon, Event, setup};
-use crate::keeper::{JournalError, Scope};
+use crate::keeper::{Journal, JournalError, Note, Scope};
 use crate::source::SourceError;
 
 impl Daemon {
@@ -153,7 +155,10 @@ impl Daemon {
         match result {
             Ok(resolved) => {
                 self.progress.unrendered = None;
+                let before: BTreeMap<AppName, Held> =
+                    self.keeper.faulty().map(|(name, held)| (name.clone(), held.clone())).collect();
                 self.keeper.place(&resolved, now)?;
+                self.note_faulty(&before, &resolved, now);
                 self.progress.resolved = Some(resolved.revision);
                 self.widen(Scope::All);
             }
@@ -170,5 +175,14 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+
+    /// Writes down which apps' documents are at fault, and weren't so before.
+    fn note_faulty(&mut self, before: &BTreeMap<AppName, Held>, resolved: &Resolved, now: &Now) {
+        for (name, held) in resolved.held.iter().filter(|(name, held)| before.get(*name) != Some(held)) {
+            let revision = Some(resolved.revision.0.clone());
+            let note = Note { revision, ..Note::of("app.held", name, &held.cause) };
+            self.keeper.journal().note(note, now);
+        }
     }
 }
