@@ -54,15 +54,15 @@ impl Progress {
         [refused, self.unrendered.clone()].into_iter().flatten()
     }
 
-    /// What was fetched and isn't accepted was refused. After a restart nobody knows any more why, until the
-    /// source has shown it again.
+    /// What was fetched and isn't accepted is held, after a restart too, although nobody knows any more why
+    /// until the source has shown it again.
     fn refused_before(&self) -> Option<Held> {
         let fetched = self.fetched.as_ref()?;
         if self.accepted.as_ref().is_some_and(|floor| floor.revision == *fetched) {
             return None;
         }
         Some(Held {
-            cause: format!("revision {fetched} was refused by the agent that ran before"),
+            cause: format!("revision {fetched} was fetched before, and is not accepted"),
             next: self.next_poll_wall,
             unblock: "nothing to do here: with the next poll it is looked at again; `holdfast events` has the reason"
                 .into(),
