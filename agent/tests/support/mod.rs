@@ -1,7 +1,9 @@
-//! What the black-box tests share: real repositories and real servers. Each test binary uses a part of it.
+//! What the black-box tests share: real repositories, real servers and a real agent. Each test binary uses a
+//! part of it.
 
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod agent_box;
 pub mod git_repo;
 pub mod git_server;
 pub mod hostile;
