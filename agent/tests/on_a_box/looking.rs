@@ -1,5 +1,8 @@
 //! What status, plan and events say, with a daemon and without one.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 
 use crate::boxes::{DEVICE, TestBox, fields, of, pos};
@@ -140,6 +143,43 @@ fn every_event_names_the_hash_of_the_one_before() {
 
     let since = test_box.holdfast(&["events", "--json", "--since", &(events.len() - 1).to_string()]);
     assert_eq!(String::from_utf8(since.stdout).unwrap().lines().count(), 1);
+}
+
+#[test]
+fn events_are_followed_as_they_happen() {
+    let test_box = TestBox::converged();
+    let agent = test_box.start();
+    agent.wait("the first poll", |status| status["source"]["lastPoll"].is_string());
+    let mut command = test_box.command(&["events", "--follow", "--json"]);
+    let mut follower = command.stdout(Stdio::piped()).spawn().unwrap();
+    let commit = test_box.commit(&pos("2", ""));
+    agent.signal("HUP");
+    let lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let events = lines.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+    let seen: Vec<Value> = events
+        .inspect(|event| assert!(event["hash"].is_string()))
+        .take_while(|event| event["kind"] != "revision.applied" || event["revision"] != json!(commit))
+        .collect();
+    assert_eq!(seen, test_box.events()[..seen.len()]);
+    assert_eq!(agent.stop(), Some(0));
+    assert!(follower.wait().unwrap().code().is_some(), "it ends with the agent");
+}
+
+#[test]
+fn a_pass_that_ends_before_the_verdict_is_2_and_the_next_one_goes_on() {
+    let test_box = TestBox::new();
+    test_box.commit(&pos("1", ""));
+    std::fs::create_dir(test_box.path("runtime")).unwrap();
+    let script = test_box.path("runtime/script.json");
+    std::fs::write(&script, r#"{"apps":{"pos":{"health":"never"}}}"#).unwrap();
+    let (code, status) = test_box.json(&["run", "--once", "--timeout", "2s", "--log", "error"]);
+    assert_eq!((code, &of(&status, "pos")["phase"]), (2, &json!("Judging")), "{status:#}");
+    assert_eq!(of(&status, "pos")["health"], "Starting");
+    has_every_field(&status);
+    std::fs::write(&script, "{}").unwrap();
+    let (code, status) = test_box.once();
+    assert_eq!((code, &of(&status, "pos")["phase"]), (0, &json!("Good")), "{status:#}");
+    assert_eq!(test_box.changes(), 1, "what ran was found again");
 }
 
 #[test]
