@@ -135,8 +135,9 @@ fn a_signal_that_comes_while_the_agent_starts_is_kept_for_it() {
     while !caught() {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
-    assert!(!test_box.path("api.sock").exists());
     let pid = agent.id().to_string();
+    let log = fs::read_to_string(test_box.path("runtime/log.jsonl")).unwrap();
+    assert!(!log.contains(&format!("\"pid\":{pid},")), "it asked its runtime before:\n{log}");
     assert!(std::process::Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
     assert_eq!(agent.wait().unwrap().code(), Some(0));
 }
