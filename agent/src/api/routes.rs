@@ -96,7 +96,7 @@ fn parse_query(query: &str) -> Result<(u64, bool), String> {
     Ok((since, follow))
 }
 
-async fn events(query: &str, caller: Caller) -> Answer {
+async fn events(query: &str, mut caller: Caller) -> Answer {
     let (since, follow) = match parse_query(query) {
         Ok(parsed) => parsed,
         Err(why) => return failure(StatusCode::BAD_REQUEST, &why),
@@ -108,6 +108,8 @@ async fn events(query: &str, caller: Caller) -> Answer {
         Some(Ok(place)) => Some(place),
         None => None,
     };
+    // Seen from here on, before it is asked for: what is written while we ask and send wakes us again.
+    caller.newest.borrow_and_update();
     // The first lot is asked for here, so that what goes wrong has a status of its own.
     let first = match caller.events_after(since).await {
         Ok(first) => first,
@@ -130,8 +132,6 @@ async fn send_events(
     lines: mpsc::Sender<Bytes>,
 ) {
     loop {
-        // Seen from here on: what is written while we ask and send wakes us again.
-        caller.newest.borrow_and_update();
         let full = events.len() >= EVENTS_AT_ONCE;
         for event in events.drain(..) {
             since = since.max(event.seq);

@@ -167,6 +167,35 @@ async fn a_follower_sees_new_events_and_outlives_the_limit_of_a_connection() {
 }
 
 #[tokio::test]
+async fn an_event_that_is_written_while_others_are_on_their_way_is_not_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("api.sock");
+    let server = Server::bind_with(&socket, LIMITS, everybody).unwrap();
+    let (requests, mut receiver) = mpsc::channel(WAITING_REQUESTS);
+    let (newest, newest_receiver) = watch::channel(1);
+    tokio::spawn(server.serve(requests, newest_receiver));
+    tokio::spawn(async move {
+        let all = events(4);
+        let mut written = 1;
+        while let Some(Request::Events { since, reply, .. }) = receiver.recv().await {
+            let some = all.iter().filter(|e| e.seq > since && e.seq <= written).cloned().collect();
+            // The next one is written, and told of, before the answer is on its way.
+            written = 4.min(written + 1);
+            newest.send_replace(written);
+            let _ = reply.send(Ok(some));
+        }
+    });
+    let mut seen = Vec::new();
+    let each = |event: Event| {
+        seen.push(event.seq);
+        event.seq < 4
+    };
+    let client = Client::new(&socket);
+    tokio::time::timeout(Duration::from_secs(10), client.events(0, true, each)).await.unwrap().unwrap();
+    assert_eq!(seen, [1, 2, 3, 4]);
+}
+
+#[tokio::test]
 async fn a_follower_that_does_not_read_loses_its_place() {
     let count = 20_000;
     let agent = start(LIMITS, everybody, count);

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Measures a holdfast binary from outside: idle, start, 1,000 apps, a deploy, its size. Prints a table beside a
+# reference taken in the same run; docs/benchmarks.md keeps one. About five minutes, on a machine that does
+# nothing else.
+#
+#   scripts/bench.sh [BINARY] [OPTIONS]     OPTIONS: tests/bench/bench.py --help
+#
+# Without BINARY it is the static release build, which is built if it isn't there. Needs python3, and git and
+# ssh-keygen to make signed repositories. Exit 2: a target was missed.
+set -euo pipefail
+exec </dev/null
+source "$(dirname "$0")/env.sh"
+
+binary=
+if (($#)) && [[ $1 != -* ]]; then binary=$1; shift; fi
+if [[ -z $binary ]]; then
+  binary=${CARGO_TARGET_DIR:-$HOLDFAST_ROOT/target}/static/holdfast-$(uname -m)
+  [[ -x $binary ]] || binary=$("$HOLDFAST_ROOT/scripts/build-static.sh" "$(uname -m)")
+fi
+for tool in python3 git ssh-keygen; do
+  command -v "$tool" >/dev/null || die "there is no $tool on this machine: apt-get install python3 git openssh-client"
+done
+exec python3 "$HOLDFAST_ROOT/tests/bench/bench.py" "$binary" "$@"

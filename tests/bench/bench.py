@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""Measures a holdfast binary from outside and prints a table beside a reference taken in the same run.
+
+Run by scripts/bench.sh. Needs Linux, git and ssh-keygen; nothing beyond Python's standard library."""
+
+import argparse
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+
+import scenarios
+from box import FOLDER, run
+from table import HEAD
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("binary", type=Path)
+    parser.add_argument("--only", choices=scenarios.ALL, action="append", help="this scenario; may be repeated")
+    parser.add_argument("--apps", type=int, default=1000)
+    parser.add_argument("--idle", type=int, default=60, help="seconds")
+    parser.add_argument("--starts", type=int, default=20)
+    parser.add_argument("--changes", type=int, default=5)
+    parser.add_argument("--deploys", type=int, default=10)
+    return parser.parse_args()
+
+
+def machine(binary):
+    """Where the figures are from."""
+    cpus = [line.partition(":")[2].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+    total = next(line.split()[1] for line in open("/proc/meminfo") if line.startswith("MemTotal"))
+    load = ", ".join(f"{each:.2f}" for each in os.getloadavg())
+    kind = run("stat", "-f", "-c", "%T", FOLDER)
+    return [
+        f"- {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC; {run(binary, 'version').splitlines()[0]}",
+        f"- {len(cpus)} × {cpus[0] if cpus else platform.machine()}, {int(total) / 1e6:.1f} GB, Linux {platform.release()}, "
+        f"{kind} under {FOLDER}; load average at the start {load}",
+        f"- `{' '.join(['scripts/bench.sh', *sys.argv[2:]])}`",
+    ]
+
+
+def main():
+    options = arguments()
+    binary = options.binary.resolve()
+    about = machine(binary)
+    missed = 0
+    rows = []
+    for name in options.only or scenarios.ALL:
+        scenarios.say(name)
+        for row in scenarios.ALL[name](binary, options):
+            scenarios.say(f"  {row.what}: {row.measured or row.reference}")
+            rows.append(row)
+            missed += row.met is False
+    print("\n".join([*about, "", HEAD, *(row.line() for row in rows)]))
+    return 2 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
