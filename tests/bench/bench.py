@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 
+import fleets
 import scenarios
 from box import FOLDER, run
 from table import HEAD
@@ -36,7 +37,7 @@ def machine(binary):
     load = ", ".join(f"{each:.2f}" for each in os.getloadavg())
     kind = run("stat", "-f", "-c", "%T", FOLDER)
     return [
-        f"- {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC; {run(binary, 'version').splitlines()[0]}",
+        f"- {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC; {fleets.version(binary)}",
         f"- {len(cpus)} × {cpus[0] if cpus else platform.machine()}, {int(total) / 1e6:.1f} GB, Linux {platform.release()}, "
         f"{kind} under {FOLDER}; load average at the start {load}",
         f"- `{' '.join(['scripts/bench.sh', *sys.argv[2:]])}`",

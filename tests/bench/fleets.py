@@ -5,7 +5,7 @@ import shutil
 import socket
 from pathlib import Path
 
-from box import Box, document
+from box import Box, document, run
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 COMPONENT = (EXAMPLES / "hello/hello.wat").read_text()
@@ -17,17 +17,29 @@ HEALTH = "  health: { startup: 1s, deadline: 60s, soak: 200ms }\n"
 
 def retail(binary):
     """A till of examples/retail: two apps of containers in the simulated runtime, and a WebAssembly service
-    instead of a command, so that there is something to ask. Gives the box and the service's port."""
-    box = Box(binary)
+    instead of a command, so that there is something to ask. Gives the box and the service's port; none when the
+    binary was built without WebAssembly."""
+    box = Box(binary, wasm=runs_wasm(binary))
     shutil.copytree(EXAMPLES / "retail", box.repository, dirs_exist_ok=True)
     for app in ("db", "pos"):
         path = box.repository / f"apps/{app}/app.yaml"
         path.write_text(simulated(path.read_text()))
-    port = free_port()
     shutil.rmtree(box.repository / "apps/hello")
+    if not runs_wasm(binary):
+        return box, None
+    port = free_port()
     box.put("apps/hello/app.yaml", document("App", "hello", service(port)))
     greet(box, BODY)
     return box, port
+
+
+def version(binary):
+    """Its first line names what is built in."""
+    return run(binary, "version").splitlines()[0]
+
+
+def runs_wasm(binary):
+    return "wasm" in version(binary).partition("built with")[2]
 
 
 def simulated(app):

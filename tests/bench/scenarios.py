@@ -11,7 +11,7 @@ import time
 import fleets
 from box import GIT, run
 from process import (
-    children, cpu, mappings, memory, now, threads, threads_between, wait_until, with_arguments, written,
+    children, cpu, mappings, memory, now, threads, threads_between, wait_until, written,
 )
 from table import Row, megabytes, milliseconds, spread
 
@@ -30,7 +30,7 @@ def idle(binary, options):
         commit = box.commit("The fleet")
         box.start()
         box.events.wait("revision.applied", commit)
-        wait_until("the service", lambda: answer(port) == fleets.BODY)
+        wait_until("the service", lambda: port is None or answer(port) == fleets.BODY)
         time.sleep(SETTLE)
         yield from idle_memory(box)
         yield from idle_cpu(box, options.idle)
@@ -81,8 +81,8 @@ def idle_writes(box, passes=10):
         time.sleep(0.5)
     polled = box.status()["source"]["lastPoll"]
     after, spent = written(box.pid), (cpu(box.pid) - began) / passes
-    changed = sorted(str(path.relative_to(box.dir)) for path in
-                     snapshot(box.dir).items() - folder.items() for path in [path[0]])
+    touched = {path for path, _ in snapshot(box.dir).items() ^ folder.items()}
+    changed = sorted(str(path.relative_to(box.dir)) for path in touched)
     nbytes = after["bytes"] - before["bytes"]
     yield Row(f"idle: bytes written in {passes} passes", str(nbytes), target="0",
               met=nbytes == 0 and not changed,
@@ -160,7 +160,7 @@ def thousand(binary, options):
         began = box.start()
         first = box.events.wait("revision.applied", commit, timeout=1200) - began
         label = f"{count:,} apps:"
-        yield Row(f"{label} first converge", f"{first:.2f} s",
+        yield Row(f"{label} first converge", f"{first:.2f} s", reference=f"one fsync of 4 KiB: {spread(syncs(box.dir))}",
                   notes=f"agent's start to all Good, {fleets.SOAK} s soak in it; CPU {cpu(box.pid):.2f} s")
         time.sleep(SETTLE)
         yield from many_passes(box, label)
@@ -169,6 +169,18 @@ def thousand(binary, options):
         yield Row(f"{label} peak memory", megabytes(of["peak"]), notes=f"VmHWM; afterwards PSS {megabytes(of['pss'])}")
         took = restarts(box, max(3, options.starts // 4))
         yield Row(f"{label} start to the first driver call", spread(took), notes="source away")
+
+
+def syncs(folder, runs=100):
+    """The reference for whatever must be on disk before it is done: how long the disk takes for a little."""
+    took = []
+    with open(folder / "synced", "wb", buffering=0) as file:
+        for _ in range(runs):
+            file.write(bytes(4096))
+            before = now()
+            os.fsync(file.fileno())
+            took.append(now() - before)
+    return took
 
 
 def many_passes(box, label, passes=10):
@@ -180,9 +192,9 @@ def many_passes(box, label, passes=10):
     nbytes = written(box.pid)["bytes"] - bytes_before
     took = []
     for _ in range(passes):
-        before, last = box.status()["source"]["lastPoll"], box.poll_now()
-        wait_until("the poll", lambda: box.status()["source"]["lastPoll"] != before, every=0.01)
-        took.append(now() - last)
+        last, began = box.status()["source"]["lastPoll"], box.poll_now()
+        wait_until("the poll", lambda: box.status()["source"]["lastPoll"] != last, every=0.01)
+        took.append(now() - began)
         time.sleep(1)
     yield Row(f"{label} a pass without a change", spread(took),
               notes=f"SIGHUP to the first answer that tells of it; CPU {milliseconds(spent)} a pass with every look at "
@@ -205,6 +217,8 @@ def many_changes(box, label, count, runs):
 
 def deploy(binary, options):
     """From SIGHUP, with the commit there, to the answer of the new version."""
+    if not fleets.runs_wasm(binary):
+        return
     box, port = fleets.retail(binary)
     stages = {"accepted": [], "applied": [], "first 200 of the new version": [], "Good, less the soak": []}
     reference = []
@@ -270,11 +284,10 @@ def sizes(binary, _):
     plain = binary.with_name(f"{binary.name}-no-wasm")
     for path in (binary, plain):
         if path.exists():
-            version = run(path, "version").splitlines()[0]
-            limit = 32 if "wasm" in version.partition("built with")[2] else 20
+            limit = 32 if fleets.runs_wasm(path) else 20
             size = path.stat().st_size
             yield Row(f"size: {path.name}", megabytes(size), target=f"≤ {limit} MB", met=size <= limit * 1e6,
-                      reference=f"git: {megabytes(os.stat(shutil.which('git')).st_size)}", notes=version)
+                      reference=f"git: {megabytes(os.stat(shutil.which('git')).st_size)}", notes=fleets.version(path))
 
 
 ALL = {"sizes": sizes, "idle": idle, "start": start, "apps": thousand, "deploy": deploy}
