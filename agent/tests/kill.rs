@@ -8,7 +8,7 @@
 mod support;
 
 use std::net::Ipv4Addr;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -89,6 +89,13 @@ fn ask(port: u16) -> Result<(), String> {
     }
 }
 
+/// `holdfast status`, beside whatever else goes on.
+fn look(it: &AgentBox) -> Child {
+    let mut holdfast = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    holdfast.args(["status", "--json", "--config"]).arg(it.dir().join("agent.toml"));
+    holdfast.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
 /// Commits something: most often a good change of one app.
 fn commit(it: &AgentBox, random: &mut Random, version: usize) {
     let index = random.below(APPS.len() as u64) as usize;
@@ -135,6 +142,9 @@ fn kill_minus_nine_at_random_moments_loses_no_answer_makes_nothing_twice_and_the
             version += 1;
             commit(&it, &mut random, version);
         }
+        // Somebody looks, maybe before the agent is up: then the state folder is theirs for a moment.
+        let somebody = (random.below(5) == 0).then(|| look(&it));
+        thread::sleep(random.millis(if somebody.is_some() { 120 } else { 1 }));
         it.start(&[]);
         if round % 20 == 19 {
             // However it was killed before, it comes up.
@@ -148,6 +158,9 @@ fn kill_minus_nine_at_random_moments_loses_no_answer_makes_nothing_twice_and_the
             thread::sleep(random.millis(60));
         }
         let status = it.kill();
+        if let Some(mut somebody) = somebody {
+            somebody.wait().unwrap();
+        }
         // A SIGHUP that comes before the agent's first line of code ends it too.
         let expected = died_of(status, Signal::SIGKILL) || died_of(status, Signal::SIGHUP);
         assert!(expected, "round {round}: the agent ended by itself with {status}\n{}", it.log_tail());

@@ -105,7 +105,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
     let signals = Signals::catch()?;
     let clock = Clock::new();
     let now = clock.now();
-    let store = setup::open_store(&config, &now)?;
+    let store = setup::wait_for_store(&config, &now).await?;
     let drivers = setup::open_drivers(&config, &lock(&store))?;
     let keeper = Keeper::open(StoreJournal::new(Arc::clone(&store)), drivers, &now)?;
     let source = Arc::new(Mutex::new(setup::open_source(&config)?));

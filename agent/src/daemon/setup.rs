@@ -1,6 +1,8 @@
 //! What the daemon is made of: the store, the runtimes, the source, as agent.toml says.
 
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use holdfast_core::clock::Now;
@@ -8,12 +10,16 @@ use holdfast_core::release::DriverKind;
 use holdfast_core::verify::{AllowedSigners, TrustPolicy};
 use holdfast_drivers::simulated::SimulatedDriver;
 use holdfast_drivers::{Driver, Fingerprint, Owner};
-use holdfast_store::{Options, Store};
+use holdfast_store::{Options, Store, StoreError};
 
 use super::journal::SharedStore;
 use crate::config::{Config, TrustMode};
 use crate::keeper::Drivers;
 use crate::source::{GitSource, SourceConfig};
+
+/// How long the agent waits for the state folder's lock, and how often it tries.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Opens the state folder under its lock, and says what was found there.
 pub(super) fn open_store(config: &Config, now: &Now) -> Result<SharedStore> {
@@ -26,6 +32,29 @@ pub(super) fn open_store(config: &Config, now: &Now) -> Result<SharedStore> {
         tracing::info!("{}", report.draft().message);
     }
     Ok(Arc::new(Mutex::new(store)))
+}
+
+/// The same, for the agent: a command that looks at the state folder, such as `holdfast status`, has it only
+/// for a moment, and mustn't keep the agent from starting. Another agent has it for good.
+pub(super) async fn wait_for_store(config: &Config, now: &Now) -> Result<SharedStore> {
+    let began = Instant::now();
+    loop {
+        match open_store(config, now) {
+            Err(error) if is_locked(&error) && began.elapsed() < LOCK_WAIT && !is_served(config) => {
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Whether another agent answers.
+fn is_served(config: &Config) -> bool {
+    UnixStream::connect(&config.api.socket).is_ok()
+}
+
+fn is_locked(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(StoreError::Locked { .. }))
 }
 
 /// The runtimes that are switched on. One that can't be used now is among them: its fingerprint says why.
