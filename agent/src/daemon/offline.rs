@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Result, anyhow};
 use holdfast_core::event::Event;
 use holdfast_core::report::{PlanReport, Status};
+use tokio::task::JoinSet;
 
 use super::journal::{SharedStore, StoreJournal, lock};
 use super::progress::Progress;
@@ -53,9 +54,13 @@ impl Offline {
 pub async fn offline_status(config: &Config) -> Result<Status> {
     let mut offline = Offline::open(config)?;
     let now = offline.clock.now();
+    // All at once: an agent that is being started waits for the lock.
+    let mut looks = JoinSet::new();
     for todo in offline.keeper.to_look_at(&now, true) {
-        let health = look::look(&todo).await;
-        offline.keeper.note_health(&todo.app, health);
+        looks.spawn(async move { (todo.app.clone(), look::look(&todo).await) });
+    }
+    while let Some(Ok((app, health))) = looks.join_next().await {
+        offline.keeper.note_health(&app, health);
     }
     Ok(status::status(config, &offline.keeper, &offline.progress, &now))
 }
