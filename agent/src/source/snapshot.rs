@@ -4,8 +4,8 @@
 //! it is an error on the path that needs it. So are submodules and Git LFS pointers.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gix::ObjectId;
 use gix::objs::tree::EntryKind as Mode;
@@ -19,6 +19,10 @@ const MAX_LINKS: usize = 40;
 
 /// The longest target of a symbolic link (PATH_MAX).
 const MAX_TARGET: u64 = 4096;
+
+/// How many folders are remembered, those used last: the ones on the way to a file and some more. Without them
+/// each file below `apps` would have all of `apps` inflated, hashed and parsed again.
+const KNOWN_FOLDERS: usize = 8;
 
 /// An LFS pointer begins so, and is shorter than 1024 bytes (git-lfs, docs/spec.md).
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
@@ -53,7 +57,12 @@ pub struct Snapshot {
     root: ObjectId,
     base: Vec<String>,
     damaged: Arc<AtomicBool>,
+    /// The folders used last, the latest first.
+    folders: Mutex<VecDeque<(ObjectId, Folder)>>,
 }
+
+/// The entries of a Git tree: name, mode, object.
+type Folder = Arc<[(Vec<u8>, Mode, ObjectId)]>;
 
 struct Found {
     id: ObjectId,
@@ -64,7 +73,7 @@ struct Found {
 impl Snapshot {
     pub(crate) fn new(objects: Objects, root: ObjectId, base: &str, damaged: Arc<AtomicBool>) -> Self {
         let base = base.split('/').filter(|name| !matches!(*name, "" | ".")).map(str::to_owned).collect();
-        Snapshot { objects, root, base, damaged }
+        Snapshot { objects, root, base, damaged, folders: Mutex::default() }
     }
 
     /// The content of the file at `path`; `None` if there is nothing.
@@ -100,7 +109,7 @@ impl Snapshot {
             return Err(ReadError::WrongKind { path: found.path, wanted: "folder" });
         }
         let mut entries = Vec::new();
-        for (name, mode, id) in self.entries(&found.id, &found.path)? {
+        for (name, mode, id) in self.entries(&found.id, &found.path)?.iter() {
             let kind = match mode {
                 Mode::Tree => EntryKind::Folder,
                 Mode::Blob | Mode::BlobExecutable => EntryKind::File,
@@ -109,13 +118,13 @@ impl Snapshot {
             };
             let size = match kind {
                 EntryKind::File => {
-                    let header = self.objects.header(&id);
+                    let header = self.objects.header(id);
                     Some(header.map_err(|damage| self.damaged(&found.path, damage))?.1)
                 }
                 _ => None,
             };
             // Git allows any bytes in a name; a name that is no text is shown as well as can be.
-            entries.push(Entry { name: String::from_utf8_lossy(&name).into_owned(), kind, size });
+            entries.push(Entry { name: String::from_utf8_lossy(name).into_owned(), kind, size });
         }
         entries.sort();
         Ok(entries)
@@ -135,7 +144,23 @@ impl Snapshot {
         ReadError::Damaged { path: path.to_owned(), why: damage.to_string() }
     }
 
-    fn entries(&self, tree: &ObjectId, path: &str) -> Result<Vec<(Vec<u8>, Mode, ObjectId)>, ReadError> {
+    fn entries(&self, tree: &ObjectId, path: &str) -> Result<Folder, ReadError> {
+        // What is in there is whole, whatever a thread that panicked was doing.
+        let mut known = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = known.iter().position(|(id, _)| id == tree)
+            && let Some(found) = known.remove(at)
+        {
+            let folder = Arc::clone(&found.1);
+            known.push_front(found);
+            return Ok(folder);
+        }
+        let folder = self.read_folder(tree, path)?;
+        known.push_front((*tree, Arc::clone(&folder)));
+        known.truncate(KNOWN_FOLDERS);
+        Ok(folder)
+    }
+
+    fn read_folder(&self, tree: &ObjectId, path: &str) -> Result<Folder, ReadError> {
         let mut data = Vec::new();
         self.objects.read(tree, Kind::Tree, &mut data).map_err(|damage| self.damaged(path, damage))?;
         TreeRefIter::from_bytes(&data, tree.kind())
@@ -174,23 +199,23 @@ impl Snapshot {
             }
             let here = *folders.last().unwrap_or(&self.root);
             let entries = self.entries(&here, &shown)?;
-            let Some((_, mode, id)) = entries.into_iter().find(|(entry, ..)| entry == name.as_bytes()) else {
+            let Some((_, mode, id)) = entries.iter().find(|(entry, ..)| entry == name.as_bytes()) else {
                 return Ok(None);
             };
-            match mode {
-                Mode::Tree => folders.push(id),
+            match *mode {
+                Mode::Tree => folders.push(*id),
                 Mode::Commit => return Err(ReadError::Submodule { path: shown }),
                 Mode::Link => {
                     links += 1;
                     if links > MAX_LINKS {
                         return Err(ReadError::LinkLoop { path: shown, limit: MAX_LINKS });
                     }
-                    for name in self.target(&id, &shown)?.into_iter().rev() {
+                    for name in self.target(id, &shown)?.into_iter().rev() {
                         todo.push_front(name);
                     }
                 }
                 mode @ (Mode::Blob | Mode::BlobExecutable) if todo.is_empty() => {
-                    return Ok(Some(Found { id, mode, path: shown }));
+                    return Ok(Some(Found { id: *id, mode, path: shown }));
                 }
                 // A file where a folder would have to be: below it is nothing.
                 Mode::Blob | Mode::BlobExecutable => return Ok(None),
