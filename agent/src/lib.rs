@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod demo;
 pub mod keeper;
 pub mod log;
+pub mod memory;
 pub mod notify;
 pub mod probe;
 pub mod source;

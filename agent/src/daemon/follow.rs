@@ -155,6 +155,7 @@ impl Daemon {
         match result {
             Ok(resolved) => {
                 self.progress.unrendered = None;
+                self.untrimmed = true;
                 let before: BTreeMap<AppName, Held> =
                     self.keeper.faulty().map(|(name, held)| (name.clone(), held.clone())).collect();
                 self.keeper.place(&resolved, now)?;

@@ -44,6 +44,7 @@ use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::keeper::{Journal, JournalError, Keeper, Scope};
+use crate::memory;
 use crate::notify::{Environment, Notifier};
 use crate::source::SourceError;
 
@@ -88,6 +89,8 @@ struct Daemon {
     searched: bool,
     uncollected: bool,
     stopped: bool,
+    /// Much was done since memory was last given back.
+    untrimmed: bool,
     trouble: Option<(Moment, String)>,
     /// Deadlines up to here have been seen to.
     handled: Moment,
@@ -131,6 +134,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         searched: false,
         uncollected: true,
         stopped: false,
+        untrimmed: true,
         trouble: None,
         handled: now.moment,
         jobs,
@@ -297,6 +301,10 @@ impl Daemon {
         self.note_applied();
         self.collect().await;
         self.publish();
+        if self.untrimmed && self.at_rest() {
+            self.untrimmed = false;
+            memory::give_back_code();
+        }
     }
 
     async fn pass(&mut self, outside: &mut Option<Outside>) {

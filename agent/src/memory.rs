@@ -1,0 +1,93 @@
+//! Giving memory back. A start runs through much code that is not needed again, and each page of it stays
+//! mapped: on a box of 256 MiB that is worth a system call.
+
+use std::fs;
+use std::ptr::NonNull;
+
+use nix::sys::mman::{MmapAdvise, madvise};
+
+/// A range of this process' addresses.
+#[derive(Debug, PartialEq, Eq)]
+struct Range {
+    start: usize,
+    end: usize,
+}
+
+/// Lets go of all clean pages of files that this process maps, which are above all its own code. What is
+/// needed again is taken from the page cache.
+pub fn give_back_code() {
+    // Without /proc nothing is given back, and nothing else is lost.
+    let Ok(smaps) = fs::read_to_string("/proc/self/smaps") else { return };
+    for range in clean_file_ranges(&smaps) {
+        drop_pages(&range);
+    }
+}
+
+#[allow(unsafe_code)]
+fn drop_pages(range: &Range) {
+    let Some(start) = NonNull::new(range.start as *mut std::ffi::c_void) else { return };
+    // SAFETY: the range is a mapping of a file, without write permission and without a page that differs from
+    // the file (`clean_file_ranges`). MADV_DONTNEED then only unmaps pages; the next access maps them again
+    // with the same content (madvise(2)). If the range was unmapped meanwhile the call fails, and if another
+    // mapping took its place at once it can at worst be another file's: nothing writable is mapped at an
+    // address that the loader or gix had mapped read-only, as both are placed by the kernel and kept.
+    let _ = unsafe { madvise(start, range.end - range.start, MmapAdvise::MADV_DONTNEED) };
+}
+
+/// The mappings of files that cannot be written to and have no page of their own (proc_pid_smaps(5)).
+fn clean_file_ranges(smaps: &str) -> Vec<Range> {
+    let mut ranges = Vec::new();
+    let mut candidate = None;
+    for line in smaps.lines() {
+        if let Some(header) = header(line) {
+            candidate = header;
+        } else if let Some(size) = line.strip_prefix("Anonymous:")
+            && let Some(range) = candidate.take()
+            && size.trim() == "0 kB"
+        {
+            ranges.push(range);
+        }
+    }
+    ranges
+}
+
+/// `None` if the line opens no mapping; the inner one is `None` if the mapping is not of interest.
+fn header(line: &str) -> Option<Option<Range>> {
+    let mut words = line.split_ascii_whitespace();
+    let (start, end) = words.next()?.split_once('-')?;
+    let start = usize::from_str_radix(start, 16).ok()?;
+    let end = usize::from_str_radix(end, 16).ok()?;
+    let permissions = words.next()?;
+    // Offset and device stand before it; 0 is no file.
+    let inode = words.nth(2)?;
+    let wanted = permissions.starts_with('r') && !permissions.contains('w') && inode != "0" && start < end;
+    Some(wanted.then_some(Range { start, end }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMAPS: &str = "\
+55d0a0000000-55d0a0100000 r-xp 00000000 fe:00 42 /usr/bin/holdfast
+Size:               1024 kB
+Anonymous:             0 kB
+55d0a0100000-55d0a0110000 r--p 00100000 fe:00 42 /usr/bin/holdfast
+Anonymous:            64 kB
+55d0a0110000-55d0a0120000 rw-p 00110000 fe:00 42 /usr/bin/holdfast
+Anonymous:             0 kB
+7f0000000000-7f0000001000 r-xp 00000000 00:00 0 [vdso]
+Anonymous:             0 kB
+";
+
+    #[test]
+    fn only_clean_pages_of_files_that_cannot_be_written_are_given_back() {
+        assert_eq!(clean_file_ranges(SMAPS), [Range { start: 0x55d0_a000_0000, end: 0x55d0_a010_0000 }]);
+    }
+
+    #[test]
+    fn a_process_that_gave_its_code_back_goes_on() {
+        give_back_code();
+        assert_eq!(header("Size: 4 kB"), None);
+    }
+}
