@@ -40,6 +40,7 @@ impl Daemon {
         result: Result<Found, SourceError>,
         now: &Now,
     ) -> Result<(), JournalError> {
+        self.untrimmed = true;
         let found = match result {
             Ok(found) => found,
             Err(error) => {
@@ -155,7 +156,6 @@ impl Daemon {
         match result {
             Ok(resolved) => {
                 self.progress.unrendered = None;
-                self.untrimmed = true;
                 let before: BTreeMap<AppName, Held> =
                     self.keeper.faulty().map(|(name, held)| (name.clone(), held.clone())).collect();
                 self.keeper.place(&resolved, now)?;

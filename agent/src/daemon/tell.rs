@@ -12,6 +12,7 @@ use crate::keeper::{Journal, Note};
 
 impl Daemon {
     pub(super) async fn answer(&mut self, request: Request, now: &Now) {
+        self.untrimmed = true;
         // A client that went away meanwhile is no error.
         match request {
             Request::Status(reply) => {
