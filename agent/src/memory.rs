@@ -13,24 +13,30 @@ struct Range {
     end: usize,
 }
 
-/// Lets go of all clean pages of files that this process maps, which are above all its own code. What is
-/// needed again is taken from the page cache.
+/// Something that lies among the program's constants.
+const CONSTANT: &str = "a constant of the program";
+
+/// Lets go of the clean pages of the program's own code and constants. What is needed again is taken from the
+/// page cache.
 pub fn give_back_code() {
     // Without /proc nothing is given back, and nothing else is lost.
     let Ok(smaps) = fs::read_to_string("/proc/self/smaps") else { return };
+    // An emulator may show its own mappings: only what holds something that is known to be ours is ours.
+    let ours = [give_back_code as *const () as usize, CONSTANT.as_ptr() as usize];
     for range in clean_file_ranges(&smaps) {
-        drop_pages(&range);
+        if ours.iter().any(|address| (range.start..range.end).contains(address)) {
+            drop_pages(&range);
+        }
     }
 }
 
 #[allow(unsafe_code)]
 fn drop_pages(range: &Range) {
     let Some(start) = NonNull::new(range.start as *mut std::ffi::c_void) else { return };
-    // SAFETY: the range is a mapping of a file, without write permission and without a page that differs from
-    // the file (`clean_file_ranges`). MADV_DONTNEED then only unmaps pages; the next access maps them again
-    // with the same content (madvise(2)). If the range was unmapped meanwhile the call fails, and if another
-    // mapping took its place at once it can at worst be another file's: nothing writable is mapped at an
-    // address that the loader or gix had mapped read-only, as both are placed by the kernel and kept.
+    // SAFETY: the range is the mapping of this program's file that holds its code, or that holds its constants:
+    // never written to, without a page that differs from the file (`clean_file_ranges`), and mapped for as
+    // long as the process lives. MADV_DONTNEED then only unmaps pages; the next access maps them again with
+    // the same content (madvise(2)).
     let _ = unsafe { madvise(start, range.end - range.start, MmapAdvise::MADV_DONTNEED) };
 }
 
