@@ -10,7 +10,7 @@ use holdfast_core::repository::render_for;
 use serde_json::Value;
 
 use super::output::{print, print_error, print_json};
-use super::{Common, Exit, repository, version};
+use super::{Common, Exit, repository};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -23,7 +23,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> anyhow::Result<Exit> {
     let files = repository::read(&arguments.dir)?;
-    let desired = match render_for(&files, &arguments.device, &version::of_agent()?) {
+    let desired = match render_for(&files, &arguments.device, &crate::version()) {
         Ok(desired) => desired,
         Err(errors) => {
             print_error(&to_text(&errors));

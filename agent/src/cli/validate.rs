@@ -8,7 +8,7 @@ use holdfast_core::report::text::printable;
 use holdfast_core::repository::validate;
 
 use super::output::{print, print_json};
-use super::{Common, Exit, repository, version};
+use super::{Common, Exit, repository};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -21,7 +21,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> anyhow::Result<Exit> {
     let files = repository::read(&arguments.dir)?;
-    let errors = validate(&files, arguments.device.as_ref(), &version::of_agent()?);
+    let errors = validate(&files, arguments.device.as_ref(), &crate::version());
     if common.json {
         print_json(&errors)?;
     } else if errors.is_empty() {

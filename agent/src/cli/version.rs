@@ -19,11 +19,6 @@ pub(super) fn run(common: &Common) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// The version that a repository's `requires` is compared with.
-pub(super) fn of_agent() -> anyhow::Result<semver::Version> {
-    Ok(env!("CARGO_PKG_VERSION").parse()?)
-}
-
 fn features() -> Vec<&'static str> {
     [("wasm", cfg!(feature = "wasm")), ("demo", cfg!(feature = "demo")), ("faults", cfg!(feature = "faults"))]
         .into_iter()
