@@ -17,6 +17,7 @@ pub mod event;
 pub mod generation;
 pub mod health;
 pub mod held;
+pub mod image;
 pub mod model;
 pub mod name;
 pub mod observe;
