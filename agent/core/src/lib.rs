@@ -18,15 +18,18 @@ pub mod generation;
 pub mod health;
 pub mod held;
 pub mod image;
+pub mod lower;
 pub mod model;
 pub mod name;
 pub mod observe;
 pub mod plan;
+pub mod pod;
 pub mod release;
 pub mod render;
 pub mod report;
 pub mod repository;
 pub mod resolve;
+pub mod secret;
 pub mod select;
 #[cfg(test)]
 mod testing;

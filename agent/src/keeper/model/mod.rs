@@ -158,6 +158,7 @@ fn target(app: usize, release: &Release, revision: &Revision) -> Target {
                 checks: vec![],
             },
             on_failure: OnFailure::Rollback,
+            strategy: holdfast_core::release::Strategy::StopStart,
             irreversible: false,
         },
         revision: revision.clone(),
