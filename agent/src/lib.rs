@@ -12,7 +12,6 @@ pub mod keeper;
 pub mod log;
 pub mod memory;
 pub mod notify;
-pub mod probe;
 pub mod source;
 
 /// This agent's version.

@@ -14,7 +14,7 @@ use crate::release::{EnvValue, Restart, SecretRef};
 /// One pod. `I` is how its images are named: an [`ImageReference`] while it is desired, a [`PinnedImage`] once
 /// it is resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", bound(deserialize = "I: Deserialize<'de>"))]
 pub struct Pod<I> {
     /// The workload that it was made from, such as `Deployment/pos/pos`: what health checks name.
     pub workload: ObjectKey,
