@@ -35,6 +35,7 @@ pub mod keystore;
 pub mod lock;
 mod opened;
 pub mod records;
+pub mod sealed;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
