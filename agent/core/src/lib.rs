@@ -21,6 +21,7 @@ pub mod image;
 pub mod model;
 pub mod name;
 pub mod observe;
+pub mod oci;
 pub mod plan;
 pub mod release;
 pub mod render;
