@@ -136,7 +136,13 @@ impl<'a> Pull<'a> {
 
     fn note(&mut self, index: usize, what: &str, reason: Reason) {
         let place = &mut self.places[index];
-        tracing::warn!(server = place.server.name, what, %reason, "a registry did not give what was asked for");
+        let server = &place.server.name;
+        if place.failures == 0 {
+            tracing::warn!(%server, what, %reason, "a registry did not give what was asked for");
+        } else {
+            // Said once for an image is enough.
+            tracing::debug!(%server, what, %reason, "a registry still does not give what was asked for");
+        }
         if matches!(reason, Reason::Unreachable { .. } | Reason::TimedOut { .. }) {
             place.failures += 1;
         }

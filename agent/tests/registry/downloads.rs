@@ -82,6 +82,49 @@ fn what_a_call_left_is_gone_on_with_by_the_next_even_after_a_restart() {
     assert_eq!(stage.asked(&good), [rest]);
 }
 
+const CHILD: &str = "HOLDFAST_TEST_PULL";
+
+/// The process that is killed while it waits for the rest. Without its environment this is not a test.
+#[test]
+fn child() {
+    let Ok(arguments) = std::env::var(CHILD) else { return };
+    let (host, digest, dir) = match arguments.split(' ').collect::<Vec<_>>()[..] {
+        [host, digest, dir] => (host.to_owned(), digest.parse().unwrap(), dir.to_owned()),
+        _ => panic!("{arguments}"),
+    };
+    let mut bench = Bench::plain(host.as_str());
+    bench.limits.patience = std::time::Duration::from_secs(60);
+    let content = Arc::new(holdfast_store::content::Content::open(dir.as_ref(), bench.budget).unwrap());
+    let _ = bench.images_in(content).fetch_all(&reference(&format!("{host}/pos@{digest}")), digest);
+    panic!("it was not killed");
+}
+
+#[test]
+fn what_a_killed_process_left_is_gone_on_with() {
+    let stage = Stage::new();
+    let proxy =
+        stage.proxy(|request| if request.earlier == 0 { Fault::HangAfter(120_000) } else { Fault::Pass });
+    let bench = Bench::plain(proxy.host());
+    drop(bench.content());
+    let partial = bench.content_dir().join("partial").join(&stage.layer()["sha256:".len()..]);
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["downloads::child", "--exact"])
+        .env(CHILD, format!("{} {} {}", proxy.host(), stage.digest, bench.content_dir().display()))
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while std::fs::metadata(&partial).map_or(0, |meta| meta.len()) < 120_000 {
+        assert!(child.try_wait().unwrap().is_none(), "the child ends when it is killed and not before");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_whole(&bench.fetch(&stage.name(&proxy), stage.digest).unwrap(), &stage.image);
+    let rest = (Some("bytes=120000-".to_owned()), SIZE as u64 - 120_000);
+    assert_eq!(stage.asked(&proxy)[1], rest);
+}
+
 #[test]
 fn a_server_that_knows_no_ranges_begins_anew() {
     let stage = Stage::new();
