@@ -10,8 +10,8 @@ exec </dev/null
 source "$(dirname "$0")/env.sh"
 
 # git, ssh-keygen: real signatures and repositories. nginx, fcgiwrap, htpasswd, openssl: a real Git server
-# over https. gcc: what C there is in the dependencies (ring, mimalloc).
-packages=(git openssh-client nginx-light fcgiwrap apache2-utils openssl ca-certificates gcc libc6-dev)
+# over https. docker-registry: a real registry. gcc: what C there is in the dependencies (ring, mimalloc).
+packages=(git openssh-client nginx-light fcgiwrap apache2-utils docker-registry openssl ca-certificates gcc libc6-dev)
 targets=()
 case ${1:-} in
   "") ci=false ;;

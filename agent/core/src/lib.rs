@@ -22,6 +22,7 @@ pub mod lower;
 pub mod model;
 pub mod name;
 pub mod observe;
+pub mod oci;
 pub mod plan;
 pub mod pod;
 pub mod release;

@@ -6,6 +6,7 @@
 mod check;
 mod error;
 mod file;
+mod registries;
 pub mod units;
 
 use std::collections::BTreeMap;

@@ -19,10 +19,10 @@ use holdfast_core::verify::Ancestry;
 
 use super::config::{Reference, SourceConfig, described, full_name};
 use super::error::{SourceError, in_full};
-use super::git::shown_url;
 use super::http::{Advertisement, Client, GitHttp, Meter, old_protocol};
 use super::local::walk_back;
 use super::mirror::Mirror;
+use crate::http::url::shown as shown_url;
 
 /// What we call ourselves towards Git.
 const AGENT: &str = concat!("holdfast/", env!("CARGO_PKG_VERSION"));

@@ -15,7 +15,7 @@
 //! ```text
 //! anchor       two checksummed slots
 //! db/          sled              db.opening  a start that hasn't come back yet
-//! content/     sha256/<hex>, tmp/, reserve
+//! content/     sha256/<hex>, tmp/, partial/<hex>, reserve
 //! keys/        signing.key, age.key, box.key (0600)
 //! lock         flock; the holder's process id
 //! mirror/      git's, not this crate's
@@ -39,6 +39,7 @@ pub mod sealed;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use holdfast_core::app::App;
 use holdfast_core::event::{Draft, Event};
@@ -102,7 +103,7 @@ pub struct Store {
     anchor: AnchorFile,
     audit: AuditLog,
     db: Database,
-    content: Content,
+    content: Arc<Content>,
     reserve: Reserve,
     keys: FileKeystore,
     events_kept: usize,
@@ -128,7 +129,7 @@ impl Store {
         let (keys, replaced) = FileKeystore::open(&dir.join("keys"))?;
         opened.extend(replaced.into_iter().map(Opened::KeyReplaced));
 
-        let content = Content::open(&dir.join("content"), options.disk_budget)?;
+        let content = Arc::new(Content::open(&dir.join("content"), options.disk_budget)?);
         let (reserve, reserved) = Reserve::open(&dir.join("content/reserve"), options.reserve);
         if let Err(error) = reserved {
             tracing::warn!(%error, "there is no reserve for a full disk");
@@ -203,6 +204,11 @@ impl Store {
     /// The pinned content.
     pub fn content(&self) -> &Content {
         &self.content
+    }
+
+    /// The pinned content, for downloads that mustn't hold the store while they wait for the network.
+    pub fn shared_content(&self) -> Arc<Content> {
+        self.content.clone()
     }
 
     /// The room that is kept for a full disk.

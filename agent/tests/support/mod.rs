@@ -4,7 +4,11 @@
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 pub mod agent_box;
+pub mod faulty_proxy;
 pub mod git_repo;
 pub mod git_server;
 pub mod hostile;
+pub mod image;
+pub mod registry;
+pub mod token_gate;
 pub mod tools;
