@@ -7,4 +7,7 @@ pub mod agent_box;
 pub mod git_repo;
 pub mod git_server;
 pub mod hostile;
+pub mod image;
+pub mod podman;
+pub mod podman_traces;
 pub mod tools;
