@@ -217,7 +217,7 @@ impl Api {
         match first {
             Ok(_) => Ok(()),
             Err(error) if error.is_not_found() => Ok(()),
-            // Where conmon died, the first one fails and the second one removes (docs/adr/0007).
+            // Where conmon died, the first one fails and the second one removes (docs/adr/0008).
             Err(ApiError::Refused { .. }) => match self.client.send(call().within(WORK)).await {
                 Ok(_) => Ok(()),
                 Err(error) if error.is_not_found() => Ok(()),

@@ -336,7 +336,7 @@ impl<'a> Change<'a> {
             self.check_user(container, image).await?;
         }
         let name = self.spec.name_of(&container.name);
-        // What is left of a create that was cut off has the name, and is seen nowhere else (docs/adr/0007).
+        // What is left of a create that was cut off has the name, and is seen nowhere else (docs/adr/0008).
         api.delete_container(&name).await?;
         for (variable, value) in &container.env {
             if let EnvValue::Secret { secret_ref } = value {

@@ -1,6 +1,6 @@
 //! podman, by its REST API over its unix socket: rootful and rootless, 4.3 and newer. Nothing is shelled out.
 //!
-//! A pod is its containers, made by the containers API and named by all that is in them (docs/adr/0007): another
+//! A pod is its containers, made by the containers API and named by all that is in them (docs/adr/0008): another
 //! pod is another set of containers, so that the new one can be staged while the old one runs, and what is half
 //! made is never mistaken for what is whole. podman restarts nothing and probes nothing by itself; the agent does.
 
