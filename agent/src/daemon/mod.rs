@@ -240,6 +240,9 @@ impl Daemon {
             }
             Event::Runtime(event) => {
                 tracing::debug!(?event, "a runtime reports");
+                if event.back {
+                    self.keeper.try_all_of(event.driver, &now);
+                }
                 self.look_at_all = true;
                 self.widen(event.app.map_or(Scope::All, |app| Scope::Apps(BTreeSet::from([app]))));
                 Ok(())

@@ -6,4 +6,11 @@
 mod support;
 
 mod apps;
+mod faults;
+mod faults_boot;
+mod faults_crash;
+mod faults_image;
+mod faults_place;
+mod faults_service;
+mod meddler;
 mod shop;

@@ -35,11 +35,18 @@ impl Shop {
 
     /// The same with another podman.
     pub(crate) fn with(setup: &Setup) -> Self {
-        let (podman, registry) = (Podman::start_with(setup), Registry::start());
+        let registry = Registry::start();
+        let host = registry.host();
+        Shop::with_registry(setup, registry, &host)
+    }
+
+    /// The same with a registry that the box reaches at `host`.
+    pub(crate) fn with_registry(setup: &Setup, registry: Registry, host: &str) -> Self {
+        let podman = Podman::start_with(setup);
         let more = format!(
             "[drivers.podman]\nsocket = \"{}\"\nrun_dir = \"{{dir}}/podman\"\n[registries.\"{}\"]\nplain_http = true\n",
             podman.socket().display(),
-            registry.host()
+            host
         );
         Shop { agent: AgentBox::with(&more), podman, registry }
     }

@@ -65,6 +65,14 @@ struct NetworkSettings {
     ip_address: String,
     #[serde(deserialize_with = "or_default")]
     networks: BTreeMap<String, EndpointSettings>,
+    #[serde(deserialize_with = "or_default")]
+    ports: BTreeMap<String, Option<Vec<HostPort>>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct HostPort {
+    host_port: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -80,6 +88,12 @@ impl Inspected {
         let own = std::iter::once(&self.network_settings.ip_address);
         let others = self.network_settings.networks.values().map(|network| &network.ip_address);
         own.chain(others).map(String::as_str).find(|address| !address.is_empty())
+    }
+
+    /// The ports of the box that lead to it.
+    pub(super) fn published(&self) -> Vec<u16> {
+        let ports = self.network_settings.ports.values().flatten().flatten();
+        ports.filter_map(|port| port.host_port.parse().ok()).collect()
     }
 
     /// The signal that asks it to stop.

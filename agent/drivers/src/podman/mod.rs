@@ -12,10 +12,13 @@ mod images;
 mod instance;
 mod logs;
 mod marks;
+mod ports;
 mod prober;
 mod process;
+mod removal;
 mod restarts;
 mod spec;
+mod strays;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +45,7 @@ use self::instance::{Instance, Standing, Verdict, standing};
 use self::marks::PodId;
 use self::prober::{Answer, Prober};
 use self::restarts::Restarts;
+use self::strays::Strays;
 use self::watch::{Bell, Vigils};
 use crate::{ApplyStep, Driver, DriverError, DriverEvent, Fingerprint, Owner};
 
@@ -83,6 +87,7 @@ pub struct PodmanDriver {
     files: Files,
     prober: Prober,
     restarts: Restarts,
+    strays: Strays,
     bell: Bell,
     vigils: Vigils,
     /// The last lines of containers that were started again, by app.
@@ -136,6 +141,7 @@ impl PodmanDriver {
             files: Files::new(&config.run_dir),
             prober: Prober::default(),
             restarts: Restarts::default(),
+            strays: Strays::new(&config.run_dir),
             bell: Bell::default(),
             vigils: Vigils::default(),
             last_logs: Mutex::default(),
@@ -186,11 +192,7 @@ impl PodmanDriver {
         if wait.is_zero() {
             return drift(why, false);
         }
-        let (bell, app, what) = (self.bell.clone(), app.clone(), format!("{name} may be started again"));
-        tokio::spawn(async move {
-            tokio::time::sleep(wait + Duration::from_millis(10)).await;
-            bell.ring(Some(app), what).await;
-        });
+        self.restarts.alarm(&container.name, wait, &self.bell, app);
         Observed::Same
     }
 
@@ -312,7 +314,11 @@ impl Driver for PodmanDriver {
     }
 
     async fn observe(&self, app: &AppName, desired: Option<&Release>) -> Result<AppObservation, DriverError> {
-        let mut there = instance::of_app(&self.api, &self.owner, app).await?;
+        let there = instance::of_app(&self.api, &self.owner, app).await;
+        if there.is_err() {
+            self.bell.ring_when_back(&self.api);
+        }
+        let mut there = there?;
         let mut seen = AppObservation::new();
         let pods = desired.map(pods).transpose()?.unwrap_or_default();
         self.follow(app, &pods, &there);
@@ -433,7 +439,8 @@ impl Driver for PodmanDriver {
 
     fn watch(self: Arc<Self>, events: mpsc::Sender<DriverEvent>) {
         self.bell.connect(events);
-        tokio::spawn(watch::listen(self.api.clone(), self.owner.clone(), self.bell.clone()));
+        let (api, owner) = (self.api.clone(), self.owner.clone());
+        tokio::spawn(watch::listen(api, owner, self.bell.clone(), self.strays.clone()));
     }
 
     async fn collect(&self, keep: &BTreeSet<Digest>) {

@@ -40,6 +40,30 @@ fn stat(pid: i32) -> Option<(String, i32)> {
     Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
 }
 
+/// The processes of the container `id`: its conmon, by its command line, and what is in the container's cgroup.
+pub(super) fn of_container(id: &str) -> Vec<i32> {
+    let has = |text: &[u8]| text.windows(id.len()).any(|part| part == id.as_bytes());
+    let is_conmon = |line: &[u8]| {
+        let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
+        program.ends_with(b"conmon") && has(line)
+    };
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid: &i32| {
+            // What has gone meanwhile, or is hidden, can't be read.
+            let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            (is_conmon(&read("cmdline")) || has(&read("cgroup"))) && is_alive(*pid)
+        })
+        .collect()
+}
+
+/// Ends a process as nothing can refuse.
+pub(super) fn end(pid: i32) {
+    if pid > 1 {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
 /// Waits until a process is gone; at once if it is gone already.
 pub(super) async fn gone(pid: i32) {
     let Some(pid) = Pid::from_raw(pid) else { return };

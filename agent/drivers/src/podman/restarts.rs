@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use holdfast_core::name::AppName;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
+
+use super::watch::Bell;
 
 /// The first pause, which doubles, and the longest (kubelet's).
 const FIRST: Duration = Duration::from_secs(10);
@@ -24,6 +28,8 @@ struct Count {
 #[derive(Debug, Default)]
 pub(super) struct Restarts {
     counts: Mutex<BTreeMap<String, Count>>,
+    /// Who waits for the end of a pause: one for each container.
+    alarms: Mutex<BTreeMap<String, AbortHandle>>,
 }
 
 impl Restarts {
@@ -48,8 +54,25 @@ impl Restarts {
         counts.insert(name.to_owned(), Count { times, last: now });
     }
 
+    /// Rings when the pause of a container is over.
+    pub(super) fn alarm(&self, name: &str, wait: Duration, bell: &Bell, app: &AppName) {
+        let mut alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
+        alarms.retain(|_, alarm| !alarm.is_finished());
+        alarms.entry(name.to_owned()).or_insert_with(|| {
+            let (bell, app, what) = (bell.clone(), app.clone(), format!("{name} may be started again"));
+            let alarm = tokio::spawn(async move {
+                tokio::time::sleep(wait + Duration::from_millis(10)).await;
+                bell.ring(Some(app), what).await;
+            });
+            alarm.abort_handle()
+        });
+    }
+
     /// A container is gone for good.
     pub(super) fn forget(&self, name: &str) {
+        if let Some(alarm) = self.alarms.lock().unwrap_or_else(PoisonError::into_inner).remove(name) {
+            alarm.abort();
+        }
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 }
