@@ -49,7 +49,7 @@ fn an_image_that_does_not_come_costs_nothing_and_comes_by_itself_later() {
     it.shop.converge();
     let faults = [
         ("is down", Fault::status(503, &[])),
-        ("cuts", Fault::CutAfter(100)),
+        ("cuts", Fault::CutAfter(0)),
         ("changes a byte", Fault::CorruptAt(50)),
     ];
     for (version, (what, fault)) in faults.into_iter().enumerate() {
