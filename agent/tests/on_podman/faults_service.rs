@@ -83,7 +83,7 @@ fn a_service_that_is_killed_in_the_middle_of_updates_leaves_nothing_behind() {
     shop.converge();
     for round in 0..16_u64 {
         // Another image every time, so that loads are hit as well.
-        pos.write(&shop, &shop.push(&format!("round {round}")), "");
+        pos.write(&shop, &shop.push(&format!("round-{round}")), "");
         shop.commit();
         sleep(Duration::from_millis(60 + round * 25));
         shop.podman.restart_service();

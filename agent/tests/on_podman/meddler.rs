@@ -35,9 +35,18 @@ impl HostApp {
 
     /// The same with lines for app.yaml.
     pub(crate) fn write_after(&self, shop: &Shop, image: &str, app: &str, container: &str) {
+        self.write_with(shop, image, app, "", container);
+    }
+
+    /// The same as [`HostApp::write`], and another release for each `mark`.
+    pub(crate) fn write_marked(&self, shop: &Shop, image: &str, mark: u64, container: &str) {
+        self.write_with(shop, image, "", &format!(", {{ name: MARK, value: \"{mark}\" }}"), container);
+    }
+
+    fn write_with(&self, shop: &Shop, image: &str, app: &str, env: &str, container: &str) {
         let port = self.port;
         let container = format!(
-            "          env: [ {{ name: PORT, value: \"{port}\" }}, {{ name: HEALTH, value: /health }} ]\n          \
+            "          env: [ {{ name: PORT, value: \"{port}\" }}, {{ name: HEALTH, value: /health }}{env} ]\n          \
              readinessProbe: {{ httpGet: {{ path: /healthz, port: {port} }}, periodSeconds: 1 }}\n{container}"
         );
         shop.write_app(self.name, image, app, "      hostNetwork: true\n", &container);

@@ -87,6 +87,8 @@ impl Shop {
     /// Commits what was written, and has the agent poll.
     pub(crate) fn commit(&self) -> String {
         let commit = self.agent.repo.commit(&[], Signer::Ops);
+        // Before its first line of code a SIGHUP would end the agent.
+        wait_for("the agent is up", || self.agent.status());
         self.agent.signal(Signal::SIGHUP);
         commit
     }

@@ -163,6 +163,11 @@ fn label_filter(labels: &[(&str, &str)]) -> String {
     json!({ "label": labels }).to_string()
 }
 
+/// podman 4.3 lists volumes that have any of the labels which are asked for: what is removed by them must have all.
+fn has_all(labels: &BTreeMap<String, String>, wanted: &[(&str, &str)]) -> bool {
+    wanted.iter().all(|(key, value)| labels.get(*key).is_some_and(|have| have == value))
+}
+
 impl Api {
     pub(super) fn new(client: Client) -> Self {
         Api { client }
@@ -187,7 +192,8 @@ impl Api {
     /// All containers with these labels, whatever their state.
     pub(super) async fn containers(&self, labels: &[(&str, &str)]) -> Result<Vec<Listed>, ApiError> {
         let call = Call::get("/containers/json").query("all", "true").query("filters", label_filter(labels));
-        self.client.json::<Option<Vec<Listed>>>(call).await.map(Option::unwrap_or_default)
+        let found = self.client.json::<Option<Vec<Listed>>>(call).await?.unwrap_or_default();
+        Ok(found.into_iter().filter(|container| has_all(&container.labels, labels)).collect())
     }
 
     /// A container by its name or id; none if there is none.
@@ -270,7 +276,8 @@ impl Api {
     /// All volumes with these labels.
     pub(super) async fn volumes(&self, labels: &[(&str, &str)]) -> Result<Vec<Volume>, ApiError> {
         let call = Call::get("/volumes/json").query("filters", label_filter(labels));
-        self.client.json::<Option<Vec<Volume>>>(call).await.map(Option::unwrap_or_default)
+        let found = self.client.json::<Option<Vec<Volume>>>(call).await?.unwrap_or_default();
+        Ok(found.into_iter().filter(|volume| has_all(&volume.labels, labels)).collect())
     }
 
     pub(super) async fn volume(&self, name: &str) -> Result<Option<Volume>, ApiError> {
