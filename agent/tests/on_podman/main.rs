@@ -12,5 +12,6 @@ mod faults_crash;
 mod faults_image;
 mod faults_place;
 mod faults_service;
+#[allow(dead_code, reason = "the test of kills needs a part of it alone")]
 mod meddler;
 mod shop;

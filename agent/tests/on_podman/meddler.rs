@@ -109,7 +109,8 @@ impl Neighbour {
 
     /// Nothing of them is another than before.
     pub(crate) fn assert_untouched(&self, shop: &Shop) {
-        let found = shop.podman.inspect("neighbour").unwrap();
+        let (status, found) = shop.podman.api("GET", "/containers/neighbour/json", None);
+        assert_eq!(status, 200, "{found}\n{:#?}\n{}", shop.podman.containers(""), shop.agent.log_tail());
         assert_eq!((text(&found["Id"]), pid(&found, "Pid")), (self.id.clone(), self.pid), "{found}");
         assert_eq!(found["State"]["Status"], "running");
         assert_eq!(shop.podman.api("GET", "/volumes/neighbours-data/json", None).0, 200);

@@ -316,7 +316,7 @@ impl Driver for PodmanDriver {
     async fn observe(&self, app: &AppName, desired: Option<&Release>) -> Result<AppObservation, DriverError> {
         let there = instance::of_app(&self.api, &self.owner, app).await;
         if there.is_err() {
-            self.bell.ring_when_back(&self.api);
+            self.bell.ring_when_back(&self.api, &self.owner);
         }
         let mut there = there?;
         let mut seen = AppObservation::new();

@@ -60,16 +60,17 @@ impl Bell {
     }
 
     /// podman could not be asked: tells when it can, so that nobody waits longer than it is away.
-    pub(super) fn ring_when_back(&self, api: &Api) {
+    pub(super) fn ring_when_back(&self, api: &Api, owner: &Owner) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.as_ref().is_some_and(|waiting| !waiting.is_finished()) {
             return;
         }
-        let (bell, api) = (self.clone(), api.clone());
+        let (bell, api, device) = (self.clone(), api.clone(), owner.device.to_string());
         let task = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(AWAY_PAUSE).await;
-                if api.version().await.is_ok() {
+                // A podman that hangs may still tell its version.
+                if api.containers(&[(marks::DEVICE, &device)]).await.is_ok() {
                     break;
                 }
             }
