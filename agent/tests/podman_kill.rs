@@ -135,7 +135,9 @@ fn kills_of_the_agent_of_podman_and_of_conmon_leave_one_container_of_each_app_an
     for app in &apps {
         app.write_marked(&shop, &last, version, "");
     }
+    let converging = Instant::now();
     shop.converge();
+    println!("converged in {:?}", converging.elapsed());
     for app in &apps {
         assert_eq!(app.answer().unwrap(), "last");
         assert_eq!(app.container(&shop).state, "running");
@@ -145,6 +147,9 @@ fn kills_of_the_agent_of_podman_and_of_conmon_leave_one_container_of_each_app_an
     let log = shop.agent.log();
     assert!(!log.contains("damaged"), "the store was taken for damaged\n{}", shop.agent.log_tail());
     println!("{kills} kills (agent, service, conmon: {killed:?}) in {took:?}, {version} commits");
+    if std::env::var_os("HOLDFAST_KEEP").is_some() {
+        println!("{}", shop.agent.log_tail());
+    }
     for kind in ["app.applied", "app.good", "app.rolledback", "app.setaside", "app.drift", "left behind"] {
         println!("{kind}: {}", log.matches(kind).count());
     }

@@ -121,9 +121,9 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// A process in a container's state: `Pid` or `ConmonPid`.
+/// A process in a container's state: `Pid` or `ConmonPid`; 0 for none.
 pub(crate) fn pid(inspected: &Value, which: &str) -> i32 {
-    inspected["State"][which].as_i64().unwrap().try_into().unwrap()
+    inspected["State"][which].as_i64().unwrap_or(0).try_into().unwrap()
 }
 
 /// Kills a process as nothing can refuse.

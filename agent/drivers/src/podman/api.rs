@@ -19,6 +19,8 @@ const UNPACKING: Duration = Duration::from_secs(600);
 pub(super) struct Listed {
     pub(super) id: String,
     #[serde(default, deserialize_with = "or_default")]
+    names: Vec<String>,
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) labels: BTreeMap<String, String>,
 }
 
@@ -83,6 +85,17 @@ struct EndpointSettings {
 }
 
 impl Inspected {
+    /// A container that podman lists and can't say more of, for this reason: a kill took part of it.
+    pub(super) fn unreadable(listed: Listed, why: &str) -> Self {
+        Inspected {
+            name: listed.names.into_iter().next().unwrap_or_else(|| listed.id.clone()),
+            id: listed.id,
+            state: State { status: format!("unreadable ({why})"), ..State::default() },
+            config: Config { labels: listed.labels, stop_signal: Value::Null },
+            network_settings: NetworkSettings::default(),
+        }
+    }
+
     /// The address of its own, if it has one.
     pub(super) fn address(&self) -> Option<&str> {
         let own = std::iter::once(&self.network_settings.ip_address);

@@ -75,7 +75,12 @@ pub(super) async fn of_app(
     let mut objects: BTreeMap<ObjectKey, BTreeMap<PodId, Instance>> = BTreeMap::new();
     for listed in api.containers(&labels).await? {
         // It may have gone since.
-        let Some(container) = api.container(&listed.id).await? else { continue };
+        let container = match api.container(&listed.id).await {
+            Ok(Some(container)) => container,
+            Ok(None) => continue,
+            Err(ApiError::Refused { message, .. }) => Inspected::unreadable(listed, &message),
+            Err(error) => return Err(error),
+        };
         let Some(container) = settled(api, container).await? else { continue };
         let Some((key, id, name)) = marks_of(&container.config.labels) else { continue };
         let release =

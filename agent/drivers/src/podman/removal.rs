@@ -25,7 +25,12 @@ impl PodmanDriver {
     /// Asks a container to stop, waits for that as long as it may take, and then kills it. podman's own stop looks
     /// ten times a second; the kernel tells at once.
     pub(super) async fn stop_container(&self, name: &str, grace_seconds: u32) -> Result<(), DriverError> {
-        let Some(container) = self.api.container(name).await? else { return Ok(()) };
+        let container = match self.api.container(name).await {
+            // It goes by force.
+            Ok(None) | Err(ApiError::Refused { .. }) => return Ok(()),
+            Ok(Some(container)) => container,
+            Err(error) => return Err(error.into()),
+        };
         if standing(&container) != Standing::Running {
             return Ok(());
         }
@@ -65,7 +70,15 @@ impl PodmanDriver {
 
     /// Removes a container, and what podman lost sight of.
     pub(super) async fn delete(&self, name: &str) -> Result<(), ApiError> {
-        let there = self.api.container(name).await?;
+        let there = match self.api.container(name).await {
+            // It can't say what it has: then what is left is found by the ids that were noted.
+            Err(ApiError::Refused { .. }) => {
+                self.api.delete_container(name).await?;
+                self.strays.sweep(&self.api).await;
+                return Ok(());
+            }
+            there => there?,
+        };
         // Also without one: what is left of a create that was cut off has the name, and is seen nowhere else.
         self.api.delete_container(name).await?;
         let Some(there) = there else { return Ok(()) };
