@@ -6,4 +6,5 @@
 mod support;
 
 mod apps;
+mod features;
 mod shop;
