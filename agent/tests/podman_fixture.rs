@@ -70,6 +70,21 @@ fn a_container_of_an_image_made_from_scratch_answers_and_nothing_of_it_stays() {
         assert_eq!(podman.api("POST", "/containers/bridge/start", None).0, 204);
         wait_for(bridge, "by bridge");
 
+        // A service killed within a start leaves half of a container, or all of it.
+        for after in [30, 60, 90] {
+            let name = format!("torn-{after}");
+            let ports = json!([{ "container_port": 8080, "host_port": free_port(), "protocol": "tcp" }]);
+            let netns = json!({ "nsmode": "bridge" });
+            let spec = json!({ "name": name, "image": image.id(), "netns": netns, "portmappings": ports });
+            create(&podman, &spec);
+            let mut stream = std::os::unix::net::UnixStream::connect(podman.socket()).unwrap();
+            let request = format!("POST /v4.0.0/libpod/containers/{name}/start HTTP/1.0\r\n\r\n");
+            stream.write_all(request.as_bytes()).unwrap();
+            std::thread::sleep(Duration::from_millis(after));
+            podman.restart_service();
+            podman.api("DELETE", &format!("/containers/{name}?force=true&timeout=0"), None);
+        }
+
         // The worst case for the end: nobody watches over this one any more.
         let conmon = podman.inspect("bridge").unwrap()["State"]["ConmonPid"].as_i64().unwrap();
         let conmon = nix::unistd::Pid::from_raw(conmon.try_into().unwrap());

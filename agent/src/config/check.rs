@@ -272,6 +272,7 @@ fn check_drivers(c: &mut Checker<'_>, base: &Path, drivers: file::Drivers) -> Dr
         },
         podman: drivers.podman.map(|p| Podman {
             socket: resolve(base, p.socket.unwrap_or_else(|| "/run/podman/podman.sock".into())),
+            run_dir: resolve(base, p.run_dir.unwrap_or_else(|| "/run/holdfast/podman".into())),
         }),
         kubernetes: drivers.kubernetes.map(|k| Kubernetes {
             kubeconfig: resolve(base, k.kubeconfig.unwrap_or_else(|| "/etc/rancher/k3s/k3s.yaml".into())),

@@ -127,6 +127,7 @@ pub(super) struct Wasm {
 #[serde(deny_unknown_fields)]
 pub(super) struct Podman {
     pub(super) socket: Option<PathBuf>,
+    pub(super) run_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -192,6 +192,8 @@ pub struct Wasm {
 pub struct Podman {
     /// Its REST API.
     pub socket: PathBuf,
+    /// A folder in memory for files that documents give to containers.
+    pub run_dir: PathBuf,
 }
 
 /// `[drivers.kubernetes]`

@@ -56,7 +56,13 @@ impl Daemon {
             tracing::warn!(%error, "there is no room for what is kept for a full disk");
         }
         match found {
-            Found::Same => Ok(()),
+            Found::Same => {
+                // What couldn't be asked before may answer now.
+                if self.keeper.faulty().any(|(_, held)| held.next.is_some()) {
+                    self.render_accepted();
+                }
+                Ok(())
+            }
             Found::New(fetched) => self.verify(&fetched, now),
         }
     }
@@ -139,6 +145,8 @@ impl Daemon {
             store: Arc::clone(&self.store),
             device: self.config.device.name.clone(),
             runtimes: self.keeper.drivers().keys().copied().collect(),
+            images: Some(self.images.clone()),
+            retry_at: self.progress.next_poll_wall,
         };
         let jobs = self.jobs.clone();
         tokio::task::spawn_blocking(move || {

@@ -9,6 +9,7 @@
 //! [`Event`]. The loop never ticks: between events it sleeps until the next deadline.
 
 mod follow;
+mod images;
 mod journal;
 mod look;
 mod offline;
@@ -35,6 +36,7 @@ use holdfast_drivers::{DriverError, DriverEvent};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
+use self::images::BoxImages;
 use self::journal::{SharedStore, StoreJournal, lock};
 use self::outside::{Outside, Signals};
 use self::progress::Progress;
@@ -76,6 +78,7 @@ struct Daemon {
     clock: Clock,
     store: SharedStore,
     source: SharedSource,
+    images: BoxImages,
     keeper: Keeper<StoreJournal>,
     progress: Progress,
     backoff: Backoff,
@@ -109,9 +112,10 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
     let clock = Clock::new();
     let now = clock.now();
     let store = setup::wait_for_store(&config, &now).await?;
-    let drivers = setup::open_drivers(&config, &lock(&store))?;
+    let drivers = setup::open_drivers(&config, &store)?;
     let keeper = Keeper::open(StoreJournal::new(Arc::clone(&store)), drivers, &now)?;
     let source = Arc::new(Mutex::new(setup::open_source(&config)?));
+    let images = BoxImages::new(&config, lock(&store).shared_content());
     let progress = progress_of(&store)?;
     let (jobs, mut events) = mpsc::channel(WAITING_EVENTS);
     let newest = lock(&store).audit().head().map_or(0, |head| head.seq);
@@ -122,6 +126,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         clock,
         store,
         source,
+        images,
         keeper,
         progress,
         backoff,
@@ -450,7 +455,7 @@ impl Daemon {
             return;
         }
         self.uncollected = false;
-        let keep = self.keeper.pinned();
+        let keep = self.images.with_parts(self.keeper.pinned());
         self.keeper.journal().collect(&keep);
         for driver in self.keeper.drivers().values() {
             driver.collect(&keep).await;

@@ -97,6 +97,18 @@ impl Images {
         blobs.chain([*digest]).collect()
     }
 
+    /// The same for what a reference names: a manifest, or an index that leads to one for `platform`.
+    pub fn all_parts(&self, digest: &Digest, platform: &Platform) -> BTreeSet<Digest> {
+        let bytes = self.content.read(digest, DOCUMENT_LIMIT as u64).ok().flatten();
+        match bytes.map(|bytes| Document::parse(&bytes, None)) {
+            Some(Ok(Document::Index(index))) => {
+                index.choose(platform).map(|chosen| self.parts(&chosen.digest)).unwrap_or_default()
+            }
+            Some(Ok(Document::Manifest(_))) => self.parts(digest),
+            _ => BTreeSet::new(),
+        }
+    }
+
     /// Brings what is missing of the image whose manifest is called `manifest` (as [`Images::resolve`] gave
     /// it), and proves all of it. Nothing is downloaded that wouldn't fit. What came when it fails stays, and
     /// the next call goes on with it.

@@ -53,7 +53,7 @@ use content::{Content, Reserve};
 use db::{Database, DbOptions, Key, Record, Table};
 use keystore::FileKeystore;
 use lock::StateLock;
-use records::Revisions;
+use records::{Revisions, Tags};
 
 pub use error::{DiskError, StoreError, Trouble};
 pub use opened::Opened;
@@ -62,6 +62,7 @@ pub(crate) const EVENTS: &str = "events";
 const APPS: &str = "apps";
 const INVENTORY: &str = "inventory";
 const META: &str = "meta";
+const TAGS: &str = "tags";
 /// The one record of the table of revisions.
 const REVISIONS: &str = "revisions";
 
@@ -234,6 +235,11 @@ impl Store {
     /// What runs here by our doing, and what of it holds data and is no longer wanted.
     pub fn inventory(&self) -> Table<AppName, OwnedObjects> {
         self.db.table(INVENTORY)
+    }
+
+    /// What the tags of each app's images mean.
+    pub fn tags(&self) -> Table<AppName, Tags> {
+        self.db.table(TAGS)
     }
 
     /// How far the source was followed.

@@ -265,7 +265,7 @@ impl Drop for Podman {
     fn drop(&mut self) {
         self.kill_service();
         if thread::panicking() {
-            eprintln!("podman's service said:\n{}", self.log());
+            let _ = writeln!(std::io::stderr(), "podman's service said:\n{}", self.log());
         }
         // Podman itself knows best how to take a container's network down; what it can't, is done by hand. The first
         // removal of a container whose conmon is dead fails, the second doesn't.

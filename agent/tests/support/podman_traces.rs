@@ -118,10 +118,27 @@ pub fn unmount(dir: &Path) {
     }
 }
 
-/// The ids of the containers that have something in the store, known to podman or not.
+/// The ids of the containers of this store: known to podman or not, down to what a service killed within a start
+/// leaves after the container's removal, which is a conmon with a `runc init`.
 pub fn containers(store: &Path) -> Vec<String> {
-    let hex = |name: &String| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-    names(&store.join("overlay-containers")).into_iter().filter(hex).collect()
+    let hex = |name: &str| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let mut ids: BTreeSet<String> = names(&store.join("overlay-containers")).into_iter().collect();
+    let mark = store.to_string_lossy().into_owned();
+    for pid in numbers("/proc") {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        if line.contains("conmon") && line.contains(&mark) {
+            ids.extend(line.split('\0').map(str::to_owned));
+        }
+    }
+    for id in names(Path::new("/run/runc")) {
+        let state = fs::read_to_string(format!("/run/runc/{id}/state.json")).unwrap_or_default();
+        if state.contains(&mark) {
+            ids.insert(id);
+        }
+    }
+    ids.retain(|id| hex(id));
+    ids.into_iter().collect()
 }
 
 /// The processes whose command line names the folder, and those in a cgroup of one of the containers.

@@ -2,6 +2,7 @@
 //! registry.
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
@@ -36,7 +37,7 @@ pub trait ImageSource: Send + Sync {
 }
 
 /// An image whose every part is on disk.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ImageOnDisk {
     /// The manifest for this kind of machine, as it is signed for.
     pub manifest: Vec<u8>,
@@ -46,6 +47,8 @@ pub struct ImageOnDisk {
     pub config: Digest,
     /// The configuration and the layers.
     pub blobs: Vec<ImageBlob>,
+    /// As long as this lives, nothing of it is removed.
+    pub hold: Box<dyn Debug + Send + Sync>,
 }
 
 /// A part of an image.
@@ -247,6 +250,7 @@ mod tests {
             media_type: "application/vnd.oci.image.manifest.v1+json".into(),
             config: config.digest,
             blobs: vec![config.clone(), layer.clone(), layer.clone()],
+            hold: Box::new(()),
         };
         let mut bytes = Vec::new();
         write_archive(&image, "localhost/holdfast/x:y", &mut |piece| {
