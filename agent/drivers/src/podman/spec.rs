@@ -171,6 +171,10 @@ impl PodSpec<'_> {
         for mount in &container.mounts {
             let folder = places.folders.get(&place_key(mount));
             match (folder, self.pod.volumes.get(&mount.volume)) {
+                // As with Kubernetes, nobody writes to what the documents give.
+                (Some(folder), Some(Volume::Files(_))) => {
+                    mounts.push(bind(folder, &Mount { read_only: true, ..mount.clone() }));
+                }
                 (Some(folder), _) => mounts.push(bind(folder, mount)),
                 (None, Some(Volume::Host { path, .. })) => mounts.push(bind(&below(path, mount), mount)),
                 (None, Some(Volume::Empty { memory: true, size })) => mounts.push(tmpfs(*size, mount)),
