@@ -38,7 +38,8 @@ impl Offline {
         let Some(floor) = &self.progress.accepted else { return Ok(()) };
         let source = Arc::new(Mutex::new(setup::open_source(config)?));
         let runtimes = self.keeper.drivers().keys().copied().collect();
-        let renderer = Renderer { source, store, device: config.device.name.clone(), runtimes };
+        let device = config.device.name.clone();
+        let renderer = Renderer { source, store, device, runtimes, ask: false };
         match renderer.render(&floor.revision) {
             Ok(resolved) => {
                 self.keeper.imagine(&resolved, &self.clock.now());

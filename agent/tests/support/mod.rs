@@ -7,4 +7,5 @@ pub mod agent_box;
 pub mod git_repo;
 pub mod git_server;
 pub mod hostile;
+pub mod middleman;
 pub mod tools;
