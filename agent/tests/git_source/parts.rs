@@ -1,8 +1,6 @@
 //! Servers that can leave something out: only what the box reads comes over the wire, level by level.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,7 +9,7 @@ use holdfast_core::digest::Revision;
 use holdfast_core::verify::Ancestry;
 use tempfile::TempDir;
 
-use crate::support::git_repo::{SignedRepo, Signer, git_in};
+use crate::support::git_repo::{SignedRepo, Signer, git_in, objects};
 use crate::support::git_server::GitServer;
 use crate::support::middleman::{Deed, Middleman, refusal};
 use crate::support::tools::printed;
@@ -92,20 +90,6 @@ fn needed(repo: &SignedRepo) -> BTreeSet<String> {
     paths.extend((0..5).map(|n| format!("apps/app-3/manifests/{n}.yaml")));
     let ids = paths.iter().map(|path| repo.git(&["rev-parse", &format!("HEAD:{path}")]));
     ids.chain([repo.head()]).collect()
-}
-
-/// The ids of all objects in a mirror.
-fn objects(mirror: &Path) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    for file in std::fs::read_dir(mirror.join("objects/pack")).unwrap() {
-        let path = file.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "idx") {
-            let index = std::fs::File::open(&path).unwrap();
-            let text = printed(Command::new("git").arg("show-index").stdin(Stdio::from(index)));
-            found.extend(text.lines().map(|line| line.split(' ').nth(1).unwrap().to_owned()));
-        }
-    }
-    found
 }
 
 fn config(url: String) -> SourceConfig {
