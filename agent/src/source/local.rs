@@ -82,7 +82,7 @@ impl Local {
         if ids.is_empty() {
             return Ok(());
         }
-        mirror.copy(&from, &ids).map_err(|error| match error {
+        mirror.copy(&from, &ids).map(|_| ()).map_err(|error| match error {
             CopyError::Source(damage) => self.broken(&damage),
             CopyError::Mirror(error) => error,
         })

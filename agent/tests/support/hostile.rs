@@ -104,10 +104,11 @@ impl Conversation {
         let _ = self.stream.read_to_end(&mut Vec::new());
     }
 
-    /// Answers with protocol version 2's advertisement of capabilities.
-    pub fn advertise(&mut self) {
+    /// Answers with protocol version 2's advertisement of capabilities, with `filter` that of leaving things out.
+    pub fn advertise(&mut self, filter: bool) {
         let mut body = packet("# service=git-upload-pack\n") + "0000";
-        for line in ["version 2\n", "agent=hostile\n", "ls-refs=unborn\n", "fetch=shallow filter\n"] {
+        let fetch = if filter { "fetch=shallow filter\n" } else { "fetch=shallow\n" };
+        for line in ["version 2\n", "agent=hostile\n", "ls-refs=unborn\n", fetch] {
             body.push_str(&packet(line));
         }
         body.push_str("0000");

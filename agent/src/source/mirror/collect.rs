@@ -51,12 +51,12 @@ impl Mirror {
         let old = self.pack_files()?;
         let packs = old.iter().filter(|path| path.extension().is_some_and(|e| e == "pack")).count();
         match self.is_in_parts() {
-            true if all_whole && !kept.is_empty() => match self.rewrite(&kept, &old)? {
-                true => self.end_parts(),
-                false => Ok(()),
-            },
-            true if packs > MAX_PACKS_OF_PARTS => self.rewrite(&kept, &old).map(|_| ()),
-            false if packs > MAX_PACKS => self.rewrite(&kept, &old).map(|_| ()),
+            true if all_whole && !kept.is_empty() => {
+                self.rewrite(&kept, &old)?;
+                self.end_parts()
+            }
+            true if packs > MAX_PACKS_OF_PARTS => self.rewrite(&kept, &old),
+            false if packs > MAX_PACKS => self.rewrite(&kept, &old),
             _ => Ok(()),
         }
     }
@@ -67,8 +67,7 @@ impl Mirror {
         Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
     }
 
-    /// Gives whether the old packs went.
-    fn rewrite(&self, kept: &[ObjectId], old: &[PathBuf]) -> Result<bool, SourceError> {
+    fn rewrite(&self, kept: &[ObjectId], old: &[PathBuf]) -> Result<(), SourceError> {
         let objects = self.objects()?;
         let mut walk = Walk::new(&objects);
         let mut ids = Vec::new();
@@ -83,29 +82,24 @@ impl Mirror {
             ids.push(*id);
         }
         ids.append(&mut walk.met);
-        self.copy(&objects, &ids).map_err(|error| match error {
+        let new = self.copy(&objects, &ids).map_err(|error| match error {
             CopyError::Source(damage) => self.note_damage(damage),
             CopyError::Mirror(error) => error,
         })?;
-        self.drop_all_but_newest(old)
+        // It has the name of an old one if it holds the same.
+        let old: Vec<&PathBuf> = old.iter().filter(|path| path.file_stem() != new.as_deref()).collect();
+        self.drop_packs(&old)
     }
 
-    /// Removes the packs of `old`, except one that the new pack happens to be equal to.
-    fn drop_all_but_newest(&self, old: &[PathBuf]) -> Result<bool, SourceError> {
-        let now = self.pack_files()?;
-        if now.len() <= old.len() {
-            // The new pack has the name of an old one: it holds the same. Nothing is gained by going on.
-            return Ok(false);
-        }
+    fn drop_packs(&self, old: &[&PathBuf]) -> Result<(), SourceError> {
         // The newest first: a pack builds on older ones, so that at any moment what is left holds, with each
         // folder, all that is below it. Of each pack the index first: without it the pack is not looked at.
-        let mut old: Vec<_> = old.iter().map(|path| (modified(path), path)).collect();
+        let mut old: Vec<_> = old.iter().map(|path| (modified(path), *path)).collect();
         old.sort_by(|(a, path_a), (b, path_b)| b.cmp(a).then_with(|| path_a.cmp(path_b)));
         for (_, path) in old {
             fs::remove_file(path).map_err(|error| SourceError::local("removing", path, error))?;
         }
-        sync_dir(&self.packs())?;
-        Ok(true)
+        sync_dir(&self.packs())
     }
 }
 

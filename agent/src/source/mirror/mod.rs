@@ -18,6 +18,7 @@ mod objects;
 mod pack;
 mod parts;
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -164,8 +165,8 @@ impl Mirror {
         Ok(Scratch(dir))
     }
 
-    /// Copies objects of another database, or of this one, into a new pack of the mirror.
-    pub(crate) fn copy(&self, from: &Objects, ids: &[ObjectId]) -> Result<(), CopyError> {
+    /// Copies objects of another database, or of this one, into a new pack of the mirror; gives its name.
+    pub(crate) fn copy(&self, from: &Objects, ids: &[ObjectId]) -> Result<Option<OsString>, CopyError> {
         let dir = self.scratch("copying").map_err(CopyError::Mirror)?;
         let path = dir.0.join("pack");
         write_pack(from, ids, &path)?;
@@ -192,11 +193,18 @@ impl Mirror {
         Ok(look(&objects))
     }
 
-    /// Takes a pack in: it is unpacked and hashed, synced, and only then becomes part of the mirror.
-    pub(crate) fn ingest(&self, pack: &mut dyn BufRead, stop: &AtomicBool) -> Result<(), SourceError> {
+    /// Takes a pack in: it is unpacked and hashed, synced, and only then becomes part of the mirror. Gives its
+    /// name; a pack without objects has none.
+    pub(crate) fn ingest(
+        &self,
+        pack: &mut dyn BufRead,
+        stop: &AtomicBool,
+    ) -> Result<Option<OsString>, SourceError> {
         let dir = self.scratch("incoming")?;
         let bases = self.objects()?.into_inner();
-        self.add(&pack::index(pack, &dir.0, Some(bases), self.limits.object, stop)?)
+        let indexed = pack::index(pack, &dir.0, Some(bases), self.limits.object, stop)?;
+        self.add(&indexed)?;
+        Ok(indexed.iter().next().and_then(|path| path.file_stem()).map(OsString::from))
     }
 
     /// Makes a pack part of the mirror.

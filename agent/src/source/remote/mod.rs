@@ -172,7 +172,7 @@ impl Remote {
             let meter = session.meter.clone();
             session
                 .ask(arguments, |response, pack| match pack {
-                    Some(pack) => mirror.ingest(pack, &AtomicBool::new(false)),
+                    Some(pack) => mirror.ingest(pack, &AtomicBool::new(false)).map(|_| ()),
                     None => Err(SourceError::Protocol {
                         url: String::new(),
                         why: format!(
