@@ -42,15 +42,20 @@ impl<'a> Gathering<'a> {
     /// # Errors
     /// [`SourceError`]; what was fetched until then stays, and is not fetched again.
     pub fn read<T>(&mut self, mut look: impl FnMut(&Snapshot) -> T) -> Result<T, SourceError> {
-        loop {
-            let found = look(&self.files);
-            let missing = self.files.missing();
-            if missing.is_empty() {
-                return Ok(found);
-            }
+        let mut found = look(&self.files);
+        let mut missing = self.files.missing();
+        while !missing.is_empty() {
             self.bring(&missing)?;
             self.files = self.source.snapshot(&self.revision)?;
+            found = look(&self.files);
+            let still = self.files.missing();
+            // What came and can't be found would be asked for without end.
+            if still.iter().any(|id| missing.binary_search(id).is_ok()) {
+                return Err(self.source.mirror.note_damage("what was fetched is not in it"));
+            }
+            missing = still;
         }
+        Ok(found)
     }
 
     /// Everything that the box needs of the revision was read: from here on it is known to be here.

@@ -249,6 +249,20 @@ fn a_server_that_sends_nothing_by_its_id_is_asked_for_whole_commits_from_then_on
     assert_eq!(read_unneeded(&source, &second), "changed");
 }
 
+#[test]
+fn a_server_that_filters_only_in_words_is_asked_for_the_whole() {
+    let repo = fleet();
+    let way = Middleman::start(&repo, |_, _| Deed::Widen);
+    let mirror = tempfile::tempdir().unwrap();
+    let mut source = open(config(way.url()), &mirror);
+    let tip = source.poll().unwrap();
+    source.fetch(&tip, None).unwrap();
+    assert_eq!(way.asked().len(), 2, "the commit, which came with more, and the whole");
+    assert_eq!(read_unneeded(&source, &tip), "neither");
+    let packs = std::fs::read_dir(mirror.path().join("objects/pack")).unwrap().count();
+    assert_eq!(packs, 2, "nothing was kept of what wasn't asked for");
+}
+
 fn read_unneeded(source: &GitSource, revision: &Revision) -> String {
     let files = source.snapshot(revision).unwrap();
     String::from_utf8(files.read("docs/plan", LIMIT).unwrap().unwrap()).unwrap()

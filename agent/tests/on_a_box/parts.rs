@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::json;
 
 use crate::boxes::{TestBox, app, of, pos};
-use crate::support::git_repo::{Signer, objects};
+use crate::support::git_repo::{Signer, git_in, objects};
 use crate::support::middleman::{Deed, Middleman};
-use crate::support::tools::free_port;
+use crate::support::tools::{free_port, printed};
 
 /// A box in a fleet of others, whose apps are not placed here and whose documents are broken.
 fn in_a_fleet() -> TestBox {
@@ -120,22 +120,36 @@ fn a_commit_that_is_not_trusted_brings_nothing_but_itself_and_holds_back_nothing
     test_box.commit(&pos("1", ""));
     let cut = Arc::new(AtomicBool::new(false));
     let is_cut = cut.clone();
-    let way = Middleman::start(&test_box.repo, move |_, before| {
-        if is_cut.load(Ordering::SeqCst) && before >= 1 { Deed::Cut } else { Deed::Pass }
+    let work = test_box.repo.path();
+    let way = Middleman::start(&test_box.repo, move |wanted, _| {
+        let kind = printed(git_in(&work).args(["cat-file", "-t", &wanted[0]]));
+        if is_cut.load(Ordering::SeqCst) && kind != "commit" { Deed::Cut } else { Deed::Pass }
     });
     test_box.follow(&format!("url = \"{}\"\ntimeout = \"5s\"", way.url()));
-    test_box.once();
+    let (code, _) = test_box.once();
+    assert_eq!(code, 0);
     cut.store(true, Ordering::SeqCst);
     way.forget();
     let accepted = test_box.commit(&pos("2", ""));
     test_box.repo.push(&way.server.bare());
     let (code, status) = test_box.once();
     assert_eq!((code, &status["revision"]["accepted"]), (2, &json!(accepted)), "{status:#}");
+    // Without an agent nobody is asked for the rest.
+    way.forget();
+    let (_, plan) = test_box.json(&["plan"]);
+    assert!(plan["held"][0]["cause"].as_str().unwrap().contains("not in the mirror yet"), "{plan:#}");
+    assert_eq!(way.asked(), Vec::<Vec<String>>::new());
+
+    let agent = test_box.start();
+    agent.wait("a try", |status| status["source"]["error"].is_string());
     let stranger = test_box.commit_by(&pos("3", ""), Signer::Nobody);
     test_box.repo.push(&way.server.bare());
+    agent.signal("HUP");
+    agent.wait("the stranger's commit", |status| status["revision"]["fetched"] == json!(stranger));
+    assert_eq!(test_box.runs("pos").unwrap(), "1");
     cut.store(false, Ordering::SeqCst);
-    let (code, status) = test_box.once();
-    assert_eq!((code, &status["revision"]["applied"]), (2, &json!(accepted)), "{status:#}");
+    agent.signal("HUP");
+    agent.wait("the accepted one", |status| status["revision"]["applied"] == json!(accepted));
     assert_eq!(test_box.runs("pos").unwrap(), "2");
     let here = objects(&test_box.path("state/mirror"));
     assert!(here.contains(&stranger));
