@@ -12,6 +12,10 @@ source "$(dirname "$0")/env.sh"
 # git, ssh-keygen: real signatures and repositories. nginx, fcgiwrap, htpasswd, openssl: a real Git server
 # over https. gcc: what C there is in the dependencies (ring, mimalloc).
 packages=(git openssh-client nginx-light fcgiwrap apache2-utils openssl ca-certificates gcc libc6-dev)
+# A real podman with bridge networks and DNS, a registry, and busybox for images made from scratch. runc: it takes
+# every arrangement of cgroups, crun 1.8 doesn't. wrk: load while an app is updated.
+packages+=(podman runc crun netavark aardvark-dns iptables iproute2 catatonit docker-registry skopeo busybox-static
+  util-linux wrk)
 targets=()
 case ${1:-} in
   "") ci=false ;;

@@ -8,11 +8,12 @@ pub mod config;
 pub mod daemon;
 #[cfg(all(feature = "demo", feature = "wasm"))]
 pub mod demo;
+mod http;
 pub mod keeper;
 pub mod log;
 pub mod memory;
 pub mod notify;
-pub mod probe;
+pub mod registry;
 pub mod source;
 
 /// This agent's version.

@@ -69,7 +69,8 @@ pub enum WorkloadKind {
 pub struct Object {
     /// What it is called.
     pub key: ObjectKey,
-    /// What it should be. For `Wasm` objects a [`WasmWorkload`]`<Digest>`, for containers the manifest.
+    /// What it should be. For `Wasm` objects a [`WasmWorkload`]`<Digest>`, for podman's pods a
+    /// [`Pod`](crate::pod::Pod), for other containers the manifest.
     pub spec: Value,
 }
 
@@ -81,6 +82,12 @@ pub struct SecretRef {
     pub name: String,
     /// The key in it.
     pub key: String,
+}
+
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.name, self.key)
+    }
 }
 
 /// One app as it would run here.
@@ -253,9 +260,23 @@ pub struct Policy {
     /// What follows a failure.
     #[serde(default)]
     pub on_failure: OnFailure,
+    /// How the new release takes the old one's place.
+    #[serde(default)]
+    pub strategy: Strategy,
     /// Holds instead of going back: it changed data that the old version cannot read.
     #[serde(default)]
     pub irreversible: bool,
+}
+
+/// How the new release takes the old one's place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// The old one is stopped, then the new one is started.
+    #[default]
+    StopStart,
+    /// The new one is started, and once it is ready the old one is stopped.
+    StartStop,
 }
 
 /// How an app's health is judged.

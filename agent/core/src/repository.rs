@@ -27,11 +27,13 @@ pub fn validate(files: &Files, device: Option<&DeviceName>, agent_version: &Vers
     look.apps_without_document(files);
     look.references();
     look.dependencies();
+    look.unfit_for_podman(files);
     let mut errors = look.errors;
     if let Some(device) = device {
         let found = match render_for(files, device, agent_version) {
             Ok(desired) => {
                 let mut found = missing_artifacts(files, &desired);
+                found.extend(unfit(&desired));
                 found.extend(desired.faulty.into_values().flatten());
                 found
             }
@@ -110,6 +112,14 @@ fn missing_artifacts(files: &Files, desired: &Desired) -> Vec<Diagnostic> {
             _ => None,
         })
         .collect()
+}
+
+/// What podman can't hold of apps that are to run on any runtime.
+fn unfit(desired: &Desired) -> impl Iterator<Item = Diagnostic> + '_ {
+    desired.apps.values().flat_map(|app| match &app.workload {
+        Workload::Container { driver: None, unfit_for_podman, .. } => unfit_for_podman.clone(),
+        _ => Vec::new(),
+    })
 }
 
 /// What was seen of a repository so far.
@@ -199,6 +209,24 @@ impl Look {
                     .push(Diagnostic::of_file(app_path(app_folder(&folder).unwrap_or_default()), message));
             }
         }
+    }
+
+    /// What podman can't hold of apps that may run there, as far as that shows without a box: where there are
+    /// templates, only `--device` tells.
+    fn unfit_for_podman(&mut self, files: &Files) {
+        let mut errors = Vec::new();
+        for (folder, app) in &self.apps {
+            let (Some(App { spec, .. }), Ok(name)) = (app, folder.parse::<AppName>()) else { continue };
+            let Body::Container(container) = &spec.workload else { continue };
+            let manifests: Vec<File> = under(files, &format!("{}/", manifests_folder(&name))).collect();
+            if manifests.iter().any(|file| file.path.ends_with(".j2")) {
+                continue;
+            }
+            errors.extend(manifests::unfit_for_podman(&name, container, &manifests, spec.policy.strategy));
+        }
+        let told: BTreeSet<_> = self.errors.iter().map(|error| (error.file.clone(), error.line)).collect();
+        self.errors
+            .extend(errors.into_iter().filter(|error| !told.contains(&(error.file.clone(), error.line))));
     }
 
     /// Names in documents that nothing has.

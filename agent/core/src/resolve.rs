@@ -3,13 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
+use serde_json::Value;
+
 use crate::diagnostic::Diagnostic;
 use crate::digest::{Digest, ReleaseId, Revision};
 use crate::generation::PruneLimit;
 use crate::held::Held;
+use crate::image::ImageReference;
+use crate::lower::Lowered;
 use crate::name::{AppName, ObjectKey};
-use crate::release::{DriverKind, EnvValue, Object, Release, Target, WasmWorkload};
+use crate::pod::PinnedImage;
+use crate::release::{
+    DriverKind, EnvValue, Object, Release, SecretRef, Target, WasmWorkload, write_canonical,
+};
 use crate::render::{ArtifactRef, Desired, DesiredApp, Workload};
+use crate::secret::SecretBytes;
 
 /// What a revision makes of this box.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,24 +39,80 @@ pub struct Resolved {
 const CONTAINER_RUNTIMES: [DriverKind; 3] =
     [DriverKind::Kubernetes, DriverKind::Podman, DriverKind::Simulated];
 
-/// Every artifact that must have a digest before `desired` can be resolved.
-pub fn artifacts(desired: &Desired) -> BTreeSet<ArtifactRef> {
-    let workloads = desired.apps.values().map(|app| &app.workload);
-    workloads
-        .filter_map(|workload| match workload {
-            Workload::Wasm(wasm) => Some(wasm.component.clone()),
-            Workload::Container { .. } | Workload::Vm(_) | Workload::Plugin(_) => None,
-        })
-        .collect()
+/// What must be found out before an app can be resolved.
+#[derive(Debug, Default)]
+pub struct Needs<'a> {
+    /// Artifacts without a digest.
+    pub artifacts: BTreeSet<&'a ArtifactRef>,
+    /// Images that are named by a tag.
+    pub images: BTreeSet<&'a ImageReference>,
+    /// Secrets to be sealed.
+    pub secrets: BTreeMap<&'a SecretRef, &'a SecretBytes>,
+    /// What the app asks for, as one digest: as long as it is the same, what a tag meant is not asked again.
+    pub asked: Option<Digest>,
 }
 
-/// Resolves what is desired for a box with these `runtimes`. An artifact without a digest holds the apps that
-/// name it, with the reason given for it.
-pub fn resolve(
-    desired: Desired,
-    digests: &BTreeMap<ArtifactRef, Result<Digest, String>>,
-    runtimes: &BTreeSet<DriverKind>,
-) -> Resolved {
+/// What was found out. A name without an answer holds the apps that need it.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// The digests of artifacts, or why there is none.
+    pub artifacts: BTreeMap<ArtifactRef, Result<Digest, String>>,
+    /// What each app's tags mean for it.
+    pub images: BTreeMap<(AppName, ImageReference), Result<Digest, Unresolved>>,
+    /// The digests of sealed secrets.
+    pub secrets: BTreeMap<(AppName, SecretRef), Digest>,
+    /// When what can't be reached is tried again.
+    pub retry_at: Option<Timestamp>,
+}
+
+/// Why a tag's image isn't known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unresolved {
+    /// There is no such image: asking again gives the same answer.
+    Wrong(String),
+    /// It couldn't be asked.
+    Unreachable(String),
+}
+
+/// What must be found out for each app of a box with these `runtimes`.
+pub fn needs<'a>(desired: &'a Desired, runtimes: &BTreeSet<DriverKind>) -> BTreeMap<&'a AppName, Needs<'a>> {
+    let named = desired.apps.iter();
+    named.map(|(name, app)| (name, needs_of(&app.workload, runtimes))).collect()
+}
+
+fn needs_of<'a>(workload: &'a Workload, runtimes: &BTreeSet<DriverKind>) -> Needs<'a> {
+    let mut needs = Needs::default();
+    match workload {
+        Workload::Wasm(wasm) => {
+            needs.artifacts.insert(&wasm.component);
+        }
+        Workload::Container { driver, secrets, podman, .. } => {
+            let pods = podman.iter().flat_map(|lowered| &lowered.pods);
+            needs.secrets = secrets.iter().collect();
+            if container_runtime(*driver, runtimes) == Some(DriverKind::Podman) {
+                let containers = pods.flat_map(|(_, pod)| pod.all_containers());
+                let images = containers.map(|container| &container.image);
+                needs.images = images.filter(|image| image.digest.is_none()).collect();
+                needs.asked = serde_json::to_value(workload).ok().map(|value| {
+                    let mut bytes = Vec::new();
+                    write_canonical(&value, &mut bytes);
+                    Digest::of(&bytes)
+                });
+            }
+        }
+        Workload::Vm(_) | Workload::Plugin(_) => {}
+    }
+    needs
+}
+
+/// The runtime for containers: the one that is asked for, or the first that the box has.
+fn container_runtime(asked: Option<DriverKind>, runtimes: &BTreeSet<DriverKind>) -> Option<DriverKind> {
+    asked.or_else(|| CONTAINER_RUNTIMES.into_iter().find(|kind| runtimes.contains(kind)))
+}
+
+/// Resolves what is desired for a box with these `runtimes`. What isn't known holds the apps that need it, with
+/// the reason given for it.
+pub fn resolve(desired: Desired, answers: &Answers, runtimes: &BTreeSet<DriverKind>) -> Resolved {
     let mut resolved = Resolved {
         revision: desired.revision,
         apps: BTreeMap::new(),
@@ -57,7 +122,7 @@ pub fn resolve(
     };
     for (name, app) in desired.apps {
         let DesiredApp { kind, workload, policy } = app;
-        match release(&name, workload, digests, runtimes) {
+        match release(&name, workload, answers, runtimes) {
             Ok(release) => {
                 let (id, driver) = (release.id(), release.driver);
                 let revision = resolved.revision.clone();
@@ -75,29 +140,103 @@ pub fn resolve(
 fn release(
     app: &AppName,
     workload: Workload,
-    digests: &BTreeMap<ArtifactRef, Result<Digest, String>>,
+    answers: &Answers,
     runtimes: &BTreeSet<DriverKind>,
 ) -> Result<Release, Held> {
-    let (driver, objects, artifacts) = match workload {
-        Workload::Container { driver, objects, .. } => {
-            let any = || CONTAINER_RUNTIMES.into_iter().find(|kind| runtimes.contains(kind));
-            let driver = driver.or_else(any).ok_or_else(|| no_driver("containers"))?;
-            (driver, objects, BTreeSet::new())
+    let release = match workload {
+        Workload::Container { driver, objects, secrets, podman, unfit_for_podman, .. } => {
+            let driver = container_runtime(driver, runtimes).ok_or_else(|| no_driver("containers"))?;
+            let mut release = empty(app, driver);
+            if driver == DriverKind::Podman {
+                hold_pods(&mut release, podman, &unfit_for_podman, answers)?;
+            } else {
+                release.objects = objects;
+                seal(&mut release, secrets.keys(), answers)?;
+            }
+            release
         }
         Workload::Wasm(wasm) => {
-            let (wasm, digest) = pin(wasm, digests)?;
+            let (wasm, digest) = pin(wasm, &answers.artifacts)?;
             // A workload is strings, numbers and maps with string keys, and so always has a JSON form.
             let spec = serde_json::to_value(wasm).unwrap_or_default();
-            let object = Object { key: ObjectKey::new("Wasm", app.as_str()), spec };
-            (DriverKind::Wasm, vec![object], BTreeSet::from([digest]))
+            let mut release = empty(app, DriverKind::Wasm);
+            release.objects.push(Object { key: ObjectKey::new("Wasm", app.as_str()), spec });
+            release.artifacts.insert(digest);
+            release
         }
         Workload::Vm(_) => return Err(no_driver("virtual machines")),
         Workload::Plugin(_) => return Err(no_driver("plugins")),
     };
-    if !runtimes.contains(&driver) {
-        return Err(no_driver(driver.word()));
+    if runtimes.contains(&release.driver) { Ok(release) } else { Err(no_driver(release.driver.word())) }
+}
+
+fn empty(app: &AppName, driver: DriverKind) -> Release {
+    Release {
+        app: app.clone(),
+        driver,
+        objects: Vec::new(),
+        artifacts: BTreeSet::new(),
+        secrets: BTreeMap::new(),
     }
-    Ok(Release { app: app.clone(), driver, objects, artifacts, secrets: BTreeMap::new() })
+}
+
+/// The claims and pods of an app, every image by its digest.
+fn hold_pods(
+    release: &mut Release,
+    podman: Option<Lowered>,
+    unfit: &[Diagnostic],
+    answers: &Answers,
+) -> Result<(), Held> {
+    let Lowered { claims, pods } = podman.ok_or_else(|| faulty(unfit))?;
+    release.objects = claims.into_iter().map(|key| Object { key, spec: Value::Null }).collect();
+    for (key, pod) in pods {
+        seal(release, pod.secrets(), answers)?;
+        let app = release.app.clone();
+        let artifacts = &mut release.artifacts;
+        let pod = pod.try_map_images(|reference| {
+            let digest = image_digest(&app, &reference, answers)?;
+            artifacts.insert(digest);
+            Ok::<_, Held>(PinnedImage { reference: reference.pinned(digest), digest })
+        })?;
+        // A pod is strings, numbers and maps with string keys, and so always has a JSON form.
+        release.objects.push(Object { key, spec: serde_json::to_value(pod).unwrap_or_default() });
+    }
+    Ok(())
+}
+
+fn image_digest(app: &AppName, image: &ImageReference, answers: &Answers) -> Result<Digest, Held> {
+    if let Some(digest) = image.digest {
+        return Ok(digest);
+    }
+    match answers.images.get(&(app.clone(), image.clone())) {
+        Some(Ok(digest)) => Ok(*digest),
+        Some(Err(Unresolved::Wrong(cause))) => {
+            Err(Held::until_changed(cause.clone(), "correct the image in a new commit, or push it"))
+        }
+        Some(Err(Unresolved::Unreachable(cause))) => Err(Held {
+            cause: cause.clone(),
+            next: answers.retry_at,
+            unblock: "nothing to do: the registry is asked again; an image by digest needs no asking".into(),
+        }),
+        None => Err(Held::until_changed(format!("{image} was not asked for"), "this is a defect: report it")),
+    }
+}
+
+/// Notes what each secret was sealed as: a changed secret is a changed release.
+fn seal<'a>(
+    release: &mut Release,
+    secrets: impl Iterator<Item = &'a SecretRef>,
+    answers: &Answers,
+) -> Result<(), Held> {
+    for secret in secrets {
+        let Some(digest) = answers.secrets.get(&(release.app.clone(), secret.clone())) else {
+            let cause = format!("the secret {} was not sealed", secret.name);
+            return Err(Held::until_changed(cause, "this is a defect: report it"));
+        };
+        release.secrets.insert(secret.to_string(), *digest);
+        release.artifacts.insert(*digest);
+    }
+    Ok(())
 }
 
 fn pin(

@@ -12,7 +12,9 @@ use crate::clock::{BootId, Moment, Now};
 use crate::digest::Revision;
 use crate::generation::PruneLimit;
 use crate::name::{AppName, ObjectKey};
-use crate::release::{DriverKind, HealthPolicy, Object, OnFailure, Policy, Release, Target, WorkloadKind};
+use crate::release::{
+    DriverKind, HealthPolicy, Object, OnFailure, Policy, Release, Strategy, Target, WorkloadKind,
+};
 use crate::resolve::Resolved;
 
 pub(crate) fn now() -> Now {
@@ -47,6 +49,7 @@ pub(crate) fn target(release: &Release, depends_on: &[&str]) -> Target {
             depends_on: depends_on.iter().map(|text| name(text)).collect(),
             health: HealthPolicy::default(),
             on_failure: OnFailure::Rollback,
+            strategy: Strategy::StopStart,
             irreversible: false,
         },
         revision: Revision("r".into()),

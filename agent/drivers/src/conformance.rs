@@ -9,7 +9,7 @@ use holdfast_core::health::Health;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::{AppObservation, Observed};
 use holdfast_core::plan::Action;
-use holdfast_core::release::Release;
+use holdfast_core::release::{Release, Strategy};
 use tokio::sync::mpsc;
 
 use crate::{ApplyStep, Driver, DriverError};
@@ -59,7 +59,13 @@ async fn act(
     key: &ObjectKey,
 ) -> Result<(), DriverError> {
     let desired = !matches!(action, Action::Remove | Action::Orphan);
-    let step = ApplyStep { app: &release.app, action, object: key, release: desired.then_some(release) };
+    let step = ApplyStep {
+        app: &release.app,
+        action,
+        object: key,
+        release: desired.then_some(release),
+        strategy: holdfast_core::release::Strategy::StopStart,
+    };
     driver.apply(step).await
 }
 
@@ -153,7 +159,13 @@ pub async fn what_is_extra_can_be_adopted(runtime: &dyn Runtime) -> Outcome {
     let (driver, release) = (runtime.driver().await, runtime.release(&app()?, 1));
     create(&*driver, &release).await?;
     for object in &release.objects {
-        let step = ApplyStep { app: &release.app, action: Action::Adopt, object: &object.key, release: None };
+        let step = ApplyStep {
+            app: &release.app,
+            action: Action::Adopt,
+            object: &object.key,
+            release: None,
+            strategy: holdfast_core::release::Strategy::StopStart,
+        };
         driver.apply(step).await.map_err(said("adopt for removal"))?;
         act(&*driver, &release, Action::Adopt, &object.key).await.map_err(said("adopt"))?;
     }

@@ -6,6 +6,9 @@
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod diff;
+#[cfg(feature = "podman")]
+pub mod podman;
+pub mod probe;
 pub mod simulated;
 #[cfg(feature = "wasm")]
 pub mod wasm;
@@ -20,7 +23,7 @@ use holdfast_core::health::Health;
 use holdfast_core::name::{AppName, DeviceName, ObjectKey};
 use holdfast_core::observe::AppObservation;
 use holdfast_core::plan::Action;
-use holdfast_core::release::{DriverKind, HttpCheck, Release};
+use holdfast_core::release::{DriverKind, HttpCheck, Release, Strategy};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -71,6 +74,8 @@ pub struct ApplyStep<'a> {
     pub object: &'a ObjectKey,
     /// The release that it is part of; none when the object is removed.
     pub release: Option<&'a Release>,
+    /// How it takes the place of what is there.
+    pub strategy: Strategy,
 }
 
 /// A runtime.
@@ -102,6 +107,11 @@ pub trait Driver: Send + Sync {
 
     /// Does one step and returns once the runtime has taken it. Idempotent.
     async fn apply(&self, step: ApplyStep<'_>) -> Result<(), DriverError>;
+
+    /// How long a step may take before the loop goes on without it.
+    fn step_limit(&self) -> Duration {
+        CALL_LIMIT
+    }
 
     /// How the app is, as the runtime sees it. Checks of the health policy are the agent's.
     async fn probe(&self, release: &Release) -> Health;

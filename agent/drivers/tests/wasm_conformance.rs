@@ -14,7 +14,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::plan::Action;
-use holdfast_core::release::{Object, Release, WasmHttp, WasmWorkload};
+use holdfast_core::release::{Object, Release, Strategy, WasmHttp, WasmWorkload};
 use holdfast_drivers::conformance::Runtime;
 use holdfast_drivers::{ApplyStep, Driver};
 
@@ -72,7 +72,13 @@ impl Runtime for Box_ {
         let app: AppName = key.name.parse().unwrap();
         let release = self.release(&app, 7);
         let other = self.bench.driver_of("another/device");
-        let step = ApplyStep { app: &app, action: Action::Create, object: key, release: Some(&release) };
+        let step = ApplyStep {
+            app: &app,
+            action: Action::Create,
+            object: key,
+            release: Some(&release),
+            strategy: Strategy::StopStart,
+        };
         other.apply(step).await.unwrap();
     }
 

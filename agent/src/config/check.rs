@@ -7,10 +7,8 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::error::{Checker, ConfigError};
-use super::{
-    Api, Config, Device, Drivers, Kubernetes, Log, LogLevel, Podman, Reference, Registry, Simulated,
-};
-use super::{Source, State, Trust, TrustMode, Wasm, file};
+use super::{Api, Config, Device, Drivers, Kubernetes, Log, LogLevel, Podman, Reference, Simulated};
+use super::{Source, State, Trust, TrustMode, Wasm, file, registries};
 
 const INTERVAL: Duration = Duration::from_secs(300);
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -32,13 +30,13 @@ pub(super) fn check(path: &Path, text: &str, file: file::File) -> Result<Config,
         api: check_api(&mut c, &base, file.api),
         log: Log { level: file.log.level.unwrap_or(LogLevel::Info) },
         drivers: check_drivers(&mut c, &base, file.drivers),
-        registries: file.registries.into_iter().map(|(host, r)| (host, registry(&base, r))).collect(),
+        registries: registries::check(&mut c, &base, file.registries),
     };
     c.finish().map(|()| config)
 }
 
 /// Relative paths are relative to the file.
-fn resolve(base: &Path, path: impl AsRef<Path>) -> PathBuf {
+pub(super) fn resolve(base: &Path, path: impl AsRef<Path>) -> PathBuf {
     base.join(path)
 }
 
@@ -274,19 +272,11 @@ fn check_drivers(c: &mut Checker<'_>, base: &Path, drivers: file::Drivers) -> Dr
         },
         podman: drivers.podman.map(|p| Podman {
             socket: resolve(base, p.socket.unwrap_or_else(|| "/run/podman/podman.sock".into())),
+            run_dir: resolve(base, p.run_dir.unwrap_or_else(|| "/run/holdfast/podman".into())),
         }),
         kubernetes: drivers.kubernetes.map(|k| Kubernetes {
             kubeconfig: resolve(base, k.kubeconfig.unwrap_or_else(|| "/etc/rancher/k3s/k3s.yaml".into())),
         }),
         simulated: drivers.simulated.map(|s| Simulated { dir: resolve(base, s.dir) }),
-    }
-}
-
-fn registry(base: &Path, registry: file::Registry) -> Registry {
-    Registry {
-        auth_file: registry.auth_file.map(|path| resolve(base, path)),
-        ca_file: registry.ca_file.map(|path| resolve(base, path)),
-        mirrors: registry.mirrors,
-        plain_http: registry.plain_http,
     }
 }

@@ -53,7 +53,7 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) drivers: Drivers,
     #[serde(default)]
-    pub(super) registries: BTreeMap<String, Registry>,
+    pub(super) registries: BTreeMap<Spanned<String>, Registry>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -127,6 +127,7 @@ pub(super) struct Wasm {
 #[serde(deny_unknown_fields)]
 pub(super) struct Podman {
     pub(super) socket: Option<PathBuf>,
+    pub(super) run_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -144,10 +145,10 @@ pub(super) struct Simulated {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Registry {
-    pub(super) auth_file: Option<PathBuf>,
-    pub(super) ca_file: Option<PathBuf>,
+    pub(super) auth_file: Option<Spanned<PathBuf>>,
+    pub(super) ca_file: Option<Spanned<PathBuf>>,
     #[serde(default)]
-    pub(super) mirrors: Vec<String>,
+    pub(super) mirrors: Vec<Spanned<String>>,
     #[serde(default)]
     pub(super) plain_http: bool,
 }

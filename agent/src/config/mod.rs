@@ -6,6 +6,7 @@
 mod check;
 mod error;
 mod file;
+mod registries;
 pub mod units;
 
 use std::collections::BTreeMap;
@@ -191,6 +192,8 @@ pub struct Wasm {
 pub struct Podman {
     /// Its REST API.
     pub socket: PathBuf,
+    /// A folder in memory for files that documents give to containers.
+    pub run_dir: PathBuf,
 }
 
 /// `[drivers.kubernetes]`

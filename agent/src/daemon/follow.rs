@@ -57,6 +57,10 @@ impl Daemon {
         match found {
             Found::Same => {
                 self.backoff.succeeded();
+                // What couldn't be asked before may answer now.
+                if self.keeper.faulty().any(|(_, held)| held.next.is_some()) {
+                    self.render_accepted();
+                }
                 Ok(())
             }
             Found::New(fetched) => self.verify(&fetched, now),
@@ -151,6 +155,8 @@ impl Daemon {
             device: self.config.device.name.clone(),
             runtimes: self.keeper.drivers().keys().copied().collect(),
             ask: true,
+            images: Some(self.images.clone()),
+            retry_at: self.progress.next_poll_wall,
         };
         let jobs = self.jobs.clone();
         tokio::task::spawn_blocking(move || {

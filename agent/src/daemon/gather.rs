@@ -4,7 +4,7 @@
 //! Each of these looks as far as it can. What isn't in the mirror yet is left out: it is being noted
 //! ([`Snapshot::missing`]), and once it is fetched all is looked at again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use holdfast_core::name::{AppName, DeviceName};
 use holdfast_core::render::ArtifactRef;
@@ -54,7 +54,7 @@ pub(super) fn manifests(files: &Snapshot, selected: &Selected) -> (BTreeMap<AppN
 }
 
 /// Looks for the artifacts; their content may be large, and is read one by one when all of them are here.
-pub(super) fn artifacts(files: &Snapshot, artifacts: &BTreeSet<ArtifactRef>) {
+pub(super) fn artifacts(files: &Snapshot, artifacts: &[&ArtifactRef]) {
     for artifact in artifacts {
         if let ArtifactRef::File(path) = artifact {
             // What is wrong with it is told when it is read.

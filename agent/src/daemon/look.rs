@@ -6,7 +6,7 @@ use holdfast_core::health::Health;
 use holdfast_core::release::{Check, HttpCheck};
 
 use crate::keeper::Look;
-use crate::probe;
+use holdfast_drivers::probe;
 
 /// How long one check may take.
 const CHECK_LIMIT: Duration = Duration::from_secs(5);

@@ -10,6 +10,7 @@
 
 mod follow;
 mod gather;
+mod images;
 mod journal;
 mod look;
 mod offline;
@@ -36,6 +37,7 @@ use holdfast_drivers::{DriverError, DriverEvent};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
+use self::images::BoxImages;
 use self::journal::{SharedStore, StoreJournal, lock};
 use self::outside::{Outside, Signals};
 use self::progress::Progress;
@@ -77,6 +79,7 @@ struct Daemon {
     clock: Clock,
     store: SharedStore,
     source: SharedSource,
+    images: BoxImages,
     keeper: Keeper<StoreJournal>,
     progress: Progress,
     backoff: Backoff,
@@ -110,9 +113,10 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
     let clock = Clock::new();
     let now = clock.now();
     let store = setup::wait_for_store(&config, &now).await?;
-    let drivers = setup::open_drivers(&config, &lock(&store))?;
+    let drivers = setup::open_drivers(&config, &store)?;
     let keeper = Keeper::open(StoreJournal::new(Arc::clone(&store)), drivers, &now)?;
     let source = Arc::new(Mutex::new(setup::open_source(&config)?));
+    let images = BoxImages::new(&config, lock(&store).shared_content());
     let progress = progress_of(&store)?;
     let (jobs, mut events) = mpsc::channel(WAITING_EVENTS);
     let newest = lock(&store).audit().head().map_or(0, |head| head.seq);
@@ -123,6 +127,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         clock,
         store,
         source,
+        images,
         keeper,
         progress,
         backoff,
@@ -451,7 +456,7 @@ impl Daemon {
             return;
         }
         self.uncollected = false;
-        let keep = self.keeper.pinned();
+        let keep = self.images.with_parts(self.keeper.pinned());
         self.keeper.journal().collect(&keep);
         for driver in self.keeper.drivers().values() {
             driver.collect(&keep).await;

@@ -27,7 +27,7 @@ impl Offline {
         let clock = Clock::new();
         let now = clock.now();
         let store = setup::open_store(config, &now)?;
-        let drivers = setup::open_drivers(config, &lock(&store))?;
+        let drivers = setup::open_drivers(config, &store)?;
         let keeper = Keeper::load(StoreJournal::new(Arc::clone(&store)), drivers)?;
         let mut offline = Offline { clock, keeper, progress: progress_of(&store)? };
         offline.render(config, store)?;
@@ -39,7 +39,9 @@ impl Offline {
         let source = Arc::new(Mutex::new(setup::open_source(config)?));
         let runtimes = self.keeper.drivers().keys().copied().collect();
         let device = config.device.name.clone();
-        let renderer = Renderer { source, store, device, runtimes, ask: false };
+        // A command that looks asks nobody.
+        let (ask, images, retry_at) = (false, None, None);
+        let renderer = Renderer { source, store, device, runtimes, ask, images, retry_at };
         match renderer.render(&floor.revision) {
             Ok(resolved) => {
                 self.keeper.imagine(&resolved, &self.clock.now());

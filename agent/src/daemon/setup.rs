@@ -1,6 +1,7 @@
 //! What the daemon is made of: the store, the runtimes, the source, as agent.toml says.
 
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -10,9 +11,12 @@ use holdfast_core::release::DriverKind;
 use holdfast_core::verify::{AllowedSigners, TrustPolicy};
 use holdfast_drivers::simulated::SimulatedDriver;
 use holdfast_drivers::{Driver, Fingerprint, Owner};
+use holdfast_store::content::Content;
 use holdfast_store::{Options, Store, StoreError};
 
-use super::journal::SharedStore;
+#[cfg(feature = "podman")]
+use super::images::{BoxImages, SealedSecrets};
+use super::journal::{SharedStore, lock};
 use crate::config::{Config, TrustMode};
 use crate::keeper::Drivers;
 use crate::source::{GitSource, SourceConfig};
@@ -58,17 +62,45 @@ fn is_locked(error: &anyhow::Error) -> bool {
 }
 
 /// The runtimes that are switched on. One that can't be used now is among them: its fingerprint says why.
-pub(super) fn open_drivers(config: &Config, store: &Store) -> Result<Drivers> {
+pub(super) fn open_drivers(config: &Config, shared: &SharedStore) -> Result<Drivers> {
+    let store = &*lock(shared);
     let owner = Owner { device: config.device.name.clone() };
     let mut drivers = Drivers::new();
     if let Some(simulated) = &config.drivers.simulated {
         let driver = SimulatedDriver::open(&simulated.dir, &owner)?;
         drivers.insert(DriverKind::Simulated, Arc::new(driver));
     }
+    if let Some(driver) = podman(config, shared, &owner, store.shared_content()) {
+        drivers.insert(DriverKind::Podman, driver);
+    }
     if let Some(driver) = wasm(config, store, owner)? {
         drivers.insert(DriverKind::Wasm, driver);
     }
     Ok(drivers)
+}
+
+#[cfg(feature = "podman")]
+fn podman(
+    config: &Config,
+    store: &SharedStore,
+    owner: &Owner,
+    content: Arc<Content>,
+) -> Option<Arc<dyn Driver>> {
+    use holdfast_drivers::podman::{PodmanConfig, PodmanDriver};
+
+    let podman = config.drivers.podman.as_ref()?;
+    Some(Arc::new(PodmanDriver::new(PodmanConfig {
+        socket: podman.socket.clone(),
+        run_dir: podman.run_dir.clone(),
+        owner: owner.clone(),
+        images: Arc::new(BoxImages::new(config, content)),
+        secrets: Arc::new(SealedSecrets(Arc::clone(store))),
+    })))
+}
+
+#[cfg(not(feature = "podman"))]
+fn podman(_: &Config, _: &SharedStore, _: &Owner, _: Arc<Content>) -> Option<Arc<dyn Driver>> {
+    None
 }
 
 #[cfg(feature = "wasm")]
@@ -129,16 +161,28 @@ pub fn fingerprints(config: &Config) -> Vec<Fingerprint> {
             detail: detail.into(),
         });
     }
-    for (kind, configured) in [
-        (DriverKind::Podman, config.drivers.podman.is_some()),
-        (DriverKind::Kubernetes, config.drivers.kubernetes.is_some()),
-    ] {
-        if configured {
-            let detail = "this version has no driver for it yet".to_owned();
-            found.push(Fingerprint { driver: kind, usable: false, version: None, detail });
-        }
+    if let Some(podman) = &config.drivers.podman {
+        found.push(podman_fingerprint(&podman.socket));
+    }
+    if config.drivers.kubernetes.is_some() {
+        let detail = "this version has no driver for it yet".to_owned();
+        found.push(Fingerprint { driver: DriverKind::Kubernetes, usable: false, version: None, detail });
     }
     found
+}
+
+/// Whether something answers at podman's socket; the daemon asks it more.
+fn podman_fingerprint(socket: &Path) -> Fingerprint {
+    let (usable, detail) = match UnixStream::connect(socket) {
+        _ if !cfg!(feature = "podman") => (false, "not built into this holdfast".to_owned()),
+        Ok(_) => (true, format!("is served at {}", socket.display())),
+        Err(error) => {
+            let advice =
+                "install podman and enable podman.socket, or name its socket in drivers.podman.socket";
+            (false, format!("{}: {error}; {advice}", socket.display()))
+        }
+    };
+    Fingerprint { driver: DriverKind::Podman, usable, version: None, detail }
 }
 
 /// The source; its mirror is in the state folder.

@@ -7,16 +7,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use holdfast_core::diagnostic::Diagnostic;
 use holdfast_core::digest::{Digest, Revision};
 use holdfast_core::held::Held;
-use holdfast_core::name::DeviceName;
+use holdfast_core::image::ImageReference;
+use holdfast_core::name::{AppName, DeviceName};
 use holdfast_core::release::DriverKind;
-use holdfast_core::render::{ArtifactRef, render};
-use holdfast_core::resolve::{Resolved, artifacts, resolve};
+use holdfast_core::render::{ArtifactRef, Desired, render};
+use holdfast_core::resolve::{Answers, Resolved, Unresolved, needs, resolve};
+use holdfast_core::secret::SecretBytes;
 use holdfast_core::select;
 use holdfast_core::verify::Fetched;
-use holdfast_store::fault;
+use holdfast_store::records::Tags;
+use holdfast_store::{StoreError, fault, sealed};
 use jiff::Timestamp;
 
 use super::gather;
+use super::images::BoxImages;
 use super::journal::{SharedStore, lock};
 use crate::source::{GitSource, Snapshot, SourceError};
 
@@ -105,6 +109,10 @@ pub(super) struct Renderer {
     pub(super) runtimes: BTreeSet<DriverKind>,
     /// Whether the source is asked for what the mirror lacks.
     pub(super) ask: bool,
+    /// Who is asked what tags mean; without it nobody is.
+    pub(super) images: Option<BoxImages>,
+    /// When what can't be reached is tried again.
+    pub(super) retry_at: Option<Timestamp>,
 }
 
 impl Renderer {
@@ -121,21 +129,77 @@ impl Renderer {
         let (contents, unread) = gathering.read(|files| gather::manifests(files, &selected))?;
         unreadable.extend(unread);
         let desired = render(selected, &contents);
-        let artifacts = artifacts(&desired);
-        gathering.read(|files| gather::artifacts(files, &artifacts))?;
+        let needs = needs(&desired, &self.runtimes);
+        let named: Vec<_> = needs.into_values().flat_map(|needs| needs.artifacts).collect();
+        gathering.read(|files| gather::artifacts(files, &named))?;
         let snapshot = gathering.finish()?;
+        // What is asked of registries may take its time, and needs nothing of the source.
         drop(source);
-        let mut digests = BTreeMap::new();
-        for artifact in artifacts {
-            let digest = self.pin(&snapshot, &artifact)?;
-            digests.insert(artifact, digest);
-        }
-        let mut resolved = resolve(desired, &digests, &self.runtimes);
+        let answers = self.answers(&snapshot, &desired)?;
+        let mut resolved = resolve(desired, &answers, &self.runtimes);
         for (app, cause) in unreadable {
             resolved.apps.remove(&app);
             resolved.held.insert(app, Held::until_changed(cause, "correct it in a new commit"));
         }
         Ok(resolved)
+    }
+
+    /// Finds out what must be known of each app before it can be resolved.
+    fn answers(&self, snapshot: &Snapshot, desired: &Desired) -> Result<Answers, NotRendered> {
+        let mut answers = Answers { retry_at: self.retry_at, ..Answers::default() };
+        for (app, needs) in needs(desired, &self.runtimes) {
+            for artifact in needs.artifacts {
+                let digest = self.pin(snapshot, artifact)?;
+                answers.artifacts.insert(artifact.clone(), digest);
+            }
+            for (secret, bytes) in needs.secrets {
+                let digest = self.seal(bytes)?;
+                answers.secrets.insert((app.clone(), secret.clone()), digest);
+            }
+            if let Some(asked) = needs.asked.filter(|_| !needs.images.is_empty()) {
+                let found = self.tags(app, asked, &needs.images)?;
+                answers
+                    .images
+                    .extend(found.into_iter().map(|(image, digest)| ((app.clone(), image), digest)));
+            }
+        }
+        Ok(answers)
+    }
+
+    /// What an app's tags mean. That is asked once: as long as the app asks for the same, the answer stays.
+    fn tags(
+        &self,
+        app: &AppName,
+        asked: Digest,
+        images: &BTreeSet<&ImageReference>,
+    ) -> Result<BTreeMap<ImageReference, Result<Digest, Unresolved>>, NotRendered> {
+        let disk = |error: StoreError| NotRendered::Disk(error.to_string());
+        let table = lock(&self.store).tags();
+        let known =
+            table.get(app).map_err(disk)?.filter(|tags| tags.asked == Some(asked)).unwrap_or_default();
+        let mut found = BTreeMap::new();
+        for image in images {
+            let digest = match (known.images.get(*image), &self.images) {
+                (Some(digest), _) => Ok(*digest),
+                (None, Some(images)) => images.resolve(image),
+                (None, None) => Err(Unresolved::Unreachable(format!("nobody was asked yet what {image} is"))),
+            };
+            found.insert((*image).clone(), digest);
+        }
+        let whole: Option<BTreeMap<_, _>> =
+            found.iter().map(|(image, digest)| Some((image.clone(), *digest.as_ref().ok()?))).collect();
+        if let Some(images) = whole.filter(|images| *images != known.images) {
+            table.put(app, &Tags { asked: Some(asked), images }).map_err(disk)?;
+            lock(&self.store).flush().map_err(disk)?;
+        }
+        Ok(found)
+    }
+
+    /// Seals a secret into the pinned content.
+    fn seal(&self, secret: &SecretBytes) -> Result<Digest, NotRendered> {
+        let store = lock(&self.store);
+        let sealed = sealed::seal(store.keys(), secret);
+        store.content().put(&sealed).map_err(|error| NotRendered::Disk(error.to_string()))
     }
 
     /// The digest of an artifact, which is pinned. The inner error is that of the apps that name it.

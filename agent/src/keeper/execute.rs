@@ -11,7 +11,7 @@ use holdfast_core::generation::Owned;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::Observations;
 use holdfast_core::plan::{Action, Aim, Plan, Step};
-use holdfast_core::release::DriverKind;
+use holdfast_core::release::{DriverKind, Strategy};
 use holdfast_drivers::{ApplyStep, CALL_LIMIT, DriverError};
 use holdfast_store::fault;
 
@@ -139,8 +139,15 @@ impl<J: Journal> Keeper<J> {
             action: step.action,
             object: &step.object,
             release: release.map(Arc::as_ref),
+            strategy: self.strategy_of(&step.app),
         };
-        limited(CALL_LIMIT, driver.apply(apply)).await
+        limited(driver.step_limit(), driver.apply(apply)).await
+    }
+
+    /// How what an app should run takes the place of what it has.
+    fn strategy_of(&self, name: &AppName) -> Strategy {
+        let current = self.apps.get(name).and_then(|app| app.current.as_ref());
+        current.map(|target| target.policy.strategy).unwrap_or_default()
     }
 
     fn step_done(&mut self, step: &Step, now: &Now) -> Result<(), JournalError> {

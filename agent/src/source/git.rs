@@ -14,6 +14,7 @@ use super::local::Local;
 use super::mirror::{Mirror, object_id};
 use super::remote::{Extent, Remote};
 use super::snapshot::Snapshot;
+use crate::http::url::shown as shown_url;
 
 /// A Git repository that the box follows, and the mirror of what it fetched from there.
 pub struct GitSource {
@@ -209,18 +210,6 @@ pub(super) fn guarded<T>(url: &str, work: impl FnOnce() -> Result<T, SourceError
             why: "what it sent could not be processed (an internal error, see the log)".to_owned(),
         })
     })
-}
-
-/// The URL as it may be shown: without user and password.
-pub(crate) fn shown_url(url: &str) -> String {
-    match url.split_once("://") {
-        Some((scheme, rest)) => {
-            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-            format!("{scheme}://{host}{path}")
-        }
-        None => url.to_owned(),
-    }
 }
 
 fn check_reference(reference: &Reference) -> Result<(), SourceError> {

@@ -161,6 +161,12 @@ pub enum StoreError {
         /// What may be used, in bytes.
         budget: u64,
     },
+    /// Another thread downloads the same for longer than anybody waits.
+    #[error("cannot download {digest}: another download of it is still under way; it is tried again")]
+    Busy {
+        /// Which content.
+        digest: Digest,
+    },
     /// The source of the bytes failed, not the disk.
     #[error("cannot read what should be kept: {0}")]
     Source(io::Error),

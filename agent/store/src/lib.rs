@@ -15,7 +15,7 @@
 //! ```text
 //! anchor       two checksummed slots
 //! db/          sled              db.opening  a start that hasn't come back yet
-//! content/     sha256/<hex>, tmp/, reserve
+//! content/     sha256/<hex>, tmp/, partial/<hex>, reserve
 //! keys/        signing.key, age.key, box.key (0600)
 //! lock         flock; the holder's process id
 //! mirror/      git's, not this crate's
@@ -35,9 +35,11 @@ pub mod keystore;
 pub mod lock;
 mod opened;
 pub mod records;
+pub mod sealed;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use holdfast_core::app::App;
 use holdfast_core::event::{Draft, Event};
@@ -51,7 +53,7 @@ use content::{Content, Reserve};
 use db::{Database, DbOptions, Key, Record, Table};
 use keystore::FileKeystore;
 use lock::StateLock;
-use records::Revisions;
+use records::{Revisions, Tags};
 
 pub use error::{DiskError, StoreError, Trouble};
 pub use opened::Opened;
@@ -60,6 +62,7 @@ pub(crate) const EVENTS: &str = "events";
 const APPS: &str = "apps";
 const INVENTORY: &str = "inventory";
 const META: &str = "meta";
+const TAGS: &str = "tags";
 /// The one record of the table of revisions.
 const REVISIONS: &str = "revisions";
 
@@ -101,7 +104,7 @@ pub struct Store {
     anchor: AnchorFile,
     audit: AuditLog,
     db: Database,
-    content: Content,
+    content: Arc<Content>,
     reserve: Reserve,
     keys: FileKeystore,
     events_kept: usize,
@@ -127,7 +130,7 @@ impl Store {
         let (keys, replaced) = FileKeystore::open(&dir.join("keys"))?;
         opened.extend(replaced.into_iter().map(Opened::KeyReplaced));
 
-        let content = Content::open(&dir.join("content"), options.disk_budget)?;
+        let content = Arc::new(Content::open(&dir.join("content"), options.disk_budget)?);
         let (reserve, reserved) = Reserve::open(&dir.join("content/reserve"), options.reserve);
         if let Err(error) = reserved {
             tracing::warn!(%error, "there is no reserve for a full disk");
@@ -204,6 +207,11 @@ impl Store {
         &self.content
     }
 
+    /// The pinned content, for downloads that mustn't hold the store while they wait for the network.
+    pub fn shared_content(&self) -> Arc<Content> {
+        self.content.clone()
+    }
+
     /// The room that is kept for a full disk.
     pub fn reserve(&self) -> &Reserve {
         &self.reserve
@@ -227,6 +235,11 @@ impl Store {
     /// What runs here by our doing, and what of it holds data and is no longer wanted.
     pub fn inventory(&self) -> Table<AppName, OwnedObjects> {
         self.db.table(INVENTORY)
+    }
+
+    /// What the tags of each app's images mean.
+    pub fn tags(&self) -> Table<AppName, Tags> {
+        self.db.table(TAGS)
     }
 
     /// How far the source was followed.

@@ -1,8 +1,11 @@
 //! The records that are kept: each app, what runs here by our doing, and how far the source was followed.
 
+use std::collections::BTreeMap;
+
 use holdfast_core::app::App;
-use holdfast_core::digest::Revision;
+use holdfast_core::digest::{Digest, Revision};
 use holdfast_core::generation::OwnedObjects;
+use holdfast_core::image::ImageReference;
 use serde::{Deserialize, Serialize};
 
 use crate::db::Record;
@@ -23,6 +26,17 @@ pub struct Revisions {
     pub applied: Option<Revision>,
 }
 
+/// What the tags of an app's images mean for it. As long as the app asks for the same, they mean the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tags {
+    /// The digest of what the app asks for; none for no app.
+    pub asked: Option<Digest>,
+    /// Each image with its digest.
+    pub images: BTreeMap<ImageReference, Digest>,
+}
+
 impl Record for App {}
+impl Record for Tags {}
 impl Record for OwnedObjects {}
 impl Record for Revisions {}

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use holdfast_core::digest::{Digest, Revision};
 use holdfast_core::event::Draft;
+use holdfast_store::content::Content;
 use holdfast_store::records::Revisions;
 use holdfast_store::{Options, Store, fault};
 use jiff::Timestamp;
@@ -21,6 +22,7 @@ fn work(dir: &Path) {
     for round in 1..=2 {
         let (mut store, _) = Store::open(dir, &options()).unwrap();
         let digest = store.content().put(&[round; 100]).unwrap();
+        download(store.content(), &[round + 10; 100]);
         let applied = Some(Revision(round.to_string()));
         store.set_revisions(&Revisions { applied, ..Revisions::default() }).unwrap();
         store.append_event(Timestamp::UNIX_EPOCH, Draft::new("round", round.to_string())).unwrap();
@@ -31,6 +33,15 @@ fn work(dir: &Path) {
             store.rebuild_database(Timestamp::UNIX_EPOCH, "a test").unwrap();
         }
     }
+}
+
+/// A download that goes on with what a crash left of it.
+fn download(content: &Content, bytes: &[u8]) {
+    let mut partial =
+        content.partial(Digest::of(bytes), bytes.len() as u64, std::time::Duration::ZERO).unwrap();
+    let missing = &bytes[partial.length() as usize..];
+    partial.append(missing).unwrap();
+    partial.commit().unwrap();
 }
 
 #[test]

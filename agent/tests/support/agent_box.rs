@@ -48,6 +48,11 @@ pub enum Kind {
 impl AgentBox {
     /// A box that was never started. Its repository has the fleet and the device, not committed yet.
     pub fn new() -> Self {
+        AgentBox::with("")
+    }
+
+    /// The same with more in its agent.toml, in which `{dir}` is the box's folder.
+    pub fn with(more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let repo = SignedRepo::new();
         let fleet = "spec: { policy: { prune: { maxApps: 100, maxShare: 100% } } }\n";
@@ -55,7 +60,8 @@ impl AgentBox {
             ("holdfast.yaml", &document("Fleet", "test", fleet)),
             (&format!("devices/{DEVICE}.yaml"), &document("Device", DEVICE, "spec: {}\n")),
         ]);
-        let config = agent_toml(dir.path(), &repo);
+        let more = more.replace("{dir}", dir.path().to_str().unwrap());
+        let config = agent_toml(dir.path(), &repo) + &more;
         fs::write(dir.path().join("agent.toml"), config).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         AgentBox { dir, repo, agent: None, runtime }

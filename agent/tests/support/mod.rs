@@ -4,8 +4,15 @@
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 pub mod agent_box;
+pub mod faulty_proxy;
 pub mod git_repo;
 pub mod git_server;
 pub mod hostile;
+pub mod image;
 pub mod middleman;
+pub mod podman;
+pub mod podman_image;
+pub mod podman_traces;
+pub mod registry;
+pub mod token_gate;
 pub mod tools;

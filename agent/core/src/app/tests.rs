@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::clock::BootId;
 use crate::digest::{Digest, Revision};
-use crate::release::{DriverKind, HealthPolicy, Policy, WorkloadKind};
+use crate::release::{DriverKind, HealthPolicy, Policy, Strategy, WorkloadKind};
 
 fn now() -> Now {
     Now {
@@ -23,6 +23,7 @@ fn target(name: &str) -> Target {
             depends_on: BTreeSet::new(),
             health: HealthPolicy::default(),
             on_failure: OnFailure::Rollback,
+            strategy: Strategy::StopStart,
             irreversible: false,
         },
         revision: Revision("r".into()),

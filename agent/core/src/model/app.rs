@@ -12,7 +12,7 @@ use super::units::Span;
 use super::wasm::WasmFields;
 use crate::diagnostic::quoted;
 use crate::name::AppName;
-use crate::release::{Check, DriverKind, HealthPolicy, OnFailure, Policy, WorkloadKind};
+use crate::release::{Check, DriverKind, HealthPolicy, OnFailure, Policy, Strategy, WorkloadKind};
 use crate::yaml::Node;
 
 /// An app: `apps/<name>/app.yaml`.
@@ -162,9 +162,24 @@ words! {
 
 words! {
     /// How the new release takes the old one's place.
-    pub enum Strategy {
+    pub enum StrategyWord {
         /// The old one is stopped, then the new one is started.
         StopStart = "stop-start",
+        /// The new one is started, and once it is ready the old one is stopped.
+        StartStop = "start-stop",
+    }
+}
+
+impl Decode for Strategy {
+    fn decode(node: &Node, context: &mut Context<'_>) -> Option<Self> {
+        StrategyWord::decode(node, context).map(|word| match word {
+            StrategyWord::StopStart => Strategy::StopStart,
+            StrategyWord::StartStop => Strategy::StartStop,
+        })
+    }
+
+    fn schema() -> Value {
+        StrategyWord::schema()
     }
 }
 
@@ -172,7 +187,7 @@ record! {
     /// How an app is changed.
     pub struct Update, "update" {
         /// How the new release takes the old one's place.
-        "strategy" => strategy: Strategy = Strategy::StopStart;
+        "strategy" => strategy: Placed<Strategy> = default_strategy();
         /// It changes data so that the old version can't read them: after a failure it is held, not taken back.
         "irreversible" => irreversible: bool = false;
     }
@@ -218,8 +233,12 @@ record! {
         /// What follows a failure.
         "onFailure" => on_failure: OnFailure = OnFailure::Rollback;
         /// How it is changed.
-        "update" => update: Update = Update { strategy: Strategy::StopStart, irreversible: false };
+        "update" => update: Update = Update { strategy: default_strategy(), irreversible: false };
     }
+}
+
+fn default_strategy() -> Placed<Strategy> {
+    Placed { at: crate::diagnostic::Position::START, value: Strategy::StopStart }
 }
 
 fn default_health() -> Placed<HealthPolicy> {
@@ -302,6 +321,10 @@ impl Decode for AppSpec {
             (None, None, None, None) if empty_container => Body::Container(empty),
             _ => return None,
         };
+        if fields.update.strategy.value == Strategy::StartStop && !matches!(workload, Body::Container(_)) {
+            let hint = "write strategy: stop-start; start-stop is for containers";
+            context.error_with(fields.update.strategy.at, "two of these can't run beside each other", hint);
+        }
         let depends_on: BTreeSet<AppName> =
             fields.depends_on.iter().map(|dependency| dependency.value.clone()).collect();
         Some(AppSpec {
@@ -315,6 +338,7 @@ impl Decode for AppSpec {
                 depends_on,
                 health: fields.health.value,
                 on_failure: fields.on_failure,
+                strategy: fields.update.strategy.value,
                 irreversible: fields.update.irreversible,
             },
         })

@@ -6,8 +6,12 @@ use minijinja::Value as TemplateValue;
 
 use super::{order, template};
 use crate::diagnostic::{Diagnostic, Position, quoted};
-use crate::name::ObjectKey;
-use crate::release::Object;
+use crate::lower::{Document, Lowered, config, lower};
+use crate::model::ContainerSpec;
+use crate::model::decode::Context;
+use crate::name::{AppName, DeviceName, ObjectKey};
+use crate::release::{DriverKind, Object, SecretRef, Strategy};
+use crate::secret::SecretBytes;
 use crate::select::File;
 use crate::yaml::{Dialect, MANIFEST_LIMIT, Node, NodeValue, parse};
 
@@ -15,20 +19,32 @@ use crate::yaml::{Dialect, MANIFEST_LIMIT, Node, NodeValue, parse};
 const OBJECT_LIMIT: usize = 2000;
 
 /// One object as it was found in a file.
-struct Found {
+struct Found<'n> {
     key: ObjectKey,
     file: String,
-    at: Position,
-    spec: serde_json::Value,
+    node: &'n Node,
 }
 
-/// The objects of an app. `namespace` is for those that name none; `root` is what templates see.
+/// The objects of an app, and what is to be kept apart from them.
+#[derive(Debug, Default)]
+pub(super) struct Objects {
+    /// In the order of their making.
+    pub(super) objects: Vec<Object>,
+    /// What the Secrets among them hold; in the objects stands only where it is found.
+    pub(super) secrets: BTreeMap<SecretRef, SecretBytes>,
+    /// The same app for podman, or why podman can't hold it.
+    pub(super) podman: Option<Result<Lowered, Vec<Diagnostic>>>,
+}
+
+/// The objects of an app. `namespace` is for those that name none; `root` is what templates see. With
+/// `podman_on` they are lowered for that box as well.
 pub(super) fn objects(
     app: &str,
     namespace: &str,
     files: &[File],
     root: &TemplateValue,
-) -> Result<Vec<Object>, Vec<Diagnostic>> {
+    podman_on: Option<(&DeviceName, Strategy)>,
+) -> Result<Objects, Vec<Diagnostic>> {
     let mut sorted: Vec<&File> = files.iter().collect();
     sorted.sort_by(|a, b| a.path.cmp(&b.path));
     let mut errors = Vec::new();
@@ -58,7 +74,73 @@ pub(super) fn objects(
         return Err(errors);
     }
     found.sort_by(|a, b| (order::rank(&a.key.kind), &a.key).cmp(&(order::rank(&b.key.kind), &b.key)));
-    Ok(found.into_iter().map(|found| Object { key: found.key, spec: found.spec }).collect())
+    let podman = podman_on.map(|(device, strategy)| {
+        let documents: Vec<_> = found
+            .iter()
+            .map(|found| Document { file: &found.file, key: &found.key, node: found.node })
+            .collect();
+        lower(&documents, device, strategy)
+    });
+    let mut all = Objects { podman, ..Objects::default() };
+    for Found { key, file, node } in found {
+        let spec = match key.kind.as_str() {
+            "Secret" => without_secrets(&key, &file, node, &mut all.secrets)
+                .map_err(|mut wrong| errors.append(&mut wrong)),
+            _ => Ok(node.to_json()),
+        };
+        all.objects.extend(spec.ok().map(|spec| Object { key, spec }));
+    }
+    if !errors.is_empty() {
+        errors.extend(all.podman.and_then(Result::err).into_iter().flatten());
+        return Err(errors);
+    }
+    Ok(all)
+}
+
+/// A Secret in which stands where each value is found; the values go to `secrets`.
+fn without_secrets(
+    key: &ObjectKey,
+    file: &str,
+    node: &Node,
+    secrets: &mut BTreeMap<SecretRef, SecretBytes>,
+) -> Result<serde_json::Value, Vec<Diagnostic>> {
+    let mut context = Context::new(file);
+    let values = config::secret_values(node, &mut context);
+    if !context.errors.is_empty() {
+        return Err(context.errors);
+    }
+    let name = (key.namespace.clone().unwrap_or_default(), key.name.clone());
+    let mut data = serde_json::Map::new();
+    for (key, bytes) in values {
+        let secret_ref = config::reference(&name, &key);
+        data.insert(key, serde_json::json!({ "secretRef": &secret_ref }));
+        secrets.insert(secret_ref, bytes);
+    }
+    let mut spec = node.to_json();
+    if let Some(fields) = spec.as_object_mut() {
+        fields.remove("stringData");
+        fields.insert("data".to_owned(), data.into());
+    }
+    Ok(spec)
+}
+
+/// What podman can't hold of manifests without templates, if they may run there.
+pub(crate) fn unfit_for_podman(
+    app: &AppName,
+    container: &ContainerSpec,
+    files: &[File],
+    strategy: Strategy,
+) -> Vec<Diagnostic> {
+    let may = container.driver.kind().is_none_or(|kind| kind == DriverKind::Podman);
+    // The box's name is only what containers are told.
+    let Some(device) = may.then(|| "some-box".parse().ok()).flatten() else { return Vec::new() };
+    let namespace = container.namespace.as_ref().unwrap_or(app).as_str();
+    match objects(app.as_str(), namespace, files, &TemplateValue::UNDEFINED, Some((&device, strategy))) {
+        Ok(Objects { podman: Some(Err(errors)), .. }) => errors,
+        Ok(_) => Vec::new(),
+        // Most of these are told for every runtime.
+        Err(errors) => errors,
+    }
 }
 
 /// What is wrong in a file of manifests, as far as that shows without a box to render it for.
@@ -143,12 +225,12 @@ fn defined_cluster_wide(documents: &[(String, Node)]) -> BTreeSet<String> {
 }
 
 /// Takes the object in `node`, or those of a `kind: List`.
-fn collect(
+fn collect<'n>(
     file: &str,
-    node: &Node,
+    node: &'n Node,
     namespace: &str,
     cluster_wide: &BTreeSet<String>,
-    found: &mut Vec<Found>,
+    found: &mut Vec<Found<'n>>,
     errors: &mut Vec<Diagnostic>,
 ) {
     if node.get("kind").and_then(Node::as_str) == Some("List") {
@@ -167,7 +249,7 @@ fn collect(
             } else if key.namespace.is_none() {
                 key.namespace = Some(namespace.to_owned());
             }
-            found.push(Found { key, file: file.to_owned(), at: node.at, spec: node.to_json() });
+            found.push(Found { key, file: file.to_owned(), node });
         }
         Err(mut wrong) => errors.append(&mut wrong),
     }
@@ -231,13 +313,13 @@ fn is_name(text: &str) -> bool {
     (1..=253).contains(&text.len()) && text.bytes().all(allowed) && text != "." && text != ".."
 }
 
-fn refuse_duplicates(found: &[Found], errors: &mut Vec<Diagnostic>) {
-    let mut seen: BTreeMap<&ObjectKey, &Found> = BTreeMap::new();
+fn refuse_duplicates(found: &[Found<'_>], errors: &mut Vec<Diagnostic>) {
+    let mut seen: BTreeMap<&ObjectKey, &Found<'_>> = BTreeMap::new();
     for object in found {
         if let Some(first) = seen.insert(&object.key, object) {
             let message = format!("the object {} is here twice", object.key);
-            let hint = format!("the other one is {}:{}", first.file, first.at.line);
-            errors.push(Diagnostic::new(&object.file, object.at, message).hint(hint));
+            let hint = format!("the other one is {}:{}", first.file, first.node.at.line);
+            errors.push(Diagnostic::new(&object.file, object.node.at, message).hint(hint));
         }
     }
 }

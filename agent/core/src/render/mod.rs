@@ -10,24 +10,26 @@ use std::collections::BTreeMap;
 
 use minijinja::value::Serde;
 use minijinja::{Value as TemplateValue, context};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::diagnostic::{Diagnostic, sorted};
 use crate::digest::Revision;
 use crate::generation::PruneLimit;
+use crate::lower::Lowered;
 use crate::model::Body;
 use crate::model::decode::{Context, Decode};
 use crate::model::wasm::WasmFields;
 use crate::name::{AppName, DeviceName};
-use crate::release::{DriverKind, Object, Policy, WasmWorkload, WorkloadKind};
+use crate::release::{DriverKind, Object, Policy, SecretRef, WasmWorkload, WorkloadKind};
+use crate::secret::SecretBytes;
 use crate::select::{File, PlacedApp, Selected};
 use crate::yaml::{Entry, Node, NodeValue};
 
 pub use crate::model::ArtifactRef;
 
 /// What a box is to hold.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Desired {
     /// The revision that it was rendered from.
@@ -43,7 +45,7 @@ pub struct Desired {
 }
 
 /// One app as it is to be.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DesiredApp {
     /// What kind of workload it is.
@@ -55,7 +57,7 @@ pub struct DesiredApp {
 }
 
 /// A workload whose artifacts are still called by their places.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Workload {
     /// Kubernetes objects, in the order in which they are made.
@@ -64,8 +66,18 @@ pub enum Workload {
         namespace: String,
         /// The runtime, if a certain one is asked for.
         driver: Option<DriverKind>,
-        /// Every object; a key's namespace is filled in, its spec is as it was written.
+        /// Every object; a key's namespace is filled in, its spec is as it was written, but for Secrets: they
+        /// say where each of their values is found.
         objects: Vec<Object>,
+        /// What the Secrets hold.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        secrets: BTreeMap<SecretRef, SecretBytes>,
+        /// The same for a box with podman, if it may run on one and can.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        podman: Option<Lowered>,
+        /// Why podman can't hold it.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        unfit_for_podman: Vec<Diagnostic>,
     },
     /// A WebAssembly workload.
     Wasm(WasmWorkload<ArtifactRef>),
@@ -73,21 +85,6 @@ pub enum Workload {
     Vm(Value),
     /// Whatever a plugin makes of it.
     Plugin(Value),
-}
-
-impl Desired {
-    /// The files of the source that its artifacts name, app by app.
-    pub fn files(&self) -> BTreeMap<&AppName, &str> {
-        self.apps
-            .iter()
-            .filter_map(|(name, app)| match &app.workload {
-                Workload::Wasm(WasmWorkload { component: ArtifactRef::File(path), .. }) => {
-                    Some((name, path.as_str()))
-                }
-                _ => None,
-            })
-            .collect()
-    }
 }
 
 /// Renders what was selected. `manifests` are the files in the folders that [`Selected::folders`] names; an
@@ -126,9 +123,25 @@ fn workload(
     match &placed.app.spec.workload {
         Body::Container(container) => {
             let namespace = container.namespace.as_ref().unwrap_or(name).as_str();
-            let objects = manifests::objects(name.as_str(), namespace, files, &root)?;
-            let namespace = namespace.to_owned();
-            Ok(Workload::Container { namespace, driver: container.driver.kind(), objects })
+            let driver = container.driver.kind();
+            let on_podman = driver.is_none_or(|kind| kind == DriverKind::Podman);
+            let podman_on = on_podman.then_some((&selected.device, placed.app.spec.policy.strategy));
+            let found = manifests::objects(name.as_str(), namespace, files, &root, podman_on)?;
+            let (podman, unfit_for_podman) = match found.podman {
+                None => (None, Vec::new()),
+                Some(Ok(lowered)) => (Some(lowered), Vec::new()),
+                // Nothing else could take it.
+                Some(Err(errors)) if driver == Some(DriverKind::Podman) => return Err(errors),
+                Some(Err(errors)) => (None, sorted(errors)),
+            };
+            Ok(Workload::Container {
+                namespace: namespace.to_owned(),
+                driver,
+                objects: found.objects,
+                secrets: found.secrets,
+                podman,
+                unfit_for_podman,
+            })
         }
         Body::Wasm(node) => wasm(name, &placed.file, &filled(&placed.file, node, &root)?).map(Workload::Wasm),
         Body::Vm(node) => Ok(Workload::Vm(filled(&placed.file, node, &root)?.to_json())),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use holdfast_core::observe::Observed;
-use holdfast_core::release::Object;
+use holdfast_core::release::{Object, Strategy};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -112,7 +112,15 @@ async fn apply(
     index: usize,
 ) -> Result<(), DriverError> {
     let object = &release.objects[index].key;
-    driver.apply(ApplyStep { app: &release.app, action, object, release: Some(release) }).await
+    driver
+        .apply(ApplyStep {
+            app: &release.app,
+            action,
+            object,
+            release: Some(release),
+            strategy: holdfast_core::release::Strategy::StopStart,
+        })
+        .await
 }
 
 async fn create(driver: &SimulatedDriver, release: &Release) -> Result<(), DriverError> {

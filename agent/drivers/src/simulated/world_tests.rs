@@ -33,7 +33,16 @@ fn running(release: &Release) -> World {
 
 fn apply(world: &mut World, now: &Moment, action: Action, release: &Release) -> Applied {
     let object = &release.objects[0].key;
-    world.apply(now, &ApplyStep { app: &release.app, action, object, release: Some(release) })
+    world.apply(
+        now,
+        &ApplyStep {
+            app: &release.app,
+            action,
+            object,
+            release: Some(release),
+            strategy: holdfast_core::release::Strategy::StopStart,
+        },
+    )
 }
 
 fn words(world: &mut World, release: &Release, times: &[u64]) -> Vec<&'static str> {

@@ -12,7 +12,9 @@ use holdfast_core::health::Health;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::Observed;
 use holdfast_core::plan::Action;
-use holdfast_core::release::{DriverKind, Object, Release, Restart, WasmHttp, WasmLimits, WasmWorkload};
+use holdfast_core::release::{
+    DriverKind, Object, Release, Restart, Strategy, WasmHttp, WasmLimits, WasmWorkload,
+};
 use holdfast_drivers::wasm::{User, WasmConfig, WasmDriver};
 use holdfast_drivers::{ApplyStep, Driver, DriverError, Owner};
 use tempfile::TempDir;
@@ -167,7 +169,9 @@ pub fn release(workload: &WasmWorkload<Digest>) -> Release {
 }
 
 pub async fn act(driver: &WasmDriver, action: Action, release: Option<&Release>) -> Result<(), DriverError> {
-    driver.apply(ApplyStep { app: &app(), action, object: &key(), release }).await
+    driver
+        .apply(ApplyStep { app: &app(), action, object: &key(), release, strategy: Strategy::StopStart })
+        .await
 }
 
 pub async fn create(driver: &WasmDriver, workload: &WasmWorkload<Digest>) -> Release {

@@ -15,7 +15,7 @@ use crate::api::ClientError;
 use crate::cli::agent;
 use crate::config::units::format_size;
 use crate::config::{Config, TrustMode};
-use crate::probe;
+use holdfast_drivers::probe;
 
 /// How long the source's server may take to take a connection.
 const CONNECT: Duration = Duration::from_secs(5);

@@ -158,6 +158,7 @@ fn target(app: usize, release: &Release, revision: &Revision) -> Target {
                 checks: vec![],
             },
             on_failure: OnFailure::Rollback,
+            strategy: holdfast_core::release::Strategy::StopStart,
             irreversible: false,
         },
         revision: revision.clone(),
@@ -486,6 +487,7 @@ fn put_somebody_elses(world: &mut World) {
         action: Action::Create,
         object: &release.objects[0].key,
         release: Some(&release),
+        strategy: holdfast_core::release::Strategy::StopStart,
     };
     let now = Moment { boot: BootId("0".into()), uptime: Duration::ZERO };
     assert!(theirs.apply(&now, &step).result.is_ok());

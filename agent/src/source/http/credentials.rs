@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::http::base64;
 use crate::source::config::SourceConfig;
 use crate::source::error::SourceError;
 
@@ -53,7 +54,7 @@ impl Credentials {
     /// The value of the Authorization header (RFC 7617).
     pub(crate) fn header(&self) -> Result<String, SourceError> {
         let secret = read_secret(&self.file)?;
-        Ok(format!("Basic {}", base64(format!("{}:{secret}", self.username).as_bytes())))
+        Ok(format!("Basic {}", base64::encode(format!("{}:{secret}", self.username).as_bytes())))
     }
 }
 
@@ -75,34 +76,10 @@ fn read_secret(path: &Path) -> Result<String, SourceError> {
     }
 }
 
-/// Base64 with padding (RFC 4648, section 4).
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for chunk in bytes.chunks(3) {
-        let group = chunk.iter().fold(0u32, |group, byte| (group << 8) | u32::from(*byte));
-        let group = group << (8 * (3 - chunk.len()));
-        for digit in 0..4 {
-            let index = (group >> (18 - 6 * digit)) & 0x3f;
-            out.push(if digit <= chunk.len() { char::from(DIGITS[index as usize]) } else { '=' });
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::super::config::Reference;
     use super::*;
-
-    #[test]
-    fn base64_as_in_the_rfc() {
-        for (plain, coded) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
-        {
-            assert_eq!(base64(plain.as_bytes()), coded);
-        }
-    }
 
     fn config(url: &str) -> SourceConfig {
         SourceConfig::new(url, Reference::Branch("main".to_owned()))

@@ -11,8 +11,9 @@ use ureq::http::{Response, header};
 use super::client::{Client, explain, explain_body};
 use super::meter::{Meter, Metered};
 use super::redirect;
+use crate::http::url::shown as shown_url;
+use crate::http::{self, Headers, location};
 use crate::source::error::SourceError;
-use crate::source::git::shown_url;
 
 /// What a server said it can do, and where it was found after redirects. Protocol version 2 is stateless, so
 /// this may be remembered from poll to poll.
@@ -83,8 +84,6 @@ pub(crate) fn old_protocol(url: &str) -> SourceError {
     }
 }
 
-type Headers = Vec<(String, String)>;
-
 fn split_headers(headers: impl IntoIterator<Item = impl AsRef<str>>) -> Headers {
     headers
         .into_iter()
@@ -101,42 +100,12 @@ fn send(
     headers: &Headers,
     body: Option<&[u8]>,
 ) -> Result<Response<Body>, SourceError> {
-    let patience = Some(meter.patience());
-    // A total of zero would be no limit.
-    let left = Some(meter.left().max(std::time::Duration::from_millis(1)));
-    let authorization = client.credentials.as_ref().map(|credentials| credentials.header()).transpose()?;
-    macro_rules! prepared {
-        ($request:expr) => {{
-            let mut request = $request
-                .config()
-                .timeout_global(left)
-                .timeout_resolve(patience)
-                .timeout_connect(patience)
-                .timeout_send_request(patience)
-                .timeout_recv_response(patience)
-                .timeout_per_read(patience)
-                .timeout_per_write(patience)
-                .build();
-            for (name, value) in headers {
-                request = request.header(name.as_str(), value.as_str());
-            }
-            if let Some(value) = &authorization {
-                request = request.header(header::AUTHORIZATION, value.as_str());
-            }
-            request
-        }};
+    let mut headers = headers.clone();
+    if let Some(credentials) = &client.credentials {
+        headers.push(("authorization".to_owned(), credentials.header()?));
     }
-    let sent = match body {
-        None => prepared!(client.agent.get(url)).call(),
-        Some(body) => prepared!(client.agent.post(url)).send(body),
-    };
-    sent.map_err(|error| explain(url, meter, &error))
-}
-
-fn location(response: &Response<Body>) -> Option<String> {
-    matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308)
-        .then(|| response.headers().get(header::LOCATION)?.to_str().ok().map(str::to_owned))
-        .flatten()
+    http::send(&client.agent, url, &headers, body, &meter.waits())
+        .map_err(|error| explain(url, meter, &error))
 }
 
 fn check_status(url: &str, response: &Response<Body>) -> Result<(), SourceError> {

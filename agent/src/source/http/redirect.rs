@@ -1,7 +1,7 @@
 //! Where a redirect may lead. Git follows one on the first request only, and then stays there.
 
+use crate::http::url::{authority, origin, same_origin, shown as shown_url};
 use crate::source::error::SourceError;
-use crate::source::git::shown_url;
 
 /// How many are followed in a row.
 pub(crate) const MAX: usize = 5;
@@ -32,7 +32,7 @@ pub(crate) fn follow(base: &str, tail: &str, location: &str, secret: bool) -> Re
     if authority(&target).contains('@') {
         return Err(refuse("which names a user"));
     }
-    if secret && !origin(&target).eq_ignore_ascii_case(&origin(base)) {
+    if secret && !same_origin(&target, base) {
         return Err(refuse(
             "and the box sends its password or token to source.url only: set that to the new address",
         ));
@@ -41,19 +41,6 @@ pub(crate) fn follow(base: &str, tail: &str, location: &str, secret: bool) -> Re
         Some(base) => Ok(base.trim_end_matches('/').to_owned()),
         None => Err(refuse("which is no Git repository (a login page?)")),
     }
-}
-
-/// Scheme, host and port.
-fn origin(url: &str) -> String {
-    let (scheme, _) = url.split_once("://").unwrap_or((url, ""));
-    let default = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
-    let authority = authority(url);
-    format!("{scheme}://{}", authority.strip_suffix(default).unwrap_or(authority))
-}
-
-fn authority(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    rest.split(['/', '?', '#']).next().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -21,9 +21,9 @@ use gix_transport::client::blocking_io::{ExtendedBufRead, TransportV2Ext as _, h
 use gix_transport::{Protocol, Service};
 
 pub(crate) use self::parts::Extent;
+use crate::http::url::shown as shown_url;
 use crate::source::config::{Reference, SourceConfig, described, full_name};
 use crate::source::error::{SourceError, in_full};
-use crate::source::git::shown_url;
 use crate::source::http::{Advertisement, Client, GitHttp, Meter, old_protocol};
 use crate::source::mirror::Mirror;
 

@@ -1,9 +1,12 @@
 //! Pinned content: bytes by their digest, in `content/sha256/<hex>`. What is there is whole: it is written to
 //! `content/tmp`, synced, renamed, and the folder synced. Its digest is checked when it comes in and each time
 //! that it is read; what doesn't fit any more counts as absent, so that it is fetched again.
+//! Long downloads grow in `content/partial`, and what is in use is held.
 //!
 //! Releases are content too: [`holdfast_core::release::Release::to_bytes`] has the release's name as digest.
 
+mod hold;
+mod partial;
 mod reserve;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +14,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use holdfast_core::digest::Digest;
 use sha2::{Digest as _, Sha256};
@@ -20,6 +23,8 @@ use crate::disk;
 use crate::error::{DiskError, StoreError, at};
 use crate::fault;
 
+pub use hold::Hold;
+pub use partial::Partial;
 pub use reserve::Reserve;
 
 /// How much is read at once.
@@ -39,9 +44,12 @@ pub struct Collected {
 pub struct Content {
     pinned: PathBuf,
     temp: PathBuf,
+    partial: PathBuf,
     budget: u64,
     /// Sizes by digest. What is reserved for a write under way is in `promised`.
     state: Mutex<State>,
+    /// Told when a download is no longer under way.
+    closed: Condvar,
     next_temp: AtomicU64,
 }
 
@@ -50,21 +58,25 @@ struct State {
     sizes: BTreeMap<Digest, u64>,
     used: u64,
     promised: u64,
+    partials: partial::Partials,
+    holds: hold::Holds,
 }
 
 impl Content {
     /// Opens the content in `dir`, which is made if it isn't there, and sweeps what a crash left over.
     /// `budget` is what all of it together may use, in bytes.
     pub fn open(dir: &Path, budget: u64) -> Result<Self, StoreError> {
-        let (pinned, temp) = (dir.join("sha256"), dir.join("tmp"));
-        for folder in [dir, &pinned, &temp] {
+        let (pinned, temp, partial) = (dir.join("sha256"), dir.join("tmp"), dir.join("partial"));
+        for folder in [dir, &pinned, &temp, &partial] {
             disk::private_dir(folder)?;
         }
         sweep(&temp)?;
         let sizes = scan(&pinned)?;
-        let used = sizes.values().sum();
-        let state = Mutex::new(State { sizes, used, promised: 0 });
-        Ok(Content { pinned, temp, budget, state, next_temp: AtomicU64::new(0) })
+        let partials = partial::Partials::of_disk(&partial)?;
+        let used = sizes.values().sum::<u64>().saturating_add(partials.used());
+        let state = State { sizes, used, partials, ..State::default() };
+        let (state, closed) = (Mutex::new(state), Condvar::new());
+        Ok(Content { pinned, temp, partial, budget, state, closed, next_temp: AtomicU64::new(0) })
     }
 
     /// Keeps `bytes`, and gives their digest once they are on disk. What is there already is checked, and
@@ -194,21 +206,14 @@ impl Content {
             self.forget(digest);
             return Ok(false);
         };
-        let mut hasher = Sha256::new();
-        let mut chunk = vec![0; CHUNK];
-        loop {
-            match file.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(count) => hasher.update(&chunk[..count]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if is_medium(&error) => {
-                    self.discard(digest, "it can't be read: the medium is failing");
-                    return Ok(false);
-                }
-                Err(error) => return Err(DiskError::new("read", &path, error).into()),
+        let whole = match hash_of(&mut file) {
+            Ok(got) => got == *digest,
+            Err(error) if is_medium(&error) => {
+                self.discard(digest, "it can't be read: the medium is failing");
+                return Ok(false);
             }
-        }
-        let whole = Digest::from_bytes(hasher.finalize().into()) == *digest;
+            Err(error) => return Err(DiskError::new("read", &path, error).into()),
+        };
         if !whole {
             self.discard(digest, "its bytes don't have its digest any more");
         }
@@ -240,19 +245,29 @@ impl Content {
         self.budget
     }
 
-    /// Removes everything but `keep`. A crash in the middle leaves some of it for the next time. Must not run
-    /// beside a `put` of something that isn't in `keep` yet.
+    /// Removes everything but `keep` and what is [held](Content::hold). A crash in the middle leaves some of
+    /// it for the next time. Must not run beside a `put` of something that isn't in `keep` or held yet.
     pub fn collect(&self, keep: &BTreeSet<Digest>) -> Result<Collected, StoreError> {
-        let unwanted: Vec<Digest> =
-            self.state().sizes.keys().filter(|digest| !keep.contains(digest)).copied().collect();
+        self.remove_unheld(|digest| !keep.contains(digest))
+    }
+
+    /// Removes what is `unwanted`, but for what is held.
+    fn remove_unheld(&self, unwanted: impl Fn(&Digest) -> bool) -> Result<Collected, StoreError> {
+        let found: Vec<Digest> =
+            self.state().sizes.keys().filter(|digest| unwanted(digest)).copied().collect();
         let mut collected = Collected::default();
-        for digest in &unwanted {
+        for digest in &found {
+            // Under the lock, so that nobody begins to hold it in between.
+            let mut state = self.state();
+            if state.holds.contains_key(digest) {
+                continue;
+            }
             disk::remove_if_there(&self.path_of(digest))?;
             fault::point("content.removed");
             collected.removed += 1;
-            collected.bytes += self.forget(digest);
+            collected.bytes += state.forget(digest);
         }
-        if !unwanted.is_empty() {
+        if collected.removed > 0 {
             disk::sync_dir(&self.pinned)?;
         }
         Ok(collected)
@@ -263,19 +278,13 @@ impl Content {
         tracing::warn!(%digest, why, "pinned content is damaged and removed");
         let path = self.path_of(digest);
         match disk::remove_if_there(&path) {
-            Ok(()) => {
-                self.forget(digest);
-            }
+            Ok(()) => self.forget(digest),
             Err(error) => tracing::warn!(%error, "damaged content stays where it is"),
         }
     }
 
-    /// Takes `digest` off the books; gives its size.
-    fn forget(&self, digest: &Digest) -> u64 {
-        let mut state = self.state();
-        let size = state.sizes.remove(digest).unwrap_or(0);
-        state.used = state.used.saturating_sub(size);
-        size
+    fn forget(&self, digest: &Digest) {
+        self.state().forget(digest);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -284,14 +293,32 @@ impl Content {
     }
 }
 
+impl State {
+    /// Takes `digest` off the books; gives its size.
+    fn forget(&mut self, digest: &Digest) -> u64 {
+        let size = self.sizes.remove(digest).unwrap_or(0);
+        self.used = self.used.saturating_sub(size);
+        size
+    }
+}
+
 /// Room in the budget for a write under way, given back when it ends.
+#[derive(Debug)]
 struct Promise<'a> {
     content: &'a Content,
     bytes: u64,
 }
 
 impl Promise<'_> {
+    /// Takes more room. Where there is none, downloads that nobody is busy with make some.
     fn extend(&mut self, more: u64) -> Result<(), StoreError> {
+        match self.take(more) {
+            Err(StoreError::OverBudget { .. }) if self.content.give_up_partials() > 0 => self.take(more),
+            taken => taken,
+        }
+    }
+
+    fn take(&mut self, more: u64) -> Result<(), StoreError> {
         let mut state = self.content.state();
         let used = state.used.saturating_add(state.promised);
         let budget = self.content.budget;
@@ -302,12 +329,33 @@ impl Promise<'_> {
         self.bytes += more;
         Ok(())
     }
+
+    /// Gives a part back.
+    fn shrink(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.bytes);
+        let mut state = self.content.state();
+        state.promised = state.promised.saturating_sub(bytes);
+        self.bytes -= bytes;
+    }
 }
 
 impl Drop for Promise<'_> {
     fn drop(&mut self) {
-        let mut state = self.content.state();
-        state.promised = state.promised.saturating_sub(self.bytes);
+        self.shrink(self.bytes);
+    }
+}
+
+/// The digest of all that `file` gives.
+fn hash_of(file: &mut File) -> io::Result<Digest> {
+    let mut hasher = Sha256::new();
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        match file.read(&mut chunk) {
+            Ok(0) => return Ok(Digest::from_bytes(hasher.finalize().into())),
+            Ok(count) => hasher.update(&chunk[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -350,5 +398,7 @@ fn scan(pinned: &Path) -> Result<BTreeMap<Digest, u64>, DiskError> {
     Ok(sizes)
 }
 
+#[cfg(test)]
+mod partial_tests;
 #[cfg(test)]
 mod tests;

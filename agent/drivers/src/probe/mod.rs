@@ -1,4 +1,4 @@
-//! The health checks that the agent itself makes: one GET, or one connection. Each has one limit for all of
+//! Health checks and probes over the network: one GET, or one connection. Each has one limit for all of
 //! it, reads no more than it must, and says in words what it saw.
 
 use std::future::Future;
@@ -22,8 +22,16 @@ const HEAD_LIMIT: usize = 32 << 10;
 /// # Errors
 /// What was seen instead, for people.
 pub async fn http(url: &str, limit: Duration) -> Result<(), String> {
+    http_with(url, &[], limit).await
+}
+
+/// As [`http`], with headers: each a name and a value.
+///
+/// # Errors
+/// What was seen instead, for people.
+pub async fn http_with(url: &str, headers: &[(String, String)], limit: Duration) -> Result<(), String> {
     let (uri, authority) = parse(url).map_err(|why| format!("GET {url}: {why}"))?;
-    let answer = within(limit, get(&uri, &authority)).await;
+    let answer = within(limit, get(&uri, &authority, headers)).await;
     answer.map_err(|why| format!("GET {url}: {why}"))
 }
 
@@ -39,7 +47,7 @@ pub async fn tcp(address: &str, limit: Duration) -> Result<(), String> {
 async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result,
-        Err(_) => Err(format!("no answer within {}", crate::config::units::format_duration(limit))),
+        Err(_) => Err(format!("no answer within {limit:?}")),
     }
 }
 
@@ -66,7 +74,7 @@ fn words(error: &std::io::Error) -> String {
     }
 }
 
-async fn get(uri: &Uri, authority: &Authority) -> Result<(), String> {
+async fn get(uri: &Uri, authority: &Authority, headers: &[(String, String)]) -> Result<(), String> {
     let port = authority.port_u16().unwrap_or(80);
     let stream = connect(&format!("{}:{port}", authority.host())).await?;
     let (mut sender, connection) = http1::Builder::new()
@@ -75,12 +83,18 @@ async fn get(uri: &Uri, authority: &Authority) -> Result<(), String> {
         .await
         .map_err(|error| describe(&error))?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let request = Request::get(path)
+    let mut request = Request::get(path)
         .header(HOST, authority.as_str())
         .header(USER_AGENT, concat!("holdfast/", env!("CARGO_PKG_VERSION")))
-        .header(CONNECTION, "close")
-        .body(Empty::new())
-        .map_err(|error| error.to_string())?;
+        .header(CONNECTION, "close");
+    // One that the caller gives takes the usual one's place.
+    if let Some(all) = request.headers_mut() {
+        for (name, value) in headers {
+            let named = name.parse::<hyper::header::HeaderName>().ok().zip(value.parse().ok());
+            named.and_then(|(name, value)| all.insert(name, value));
+        }
+    }
+    let request = request.body(Empty::new()).map_err(|error| error.to_string())?;
     // The connection is driven here and not by a task: it ends with this call, whatever the server does.
     let mut answer = std::pin::pin!(sender.send_request(request));
     let answer = tokio::select! {

@@ -1,0 +1,437 @@
+//! One container of a pod: what runs, its environment, its limits and rights.
+
+use std::collections::BTreeMap;
+
+use super::config::{Configs, Name, Source};
+use super::probe;
+use super::record::Record;
+use super::support::{
+    CAPABILITIES, CONTAINER, ENV, ENV_FROM, FIELD_REF, KEY_REF, MOUNT, PORT, RESOURCES, SECURITY, SOURCE_REF,
+    VALUE_FROM,
+};
+use crate::diagnostic::quoted;
+use crate::image::ImageReference;
+use crate::model::decode::{Context, Decode, entries, from_text};
+use crate::model::units::{Bytes, MilliCpu};
+use crate::pod::{Container, Limits, Mount, Propagation, Protocol, Security};
+use crate::release::EnvValue;
+use crate::yaml::{Entry, Node};
+
+/// What a container gets from its pod and from the app.
+pub(super) struct Surroundings<'a> {
+    pub(super) configs: &'a Configs,
+    pub(super) namespace: &'a str,
+    /// What `fieldRef` finds, by its path.
+    pub(super) fields: &'a BTreeMap<String, String>,
+    /// The rights that the pod gives to all of its containers.
+    pub(super) security: &'a Security,
+}
+
+/// A port that a container names.
+pub(super) struct Port {
+    pub(super) node_at: crate::diagnostic::Position,
+    pub(super) name: Option<String>,
+    pub(super) container_port: u16,
+    pub(super) host_port: Option<u16>,
+    pub(super) host_ip: Option<std::net::IpAddr>,
+    pub(super) protocol: Protocol,
+}
+
+/// Reads a container; none after an error was noted.
+pub(super) fn read(
+    node: &Node,
+    around: &Surroundings<'_>,
+    context: &mut Context<'_>,
+) -> Option<(Container<ImageReference>, Vec<Port>)> {
+    let mut record = Record::of(&CONTAINER, node, context)?;
+    for key in ["stdin", "stdinOnce", "tty"] {
+        record.only(key, &["false"], context);
+    }
+    let name = record.required::<String>("name", context);
+    let image = record.required_node("image", context).and_then(|node| from_text(node, context));
+    let env = environment(&mut record, around, context);
+    let command = expanded(&mut record, "command", &env, context);
+    let args = expanded(&mut record, "args", &env, context);
+    let ports: Vec<Port> =
+        record.items("ports", context).iter().filter_map(|node| port(node, context)).collect();
+    let container = Container {
+        name: name?,
+        image: image?,
+        command,
+        args,
+        working_dir: record.optional("workingDir", context),
+        env,
+        mounts: record
+            .items("volumeMounts", context)
+            .iter()
+            .filter_map(|node| mount(node, context))
+            .collect(),
+        limits: record.node("resources").and_then(|node| limits(node, context)).unwrap_or_default(),
+        security: security(record.node("securityContext"), around.security, context),
+        startup: record.node("startupProbe").and_then(|node| probe::read(node, &ports, context)),
+        liveness: record.node("livenessProbe").and_then(|node| probe::read(node, &ports, context)),
+        readiness: record.node("readinessProbe").and_then(|node| probe::read(node, &ports, context)),
+    };
+    record.finish();
+    Some((container, ports))
+}
+
+/// `env` over `envFrom`. `$(NAME)` is what an earlier variable of the container has.
+fn environment(
+    record: &mut Record<'_>,
+    around: &Surroundings<'_>,
+    context: &mut Context<'_>,
+) -> BTreeMap<String, EnvValue> {
+    let mut env = BTreeMap::new();
+    for node in record.items("envFrom", context) {
+        env_from(node, around, &mut env, context);
+    }
+    for node in record.items("env", context) {
+        variable(node, around, &mut env, context);
+    }
+    env
+}
+
+fn env_from(
+    node: &Node,
+    around: &Surroundings<'_>,
+    env: &mut BTreeMap<String, EnvValue>,
+    context: &mut Context<'_>,
+) {
+    let Some(mut record) = Record::of(&ENV_FROM, node, context) else { return };
+    let prefix: String = record.optional("prefix", context).unwrap_or_default();
+    let sources = [("configMapRef", Source::ConfigMap), ("secretRef", Source::Secret)];
+    for (key, source) in sources {
+        let Some(node) = record.node(key) else { continue };
+        let Some(name) = source_ref(node, source, around, context) else { continue };
+        for key in around.configs.keys(source, &name) {
+            if let Some(value) = around.configs.env(source, &name, &key) {
+                env.insert(format!("{prefix}{key}"), value);
+            }
+        }
+    }
+    record.finish();
+}
+
+/// The ConfigMap or Secret that is meant, if it is there.
+fn source_ref(
+    node: &Node,
+    source: Source,
+    around: &Surroundings<'_>,
+    context: &mut Context<'_>,
+) -> Option<Name> {
+    let mut record = Record::of(&SOURCE_REF, node, context)?;
+    let optional = record.flag("optional", context);
+    let name = record.required::<String>("name", context);
+    record.finish();
+    let name = (around.namespace.to_owned(), name?);
+    around.configs.has(source, &name, node, optional, context).then_some(name)
+}
+
+fn variable(
+    node: &Node,
+    around: &Surroundings<'_>,
+    env: &mut BTreeMap<String, EnvValue>,
+    context: &mut Context<'_>,
+) {
+    let Some(mut record) = Record::of(&ENV, node, context) else { return };
+    let name = record.required::<String>("name", context);
+    let plain = record.optional::<String>("value", context);
+    let from = record.node("valueFrom");
+    record.finish();
+    let Some(name) = name else { return };
+    if name.is_empty() || name.contains(['=', '\0']) {
+        return context.error(node.at, format!("{} can't be the name of a variable", quoted(&name)));
+    }
+    let value = match (plain, from) {
+        (Some(_), Some(from)) => {
+            return context.error(from.at, format!("{} has a value and a valueFrom", quoted(&name)));
+        }
+        (None, Some(from)) => value_from(from, around, context),
+        (plain, None) => expand(&plain.unwrap_or_default(), env, node, context).map(EnvValue::Plain),
+    };
+    if let Some(value) = value {
+        env.insert(name, value);
+    }
+}
+
+fn value_from(node: &Node, around: &Surroundings<'_>, context: &mut Context<'_>) -> Option<EnvValue> {
+    let mut record = Record::of(&VALUE_FROM, node, context)?;
+    let sources = [
+        record.node("configMapKeyRef").map(|node| (Source::ConfigMap, node)),
+        record.node("secretKeyRef").map(|node| (Source::Secret, node)),
+    ];
+    let field = record.node("fieldRef");
+    record.finish();
+    if let Some((source, node)) = sources.into_iter().flatten().next() {
+        return key_ref(node, source, around, context);
+    }
+    field.and_then(|node| field_ref(node, around, context)).map(EnvValue::Plain)
+}
+
+fn key_ref(
+    node: &Node,
+    source: Source,
+    around: &Surroundings<'_>,
+    context: &mut Context<'_>,
+) -> Option<EnvValue> {
+    let mut record = Record::of(&KEY_REF, node, context)?;
+    let optional = record.flag("optional", context);
+    let name = record.required::<String>("name", context);
+    let key = record.required::<String>("key", context);
+    record.finish();
+    let (name, key) = ((around.namespace.to_owned(), name?), key?);
+    if !around.configs.has(source, &name, node, optional, context) {
+        return None;
+    }
+    let value = around.configs.env(source, &name, &key);
+    if value.is_none() && !optional {
+        let message = format!("{} has no text under the key {}", quoted(&name.1), quoted(&key));
+        context.error(node.at, message);
+    }
+    value
+}
+
+fn field_ref(node: &Node, around: &Surroundings<'_>, context: &mut Context<'_>) -> Option<String> {
+    let mut record = Record::of(&FIELD_REF, node, context)?;
+    let path = record.required::<String>("fieldPath", context);
+    record.finish();
+    let path = path?;
+    let value = around.fields.get(&path).cloned();
+    if value.is_some() {
+        return value;
+    }
+    // Kubernetes gives an empty text for a label that isn't there.
+    if ["metadata.labels['", "metadata.annotations['"].iter().any(|start| path.starts_with(start)) {
+        return Some(String::new());
+    }
+    let known =
+        "metadata.name, metadata.namespace, metadata.labels['…'], metadata.annotations['…'], spec.nodeName";
+    context.error_with(
+        node.at,
+        format!("podman can't tell {}", quoted(&path)),
+        format!("known here: {known}"),
+    );
+    None
+}
+
+/// A list of texts in which `$(NAME)` is replaced.
+fn expanded(
+    record: &mut Record<'_>,
+    key: &'static str,
+    env: &BTreeMap<String, EnvValue>,
+    context: &mut Context<'_>,
+) -> Option<Vec<String>> {
+    let node = record.node(key)?;
+    let texts = Vec::<String>::decode(node, context)?;
+    texts.iter().map(|text| expand(text, env, node, context)).collect()
+}
+
+/// `$(NAME)` becomes the variable's value, `$$(` a `$(`; what isn't set stays as it is written (Kubernetes,
+/// "Define dependent environment variables").
+fn expand(
+    text: &str,
+    env: &BTreeMap<String, EnvValue>,
+    node: &Node,
+    context: &mut Context<'_>,
+) -> Option<String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(dollar) = rest.find('$') {
+        out.push_str(&rest[..dollar]);
+        rest = &rest[dollar..];
+        if let Some(after) = rest.strip_prefix("$$") {
+            out.push('$');
+            rest = after;
+            continue;
+        }
+        let name = rest.strip_prefix("$(").and_then(|inner| inner.split_once(')'));
+        match name.and_then(|(name, after)| Some((name, after, env.get(name)?))) {
+            Some((_, after, EnvValue::Plain(value))) => {
+                out.push_str(value);
+                rest = after;
+            }
+            Some((name, _, EnvValue::Secret { .. })) => {
+                let message = format!("$({name}) is a secret, and would stand in the clear");
+                context.error_with(node.at, message, "let the program read the variable itself");
+                return None;
+            }
+            None => {
+                out.push('$');
+                rest = &rest[1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    Some(out)
+}
+
+fn port(node: &Node, context: &mut Context<'_>) -> Option<Port> {
+    let mut record = Record::of(&PORT, node, context)?;
+    let number = |number: Option<u64>| number.and_then(|number| u16::try_from(number).ok());
+    let container_port = record.number::<1, 65535>("containerPort", context);
+    if container_port.is_none() && record.required_node("containerPort", context).is_none() {
+        return None;
+    }
+    let port = Port {
+        node_at: node.at,
+        name: record.optional("name", context),
+        container_port: number(container_port)?,
+        host_port: number(record.number::<1, 65535>("hostPort", context)),
+        host_ip: record.node("hostIP").and_then(|node| from_text::<Address>(node, context)).map(|ip| ip.0),
+        protocol: record.node("protocol").and_then(|node| protocol(node, context)).unwrap_or_default(),
+    };
+    record.finish();
+    Some(port)
+}
+
+/// An IP address.
+pub(super) struct Address(pub(super) std::net::IpAddr);
+
+impl std::str::FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Address).map_err(|_| format!("{} is not an IP address", quoted(text)))
+    }
+}
+
+/// `TCP`, `UDP` or `SCTP`.
+pub(super) fn protocol(node: &Node, context: &mut Context<'_>) -> Option<Protocol> {
+    match String::decode(node, context)?.as_str() {
+        "TCP" => Some(Protocol::Tcp),
+        "UDP" => Some(Protocol::Udp),
+        "SCTP" => Some(Protocol::Sctp),
+        other => {
+            context.error(node.at, format!("{} is not one of TCP, UDP, SCTP", quoted(other)));
+            None
+        }
+    }
+}
+
+fn mount(node: &Node, context: &mut Context<'_>) -> Option<Mount> {
+    let mut record = Record::of(&MOUNT, node, context)?;
+    let volume = record.required::<String>("name", context);
+    let path = record.required::<String>("mountPath", context);
+    let sub_path: Option<String> = record.optional("subPath", context);
+    let propagation = record.node("mountPropagation").and_then(|node| propagation(node, context));
+    let read_only = record.flag("readOnly", context);
+    record.finish();
+    let path = path?;
+    if !path.starts_with('/') || path.contains([':', '\0']) {
+        context.error(node.at, format!("the mountPath {} is not an absolute path", quoted(&path)));
+        return None;
+    }
+    if let Some(sub) = sub_path.as_deref().filter(|sub| !is_below(sub)) {
+        context.error(node.at, format!("the subPath {} leaves its volume", quoted(sub)));
+        return None;
+    }
+    let sub_path = sub_path.filter(|sub| !sub.is_empty());
+    Some(Mount { volume: volume?, path, sub_path, read_only, propagation })
+}
+
+/// Whether a relative path goes down only.
+pub(super) fn is_below(path: &str) -> bool {
+    !path.starts_with('/') && !path.contains('\0') && path.split('/').all(|part| part != "..")
+}
+
+fn propagation(node: &Node, context: &mut Context<'_>) -> Option<Propagation> {
+    match String::decode(node, context)?.as_str() {
+        "None" => None,
+        "HostToContainer" => Some(Propagation::HostToContainer),
+        "Bidirectional" => Some(Propagation::Bidirectional),
+        other => {
+            let message = format!("{} is not one of None, HostToContainer, Bidirectional", quoted(other));
+            context.error(node.at, message);
+            None
+        }
+    }
+}
+
+fn limits(node: &Node, context: &mut Context<'_>) -> Option<Limits> {
+    let mut record = Record::of(&RESOURCES, node, context)?;
+    let mut limits = Limits::default();
+    for entry in amounts(record.node("limits"), context) {
+        match entry.key.as_str() {
+            "memory" => limits.memory = Bytes::decode(&entry.node, context).map(|bytes| bytes.0),
+            "cpu" => limits.cpu_millis = MilliCpu::decode(&entry.node, context).map(|cpu| cpu.0),
+            // What the root file system takes isn't counted.
+            "ephemeral-storage" => {}
+            other => context.error_with(
+                entry.at,
+                format!("podman can't limit {}", quoted(other)),
+                "devices are given by hostPath volumes; memory and cpu are limited",
+            ),
+        }
+    }
+    for entry in amounts(record.node("requests"), context) {
+        if entry.key == "cpu" {
+            limits.cpu_request_millis = MilliCpu::decode(&entry.node, context).map(|cpu| cpu.0);
+        }
+    }
+    record.finish();
+    Some(limits)
+}
+
+fn amounts<'n>(node: Option<&'n Node>, context: &mut Context<'_>) -> &'n [Entry] {
+    node.and_then(|node| entries(node, context)).unwrap_or(&[])
+}
+
+/// The container's own rights over those that its pod gives.
+fn security(node: Option<&Node>, pod: &Security, context: &mut Context<'_>) -> Security {
+    let mut security = pod.clone();
+    let Some(mut record) = node.and_then(|node| Record::of(&SECURITY, node, context)) else {
+        return security;
+    };
+    security.user = id(&mut record, "runAsUser", context).or(security.user);
+    security.group = id(&mut record, "runAsGroup", context).or(security.group);
+    security.non_root = record.optional("runAsNonRoot", context).unwrap_or(security.non_root);
+    security.privileged = record.flag("privileged", context);
+    security.read_only = record.flag("readOnlyRootFilesystem", context);
+    security.no_new_privileges = record.optional("allowPrivilegeEscalation", context) == Some(false);
+    record.only("procMount", &["Default"], context);
+    for key in ["seccompProfile", "appArmorProfile"] {
+        profile(record.node(key), key, context);
+    }
+    if let Some(mut capabilities) =
+        record.node("capabilities").and_then(|node| Record::of(&CAPABILITIES, node, context))
+    {
+        security.add = capability_names(capabilities.optional("add", context));
+        security.drop = capability_names(capabilities.optional("drop", context));
+        capabilities.finish();
+    }
+    record.finish();
+    if security.non_root && security.user == Some(0) {
+        context.error(
+            node.map_or(crate::diagnostic::Position::START, |node| node.at),
+            "runAsNonRoot is set, and runAsUser is 0",
+        );
+    }
+    security
+}
+
+fn capability_names(names: Option<Vec<String>>) -> Vec<String> {
+    let mut names: Vec<String> = names
+        .unwrap_or_default()
+        .iter()
+        .map(|name| name.to_ascii_uppercase())
+        .map(|name| name.strip_prefix("CAP_").map_or(name.clone(), str::to_owned))
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The number of a user or group.
+pub(super) fn id(record: &mut Record<'_>, key: &'static str, context: &mut Context<'_>) -> Option<u32> {
+    record.number::<0, 4_294_967_294>(key, context).and_then(|id| u32::try_from(id).ok())
+}
+
+/// Only podman's own profile is held.
+pub(super) fn profile(node: Option<&Node>, key: &str, context: &mut Context<'_>) {
+    let Some(node) = node else { return };
+    if node.get("type").and_then(Node::as_str) != Some("RuntimeDefault") {
+        let message = format!("podman can't hold this {key}");
+        context.error_with(node.at, message, "write type: RuntimeDefault, or leave it out");
+    }
+}

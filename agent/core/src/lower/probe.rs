@@ -1,0 +1,108 @@
+//! Probes: what the agent asks a container, alike on every podman.
+
+use std::time::Duration;
+
+use super::container::Port;
+use super::record::Record;
+use super::support::{EXEC, HEADER, HTTP_GET, PROBE, TCP_SOCKET};
+use crate::diagnostic::quoted;
+use crate::model::decode::{Context, Decode, Whole};
+use crate::pod::{Ask, Probe};
+use crate::yaml::Node;
+
+/// Reads a probe; none after an error was noted.
+pub(super) fn read(node: &Node, ports: &[Port], context: &mut Context<'_>) -> Option<Probe> {
+    let mut record = Record::of(&PROBE, node, context)?;
+    let asks = [
+        record.node("exec").map(|node| exec(node, context)),
+        record.node("httpGet").map(|node| http(node, ports, context)),
+        record.node("tcpSocket").map(|node| tcp(node, ports, context)),
+    ];
+    let mut asks = asks.into_iter().flatten();
+    let (first, second) = (asks.next(), asks.next());
+    if first.is_none() || second.is_some() {
+        context.error(node.at, "the probe must have one of exec, httpGet, tcpSocket");
+    }
+    let mut seconds =
+        |key, default| Duration::from_secs(record.number::<0, 86_400>(key, context).unwrap_or(default));
+    let (initial_delay, period, timeout) =
+        (seconds("initialDelaySeconds", 0), seconds("periodSeconds", 10), seconds("timeoutSeconds", 1));
+    let mut times = |key, default| {
+        record.number::<1, 10_000>(key, context).and_then(|n| u32::try_from(n).ok()).unwrap_or(default)
+    };
+    let (success_threshold, failure_threshold) = (times("successThreshold", 1), times("failureThreshold", 3));
+    record.finish();
+    let least = Duration::from_secs(1);
+    Some(Probe {
+        ask: first??,
+        initial_delay,
+        period: period.max(least),
+        timeout: timeout.max(least),
+        success_threshold,
+        failure_threshold,
+    })
+}
+
+fn exec(node: &Node, context: &mut Context<'_>) -> Option<Ask> {
+    let mut record = Record::of(&EXEC, node, context)?;
+    let command = record.required::<Vec<String>>("command", context);
+    record.finish();
+    let command = command?;
+    if command.is_empty() {
+        context.error(node.at, "the command is empty");
+        return None;
+    }
+    Some(Ask::Exec(command))
+}
+
+fn http(node: &Node, ports: &[Port], context: &mut Context<'_>) -> Option<Ask> {
+    let mut record = Record::of(&HTTP_GET, node, context)?;
+    record.only("scheme", &["HTTP"], context);
+    let host: Option<String> = record.optional("host", context);
+    let path = record.optional("path", context).unwrap_or_else(|| "/".to_owned());
+    let port = record.required_node("port", context).and_then(|node| port(node, ports, context));
+    let headers =
+        record.items("httpHeaders", context).iter().filter_map(|node| header(node, context)).collect();
+    record.finish();
+    let path = if path.starts_with('/') { path } else { format!("/{path}") };
+    if path.contains([' ', '\r', '\n']) {
+        context.error(node.at, format!("the path {} is none of HTTP", quoted(&path)));
+        return None;
+    }
+    Some(Ask::Http { host, port: port?, path, headers })
+}
+
+fn header(node: &Node, context: &mut Context<'_>) -> Option<(String, String)> {
+    let mut record = Record::of(&HEADER, node, context)?;
+    let name = record.required::<String>("name", context);
+    let value = record.required::<String>("value", context);
+    record.finish();
+    let (name, value) = (name?, value?);
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    if name.is_empty() || !name.bytes().all(token) || value.contains(['\r', '\n']) {
+        context.error(node.at, format!("{} is not a header of HTTP", quoted(&name)));
+        return None;
+    }
+    Some((name, value))
+}
+
+fn tcp(node: &Node, ports: &[Port], context: &mut Context<'_>) -> Option<Ask> {
+    let mut record = Record::of(&TCP_SOCKET, node, context)?;
+    let host: Option<String> = record.optional("host", context);
+    let port = record.required_node("port", context).and_then(|node| port(node, ports, context));
+    record.finish();
+    Some(Ask::Tcp { host, port: port? })
+}
+
+/// A port by its number, or by the name that the container gives it.
+pub(super) fn port(node: &Node, ports: &[Port], context: &mut Context<'_>) -> Option<u16> {
+    let Some(name) = node.as_str() else {
+        return Whole::<1, 65535>::decode(node, context).and_then(|port| u16::try_from(port.0).ok());
+    };
+    let named = ports.iter().find(|port| port.name.as_deref() == Some(name));
+    let number = named.map(|port| port.container_port).or_else(|| name.parse().ok());
+    if number.is_none() {
+        context.error(node.at, format!("no port of the container is called {}", quoted(name)));
+    }
+    number
+}

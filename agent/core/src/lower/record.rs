@@ -1,0 +1,136 @@
+//! Reading a Kubernetes object by the table of what podman can hold: what isn't in the table is unknown, what is
+//! refused there is refused here, and what is held there is read here.
+
+use std::collections::BTreeSet;
+
+use super::support::{Support, Table};
+use crate::diagnostic::{Position, nearest, quoted};
+use crate::model::decode::{Context, Decode, Whole, entries};
+use crate::yaml::{Entry, Node, NodeValue};
+
+/// The fields of one record.
+pub(super) struct Record<'n> {
+    table: &'static Table,
+    entries: &'n [Entry],
+    /// Where the record begins.
+    pub(super) at: Position,
+    /// What was asked for, to hold the readers to the table.
+    asked: BTreeSet<&'static str>,
+}
+
+impl<'n> Record<'n> {
+    /// Reads `node` by `table`; every field that podman can't hold is an error.
+    pub(super) fn of(table: &'static Table, node: &'n Node, context: &mut Context<'_>) -> Option<Self> {
+        let entries = entries(node, context)?;
+        for entry in entries.iter().filter(|entry| !entry.node.is_null()) {
+            match table.support(&entry.key) {
+                Some(Support::Refused(why)) => context.error_with(
+                    entry.at,
+                    format!("podman can't hold {} of {}", entry.key, table.record),
+                    why,
+                ),
+                Some(_) => {}
+                None => unknown(entry, table, context),
+            }
+        }
+        Some(Record { table, entries, at: node.at, asked: BTreeSet::new() })
+    }
+
+    /// A field that may be left out; an empty one counts as left out.
+    pub(super) fn node(&mut self, key: &'static str) -> Option<&'n Node> {
+        debug_assert!(
+            matches!(self.table.support(key), Some(Support::Held | Support::Partly(_))),
+            "{key} of {} is read, and the table says that it isn't",
+            self.table.record
+        );
+        self.asked.insert(key);
+        self.entries
+            .iter()
+            .find(|entry| entry.key == key)
+            .map(|entry| &entry.node)
+            .filter(|node| !node.is_null())
+    }
+
+    /// A value that may be left out.
+    pub(super) fn optional<T: Decode>(&mut self, key: &'static str, context: &mut Context<'_>) -> Option<T> {
+        self.node(key).and_then(|node| T::decode(node, context))
+    }
+
+    /// A value that must be there; none after an error was noted.
+    pub(super) fn required<T: Decode>(&mut self, key: &'static str, context: &mut Context<'_>) -> Option<T> {
+        let node = self.required_node(key, context)?;
+        T::decode(node, context)
+    }
+
+    /// A field that must be there; none after an error was noted.
+    pub(super) fn required_node(&mut self, key: &'static str, context: &mut Context<'_>) -> Option<&'n Node> {
+        let node = self.node(key);
+        if node.is_none() {
+            context.error(self.at, format!("{} has no {key}; it must be given", self.table.record));
+        }
+        node
+    }
+
+    /// `true` or `false`; `false` if it is left out.
+    pub(super) fn flag(&mut self, key: &'static str, context: &mut Context<'_>) -> bool {
+        self.optional(key, context).unwrap_or(false)
+    }
+
+    /// A whole number that may be left out.
+    pub(super) fn number<const MIN: u64, const MAX: u64>(
+        &mut self,
+        key: &'static str,
+        context: &mut Context<'_>,
+    ) -> Option<u64> {
+        self.optional::<Whole<MIN, MAX>>(key, context).map(|number| number.0)
+    }
+
+    /// The items of a list; none if it is left out.
+    pub(super) fn items(&mut self, key: &'static str, context: &mut Context<'_>) -> &'n [Node] {
+        let Some(node) = self.node(key) else { return &[] };
+        match &node.value {
+            NodeValue::Sequence(items) => items,
+            _ => {
+                context.expected("a list", node);
+                &[]
+            }
+        }
+    }
+
+    /// A word that podman holds in these forms only.
+    pub(super) fn only(&mut self, key: &'static str, words: &[&str], context: &mut Context<'_>) {
+        let Some(node) = self.node(key) else { return };
+        let written = match &node.value {
+            NodeValue::Scalar(value) => value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+            _ => return context.expected(&format!("one of {}", words.join(", ")), node),
+        };
+        if !words.contains(&written.as_str()) {
+            let message = format!("podman can't hold {key}: {} of {}", quoted(&written), self.table.record);
+            context.error_with(node.at, message, format!("write {}, or leave it out", words.join(" or ")));
+        }
+    }
+
+    /// Ends the reading. In tests a field that the table holds and nobody asked for is a defect.
+    pub(super) fn finish(self) {
+        if cfg!(debug_assertions) {
+            for (key, support) in self.table.fields {
+                let held = matches!(support, Support::Held | Support::Partly(_));
+                debug_assert!(
+                    !held || self.asked.contains(key),
+                    "the table says that {key} of {} is held, and nobody reads it",
+                    self.table.record
+                );
+            }
+        }
+    }
+}
+
+fn unknown(entry: &Entry, table: &Table, context: &mut Context<'_>) {
+    let message = format!("unknown field {} in {}", quoted(&entry.key), table.record);
+    match nearest(&entry.key, table.names()) {
+        Some(name) => context.error_with(entry.at, message, format!("did you mean {name}?")),
+        None => {
+            context.error_with(entry.at, message, "Kubernetes knows no such field here, or it is too new")
+        }
+    }
+}

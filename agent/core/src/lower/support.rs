@@ -1,0 +1,610 @@
+//! What podman can hold of Kubernetes' kinds: a table of kind and field. The readers in this folder go by it,
+//! and a test holds them to it; docs/podman.md shows it.
+
+/// What becomes of a field on podman.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Support {
+    /// It is held.
+    Held,
+    /// It is held as far as the text says.
+    Partly(&'static str),
+    /// It is taken, and changes nothing on a single box; the text says why.
+    NoEffect(&'static str),
+    /// It is refused; the text says why, and what to do.
+    Refused(&'static str),
+}
+
+use Support::{Held, NoEffect, Partly, Refused};
+
+/// The fields of one record.
+#[derive(Debug)]
+pub struct Table {
+    /// What messages call it.
+    pub record: &'static str,
+    /// Every field that Kubernetes knows here.
+    pub fields: &'static [(&'static str, Support)],
+}
+
+impl Table {
+    /// What becomes of a field; none if Kubernetes doesn't know it here.
+    pub(super) fn support(&self, key: &str) -> Option<Support> {
+        self.fields.iter().find(|(name, _)| *name == key).map(|(_, support)| *support)
+    }
+
+    /// The names of its fields.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.fields.iter().map(|(name, _)| *name)
+    }
+}
+
+/// What becomes of a kind on podman.
+pub const KINDS: &[(&str, &str, Support)] = &[
+    ("Pod", "v1", Held),
+    ("Deployment", "apps/v1", Held),
+    ("DaemonSet", "apps/v1", Held),
+    ("StatefulSet", "apps/v1", Partly("with one replica")),
+    ("Job", "batch/v1", Partly("one pod that runs to its end")),
+    ("ConfigMap", "v1", Held),
+    ("Secret", "v1", Held),
+    ("PersistentVolumeClaim", "v1", Held),
+    ("Service", "v1", Partly("by a port of the box, or by a name that pods find each other by")),
+    ("Namespace", "v1", NoEffect("podman has no namespaces: names are kept apart by the app")),
+    ("ServiceAccount", "v1", NoEffect("there is no API server to have rights at")),
+    ("Role", "rbac.authorization.k8s.io/v1", NoEffect("there is no API server to have rights at")),
+    ("RoleBinding", "rbac.authorization.k8s.io/v1", NoEffect("there is no API server to have rights at")),
+    ("PodDisruptionBudget", "policy/v1", NoEffect("nobody drains a single box")),
+];
+
+const ONE_BOX: &str = "there is one box to run it on";
+const META: Support = NoEffect("kept for people and for Kubernetes");
+
+/// `metadata` of every kind.
+pub const METADATA: Table = Table {
+    record: "metadata",
+    fields: &[
+        ("name", Held),
+        ("namespace", Held),
+        ("labels", Held),
+        ("annotations", Partly("by fieldRef")),
+        ("creationTimestamp", META),
+        ("generateName", Refused("the name must be known: write name")),
+        ("finalizers", Refused("nobody would take them away")),
+        ("ownerReferences", Refused("no garbage collector acts on them: take them out")),
+    ],
+};
+
+/// The pod template's `metadata`.
+pub const TEMPLATE_METADATA: Table = Table {
+    record: "the template's metadata",
+    fields: &[
+        ("name", META),
+        ("namespace", META),
+        ("labels", Held),
+        ("annotations", Partly("by fieldRef")),
+        ("creationTimestamp", META),
+    ],
+};
+
+/// A workload as a whole.
+pub const WORKLOAD: Table = Table {
+    record: "the workload",
+    fields: &[
+        ("apiVersion", Held),
+        ("kind", Held),
+        ("metadata", Held),
+        ("spec", Held),
+        ("status", NoEffect("what runs is looked at, not what a file says")),
+    ],
+};
+
+/// `spec` of a Deployment.
+pub const DEPLOYMENT: Table = Table {
+    record: "the Deployment's spec",
+    fields: &[
+        ("replicas", Held),
+        ("selector", Partly("must match the template's labels")),
+        ("template", Held),
+        ("strategy", NoEffect("`update.strategy` of app.yaml says how it is changed")),
+        ("minReadySeconds", NoEffect("`health.soak` of app.yaml says it")),
+        ("progressDeadlineSeconds", NoEffect("`health.deadline` of app.yaml says it")),
+        ("revisionHistoryLimit", NoEffect("the present and the previous good release are kept")),
+        ("paused", Refused("take the app out of the repository, or leave it as it is")),
+    ],
+};
+
+/// `spec` of a DaemonSet.
+pub const DAEMON_SET: Table = Table {
+    record: "the DaemonSet's spec",
+    fields: &[
+        ("selector", Partly("must match the template's labels")),
+        ("template", Held),
+        ("updateStrategy", NoEffect("`update.strategy` of app.yaml says how it is changed")),
+        ("minReadySeconds", NoEffect("`health.soak` of app.yaml says it")),
+        ("revisionHistoryLimit", NoEffect("the present and the previous good release are kept")),
+    ],
+};
+
+/// `spec` of a StatefulSet.
+pub const STATEFUL_SET: Table = Table {
+    record: "the StatefulSet's spec",
+    fields: &[
+        ("replicas", Partly("1 or 0")),
+        ("serviceName", Held),
+        ("selector", Partly("must match the template's labels")),
+        ("template", Held),
+        ("volumeClaimTemplates", Held),
+        ("podManagementPolicy", NoEffect("there is one pod")),
+        ("updateStrategy", NoEffect("`update.strategy` of app.yaml says how it is changed")),
+        ("minReadySeconds", NoEffect("`health.soak` of app.yaml says it")),
+        ("revisionHistoryLimit", NoEffect("the present and the previous good release are kept")),
+        ("persistentVolumeClaimRetentionPolicy", NoEffect("claims are never removed by themselves")),
+        ("ordinals", Refused("there is one pod, with the ordinal 0")),
+    ],
+};
+
+/// `spec` of a Job.
+pub const JOB: Table = Table {
+    record: "the Job's spec",
+    fields: &[
+        ("template", Held),
+        ("backoffLimit", Held),
+        ("activeDeadlineSeconds", Held),
+        ("completions", Partly("1")),
+        ("parallelism", Partly("1")),
+        ("completionMode", Partly("NonIndexed")),
+        ("selector", NoEffect("there is one pod")),
+        ("manualSelector", NoEffect("there is one pod")),
+        ("ttlSecondsAfterFinished", NoEffect("the ended pod stays as the proof that the job ran")),
+        ("suspend", Refused("take the Job out of the repository")),
+        ("backoffLimitPerIndex", Refused("there is one pod")),
+        ("maxFailedIndexes", Refused("there is one pod")),
+        ("podFailurePolicy", Refused("use backoffLimit")),
+        ("podReplacementPolicy", NoEffect("a pod is replaced once it has ended")),
+        ("successPolicy", Refused("there is one pod")),
+        ("managedBy", Refused("nobody but the agent runs it")),
+    ],
+};
+
+/// The template of a workload.
+pub const TEMPLATE: Table =
+    Table { record: "the pod template", fields: &[("metadata", Held), ("spec", Held)] };
+
+/// `spec` of a pod.
+pub const POD: Table = Table {
+    record: "the pod's spec",
+    fields: &[
+        ("containers", Held),
+        ("initContainers", Partly("without restartPolicy")),
+        ("volumes", Held),
+        ("restartPolicy", Held),
+        ("terminationGracePeriodSeconds", Held),
+        ("hostNetwork", Held),
+        ("hostPID", Held),
+        ("hostIPC", Held),
+        ("hostname", Held),
+        ("hostAliases", Held),
+        ("securityContext", Held),
+        ("dnsPolicy", NoEffect("names are looked up as the box does, and among the pods")),
+        ("shareProcessNamespace", Partly("false")),
+        ("activeDeadlineSeconds", Partly("of a Job's pod")),
+        ("os", Partly("linux")),
+        ("automountServiceAccountToken", NoEffect("there is no API server to talk to")),
+        ("serviceAccountName", NoEffect("there is no API server to have rights at")),
+        ("serviceAccount", NoEffect("there is no API server to have rights at")),
+        ("enableServiceLinks", NoEffect("no such variables are set")),
+        ("imagePullSecrets", NoEffect("`[registries]` of agent.toml says how registries are asked")),
+        ("affinity", NoEffect(ONE_BOX)),
+        ("nodeName", NoEffect(ONE_BOX)),
+        ("nodeSelector", NoEffect("`placement` of app.yaml says which boxes it runs on")),
+        ("tolerations", NoEffect(ONE_BOX)),
+        ("topologySpreadConstraints", NoEffect(ONE_BOX)),
+        ("schedulerName", NoEffect(ONE_BOX)),
+        ("priority", NoEffect(ONE_BOX)),
+        ("priorityClassName", NoEffect(ONE_BOX)),
+        ("preemptionPolicy", NoEffect(ONE_BOX)),
+        ("setHostnameAsFQDN", Partly("false")),
+        ("subdomain", NoEffect("names are those of Services")),
+        ("dnsConfig", Refused("names are looked up as the box does: set them there")),
+        ("ephemeralContainers", Refused("they are for a running pod")),
+        ("hostUsers", Partly("true")),
+        ("overhead", Refused("it belongs to a runtimeClassName")),
+        ("readinessGates", Refused("nobody would open them")),
+        ("resourceClaims", Refused("there is no device manager")),
+        ("resources", Refused("limit each container")),
+        ("runtimeClassName", Refused("podman runs every container by its own runtime")),
+        ("schedulingGates", Refused("nobody would open them")),
+    ],
+};
+
+/// A container.
+pub const CONTAINER: Table = Table {
+    record: "the container",
+    fields: &[
+        ("name", Held),
+        ("image", Held),
+        ("command", Held),
+        ("args", Held),
+        ("workingDir", Held),
+        ("env", Held),
+        ("envFrom", Held),
+        ("ports", Held),
+        ("volumeMounts", Held),
+        ("resources", Held),
+        ("securityContext", Held),
+        ("startupProbe", Held),
+        ("livenessProbe", Held),
+        ("readinessProbe", Held),
+        ("imagePullPolicy", NoEffect("images are fetched once, by their digest")),
+        ("terminationMessagePath", NoEffect("the log says why a container ended")),
+        ("terminationMessagePolicy", NoEffect("the log says why a container ended")),
+        ("stdin", Partly("false")),
+        ("stdinOnce", Partly("false")),
+        ("tty", Partly("false")),
+        ("lifecycle", Refused("heed SIGTERM in the program; start a helper as an init container")),
+        ("restartPolicy", Refused("write it on the pod; sidecars are ordinary containers here")),
+        ("resizePolicy", NoEffect("a change makes the pod anew")),
+        ("volumeDevices", Refused("block devices are given by a hostPath volume")),
+    ],
+};
+
+/// `resources` of a container.
+pub const RESOURCES: Table = Table {
+    record: "resources",
+    fields: &[
+        ("limits", Partly("memory and cpu")),
+        ("requests", Partly("cpu, as its share when processors are short")),
+        ("claims", Refused("there is no device manager")),
+    ],
+};
+
+/// `securityContext` of a container.
+pub const SECURITY: Table = Table {
+    record: "the container's securityContext",
+    fields: &[
+        ("runAsUser", Held),
+        ("runAsGroup", Held),
+        ("runAsNonRoot", Held),
+        ("privileged", Held),
+        ("readOnlyRootFilesystem", Held),
+        ("allowPrivilegeEscalation", Held),
+        ("capabilities", Held),
+        ("seccompProfile", Partly("RuntimeDefault")),
+        ("appArmorProfile", Partly("RuntimeDefault")),
+        ("procMount", Partly("Default")),
+        ("seLinuxOptions", Refused("podman gives each container its own label")),
+        ("windowsOptions", Refused("boxes run Linux")),
+    ],
+};
+
+/// `capabilities` of a securityContext.
+pub const CAPABILITIES: Table = Table { record: "capabilities", fields: &[("add", Held), ("drop", Held)] };
+
+/// `securityContext` of a pod.
+pub const POD_SECURITY: Table = Table {
+    record: "the pod's securityContext",
+    fields: &[
+        ("runAsUser", Held),
+        ("runAsGroup", Held),
+        ("runAsNonRoot", Held),
+        ("supplementalGroups", Held),
+        ("fsGroup", Partly("as one more group of every container; volumes keep their owners")),
+        ("fsGroupChangePolicy", NoEffect("volumes keep their owners")),
+        ("seccompProfile", Partly("RuntimeDefault")),
+        ("appArmorProfile", Partly("RuntimeDefault")),
+        ("supplementalGroupsPolicy", Partly("Merge")),
+        ("sysctls", Refused("set them on the box")),
+        ("seLinuxOptions", Refused("podman gives each container its own label")),
+        ("seLinuxChangePolicy", Refused("podman gives each container its own label")),
+        ("windowsOptions", Refused("boxes run Linux")),
+    ],
+};
+
+/// One of `env`.
+pub const ENV: Table =
+    Table { record: "the variable", fields: &[("name", Held), ("value", Held), ("valueFrom", Held)] };
+
+/// `valueFrom` of a variable.
+pub const VALUE_FROM: Table = Table {
+    record: "valueFrom",
+    fields: &[
+        ("configMapKeyRef", Held),
+        ("secretKeyRef", Held),
+        ("fieldRef", Partly("metadata.name, .namespace, .labels['…'], .annotations['…'], spec.nodeName")),
+        ("resourceFieldRef", Refused("write the number")),
+        ("fileKeyRef", Refused("use a ConfigMap")),
+    ],
+};
+
+/// A key of a ConfigMap or Secret.
+pub const KEY_REF: Table =
+    Table { record: "the reference", fields: &[("name", Held), ("key", Held), ("optional", Held)] };
+
+/// `fieldRef` of a variable.
+pub const FIELD_REF: Table =
+    Table { record: "fieldRef", fields: &[("fieldPath", Held), ("apiVersion", NoEffect("there is one"))] };
+
+/// One of `envFrom`.
+pub const ENV_FROM: Table =
+    Table { record: "envFrom", fields: &[("prefix", Held), ("configMapRef", Held), ("secretRef", Held)] };
+
+/// A whole ConfigMap or Secret.
+pub const SOURCE_REF: Table =
+    Table { record: "the reference", fields: &[("name", Held), ("optional", Held)] };
+
+/// One of `ports`.
+pub const PORT: Table = Table {
+    record: "the port",
+    fields: &[
+        ("name", Held),
+        ("containerPort", Held),
+        ("hostPort", Held),
+        ("hostIP", Held),
+        ("protocol", Held),
+    ],
+};
+
+/// One of `volumeMounts`.
+pub const MOUNT: Table = Table {
+    record: "the volumeMount",
+    fields: &[
+        ("name", Held),
+        ("mountPath", Held),
+        ("subPath", Held),
+        ("readOnly", Held),
+        ("mountPropagation", Held),
+        ("recursiveReadOnly", NoEffect("what is below is mounted the same way")),
+        ("subPathExpr", Refused("write subPath")),
+    ],
+};
+
+/// A probe.
+pub const PROBE: Table = Table {
+    record: "the probe",
+    fields: &[
+        ("exec", Held),
+        ("httpGet", Held),
+        ("tcpSocket", Held),
+        ("initialDelaySeconds", Held),
+        ("periodSeconds", Held),
+        ("timeoutSeconds", Held),
+        ("successThreshold", Held),
+        ("failureThreshold", Held),
+        ("terminationGracePeriodSeconds", NoEffect("the pod's own counts")),
+        ("grpc", Refused("use exec, httpGet or tcpSocket")),
+    ],
+};
+
+/// `exec` of a probe.
+pub const EXEC: Table = Table { record: "exec", fields: &[("command", Held)] };
+
+/// `httpGet` of a probe.
+pub const HTTP_GET: Table = Table {
+    record: "httpGet",
+    fields: &[
+        ("host", Held),
+        ("path", Held),
+        ("port", Held),
+        ("httpHeaders", Held),
+        ("scheme", Partly("HTTP")),
+    ],
+};
+
+/// One of `httpHeaders`.
+pub const HEADER: Table = Table { record: "the header", fields: &[("name", Held), ("value", Held)] };
+
+/// `tcpSocket` of a probe.
+pub const TCP_SOCKET: Table = Table { record: "tcpSocket", fields: &[("host", Held), ("port", Held)] };
+
+/// One of `hostAliases`.
+pub const HOST_ALIAS: Table =
+    Table { record: "the host alias", fields: &[("ip", Held), ("hostnames", Held)] };
+
+/// One of `volumes`.
+pub const VOLUME: Table = Table {
+    record: "the volume",
+    fields: &[
+        ("name", Held),
+        ("persistentVolumeClaim", Held),
+        ("emptyDir", Held),
+        ("hostPath", Held),
+        ("configMap", Held),
+        ("secret", Held),
+        ("projected", Partly("ConfigMaps and Secrets")),
+        ("downwardAPI", Refused("use fieldRef in env")),
+        ("ephemeral", Refused("use emptyDir, or a PersistentVolumeClaim")),
+        ("image", Refused("copy the files in an init container")),
+        ("csi", Refused("there are no CSI drivers; mount it on the box, and use hostPath")),
+        ("nfs", Refused("mount it on the box, and use hostPath")),
+        ("iscsi", Refused("mount it on the box, and use hostPath")),
+        ("fc", Refused("mount it on the box, and use hostPath")),
+    ],
+};
+
+/// `persistentVolumeClaim` of a volume.
+pub const CLAIM_SOURCE: Table =
+    Table { record: "persistentVolumeClaim", fields: &[("claimName", Held), ("readOnly", Held)] };
+
+/// `emptyDir` of a volume.
+pub const EMPTY_DIR: Table = Table {
+    record: "emptyDir",
+    fields: &[("medium", Partly("Memory, or empty")), ("sizeLimit", Partly("held in memory, not on disk"))],
+};
+
+/// `hostPath` of a volume.
+pub const HOST_PATH: Table = Table { record: "hostPath", fields: &[("path", Held), ("type", Held)] };
+
+/// `configMap` of a volume.
+pub const CONFIG_MAP_SOURCE: Table = Table {
+    record: "configMap",
+    fields: &[("name", Held), ("items", Held), ("defaultMode", Held), ("optional", Held)],
+};
+
+/// `secret` of a volume.
+pub const SECRET_SOURCE: Table = Table {
+    record: "secret",
+    fields: &[("secretName", Held), ("items", Held), ("defaultMode", Held), ("optional", Held)],
+};
+
+/// `projected` of a volume.
+pub const PROJECTED: Table =
+    Table { record: "projected", fields: &[("sources", Held), ("defaultMode", Held)] };
+
+/// One of the `sources` of a projected volume.
+pub const PROJECTION: Table = Table {
+    record: "the projection",
+    fields: &[
+        ("configMap", Held),
+        ("secret", Held),
+        ("downwardAPI", Refused("use fieldRef in env")),
+        ("serviceAccountToken", Refused("there is no API server to talk to")),
+        ("clusterTrustBundle", Refused("there is no API server to talk to")),
+        ("podCertificate", Refused("there is no API server to talk to")),
+    ],
+};
+
+/// `configMap` or `secret` of a projection.
+pub const PROJECTED_SOURCE: Table =
+    Table { record: "the source", fields: &[("name", Held), ("items", Held), ("optional", Held)] };
+
+/// One of `items` of a configMap or secret volume.
+pub const ITEM: Table =
+    Table { record: "the item", fields: &[("key", Held), ("path", Held), ("mode", Held)] };
+
+/// A ConfigMap.
+pub const CONFIG_MAP: Table = Table {
+    record: "the ConfigMap",
+    fields: &[
+        ("apiVersion", Held),
+        ("kind", Held),
+        ("metadata", Held),
+        ("data", Held),
+        ("binaryData", Held),
+        ("immutable", NoEffect("another ConfigMap makes another pod")),
+    ],
+};
+
+/// A Secret.
+pub const SECRET: Table = Table {
+    record: "the Secret",
+    fields: &[
+        ("apiVersion", Held),
+        ("kind", Held),
+        ("metadata", Held),
+        ("data", Held),
+        ("stringData", Held),
+        ("type", NoEffect("what uses it knows")),
+        ("immutable", NoEffect("another Secret makes another pod")),
+    ],
+};
+
+/// `spec` of a PersistentVolumeClaim.
+pub const CLAIM: Table = Table {
+    record: "the claim's spec",
+    fields: &[
+        ("accessModes", NoEffect("a volume of podman is the box's own")),
+        ("resources", NoEffect("a volume of podman has no size of its own")),
+        ("storageClassName", NoEffect("volumes are podman's own")),
+        ("volumeMode", Partly("Filesystem")),
+        ("volumeAttributesClassName", NoEffect("volumes are podman's own")),
+        ("selector", Refused("there are no PersistentVolumes to choose from")),
+        ("volumeName", Refused("there are no PersistentVolumes to choose from")),
+        ("dataSource", Refused("fill the volume in an init container")),
+        ("dataSourceRef", Refused("fill the volume in an init container")),
+    ],
+};
+
+/// `spec` of a Service.
+pub const SERVICE: Table = Table {
+    record: "the Service's spec",
+    fields: &[
+        ("selector", Held),
+        ("ports", Held),
+        ("type", Partly("ClusterIP, NodePort, LoadBalancer")),
+        ("clusterIP", Partly("None, or left out")),
+        ("clusterIPs", Partly("None, or left out")),
+        ("externalIPs", Refused("use hostPort with hostIP")),
+        ("externalName", Refused("write the name where it is used")),
+        ("externalTrafficPolicy", NoEffect(ONE_BOX)),
+        ("internalTrafficPolicy", NoEffect(ONE_BOX)),
+        ("trafficDistribution", NoEffect(ONE_BOX)),
+        ("ipFamilies", NoEffect("the box's network says it")),
+        ("ipFamilyPolicy", NoEffect("the box's network says it")),
+        ("sessionAffinity", Partly("None")),
+        ("sessionAffinityConfig", Refused("sessionAffinity isn't held")),
+        ("publishNotReadyAddresses", NoEffect("pods are found by name from their start")),
+        ("allocateLoadBalancerNodePorts", NoEffect("no ports are allocated")),
+        ("healthCheckNodePort", Refused("ask the workload itself")),
+        ("loadBalancerClass", NoEffect("the box is its own load balancer")),
+        ("loadBalancerIP", Refused("use hostPort with hostIP")),
+        ("loadBalancerSourceRanges", Refused("use a firewall on the box")),
+    ],
+};
+
+/// One of the `ports` of a Service.
+pub const SERVICE_PORT: Table = Table {
+    record: "the Service's port",
+    fields: &[
+        ("name", META),
+        ("port", Held),
+        ("targetPort", Held),
+        ("nodePort", Held),
+        ("protocol", Held),
+        ("appProtocol", META),
+    ],
+};
+
+/// Every table with the heading that docs/podman.md has it under.
+pub const TABLES: &[(&str, &Table)] = &[
+    ("every kind's `metadata`", &METADATA),
+    ("Deployment `spec`", &DEPLOYMENT),
+    ("DaemonSet `spec`", &DAEMON_SET),
+    ("StatefulSet `spec`", &STATEFUL_SET),
+    ("Job `spec`", &JOB),
+    ("Pod `spec`, also in templates", &POD),
+    ("Pod `spec.securityContext`", &POD_SECURITY),
+    ("container", &CONTAINER),
+    ("container `resources`", &RESOURCES),
+    ("container `securityContext`", &SECURITY),
+    ("container `env[].valueFrom`", &VALUE_FROM),
+    ("container `envFrom[]`", &ENV_FROM),
+    ("container `ports[]`", &PORT),
+    ("container `volumeMounts[]`", &MOUNT),
+    ("probes", &PROBE),
+    ("probe `httpGet`", &HTTP_GET),
+    ("Pod `volumes[]`", &VOLUME),
+    ("volume `emptyDir`", &EMPTY_DIR),
+    ("volume `hostPath`", &HOST_PATH),
+    ("volume `configMap`", &CONFIG_MAP_SOURCE),
+    ("volume `secret`", &SECRET_SOURCE),
+    ("volume `projected.sources[]`", &PROJECTION),
+    ("ConfigMap", &CONFIG_MAP),
+    ("Secret", &SECRET),
+    ("PersistentVolumeClaim `spec`", &CLAIM),
+    ("Service `spec`", &SERVICE),
+    ("Service `spec.ports[]`", &SERVICE_PORT),
+];
+
+/// The table in Markdown, as docs/podman.md shows it.
+pub fn to_markdown() -> String {
+    let mut text = String::from("| kind | apiVersion | on podman |\n|---|---|---|\n");
+    for (kind, version, support) in KINDS {
+        text.push_str(&format!("| {kind} | {version} | {} |\n", words(*support)));
+    }
+    text.push_str("| every other | | refused: write `driver: kubernetes` in app.yaml |\n");
+    for (heading, table) in TABLES {
+        text.push_str(&format!("\n### {heading}\n\n| field | on podman |\n|---|---|\n"));
+        for (field, support) in table.fields {
+            text.push_str(&format!("| `{field}` | {} |\n", words(*support)));
+        }
+    }
+    text
+}
+
+fn words(support: Support) -> String {
+    match support {
+        Held => "held".to_owned(),
+        Partly(what) => format!("held: {what}"),
+        NoEffect(why) => format!("taken, without effect: {why}"),
+        Refused(why) => format!("refused: {why}"),
+    }
+}

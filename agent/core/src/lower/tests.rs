@@ -1,0 +1,147 @@
+use super::support::{TABLES, to_markdown};
+use super::*;
+use crate::yaml::{Dialect, MANIFEST_LIMIT, parse};
+
+const IMAGE: &str =
+    "registry.example/web@sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
+
+fn lowered(text: &str, strategy: Strategy) -> Result<Lowered, String> {
+    let nodes = parse("m.yaml", text.as_bytes(), Dialect::Kubernetes, MANIFEST_LIMIT).unwrap();
+    let text_of = |node: Option<&Node>| node.and_then(Node::as_str).unwrap_or_default().to_owned();
+    let key = |node: &Node| ObjectKey {
+        kind: text_of(node.get("kind")),
+        namespace: Some("shop".to_owned()),
+        name: text_of(node.get("metadata").and_then(|metadata| metadata.get("name"))),
+    };
+    let keys: Vec<ObjectKey> = nodes.iter().map(key).collect();
+    let documents: Vec<_> =
+        nodes.iter().zip(&keys).map(|(node, key)| Document { file: "m.yaml", key, node }).collect();
+    let device = "emea/de/store-0042/till-1".parse().unwrap();
+    lower(&documents, &device, strategy)
+        .map_err(|errors| crate::diagnostic::to_text(&crate::diagnostic::sorted(errors)))
+}
+
+fn deployment(replicas: u32, labels: &str, more: &str) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{ name: web }}\nspec:\n  replicas: {replicas}\n  template:\n    metadata: {{ labels: {labels} }}\n    spec:\n      {more}\n      containers: [ {{ name: web, image: \"{IMAGE}\", ports: [ {{ containerPort: 8080 }} ] }} ]\n---\n"
+    )
+}
+
+fn service(spec: &str) -> String {
+    format!("apiVersion: v1\nkind: Service\nmetadata: {{ name: front }}\nspec: {spec}\n---\n")
+}
+
+fn network_of(lowered: &Lowered) -> &Network {
+    &lowered.pods[0].1.network
+}
+
+#[test]
+fn the_same_manifests_give_the_same_pods() {
+    let text = deployment(2, "{ app: web }", "");
+    assert_eq!(lowered(&text, Strategy::StopStart), lowered(&text, Strategy::StopStart));
+}
+
+#[test]
+fn each_replica_is_a_pod_of_its_own_and_none_is_no_pod() {
+    let names = |replicas| {
+        let pods = lowered(&deployment(replicas, "{ app: web }", ""), Strategy::StopStart).unwrap().pods;
+        pods.into_iter().map(|(key, _)| key.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(3), ["Pod/web", "Pod/web-1", "Pod/web-2"]);
+    assert!(names(0).is_empty());
+}
+
+#[test]
+fn a_service_is_a_name_that_leads_to_the_pod_itself() {
+    let pods = deployment(1, "{ app: web }", "");
+    let named = lowered(
+        &(pods.clone() + &service("{ selector: { app: web }, ports: [ { port: 8080 } ] }")),
+        Strategy::StopStart,
+    );
+    let Network::Bridge { aliases, ports } = network_of(&named.unwrap()).clone() else { panic!() };
+    assert_eq!(aliases, ["front", "front.shop", "front.shop.svc", "front.shop.svc.cluster.local"]);
+    assert!(ports.is_empty());
+    let other = lowered(
+        &(pods + &service("{ selector: { app: web }, ports: [ { port: 80, targetPort: 8080 } ] }")),
+        Strategy::StopStart,
+    );
+    assert!(other.unwrap_err().contains("its port is 8080, not 80 (write port: 8080"));
+}
+
+#[test]
+fn a_load_balancer_is_a_port_of_the_box() {
+    let text = deployment(1, "{ app: web }", "")
+        + &service(
+            "{ type: LoadBalancer, selector: { app: web }, ports: [ { port: 80, targetPort: 8080 } ] }",
+        );
+    let Network::Bridge { ports, .. } = network_of(&lowered(&text, Strategy::StopStart).unwrap()).clone()
+    else {
+        panic!()
+    };
+    assert_eq!((ports[0].host_port, ports[0].container_port), (80, 8080));
+}
+
+#[test]
+fn a_service_that_selects_nothing_is_an_error() {
+    let text =
+        deployment(1, "{ app: web }", "") + &service("{ selector: { app: wbe }, ports: [ { port: 8080 } ] }");
+    assert!(lowered(&text, Strategy::StopStart).unwrap_err().contains("no pod of this app has the labels"));
+}
+
+#[test]
+fn two_pods_cant_have_one_port_of_the_box() {
+    let text = deployment(1, "{ app: web }", "")
+        + &service(
+            "{ type: LoadBalancer, selector: { app: web }, ports: [ { port: 80, targetPort: 8080 } ] }",
+        );
+    let twice =
+        text.clone() + &text.replace("name: web }", "name: other }").replace("name: front", "name: back");
+    assert!(
+        lowered(&twice, Strategy::StopStart).unwrap_err().contains("two pods want the port 80 of the box")
+    );
+    let replicas = deployment(2, "{ app: web }", "hostNetwork: true");
+    assert!(lowered(&replicas, Strategy::StopStart).unwrap_err().contains("2 pods can't have the same port"));
+}
+
+#[test]
+fn start_stop_needs_a_pod_that_can_be_there_twice() {
+    let text = deployment(1, "{ app: web }", "");
+    assert!(lowered(&text, Strategy::StartStop).is_ok());
+    let port = text.clone()
+        + &service(
+            "{ type: LoadBalancer, selector: { app: web }, ports: [ { port: 80, targetPort: 8080 } ] }",
+        );
+    assert!(
+        lowered(&port, Strategy::StartStop)
+            .unwrap_err()
+            .contains("the port 80 of the box can't lead to two pods")
+    );
+    assert!(lowered(&deployment(1, "{ app: web }", "hostNetwork: true"), Strategy::StartStop).is_ok());
+}
+
+#[test]
+fn secrets_are_named_in_a_pod_and_never_in_it() {
+    let text = include_str!("../../tests/golden/podman/everything.yaml");
+    let lowered = lowered(text, Strategy::StopStart).unwrap();
+    let json = serde_json::to_string(&lowered).unwrap();
+    assert!(json.contains(r#"{"secretRef":{"name":"shop/keys","key":"password"}}"#));
+    assert!(!json.contains("hunter2") && !json.contains("aHVudGVyMg"));
+    assert_eq!(lowered.pods[0].1.secrets().count(), 4);
+}
+
+#[test]
+fn no_field_is_in_a_table_twice() {
+    for (heading, table) in TABLES {
+        let names: Vec<_> = table.names().collect();
+        let unique: BTreeSet<_> = names.iter().collect();
+        assert_eq!(names.len(), unique.len(), "{heading}");
+    }
+}
+
+#[test]
+fn the_table_says_of_every_kind_what_becomes_of_it() {
+    let text = to_markdown();
+    for (kind, ..) in KINDS {
+        assert!(text.contains(&format!("| {kind} |")));
+    }
+}

@@ -1,0 +1,153 @@
+//! What podman has of a pod, and whether it is as it should be. podman's word is checked against the kernel's.
+
+use std::collections::BTreeMap;
+
+use holdfast_core::digest::ReleaseId;
+use holdfast_core::name::{AppName, ObjectKey};
+use holdfast_core::pod::{PinnedImage, Pod};
+use holdfast_core::release::Restart;
+
+use super::api::{Api, Inspected};
+use super::client::ApiError;
+use super::marks::{self, PodId};
+use super::process;
+use crate::Owner;
+
+/// The containers of one pod that are there.
+#[derive(Clone, Debug)]
+pub(super) struct Instance {
+    pub(super) id: PodId,
+    pub(super) release: Option<ReleaseId>,
+    /// By their names in the pod.
+    pub(super) containers: BTreeMap<String, Inspected>,
+}
+
+/// How a container is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It runs, and conmon watches over it.
+    Running,
+    /// It was made and not started.
+    Staged,
+    /// It ended.
+    Ended {
+        /// Its exit code.
+        code: i32,
+        /// Whether it took more memory than it may.
+        out_of_memory: bool,
+    },
+    /// Somebody paused it.
+    Paused,
+    /// It must be made anew, for this reason.
+    Broken(String),
+}
+
+/// What is to be done about a pod that isn't as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing.
+    Well,
+    /// It ran to its end, as it should.
+    Done,
+    /// A container failed, and nothing starts it again.
+    Failed(String),
+    /// A container ended and is to be started again: its name in the pod, and why.
+    Restart(String, String),
+    /// It must be put right.
+    Wrong(String),
+}
+
+/// Everything that podman has of an app, by object.
+pub(super) async fn of_app(
+    api: &Api,
+    owner: &Owner,
+    app: &AppName,
+) -> Result<BTreeMap<ObjectKey, Vec<Instance>>, ApiError> {
+    let device = owner.device.to_string();
+    let labels = [(marks::DEVICE, device.as_str()), (marks::APP, app.as_str())];
+    let mut objects: BTreeMap<ObjectKey, BTreeMap<PodId, Instance>> = BTreeMap::new();
+    for listed in api.containers(&labels).await? {
+        // It may have gone since.
+        let Some(container) = api.container(&listed.id).await? else { continue };
+        let Some((key, id, name)) = marks_of(&container.config.labels) else { continue };
+        let release =
+            container.config.labels.get(marks::RELEASE).and_then(|id| id.parse().ok()).map(ReleaseId);
+        let instances = objects.entry(key).or_default();
+        let instance = instances.entry(id.clone()).or_insert_with(|| Instance {
+            id,
+            release,
+            containers: BTreeMap::new(),
+        });
+        instance.containers.insert(name, container);
+    }
+    Ok(objects.into_iter().map(|(key, instances)| (key, instances.into_values().collect())).collect())
+}
+
+/// The object, the pod and the container's name that labels tell of.
+fn marks_of(labels: &BTreeMap<String, String>) -> Option<(ObjectKey, PodId, String)> {
+    let key = labels.get(marks::OBJECT)?.parse().ok()?;
+    Some((key, PodId(labels.get(marks::POD)?.clone()), labels.get(marks::CONTAINER)?.clone()))
+}
+
+/// How a container is.
+pub(super) fn standing(container: &Inspected) -> Standing {
+    let state = &container.state;
+    match state.status.as_str() {
+        "running" if !process::is_alive(state.pid) => {
+            Standing::Broken(format!("podman says that it runs, and its process {} is gone", state.pid))
+        }
+        "running" if !process::watches(state.conmon_pid, &container.id) => {
+            Standing::Broken("nobody watches over it: its conmon is gone".to_owned())
+        }
+        "running" => Standing::Running,
+        "created" | "configured" | "initialized" => Standing::Staged,
+        "exited" | "stopped" => Standing::Ended { code: state.exit_code, out_of_memory: state.oom_killed },
+        "paused" => Standing::Paused,
+        other => Standing::Broken(format!("it is stuck: podman says that it is {other}")),
+    }
+}
+
+impl Instance {
+    /// Whether it is the pod that it should be.
+    pub(super) fn verdict(&self, pod: &Pod<PinnedImage>) -> Verdict {
+        let mut done = 0;
+        let mut restart = None;
+        for wanted in &pod.containers {
+            let Some(container) = self.containers.get(&wanted.name) else {
+                return Verdict::Wrong(format!("the container {} is gone", wanted.name));
+            };
+            match standing(container) {
+                Standing::Running => {}
+                Standing::Staged => {
+                    return Verdict::Wrong(format!("the container {} was made and not started", wanted.name));
+                }
+                Standing::Paused => {
+                    return Verdict::Wrong(format!("the container {} is paused", wanted.name));
+                }
+                Standing::Broken(why) => {
+                    return Verdict::Wrong(format!("the container {}: {why}", wanted.name));
+                }
+                Standing::Ended { code, out_of_memory } => match (pod.restart, code) {
+                    (Restart::Never | Restart::OnFailure, 0) => done += 1,
+                    (Restart::Never, _) => return Verdict::Failed(ended(&wanted.name, code, out_of_memory)),
+                    _ => restart = Some((wanted.name.clone(), ended(&wanted.name, code, out_of_memory))),
+                },
+            }
+        }
+        match restart {
+            Some((name, why)) => Verdict::Restart(name, why),
+            None if done == pod.containers.len() => Verdict::Done,
+            None => Verdict::Well,
+        }
+    }
+}
+
+/// How a container ended, for people.
+pub(super) fn ended(name: &str, code: i32, out_of_memory: bool) -> String {
+    match code {
+        _ if out_of_memory => format!("{name} took more memory than it may, and was killed"),
+        // podman doesn't always know that it was for its memory.
+        137 => format!("{name} was killed (137), perhaps for the memory that it took"),
+        code => format!("{name} ended with {code}"),
+    }
+}

@@ -1,0 +1,498 @@
+//! podman, by its REST API over its unix socket: rootful and rootless, 4.3 and newer. Nothing is shelled out.
+//!
+//! A pod is its containers, made by the containers API and named by all that is in them (docs/adr/0008): another
+//! pod is another set of containers, so that the new one can be staged while the old one runs, and what is half
+//! made is never mistaken for what is whole. podman restarts nothing and probes nothing by itself; the agent does.
+
+mod api;
+mod change;
+mod client;
+mod files;
+mod images;
+mod instance;
+mod logs;
+mod marks;
+mod prober;
+mod process;
+mod restarts;
+mod spec;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use holdfast_core::digest::{Digest, ReleaseId};
+use holdfast_core::health::Health;
+use holdfast_core::name::{AppName, ObjectKey};
+use holdfast_core::observe::{AppObservation, Observed};
+use holdfast_core::plan::Action;
+use holdfast_core::pod::{Network, PinnedImage, Pod};
+use holdfast_core::release::{DriverKind, HttpCheck, Object, Release};
+use holdfast_core::secret::SecretBytes;
+use tokio::sync::mpsc;
+
+use self::api::Api;
+use self::change::Change;
+use self::client::{ApiError, Client};
+use self::files::Files;
+use self::instance::{Instance, Standing, Verdict, standing};
+use self::marks::PodId;
+use self::prober::{Answer, Prober};
+use self::restarts::Restarts;
+use self::watch::{Bell, Vigils};
+use crate::{ApplyStep, Driver, DriverError, DriverEvent, Fingerprint, Owner};
+
+pub use images::{ImageBlob, ImageError, ImageOnDisk, ImageSource};
+
+/// The kind of what outlives pods.
+const CLAIM: &str = "PersistentVolumeClaim";
+/// How long a step may take: what must be waited for, such as an init container, has limits of its own.
+const STEP_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// How many lines of a container that ended are kept.
+const LINES_KEPT: usize = 100;
+
+/// Opens the secrets of releases.
+pub trait SecretSource: Send + Sync {
+    /// The secret that was sealed as `digest`; or why it can't be opened, for people.
+    fn open(&self, digest: &Digest) -> Result<SecretBytes, String>;
+}
+
+/// What the driver is made with.
+pub struct PodmanConfig {
+    /// podman's socket.
+    pub socket: PathBuf,
+    /// A folder in memory for files that documents give.
+    pub run_dir: PathBuf,
+    /// Who this box is.
+    pub owner: Owner,
+    /// Where images come from.
+    pub images: Arc<dyn ImageSource>,
+    /// What opens secrets.
+    pub secrets: Arc<dyn SecretSource>,
+}
+
+/// The podman driver.
+pub struct PodmanDriver {
+    api: Api,
+    owner: Owner,
+    images: Arc<dyn ImageSource>,
+    secrets: Arc<dyn SecretSource>,
+    files: Files,
+    prober: Prober,
+    restarts: Restarts,
+    bell: Bell,
+    vigils: Vigils,
+    /// The last lines of containers that were started again, by app.
+    last_logs: Mutex<BTreeMap<AppName, Vec<String>>>,
+}
+
+impl From<ApiError> for DriverError {
+    fn from(error: ApiError) -> Self {
+        DriverError::Runtime(error.to_string())
+    }
+}
+
+/// An object of a release as the driver reads it.
+enum Wanted {
+    Claim,
+    Pod(Box<Pod<PinnedImage>>),
+}
+
+fn wanted(object: &Object) -> Result<Wanted, DriverError> {
+    match object.key.kind.as_str() {
+        CLAIM => Ok(Wanted::Claim),
+        "Pod" => {
+            let pod = serde_json::from_value(object.spec.clone());
+            pod.map(|pod| Wanted::Pod(Box::new(pod))).map_err(|error| {
+                DriverError::Release(format!("{} is none that this agent understands: {error}", object.key))
+            })
+        }
+        _ => Err(DriverError::Release(format!("podman can't hold {}", object.key))),
+    }
+}
+
+/// The pods of a release.
+fn pods(release: &Release) -> Result<Vec<(&ObjectKey, Pod<PinnedImage>)>, DriverError> {
+    let mut pods = Vec::new();
+    for object in &release.objects {
+        if let Wanted::Pod(pod) = wanted(object)? {
+            pods.push((&object.key, *pod));
+        }
+    }
+    Ok(pods)
+}
+
+impl PodmanDriver {
+    /// A driver for the podman at `config.socket`, which needn't be there yet.
+    pub fn new(config: PodmanConfig) -> Self {
+        PodmanDriver {
+            api: Api::new(Client::new(&config.socket)),
+            owner: config.owner,
+            images: config.images,
+            secrets: config.secrets,
+            files: Files::new(&config.run_dir),
+            prober: Prober::default(),
+            restarts: Restarts::default(),
+            bell: Bell::default(),
+            vigils: Vigils::default(),
+            last_logs: Mutex::default(),
+        }
+    }
+
+    /// How the pod `key` is, as podman and the kernel have it; `None` if it is as it should be.
+    fn difference(
+        &self,
+        app: &AppName,
+        key: &ObjectKey,
+        pod: &Pod<PinnedImage>,
+        there: &[Instance],
+    ) -> Observed {
+        let id = PodId::of(&self.owner, app, key, pod);
+        let Some(own) = there.iter().find(|instance| instance.id == id) else {
+            return match there {
+                [] => Observed::Absent,
+                _ => drift("another version of it runs", true),
+            };
+        };
+        if there.len() > 1 {
+            return drift("another version of it is there as well", false);
+        }
+        match own.verdict(pod) {
+            Verdict::Well => self.liveness(pod, own),
+            Verdict::Done | Verdict::Failed(_) => Observed::Same,
+            Verdict::Wrong(why) => drift(&why, false),
+            Verdict::Restart(name, why) => self.restart(app, pod, own, &name, &why),
+        }
+    }
+
+    /// A container that ended is started again, after a pause that grows.
+    fn restart(
+        &self,
+        app: &AppName,
+        pod: &Pod<PinnedImage>,
+        own: &Instance,
+        name: &str,
+        why: &str,
+    ) -> Observed {
+        let Some(container) = own.containers.get(name) else { return Observed::Same };
+        let times = self.restarts.times(&container.name);
+        if pod.job.as_ref().is_some_and(|job| times >= job.backoff_limit) {
+            return Observed::Same;
+        }
+        let wait = self.restarts.wait(&container.name);
+        if wait.is_zero() {
+            return drift(why, false);
+        }
+        let (bell, app, what) = (self.bell.clone(), app.clone(), format!("{name} may be started again"));
+        tokio::spawn(async move {
+            tokio::time::sleep(wait + Duration::from_millis(10)).await;
+            bell.ring(Some(app), what).await;
+        });
+        Observed::Same
+    }
+
+    fn liveness(&self, pod: &Pod<PinnedImage>, own: &Instance) -> Observed {
+        for spec in &pod.containers {
+            let Some(container) = own.containers.get(&spec.name) else { continue };
+            if let Answer::Dead(why) = self.prober.answer(spec, container)
+                && self.restarts.wait(&container.name).is_zero()
+            {
+                return drift(&format!("{}: {why}", spec.name), false);
+            }
+        }
+        Observed::Same
+    }
+
+    /// Has the probes and the vigils of an app follow what is there.
+    fn follow(
+        &self,
+        app: &AppName,
+        pods: &[(&ObjectKey, Pod<PinnedImage>)],
+        there: &BTreeMap<ObjectKey, Vec<Instance>>,
+    ) {
+        let mut processes = Vec::new();
+        let mut asked = Vec::new();
+        for (key, pod) in pods {
+            let id = PodId::of(&self.owner, app, key, pod);
+            let own = there.get(*key).into_iter().flatten().find(|instance| instance.id == id);
+            let Some(own) = own else { continue };
+            for spec in &pod.containers {
+                let Some(container) = own.containers.get(&spec.name) else { continue };
+                if standing(container) == Standing::Running {
+                    processes.extend([container.state.pid, container.state.conmon_pid]);
+                    asked.push((pod, spec, container));
+                }
+            }
+        }
+        self.vigils.keep(app, &processes, &self.bell);
+        self.prober.keep(app, &asked, &self.api, &self.bell);
+    }
+
+    /// A claim's volume, which is made if it isn't there.
+    async fn ensure_claim(
+        &self,
+        app: &AppName,
+        claim: &ObjectKey,
+        release: ReleaseId,
+    ) -> Result<api::Volume, DriverError> {
+        let name = marks::claim_name(claim);
+        if let Some(found) = self.api.volume(&name).await? {
+            return Ok(found);
+        }
+        Ok(self.api.create_volume(&name, &marks::labels(&self.owner, app, claim, release)).await?)
+    }
+
+    async fn observe_claim(&self, app: &AppName, key: &ObjectKey) -> Result<Observed, DriverError> {
+        let Some(volume) = self.api.volume(&marks::claim_name(key)).await? else {
+            return Ok(Observed::Absent);
+        };
+        let mark = |label: &str| volume.labels.get(label).map(String::as_str);
+        let ours =
+            mark(marks::DEVICE) == Some(self.owner.device.as_str()) && mark(marks::APP) == Some(app.as_str());
+        Ok(match (ours, mark(marks::APP)) {
+            (true, _) => Observed::Same,
+            (false, Some(app)) => Observed::Foreign { owner: format!("the app {app}") },
+            (false, None) => Observed::Foreign { owner: "somebody else".to_owned() },
+        })
+    }
+
+    /// Keeps the last lines of a container that is about to go.
+    async fn keep_log(&self, app: &AppName, container: &str) {
+        let Ok(log) = self.api.logs(container, LINES_KEPT).await else { return };
+        let mut kept = self.last_logs.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.insert(app.clone(), logs::lines_of(&log));
+    }
+
+    async fn remove(&self, app: &AppName, key: &ObjectKey) -> Result<(), DriverError> {
+        let mut there = instance::of_app(&self.api, &self.owner, app).await?;
+        for instance in there.remove(key).unwrap_or_default() {
+            // How long it may take isn't known any more: Kubernetes' default.
+            self.take_away(app, key, &instance, 30).await?;
+        }
+        Ok(())
+    }
+}
+
+fn drift(difference: &str, recreate: bool) -> Observed {
+    Observed::Drift { difference: difference.to_owned(), recreate }
+}
+
+#[async_trait]
+impl Driver for PodmanDriver {
+    fn kind(&self) -> DriverKind {
+        DriverKind::Podman
+    }
+
+    async fn fingerprint(&self) -> Fingerprint {
+        let (usable, version, detail) = match self.api.version().await {
+            Ok(version) => (true, Some(version), "answers on its socket".to_owned()),
+            Err(error) => (false, None, error.to_string()),
+        };
+        Fingerprint { driver: DriverKind::Podman, usable, version, detail }
+    }
+
+    fn check(&self, release: &Release) -> Result<(), DriverError> {
+        pods(release).map(drop)
+    }
+
+    async fn prepare(&self, release: &Release) -> Result<(), DriverError> {
+        let images: BTreeSet<PinnedImage> = pods(release)?
+            .iter()
+            .flat_map(|(_, pod)| {
+                pod.all_containers().map(|container| container.image.clone()).collect::<Vec<_>>()
+            })
+            .collect();
+        for image in &images {
+            images::ensure(&self.api, &*self.images, image).await?;
+        }
+        Ok(())
+    }
+
+    async fn observe(&self, app: &AppName, desired: Option<&Release>) -> Result<AppObservation, DriverError> {
+        let mut there = instance::of_app(&self.api, &self.owner, app).await?;
+        let mut seen = AppObservation::new();
+        let pods = desired.map(pods).transpose()?.unwrap_or_default();
+        self.follow(app, &pods, &there);
+        for (key, pod) in &pods {
+            let instances = there.remove(*key).unwrap_or_default();
+            seen.insert((*key).clone(), self.difference(app, key, pod, &instances));
+        }
+        for object in desired.into_iter().flat_map(|release| &release.objects) {
+            if object.key.kind == CLAIM {
+                seen.insert(object.key.clone(), self.observe_claim(app, &object.key).await?);
+            }
+        }
+        for (key, instances) in there {
+            let release = instances.first().and_then(|instance| instance.release);
+            seen.insert(key, Observed::Extra { release });
+        }
+        let device = self.owner.device.to_string();
+        for volume in self.api.volumes(&[(marks::DEVICE, &device), (marks::APP, app.as_str())]).await? {
+            let key: Option<ObjectKey> = volume.labels.get(marks::OBJECT).and_then(|key| key.parse().ok());
+            // A scratch volume goes with its pod.
+            if let Some(key) = key.filter(|key| key.kind == CLAIM) {
+                let release = volume.labels.get(marks::RELEASE).and_then(|id| id.parse().ok()).map(ReleaseId);
+                seen.entry(key).or_insert(Observed::Extra { release });
+            }
+        }
+        Ok(seen)
+    }
+
+    async fn apps(&self) -> Result<Vec<AppName>, DriverError> {
+        let device = self.owner.device.to_string();
+        let labels = [(marks::DEVICE, device.as_str())];
+        let containers = self.api.containers(&labels).await?;
+        let volumes = self.api.volumes(&labels).await?;
+        let marks =
+            containers.into_iter().map(|one| one.labels).chain(volumes.into_iter().map(|one| one.labels));
+        let apps: BTreeSet<AppName> =
+            marks.filter_map(|labels| labels.get(marks::APP)?.parse().ok()).collect();
+        Ok(apps.into_iter().collect())
+    }
+
+    async fn apply(&self, step: ApplyStep<'_>) -> Result<(), DriverError> {
+        let object = step.release.and_then(|release| Some((release, release.object(step.object)?)));
+        match (step.action, object) {
+            (Action::Create | Action::Update | Action::Recreate, Some((release, object))) => {
+                match wanted(object)? {
+                    Wanted::Claim => self.ensure_claim(step.app, step.object, release.id()).await.map(drop),
+                    Wanted::Pod(pod) => {
+                        let id = PodId::of(&self.owner, step.app, step.object, &pod);
+                        Change::new(self, release, step.object, &pod, &id, step.strategy).ensure().await
+                    }
+                }
+            }
+            // What holds data is never removed, whatever the plan says.
+            (Action::Remove, _) if !step.object.holds_data() => self.remove(step.app, step.object).await,
+            (Action::Remove | Action::Adopt | Action::Orphan | Action::Prepare, _) => Ok(()),
+            (_, None) => Err(DriverError::Runtime(format!("{} is not in the release", step.object))),
+        }
+    }
+
+    fn step_limit(&self) -> Duration {
+        STEP_LIMIT
+    }
+
+    async fn probe(&self, release: &Release) -> Health {
+        let (there, pods) =
+            match (instance::of_app(&self.api, &self.owner, &release.app).await, pods(release)) {
+                (Ok(there), Ok(pods)) => (there, pods),
+                (Err(error), _) => return Health::Unhealthy { reason: error.to_string() },
+                (_, Err(error)) => return Health::Unhealthy { reason: error.to_string() },
+            };
+        self.follow(&release.app, &pods, &there);
+        let mut starting = None;
+        for (key, pod) in &pods {
+            let id = PodId::of(&self.owner, &release.app, key, pod);
+            let own = there.get(*key).into_iter().flatten().find(|instance| instance.id == id);
+            let Some(own) = own else { return Health::Unhealthy { reason: format!("{key} is not there") } };
+            match self.health(pod, own) {
+                Health::Healthy => {}
+                Health::Starting { reason } => starting = Some(reason),
+                ill => return ill,
+            }
+        }
+        starting.map_or(Health::Healthy, |reason| Health::Starting { reason })
+    }
+
+    async fn address_of(&self, release: &Release, check: &HttpCheck) -> Option<String> {
+        let HttpCheck::Target { target, port, path } = check else { return None };
+        for (key, pod) in pods(release).ok()? {
+            let named = |key: &ObjectKey| {
+                key.kind == target.kind
+                    && key.name == target.name
+                    && target
+                        .namespace
+                        .as_ref()
+                        .is_none_or(|namespace| key.namespace.as_ref() == Some(namespace))
+            };
+            if named(key) || named(&pod.workload) {
+                let host = self.host_of(&release.app, key, &pod, *port).await?;
+                return Some(format!("http://{host}{path}"));
+            }
+        }
+        None
+    }
+
+    async fn logs(&self, app: &AppName, lines: usize) -> Result<Vec<String>, DriverError> {
+        let there = instance::of_app(&self.api, &self.owner, app).await?;
+        let kept = self.last_logs.lock().unwrap_or_else(PoisonError::into_inner).get(app).cloned();
+        let mut all = kept.unwrap_or_default();
+        for instance in there.values().flatten() {
+            for (name, container) in &instance.containers {
+                let log = logs::lines_of(&self.api.logs(&container.id, lines).await?);
+                all.extend(log.into_iter().map(|line| format!("{name}: {line}")));
+            }
+        }
+        let first = all.len().saturating_sub(lines);
+        Ok(all.split_off(first))
+    }
+
+    fn watch(self: Arc<Self>, events: mpsc::Sender<DriverEvent>) {
+        self.bell.connect(events);
+        tokio::spawn(watch::listen(self.api.clone(), self.owner.clone(), self.bell.clone()));
+    }
+
+    async fn collect(&self, keep: &BTreeSet<Digest>) {
+        images::collect(&self.api, keep).await;
+    }
+}
+
+impl PodmanDriver {
+    /// How one pod is.
+    fn health(&self, pod: &Pod<PinnedImage>, own: &Instance) -> Health {
+        match own.verdict(pod) {
+            Verdict::Done => return Health::Healthy,
+            Verdict::Failed(why) | Verdict::Wrong(why) => return Health::Unhealthy { reason: why },
+            Verdict::Restart(name, why) => {
+                let times = own.containers.get(&name).map_or(0, |one| self.restarts.times(&one.name));
+                return Health::Unhealthy { reason: format!("{why}; it was started again {times} times") };
+            }
+            Verdict::Well => {}
+        }
+        // A job that still runs is not done, and not ill.
+        if pod.job.is_some() {
+            return Health::Starting { reason: "the job still runs".to_owned() };
+        }
+        let mut starting = None;
+        for spec in &pod.containers {
+            let Some(container) = own.containers.get(&spec.name) else { continue };
+            match self.prober.answer(spec, container) {
+                Answer::Well => {}
+                Answer::Starting(reason) => starting = Some(reason),
+                Answer::Unready(reason) | Answer::Dead(reason) => return Health::Unhealthy { reason },
+            }
+        }
+        starting.map_or(Health::Healthy, |reason| Health::Starting { reason })
+    }
+
+    /// `host:port` at which the agent reaches a port of a pod.
+    async fn host_of(
+        &self,
+        app: &AppName,
+        key: &ObjectKey,
+        pod: &Pod<PinnedImage>,
+        port: u16,
+    ) -> Option<String> {
+        let Network::Bridge { ports, .. } = &pod.network else { return Some(format!("127.0.0.1:{port}")) };
+        let main = pod.containers.first()?;
+        let id = PodId::of(&self.owner, app, key, pod);
+        let container =
+            self.api.container(&marks::container_name(app, key, &main.name, &id)).await.ok()??;
+        let published = ports.iter().find(|mapping| mapping.container_port == port);
+        // Without root the bridge can't be reached from the box itself, but a published port can.
+        match (container.address(), published) {
+            (Some(address), _) if !self.api.is_rootless().await.unwrap_or(false) => {
+                Some(format!("{address}:{port}"))
+            }
+            (_, Some(mapping)) => {
+                let host = mapping.host_ip.map_or_else(|| "127.0.0.1".to_owned(), |ip| ip.to_string());
+                Some(format!("{host}:{}", mapping.host_port))
+            }
+            (_, None) => None,
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Probes of containers, asked by the agent and not by podman, so that they are alike on every podman. One task for
+//! each probe; what it finds changes the app's health and, for liveness, starts the container again.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use holdfast_core::name::AppName;
+use holdfast_core::pod::{Ask, Container, Network, PinnedImage, Pod, Probe};
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+use super::api::{Api, Inspected};
+use super::process;
+use super::watch::Bell;
+use crate::probe;
+
+/// What the probes of one container found so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The startup probe succeeded, or there is none.
+    started: bool,
+    /// The readiness probe's last word, or none yet.
+    ready: Option<Result<(), String>>,
+    /// Why liveness was given up.
+    dead: Option<String>,
+    /// The last failure of any of them, for people.
+    last: Option<String>,
+}
+
+/// How a container is, as its probes tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It is well, or nobody asks.
+    Well,
+    /// It comes up.
+    Starting(String),
+    /// It isn't ready.
+    Unready(String),
+    /// It must be started again.
+    Dead(String),
+}
+
+type Shared = Arc<Mutex<Found>>;
+
+struct Probed {
+    app: AppName,
+    found: Shared,
+    task: AbortHandle,
+}
+
+/// The probes of all containers, by the container's id and start.
+#[derive(Default)]
+pub(super) struct Prober {
+    probed: Mutex<BTreeMap<(String, i32), Probed>>,
+}
+
+impl Prober {
+    /// Asks the containers of these, and no others of the app.
+    pub(super) fn keep(
+        &self,
+        app: &AppName,
+        running: &[(&Pod<PinnedImage>, &Container<PinnedImage>, &Inspected)],
+        api: &Api,
+        bell: &Bell,
+    ) {
+        let key = |container: &Inspected| (container.id.clone(), container.state.pid);
+        let mut probed = self.probed.lock().unwrap_or_else(PoisonError::into_inner);
+        probed.retain(|id, probes| {
+            let wanted = probes.app != *app || running.iter().any(|(.., container)| key(container) == *id);
+            if !wanted {
+                probes.task.abort();
+            }
+            wanted
+        });
+        for (pod, spec, container) in running {
+            if spec.startup.is_none() && spec.readiness.is_none() && spec.liveness.is_none() {
+                continue;
+            }
+            probed.entry(key(container)).or_insert_with(|| {
+                let found = Shared::default();
+                let asker = Asker {
+                    api: api.clone(),
+                    app: app.clone(),
+                    bell: bell.clone(),
+                    container: container.id.clone(),
+                    pid: container.state.pid,
+                    address: address(pod, container),
+                    found: Arc::clone(&found),
+                };
+                let task = tokio::spawn(asker.run((*spec).clone())).abort_handle();
+                Probed { app: app.clone(), found, task }
+            });
+        }
+    }
+
+    /// What the probes of a container say.
+    pub(super) fn answer(&self, spec: &Container<PinnedImage>, container: &Inspected) -> Answer {
+        let probed = self.probed.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = probed
+            .get(&(container.id.clone(), container.state.pid))
+            .map(|probed| probed.found.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        found.map_or_else(|| not_asked(spec), |found| found.answer(spec))
+    }
+}
+
+/// Before the first look, a container with probes is coming up.
+fn not_asked(spec: &Container<PinnedImage>) -> Answer {
+    match spec.startup.is_some() || spec.readiness.is_some() {
+        true => Answer::Starting(format!("{} was not asked yet", spec.name)),
+        false => Answer::Well,
+    }
+}
+
+impl Found {
+    fn answer(&self, spec: &Container<PinnedImage>) -> Answer {
+        let last = || self.last.clone().unwrap_or_else(|| "it was not asked yet".to_owned());
+        if let Some(why) = &self.dead {
+            return Answer::Dead(why.clone());
+        }
+        if spec.startup.is_some() && !self.started {
+            return Answer::Starting(format!("{}: {}", spec.name, last()));
+        }
+        match (&spec.readiness, &self.ready) {
+            (None, _) | (Some(_), Some(Ok(()))) => Answer::Well,
+            (Some(_), Some(Err(why))) => Answer::Unready(format!("{}: {why}", spec.name)),
+            (Some(_), None) => Answer::Starting(format!("{}: {}", spec.name, last())),
+        }
+    }
+}
+
+/// Where a container's ports are reached from the agent.
+pub(super) fn address(pod: &Pod<PinnedImage>, container: &Inspected) -> Option<String> {
+    match pod.network {
+        Network::Host => Some("127.0.0.1".to_owned()),
+        Network::Bridge { .. } => container.address().map(str::to_owned),
+    }
+}
+
+/// Asks one container.
+struct Asker {
+    api: Api,
+    app: AppName,
+    bell: Bell,
+    container: String,
+    pid: i32,
+    address: Option<String>,
+    found: Shared,
+}
+
+impl Asker {
+    async fn run(self, spec: Container<PinnedImage>) {
+        if let Some(startup) = &spec.startup {
+            self.until_started(startup).await;
+        }
+        self.note(|found| found.started = true).await;
+        let liveness = async {
+            match &spec.liveness {
+                Some(liveness) => self.until_dead(liveness).await,
+                None => std::future::pending().await,
+            }
+        };
+        let readiness = async {
+            match &spec.readiness {
+                Some(readiness) => self.follow_readiness(readiness).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = liveness => {}
+            () = readiness => {}
+        }
+    }
+
+    /// Changes what was found; the loop is told if the change is one for the app's health.
+    async fn note(&self, change: impl FnOnce(&mut Found)) {
+        let changed = {
+            let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = found.clone();
+            change(&mut found);
+            let words = |found: &Found| {
+                (found.started, found.ready.as_ref().map(Result::is_ok), found.dead.is_some())
+            };
+            words(&before) != words(&found)
+        };
+        if changed {
+            self.bell.ring(Some(self.app.clone()), "a probe's answer changed").await;
+        }
+    }
+
+    async fn until_started(&self, probe: &Probe) {
+        sleep(probe.initial_delay).await;
+        let mut failures = 0;
+        loop {
+            match self.ask(probe).await {
+                Ok(()) => return,
+                Err(why) => {
+                    failures += 1;
+                    let over = failures >= probe.failure_threshold;
+                    self.note(|found| {
+                        found.dead = over.then(|| format!("it did not come up in time: {why}"));
+                        found.last = Some(why);
+                    })
+                    .await;
+                    if over {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            }
+            sleep(probe.period).await;
+        }
+    }
+
+    async fn until_dead(&self, probe: &Probe) {
+        sleep(probe.initial_delay).await;
+        let mut failures = 0;
+        loop {
+            match self.ask(probe).await {
+                Ok(()) => failures = 0,
+                Err(why) => {
+                    failures += 1;
+                    if failures >= probe.failure_threshold {
+                        self.note(|found| {
+                            found.dead = Some(format!("its liveness probe failed {failures} times: {why}"))
+                        })
+                        .await;
+                        return std::future::pending().await;
+                    }
+                    self.note(|found| found.last = Some(why)).await;
+                }
+            }
+            sleep(probe.period).await;
+        }
+    }
+
+    async fn follow_readiness(&self, probe: &Probe) {
+        sleep(probe.initial_delay).await;
+        let (mut successes, mut failures) = (0, 0);
+        loop {
+            match self.ask(probe).await {
+                Ok(()) => {
+                    (successes, failures) = (successes + 1, 0);
+                    if successes >= probe.success_threshold {
+                        self.note(|found| found.ready = Some(Ok(()))).await;
+                    }
+                }
+                Err(why) => {
+                    (successes, failures) = (0, failures + 1);
+                    let over = failures >= probe.failure_threshold;
+                    self.note(|found| {
+                        found.last = Some(why.clone());
+                        // What never was ready is still coming up.
+                        if over && found.ready.is_some() {
+                            found.ready = Some(Err(why));
+                        }
+                    })
+                    .await;
+                }
+            }
+            // Until it is ready for the first time it is asked more often: an update waits for it.
+            let first = self.found.lock().unwrap_or_else(PoisonError::into_inner).ready.is_none();
+            sleep(if first { probe.period.min(Duration::from_millis(500)) } else { probe.period }).await;
+        }
+    }
+
+    async fn ask(&self, probe: &Probe) -> Result<(), String> {
+        match &probe.ask {
+            Ask::Exec(command) => exec(&self.api, &self.container, command, probe.timeout).await,
+            Ask::Http { host, port, path, headers } => {
+                let host = self.host(host.as_deref(), *port)?;
+                probe::http_with(&format!("http://{host}:{port}{path}"), headers, probe.timeout).await
+            }
+            Ask::Tcp { host, port } => {
+                let host = self.host(host.as_deref(), *port)?;
+                probe::tcp(&format!("{host}:{port}"), probe.timeout).await
+            }
+        }
+    }
+
+    /// Where a port is asked. On the box's own network another container may have the same port, as the old
+    /// version has while the new one starts beside it: then only who really listens counts.
+    fn host<'a>(&'a self, written: Option<&'a str>, port: u16) -> Result<&'a str, String> {
+        if let Some(host) = written {
+            return Ok(host);
+        }
+        let address = self.address.as_deref();
+        let address = address.ok_or("the pod has no address that the agent can reach")?;
+        if address == "127.0.0.1" && process::listens(self.pid, port) == Some(false) {
+            return Err(format!("it does not listen on port {port} yet"));
+        }
+        Ok(address)
+    }
+}
+
+/// Runs a program in a container, and wants 0 of it.
+async fn exec(api: &Api, container: &str, command: &[String], limit: Duration) -> Result<(), String> {
+    let words = command.join(" ");
+    let id = api.exec_create(container, command).await.map_err(|error| error.to_string())?;
+    let ended = api.exec_start(&id, limit).await;
+    let state = api.exec_state(&id).await.map_err(|error| error.to_string())?;
+    if state.running {
+        // podman has no call that ends it.
+        if let Some(pid) = Some(state.pid).filter(|pid| *pid > 1) {
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+        return Err(format!("{words} did not end within {limit:?}"));
+    }
+    ended.map_err(|error| error.to_string())?;
+    match state.exit_code {
+        0 => Ok(()),
+        code => Err(format!("{words} ended with {code}")),
+    }
+}

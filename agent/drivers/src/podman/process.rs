@@ -1,0 +1,138 @@
+//! Processes as the kernel shows them: podman's word for what runs is not enough.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::OwnedFd;
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Whether there is such a process, and not only its remains.
+pub(super) fn is_alive(pid: i32) -> bool {
+    match stat(pid) {
+        Some((state, _)) => !matches!(state.as_str(), "Z" | "X" | "x"),
+        // Hidden from us (hidepid) is not gone.
+        None => {
+            pid > 0
+                && nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None)
+                    == Err(nix::errno::Errno::EPERM)
+        }
+    }
+}
+
+/// Whether `conmon` watches over the container: it is there, and it is the container's conmon, not a process
+/// that has got its number since.
+pub(super) fn watches(conmon: i32, container_id: &str) -> bool {
+    match fs::read(format!("/proc/{conmon}/cmdline")) {
+        Ok(line) => line.windows(container_id.len()).any(|part| part == container_id.as_bytes()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        // Another user's: podman's word must do.
+        Err(_) => is_alive(conmon),
+    }
+}
+
+/// State and parent of a process (proc_pid_stat(5)).
+fn stat(pid: i32) -> Option<(String, i32)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, field 2, is in parentheses and may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
+}
+
+/// Waits until a process is gone; at once if it is gone already.
+pub(super) async fn gone(pid: i32) {
+    let Some(pid) = Pid::from_raw(pid) else { return };
+    let Ok(fd) = pidfd_open(pid, PidfdFlags::NONBLOCK) else { return };
+    // Its successor is unsafe; an `OwnedFd` keeps what that asks for: the descriptor is its own until it is dropped.
+    #[expect(deprecated)]
+    let Ok(fd) = AsyncFd::<OwnedFd>::with_interest(fd, Interest::READABLE) else { return };
+    // A pidfd is readable once its process has ended (pidfd_open(2)).
+    let _ = fd.readable().await;
+}
+
+/// Whether the process `pid` or one of its children listens on the TCP port `port`; none if that can't be seen.
+pub(super) fn listens(pid: i32, port: u16) -> Option<bool> {
+    let mut sockets = BTreeSet::new();
+    for table in ["tcp", "tcp6"] {
+        let table = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+        sockets.extend(table.lines().filter_map(|line| listening(line, port)));
+    }
+    if sockets.is_empty() {
+        return Some(false);
+    }
+    // Without CONFIG_PROC_CHILDREN only the first of them could be looked at.
+    fs::metadata(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    let mut family = vec![pid];
+    let mut seen = 0;
+    while let Some(pid) = family.get(seen).copied() {
+        seen += 1;
+        if holds(pid, &sockets)? {
+            return Some(true);
+        }
+        family.extend(children(pid));
+        if family.len() > PROCESSES_LOOKED_AT {
+            return None;
+        }
+    }
+    Some(false)
+}
+
+/// More than this are not looked at.
+const PROCESSES_LOOKED_AT: usize = 500;
+
+/// The inode of a listening socket in a line of `/proc/net/tcp` (proc_pid_net(5)).
+fn listening(line: &str, port: u16) -> Option<u64> {
+    const LISTEN: &str = "0A";
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let (_, local) = fields.get(1)?.rsplit_once(':')?;
+    let matches = u16::from_str_radix(local, 16).ok()? == port && fields.get(3) == Some(&LISTEN);
+    matches.then(|| fields.get(9)?.parse().ok()).flatten()
+}
+
+/// Whether a process holds one of these sockets; none if it doesn't let itself be looked at.
+fn holds(pid: i32, sockets: &BTreeSet<u64>) -> Option<bool> {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    let targets = files.flatten().filter_map(|file| fs::read_link(file.path()).ok());
+    let mut inodes = targets.filter_map(|target| {
+        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok()
+    });
+    Some(inodes.any(|inode| sockets.contains(&inode)))
+}
+
+fn children(pid: i32) -> Vec<i32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_a_process_is_seen() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        assert!(is_alive(pid));
+        assert!(!watches(pid, "a container's id"));
+        let waiting = tokio::spawn(gone(pid));
+        child.kill().unwrap();
+        waiting.await.unwrap();
+        assert!(!is_alive(pid), "a process that nobody collected counts as gone");
+        child.wait().unwrap();
+        gone(pid).await;
+    }
+
+    #[test]
+    fn who_listens_is_seen_by_the_kernels_tables() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let own = nix::unistd::getpid().as_raw();
+        assert_eq!(listens(own, port), Some(true));
+        drop(listener);
+        assert_eq!(listens(own, port), Some(false));
+    }
+}

@@ -1,0 +1,109 @@
+//! What the podman driver needs of the rest of the box: images from registries, and secrets from the store.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use holdfast_core::digest::Digest;
+use holdfast_core::image::{ImageReference, Platform};
+use holdfast_core::resolve::Unresolved;
+use holdfast_store::content::Content;
+
+use crate::config::Config;
+use crate::registry::{Images, Registries, RegistryError};
+
+/// The box's images: found by their names, fetched into the pinned content.
+#[derive(Clone, Debug)]
+pub(super) struct BoxImages {
+    images: Arc<Images>,
+    platform: Platform,
+}
+
+impl BoxImages {
+    /// Images of the registries that agent.toml names, kept in `content`.
+    pub(super) fn new(config: &Config, content: Arc<Content>) -> Self {
+        let images = Images::new(Registries::new(&config.registries), content);
+        BoxImages { images: Arc::new(images), platform: Platform::of_this_program() }
+    }
+
+    /// What a tag means now. Blocks.
+    pub(super) fn resolve(&self, image: &ImageReference) -> Result<Digest, Unresolved> {
+        self.images.resolve(image, &self.platform).map_err(|error| match for_good(&error) {
+            true => Unresolved::Wrong(error.to_string()),
+            false => Unresolved::Unreachable(error.to_string()),
+        })
+    }
+
+    /// All that images need which are called by `named`, those digests among them.
+    pub(super) fn with_parts(&self, named: BTreeSet<Digest>) -> BTreeSet<Digest> {
+        let parts: Vec<Digest> =
+            named.iter().flat_map(|digest| self.images.all_parts(digest, &self.platform)).collect();
+        named.into_iter().chain(parts).collect()
+    }
+}
+
+/// Whether asking again would give the same answer. An image that isn't there may be pushed yet.
+fn for_good(error: &RegistryError) -> bool {
+    matches!(error, RegistryError::NoPlatform { .. } | RegistryError::Unusable { .. })
+}
+
+#[cfg(feature = "podman")]
+mod podman {
+    use async_trait::async_trait;
+    use holdfast_core::pod::PinnedImage;
+    use holdfast_core::secret::SecretBytes;
+    use holdfast_drivers::podman::{ImageBlob, ImageError, ImageOnDisk, ImageSource, SecretSource};
+    use holdfast_store::sealed;
+
+    use super::super::journal::{SharedStore, lock};
+    use super::{BoxImages, Digest, for_good};
+    use crate::registry::RegistryError;
+
+    /// More than any secret of Kubernetes has, in bytes.
+    const SECRET_LIMIT: u64 = 4 << 20;
+
+    #[async_trait]
+    impl ImageSource for BoxImages {
+        async fn fetch(&self, image: &PinnedImage) -> Result<ImageOnDisk, ImageError> {
+            let (source, image) = (self.clone(), image.clone());
+            match tokio::task::spawn_blocking(move || source.fetch_now(&image)).await {
+                Ok(Ok(image)) => Ok(image),
+                Ok(Err(error)) if for_good(&error) => Err(ImageError::Wrong(error.to_string())),
+                Ok(Err(error)) => Err(ImageError::Unreachable(error.to_string())),
+                Err(error) => Err(ImageError::Unreachable(format!("the download broke off: {error}"))),
+            }
+        }
+    }
+
+    impl BoxImages {
+        fn fetch_now(&self, image: &PinnedImage) -> Result<ImageOnDisk, RegistryError> {
+            let reference = image.reference.pinned(image.digest);
+            let manifest = self.images.resolve(&reference, &self.platform)?;
+            let disk = self.images.fetch_all(&reference, manifest)?;
+            let blobs = std::iter::once(&disk.config).chain(&disk.layers);
+            let blobs =
+                blobs.map(|blob| ImageBlob { digest: blob.digest, size: blob.size, path: blob.path.clone() });
+            Ok(ImageOnDisk {
+                manifest: disk.manifest.clone(),
+                media_type: disk.media_type.clone(),
+                config: disk.config.digest,
+                blobs: blobs.collect(),
+                hold: Box::new(disk),
+            })
+        }
+    }
+
+    /// Secrets that were sealed into the pinned content.
+    pub(in crate::daemon) struct SealedSecrets(pub(in crate::daemon) SharedStore);
+
+    impl SecretSource for SealedSecrets {
+        fn open(&self, digest: &Digest) -> Result<SecretBytes, String> {
+            let store = lock(&self.0);
+            let sealed = store.content().read(digest, SECRET_LIMIT).map_err(|error| error.to_string())?;
+            let sealed = sealed.ok_or("it is not on disk any more: the next fetch brings it")?;
+            sealed::open(store.keys(), &sealed).map_err(|error| error.to_string())
+        }
+    }
+}
+
+#[cfg(feature = "podman")]
+pub(super) use podman::SealedSecrets;

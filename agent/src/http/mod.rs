@@ -1,0 +1,15 @@
+//! HTTP over ureq and rustls: what the Git source and the registries' client have in common.
+//!
+//! No redirect is followed here and no status is an error: whoever asks decides both. Every wait has a limit.
+
+pub(crate) mod base64;
+mod failure;
+mod pace;
+mod send;
+mod trust;
+pub(crate) mod url;
+
+pub(crate) use self::failure::{Failure, explain, explain_body};
+pub(crate) use self::pace::Pace;
+pub(crate) use self::send::{Headers, Waits, location, send};
+pub(crate) use self::trust::{Roots, client, proxy_of_environment, require_http_proxy};

@@ -1,0 +1,62 @@
+//! Sending one request under its limits.
+
+use std::time::Duration;
+
+use ureq::http::{Response, header};
+use ureq::{Agent, Body};
+
+/// Names and values.
+pub(crate) type Headers = Vec<(String, String)>;
+
+/// How long a request may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waits {
+    /// What is left of the whole.
+    pub(crate) left: Duration,
+    /// The whole time that was given, for messages.
+    pub(crate) total: Duration,
+    /// How long the server may be silent at each step.
+    pub(crate) patience: Duration,
+}
+
+/// Sends a GET, or a POST if there is a body, and waits for the head of its answer.
+pub(crate) fn send(
+    agent: &Agent,
+    url: &str,
+    headers: &Headers,
+    body: Option<&[u8]>,
+    waits: &Waits,
+) -> Result<Response<Body>, ureq::Error> {
+    let patience = Some(waits.patience);
+    // A total of zero would be no limit.
+    let left = Some(waits.left.max(Duration::from_millis(1)));
+    macro_rules! prepared {
+        ($request:expr) => {{
+            let mut request = $request
+                .config()
+                .timeout_global(left)
+                .timeout_resolve(patience)
+                .timeout_connect(patience)
+                .timeout_send_request(patience)
+                .timeout_recv_response(patience)
+                .timeout_per_read(patience)
+                .timeout_per_write(patience)
+                .build();
+            for (name, value) in headers {
+                request = request.header(name.as_str(), value.as_str());
+            }
+            request
+        }};
+    }
+    match body {
+        None => prepared!(agent.get(url)).call(),
+        Some(body) => prepared!(agent.post(url)).send(body),
+    }
+}
+
+/// Where an answer leads, if it leads elsewhere.
+pub(crate) fn location(response: &Response<Body>) -> Option<String> {
+    matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308)
+        .then(|| response.headers().get(header::LOCATION)?.to_str().ok().map(str::to_owned))
+        .flatten()
+}

@@ -1,0 +1,14 @@
+//! The registries' client against a real registry, alone and behind servers that do what they shouldn't.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bench;
+mod disk;
+mod downloads;
+mod hostile;
+mod login;
+mod mirrors;
+mod resolving;
