@@ -9,6 +9,7 @@
 //! [`Event`]. The loop never ticks: between events it sleeps until the next deadline.
 
 mod follow;
+mod gather;
 mod images;
 mod journal;
 mod look;
