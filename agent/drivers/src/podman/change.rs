@@ -167,12 +167,8 @@ impl<'a> Change<'a> {
         }
         let asked: Vec<_> =
             running.iter().map(|(wanted, container)| (self.spec.pod, *wanted, container)).collect();
-        self.driver.prober.keep(
-            &beside(self.spec.app, self.spec.id),
-            &asked,
-            &self.driver.api,
-            &self.driver.bell,
-        );
+        // The old pod is still asked.
+        self.driver.prober.ask(self.spec.app, &asked, &self.driver.api, &self.driver.bell);
         for (wanted, container) in &running {
             match self.driver.prober.answer(wanted, container) {
                 Answer::Well => {}
@@ -471,12 +467,6 @@ impl<'a> Change<'a> {
         }
         Ok(())
     }
-}
-
-/// Probes of a pod that starts beside the old one are kept under a name of their own: the old one's go on.
-fn beside(app: &AppName, id: &PodId) -> AppName {
-    // A label of 16 digits is always a name.
-    id.0.parse().unwrap_or_else(|_| app.clone())
 }
 
 /// Whether podman's words tell of the box, and not of what it was asked to run.
