@@ -6,6 +6,7 @@
 mod support;
 
 mod apps;
+mod conformance;
 mod demo;
 mod features;
 mod shop;
