@@ -9,4 +9,5 @@ mod apps;
 mod conformance;
 mod demo;
 mod features;
+mod rootless;
 mod shop;
