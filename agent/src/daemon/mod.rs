@@ -148,12 +148,21 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         notifier,
         told: String::new(),
     };
-    // The last known good comes first: before the network, before anybody may ask.
-    daemon.pass(&mut None).await;
-    daemon.start_watching();
     let newest_event = daemon.newest_event.subscribe();
-    let mut outside = Some(Outside::open(&daemon.config, signals, &daemon.notifier, newest_event)?);
+    let mut outside = match Outside::open(&daemon.config, signals, &daemon.notifier, newest_event) {
+        Ok(outside) => Some(outside),
+        Err(error) => {
+            // Nobody can ask, but what should run can be seen to before the agent is started again.
+            daemon.pass(&mut None).await;
+            return Err(error);
+        }
+    };
+    // A runtime may take minutes to bring everything back; the service manager must not give the agent up meanwhile,
+    // and whoever asks is answered.
     daemon.notifier.ready();
+    // The last known good comes first: before the network.
+    daemon.pass(&mut outside).await;
+    daemon.start_watching();
     daemon.render_accepted();
     let limit = once.map(|limit| daemon.clock.now().moment.uptime + limit);
     loop {
