@@ -6,6 +6,7 @@ Run by scripts/bench.sh. Needs Linux, git and ssh-keygen; nothing beyond Python'
 import argparse
 import os
 import platform
+import signal
 import sys
 import time
 from pathlib import Path
@@ -50,6 +51,8 @@ def machine(binary):
 
 
 def main():
+    # What was set up is taken down as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = arguments()
     binary = options.binary.resolve()
     about = machine(binary)
