@@ -9,6 +9,7 @@ import sys
 import time
 
 import fleets
+import scale
 from box import GIT, run
 from process import (
     children, cpu, mappings, memory, now, threads, threads_between, wait_until, written,
@@ -290,4 +291,6 @@ def sizes(binary, _):
                       reference=f"git: {megabytes(os.stat(shutil.which('git')).st_size)}", notes=fleets.version(path))
 
 
-ALL = {"sizes": sizes, "idle": idle, "start": start, "apps": thousand, "deploy": deploy}
+ALL = {
+    "sizes": sizes, "idle": idle, "start": start, "apps": thousand, "deploy": deploy, "scale": scale.scale,
+}

@@ -9,7 +9,7 @@ use holdfast_core::health::Health;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::{AppObservation, Observed};
 use holdfast_core::plan::Action;
-use holdfast_core::release::{Release, Strategy};
+use holdfast_core::release::Release;
 use tokio::sync::mpsc;
 
 use crate::{ApplyStep, Driver, DriverError};

@@ -9,6 +9,7 @@
 //! [`Event`]. The loop never ticks: between events it sleeps until the next deadline.
 
 mod follow;
+mod gather;
 mod images;
 mod journal;
 mod look;
@@ -241,6 +242,10 @@ impl Daemon {
             Event::Runtime(event) => {
                 tracing::debug!(?event, "a runtime reports");
                 self.look_at_all = true;
+                // A runtime that is back, or gone, is no time to wait out a pause that grew before.
+                if event.app.is_none() {
+                    self.keeper.try_all_now(&now);
+                }
                 self.widen(event.app.map_or(Scope::All, |app| Scope::Apps(BTreeSet::from([app]))));
                 Ok(())
             }

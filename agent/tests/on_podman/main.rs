@@ -6,4 +6,6 @@
 mod support;
 
 mod apps;
+mod demo;
+mod features;
 mod shop;

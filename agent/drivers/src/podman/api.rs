@@ -144,6 +144,12 @@ pub(super) struct Api {
     client: Client,
 }
 
+/// Whether all of these labels are there. podman is asked for them, and not believed: it takes several labels of
+/// volumes as "one of them" (seen with 4.3.1), and what is found by labels may be removed.
+fn has_all(labels: &BTreeMap<String, String>, wanted: &[(&str, &str)]) -> bool {
+    wanted.iter().all(|(key, value)| labels.get(*key).is_some_and(|found| found == value))
+}
+
 fn label_filter(labels: &[(&str, &str)]) -> String {
     let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     json!({ "label": labels }).to_string()
@@ -173,7 +179,8 @@ impl Api {
     /// All containers with these labels, whatever their state.
     pub(super) async fn containers(&self, labels: &[(&str, &str)]) -> Result<Vec<Listed>, ApiError> {
         let call = Call::get("/containers/json").query("all", "true").query("filters", label_filter(labels));
-        self.client.json::<Option<Vec<Listed>>>(call).await.map(Option::unwrap_or_default)
+        let found: Option<Vec<Listed>> = self.client.json(call).await?;
+        Ok(found.unwrap_or_default().into_iter().filter(|one| has_all(&one.labels, labels)).collect())
     }
 
     /// A container by its name or id; none if there is none.
@@ -256,7 +263,8 @@ impl Api {
     /// All volumes with these labels.
     pub(super) async fn volumes(&self, labels: &[(&str, &str)]) -> Result<Vec<Volume>, ApiError> {
         let call = Call::get("/volumes/json").query("filters", label_filter(labels));
-        self.client.json::<Option<Vec<Volume>>>(call).await.map(Option::unwrap_or_default)
+        let found: Option<Vec<Volume>> = self.client.json(call).await?;
+        Ok(found.unwrap_or_default().into_iter().filter(|one| has_all(&one.labels, labels)).collect())
     }
 
     pub(super) async fn volume(&self, name: &str) -> Result<Option<Volume>, ApiError> {

@@ -64,15 +64,25 @@ impl Prober {
         api: &Api,
         bell: &Bell,
     ) {
-        let key = |container: &Inspected| (container.id.clone(), container.state.pid);
-        let mut probed = self.probed.lock().unwrap_or_else(PoisonError::into_inner);
-        probed.retain(|id, probes| {
+        self.probed.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, probes| {
             let wanted = probes.app != *app || running.iter().any(|(.., container)| key(container) == *id);
             if !wanted {
                 probes.task.abort();
             }
             wanted
         });
+        self.ask(app, running, api, bell);
+    }
+
+    /// Asks these as well, beside what of the app is asked already.
+    pub(super) fn ask(
+        &self,
+        app: &AppName,
+        running: &[(&Pod<PinnedImage>, &Container<PinnedImage>, &Inspected)],
+        api: &Api,
+        bell: &Bell,
+    ) {
+        let mut probed = self.probed.lock().unwrap_or_else(PoisonError::into_inner);
         for (pod, spec, container) in running {
             if spec.startup.is_none() && spec.readiness.is_none() && spec.liveness.is_none() {
                 continue;
@@ -99,10 +109,15 @@ impl Prober {
     pub(super) fn answer(&self, spec: &Container<PinnedImage>, container: &Inspected) -> Answer {
         let probed = self.probed.lock().unwrap_or_else(PoisonError::into_inner);
         let found = probed
-            .get(&(container.id.clone(), container.state.pid))
+            .get(&key(container))
             .map(|probed| probed.found.lock().unwrap_or_else(PoisonError::into_inner).clone());
         found.map_or_else(|| not_asked(spec), |found| found.answer(spec))
     }
+}
+
+/// A container, and its start.
+fn key(container: &Inspected) -> (String, i32) {
+    (container.id.clone(), container.state.pid)
 }
 
 /// Before the first look, a container with probes is coming up.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
@@ -39,6 +40,17 @@ fn stat(pid: i32) -> Option<(String, i32)> {
     // The name, field 2, is in parentheses and may hold anything.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
+}
+
+/// How long a process has been there.
+pub(super) fn age(pid: i32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Field 22 (proc_pid_stat(5)): clock ticks from the boot to its start. No clock that is set can change it.
+    let ticks: u64 = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()?;
+    let started = Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second());
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: f64 = uptime.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_secs_f64(uptime).saturating_sub(started))
 }
 
 /// Waits until a process is gone; at once if it is gone already.

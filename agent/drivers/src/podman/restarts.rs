@@ -18,6 +18,8 @@ const FORGIVEN: Duration = Duration::from_secs(600);
 struct Count {
     times: u32,
     last: Instant,
+    /// Somebody was told when the pause ends.
+    told: bool,
 }
 
 /// The containers that ended, by their names.
@@ -33,6 +35,14 @@ impl Restarts {
         counts.get(name).map_or(Duration::ZERO, Count::left)
     }
 
+    /// When the pause ends, for the first who asks after each start.
+    pub(super) fn end_of_pause(&self, name: &str) -> Option<Duration> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.get_mut(name).filter(|count| !count.told)?;
+        count.told = true;
+        Some(count.left())
+    }
+
     /// How often a container was started again of late.
     pub(super) fn times(&self, name: &str) -> u32 {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -45,7 +55,7 @@ impl Restarts {
         let now = Instant::now();
         let before = counts.get(name).filter(|count| now - count.last < FORGIVEN + count.pause());
         let times = before.map_or(1, |count| count.times.saturating_add(1));
-        counts.insert(name.to_owned(), Count { times, last: now });
+        counts.insert(name.to_owned(), Count { times, last: now, told: false });
     }
 
     /// A container is gone for good.

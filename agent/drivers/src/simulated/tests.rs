@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use holdfast_core::observe::Observed;
-use holdfast_core::release::{Object, Strategy};
+use holdfast_core::release::Object;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
