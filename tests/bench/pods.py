@@ -28,8 +28,11 @@ PEER = (0.3, 0.6)
 
 def podman(binary, options):
     """All of it."""
-    if os.geteuid() != 0:
-        scenarios.say("  the part with podman needs root, and is left out")
+    tools = ("podman", "runc", "setpriv", "iptables", "docker-registry", "rustc")
+    missing = [tool for tool in tools if shutil.which(tool) is None]
+    if missing or os.geteuid() != 0:
+        why = f"there is no {', '.join(missing)}: run scripts/setup-tests.sh" if missing else "it needs root"
+        scenarios.say(f"  the part with podman is left out: {why}")
         return
     program = web_server()
     for part in PARTS:
