@@ -322,12 +322,13 @@ impl Daemon {
         self.publish();
         if self.untrimmed && self.at_rest() {
             self.untrimmed = false;
-            memory::give_back_code();
+            memory::give_back();
         }
     }
 
     async fn pass(&mut self, outside: &mut Option<Outside>) {
         while let Some(scope) = self.due.take() {
+            self.untrimmed = true;
             let now = self.clock.now();
             let before = self.keeper.phases();
             let result = self.keeper_pass(&scope, outside, &now).await;

@@ -93,7 +93,9 @@ impl<'a> Change<'a> {
         let mut ids = BTreeMap::new();
         for container in self.spec.pod.all_containers() {
             if !ids.contains_key(&container.image) {
-                let id = images::ensure(&self.driver.api, &*self.driver.images, &container.image).await?;
+                let driver = self.driver;
+                let id =
+                    images::ensure(&driver.api, &*driver.images, &driver.loading, &container.image).await?;
                 ids.insert(container.image.clone(), id);
             }
         }

@@ -38,6 +38,7 @@ use self::api::Api;
 use self::change::Change;
 use self::client::{ApiError, Client};
 use self::files::Files;
+use self::images::Loading;
 use self::instance::{Instance, Standing, Verdict, standing};
 use self::marks::PodId;
 use self::prober::{Answer, Prober};
@@ -79,6 +80,7 @@ pub struct PodmanDriver {
     api: Api,
     owner: Owner,
     images: Arc<dyn ImageSource>,
+    loading: Loading,
     secrets: Arc<dyn SecretSource>,
     files: Files,
     prober: Prober,
@@ -132,6 +134,7 @@ impl PodmanDriver {
             api: Api::new(Client::new(&config.socket)),
             owner: config.owner,
             images: config.images,
+            loading: Loading::default(),
             secrets: config.secrets,
             files: Files::new(&config.run_dir),
             prober: Prober::default(),
@@ -312,7 +315,7 @@ impl Driver for PodmanDriver {
             })
             .collect();
         for image in &images {
-            images::ensure(&self.api, &*self.images, image).await?;
+            images::ensure(&self.api, &*self.images, &self.loading, image).await?;
         }
         Ok(())
     }
