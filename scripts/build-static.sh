@@ -19,7 +19,7 @@ features=()
 while (($#)); do
   case $1 in
     x86_64 | aarch64) arch=$1 ;;
-    --no-wasm) features=(--no-default-features --features demo) suffix=-no-wasm ;;
+    --no-wasm) features=(--no-default-features --features podman,demo) suffix=-no-wasm ;;
     --profile) profile=${2:?--profile needs a name}; shift ;;
     *) die "unknown argument $1; usage: $0 [x86_64|aarch64] [--no-wasm] [--profile NAME]" ;;
   esac

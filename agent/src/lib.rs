@@ -6,7 +6,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
-#[cfg(all(feature = "demo", feature = "wasm"))]
+#[cfg(feature = "demo")]
 pub mod demo;
 mod http;
 pub mod keeper;

@@ -16,9 +16,26 @@ struct Range {
 /// Something that lies among the program's constants.
 const CONSTANT: &str = "a constant of the program";
 
+/// Gives back what is not needed at rest: free memory that the allocator keeps, code, and constants.
+pub fn give_back() {
+    give_back_heap();
+    give_back_code();
+}
+
+/// The allocator keeps what was freed for a while, and looks at it again only when it is asked for more.
+fn give_back_heap() {
+    // The allocator is the program's (main.rs); here it only has to be linked.
+    use mimalloc as _;
+    #[allow(unsafe_code)]
+    unsafe extern "C" {
+        safe fn mi_collect(force: bool);
+    }
+    mi_collect(true);
+}
+
 /// Lets go of the clean pages of the program's own code and constants. What is needed again is taken from the
 /// page cache.
-pub fn give_back_code() {
+fn give_back_code() {
     // Without /proc nothing is given back, and nothing else is lost.
     let Ok(smaps) = fs::read_to_string("/proc/self/smaps") else { return };
     // An emulator may show its own mappings: only what holds something that is known to be ours is ours.

@@ -1,6 +1,10 @@
 //! kill -9 with podman: of the agent, of podman's service and of conmon, at random moments, under a stream of good
 //! and bad commits of two apps.
 //!
+//! The steps can be repeated, the moments can't: what it found once is said where it was mended. A service killed
+//! while it unpacked or removed left containers that it lists and can't inspect ("layer not known", "container not
+//! known"); they held up their apps for ever.
+//!
 //! `HOLDFAST_PODMAN_KILLS` says how often (100), `HOLDFAST_SEED` repeats a run's random steps.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing helper is a failing test")]
@@ -147,9 +151,6 @@ fn kills_of_the_agent_of_podman_and_of_conmon_leave_one_container_of_each_app_an
     let log = shop.agent.log();
     assert!(!log.contains("damaged"), "the store was taken for damaged\n{}", shop.agent.log_tail());
     println!("{kills} kills (agent, service, conmon: {killed:?}) in {took:?}, {version} commits");
-    if std::env::var_os("HOLDFAST_KEEP").is_some() {
-        println!("{}", shop.agent.log_tail());
-    }
     for kind in ["app.applied", "app.good", "app.rolledback", "app.setaside", "app.drift", "left behind"] {
         println!("{kind}: {}", log.matches(kind).count());
     }

@@ -9,6 +9,7 @@ import sys
 import time
 
 import fleets
+import scale
 from box import GIT, run
 from process import (
     children, cpu, mappings, memory, now, threads, threads_between, wait_until, written,
@@ -95,7 +96,7 @@ def idle_writes(box, passes=10):
 def snapshot(folder):
     """Everything in the agent's folders, with what a write would change."""
     found = {}
-    for top in ("state", "runtime", "run", "agent.log"):
+    for top in ("state", "runtime", "run", "podman", "agent.log"):
         paths = [folder / top, *(folder / top).rglob("*")]
         for path in paths:
             if path.exists():
@@ -290,4 +291,6 @@ def sizes(binary, _):
                       reference=f"git: {megabytes(os.stat(shutil.which('git')).st_size)}", notes=fleets.version(path))
 
 
-ALL = {"sizes": sizes, "idle": idle, "start": start, "apps": thousand, "deploy": deploy}
+ALL = {
+    "sizes": sizes, "idle": idle, "start": start, "apps": thousand, "deploy": deploy, "scale": scale.scale,
+}

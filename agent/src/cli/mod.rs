@@ -107,9 +107,13 @@ impl Common {
 
 /// The program.
 pub fn main() -> ExitCode {
-    // The children of the WASM driver are this binary too. They are told apart before anything else is set up.
+    // What this binary is besides the agent is told apart before anything else is set up.
     #[cfg(feature = "wasm")]
     if let Some(code) = wasm_child() {
+        return code;
+    }
+    #[cfg(all(feature = "demo", feature = "podman"))]
+    if let Some(code) = demo_web() {
         return code;
     }
     let cli = match Cli::try_parse() {
@@ -141,6 +145,15 @@ fn run_command(common: &Common, command: Command) -> anyhow::Result<Exit> {
     }
 }
 
+/// The web server in the containers of `holdfast demo --podman`.
+#[cfg(all(feature = "demo", feature = "podman"))]
+fn demo_web() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    let is_web = arguments.next().is_some_and(|word| word == crate::demo::web::COMMAND);
+    is_web.then(|| crate::demo::web::main(arguments.next().as_deref()))
+}
+
+/// The children of the WASM driver.
 #[cfg(feature = "wasm")]
 fn wasm_child() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);

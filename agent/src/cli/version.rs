@@ -20,8 +20,11 @@ pub(super) fn run(common: &Common) -> anyhow::Result<Exit> {
 }
 
 fn features() -> Vec<&'static str> {
-    [("wasm", cfg!(feature = "wasm")), ("demo", cfg!(feature = "demo")), ("faults", cfg!(feature = "faults"))]
-        .into_iter()
-        .filter_map(|(name, built_in)| built_in.then_some(name))
-        .collect()
+    let known = [
+        ("wasm", cfg!(feature = "wasm")),
+        ("podman", cfg!(feature = "podman")),
+        ("demo", cfg!(feature = "demo")),
+        ("faults", cfg!(feature = "faults")),
+    ];
+    known.into_iter().filter_map(|(name, built_in)| built_in.then_some(name)).collect()
 }

@@ -264,6 +264,12 @@ fn check_drivers(c: &mut Checker<'_>, base: &Path, drivers: file::Drivers) -> Dr
             "this holdfast was built without WebAssembly: remove the line, or install a build with it",
         );
     }
+    if drivers.podman.is_some() && !cfg!(feature = "podman") {
+        c.report(
+            None,
+            "this holdfast was built without podman: remove [drivers.podman], or install a build with it",
+        );
+    }
     Drivers {
         wasm: Wasm {
             enabled: drivers.wasm.enabled.map_or(built_in, Spanned::into_inner),

@@ -48,7 +48,6 @@ impl Daemon {
                 return Ok(());
             }
         };
-        self.backoff.succeeded();
         self.progress.error = None;
         self.progress.last_poll = Some(now.wall);
         // Once a poll is often enough to see whether the disk has room again.
@@ -57,6 +56,7 @@ impl Daemon {
         }
         match found {
             Found::Same => {
+                self.backoff.succeeded();
                 // What couldn't be asked before may answer now.
                 if self.keeper.faulty().any(|(_, held)| held.next.is_some()) {
                     self.render_accepted();
@@ -75,6 +75,10 @@ impl Daemon {
         let wait = self.backoff.failed(u64::from_le_bytes(random));
         self.progress.poll_in(wait, now);
         self.progress.error = Some(error.to_string());
+        // What waits for the source waits for the next poll.
+        if let Some(held) = self.progress.unrendered.as_mut().filter(|held| held.next.is_some()) {
+            held.next = self.progress.next_poll_wall;
+        }
     }
 
     pub(super) fn verify(&mut self, fetched: &Fetched, now: &Now) -> Result<(), JournalError> {
@@ -114,6 +118,11 @@ impl Daemon {
             self.note("revision.held", Some(revision), &held.cause, now);
         }
         self.progress.refused = Some(held);
+        // What was accepted before may still lack what the source is to send.
+        match self.progress.unrendered.as_ref().is_some_and(|held| held.next.is_some()) {
+            true => self.render_accepted(),
+            false => self.backoff.succeeded(),
+        }
     }
 
     pub(super) fn accept(&mut self, floor: Floor, now: &Now) -> Result<(), JournalError> {
@@ -131,7 +140,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Verified -> Resolved, for what was accepted before the agent was started; needs no network.
+    /// Verified -> Resolved, for what was accepted before; needs no network unless that was lost before all came.
     pub(super) fn render_accepted(&mut self) {
         if let Some(floor) = &self.progress.accepted {
             self.start_render(floor.revision.clone());
@@ -145,6 +154,7 @@ impl Daemon {
             store: Arc::clone(&self.store),
             device: self.config.device.name.clone(),
             runtimes: self.keeper.drivers().keys().copied().collect(),
+            ask: true,
             images: Some(self.images.clone()),
             retry_at: self.progress.next_poll_wall,
         };
@@ -163,6 +173,7 @@ impl Daemon {
     ) -> Result<(), JournalError> {
         match result {
             Ok(resolved) => {
+                self.backoff.succeeded();
                 self.progress.unrendered = None;
                 let before: BTreeMap<AppName, Held> =
                     self.keeper.faulty().map(|(name, held)| (name.clone(), held.clone())).collect();
@@ -171,7 +182,15 @@ impl Daemon {
                 self.progress.resolved = Some(resolved.revision);
                 self.widen(Scope::All);
             }
+            Err(NotRendered::Source(error)) => {
+                // As if the poll had failed: what came stays in the mirror, and the rest is asked for again.
+                self.progress.known = None;
+                self.poll_failed(&error, now);
+                let held = NotRendered::Source(error).held(self.progress.next_poll_wall);
+                self.progress.unrendered = Some(held);
+            }
             Err(why) => {
+                self.backoff.succeeded();
                 // What the mirror lacks is fetched anew with the next poll; a full disk is tried again then.
                 if !matches!(why, NotRendered::Documents(_)) {
                     self.progress.known = None;

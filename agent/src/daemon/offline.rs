@@ -40,7 +40,8 @@ impl Offline {
         let runtimes = self.keeper.drivers().keys().copied().collect();
         let device = config.device.name.clone();
         // A command that looks asks nobody.
-        let renderer = Renderer { source, store, device, runtimes, images: None, retry_at: None };
+        let (ask, images, retry_at) = (false, None, None);
+        let renderer = Renderer { source, store, device, runtimes, ask, images, retry_at };
         match renderer.render(&floor.revision) {
             Ok(resolved) => {
                 self.keeper.imagine(&resolved, &self.clock.now());

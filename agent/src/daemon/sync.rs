@@ -13,18 +13,17 @@ use holdfast_core::release::DriverKind;
 use holdfast_core::render::{ArtifactRef, Desired, render};
 use holdfast_core::resolve::{Answers, Resolved, Unresolved, needs, resolve};
 use holdfast_core::secret::SecretBytes;
-use holdfast_core::select::{self, File, Index, Selected};
+use holdfast_core::select;
 use holdfast_core::verify::Fetched;
 use holdfast_store::records::Tags;
 use holdfast_store::{StoreError, fault, sealed};
 use jiff::Timestamp;
 
+use super::gather;
 use super::images::BoxImages;
 use super::journal::{SharedStore, lock};
-use crate::source::{EntryKind, GitSource, ReadError, Snapshot, SourceError};
+use crate::source::{GitSource, Snapshot, SourceError};
 
-/// What is read of one document; a longer one is an error of that document.
-const DOCUMENT_LIMIT: u64 = 4 << 20;
 /// What is read of one artifact in the repository.
 const ARTIFACT_LIMIT: u64 = 256 << 20;
 
@@ -60,6 +59,8 @@ pub(super) fn fetch(
 pub(super) enum NotRendered {
     /// Its Fleet, Site or Device document is at fault.
     Documents(Vec<Diagnostic>),
+    /// What it needs could not be fetched.
+    Source(SourceError),
     /// The mirror can't be read.
     Mirror(String),
     /// The disk doesn't take its artifacts.
@@ -75,6 +76,10 @@ impl NotRendered {
                 let unblock = "correct the documents in a new commit; `holdfast validate` shows every error";
                 Held::until_changed(cause, unblock)
             }
+            NotRendered::Source(error) => {
+                let cause = format!("what this box needs of the revision could not be fetched: {error}");
+                Held { cause, next, unblock: "nothing to do: it is fetched with the next poll".into() }
+            }
             NotRendered::Mirror(cause) => {
                 Held { cause, next, unblock: "nothing to do: the revision is fetched again".into() }
             }
@@ -85,12 +90,25 @@ impl NotRendered {
     }
 }
 
+impl From<SourceError> for NotRendered {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::Damaged(_) | SourceError::Incomplete { .. } => {
+                NotRendered::Mirror(error.to_string())
+            }
+            error => NotRendered::Source(error),
+        }
+    }
+}
+
 /// What a box needs to render for itself.
 pub(super) struct Renderer {
     pub(super) source: SharedSource,
     pub(super) store: SharedStore,
     pub(super) device: DeviceName,
     pub(super) runtimes: BTreeSet<DriverKind>,
+    /// Whether the source is asked for what the mirror lacks.
+    pub(super) ask: bool,
     /// Who is asked what tags mean; without it nobody is.
     pub(super) images: Option<BoxImages>,
     /// When what can't be reached is tried again.
@@ -98,25 +116,25 @@ pub(super) struct Renderer {
 }
 
 impl Renderer {
-    /// Selected, Desired, Resolved: reads what this box needs of `revision` from the mirror, renders it, and
-    /// pins its artifacts.
+    /// Selected, Desired, Resolved: reads what this box needs of `revision`, fetching what the mirror lacks of
+    /// that and no more, renders it, and pins its artifacts.
     pub(super) fn render(&self, revision: &Revision) -> Result<Resolved, NotRendered> {
-        let snapshot = self.source.lock().unwrap_or_else(PoisonError::into_inner).snapshot(revision);
-        let snapshot = snapshot.map_err(|error| NotRendered::Mirror(error.to_string()))?;
-        let mut unreadable = BTreeMap::new();
-        let selected = self.select(&snapshot, revision, &mut unreadable)?;
-        let mut contents = BTreeMap::new();
-        for (app, folder) in selected.folders() {
-            match read_folder(&snapshot, &folder) {
-                Ok(files) => {
-                    contents.insert(app, files);
-                }
-                Err(error) => {
-                    unreadable.insert(app, error.to_string());
-                }
-            }
-        }
+        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gathering = source.gather(revision, self.ask)?;
+        let (index, mut unreadable) = gathering.read(|files| gather::index(files, &self.device))??;
+        // Hardware facts come with the hardware profiles.
+        let facts = BTreeMap::new();
+        let selected = select::select(revision, &index, &self.device, &facts, &crate::version())
+            .map_err(NotRendered::Documents)?;
+        let (contents, unread) = gathering.read(|files| gather::manifests(files, &selected))?;
+        unreadable.extend(unread);
         let desired = render(selected, &contents);
+        let needs = needs(&desired, &self.runtimes);
+        let named: Vec<_> = needs.into_values().flat_map(|needs| needs.artifacts).collect();
+        gathering.read(|files| gather::artifacts(files, &named))?;
+        let snapshot = gathering.finish()?;
+        // What is asked of registries may take its time, and needs nothing of the source.
+        drop(source);
         let answers = self.answers(&snapshot, &desired)?;
         let mut resolved = resolve(desired, &answers, &self.runtimes);
         for (app, cause) in unreadable {
@@ -129,6 +147,7 @@ impl Renderer {
     /// Finds out what must be known of each app before it can be resolved.
     fn answers(&self, snapshot: &Snapshot, desired: &Desired) -> Result<Answers, NotRendered> {
         let mut answers = Answers { retry_at: self.retry_at, ..Answers::default() };
+        let mut silent = BTreeMap::new();
         for (app, needs) in needs(desired, &self.runtimes) {
             for artifact in needs.artifacts {
                 let digest = self.pin(snapshot, artifact)?;
@@ -139,7 +158,7 @@ impl Renderer {
                 answers.secrets.insert((app.clone(), secret.clone()), digest);
             }
             if let Some(asked) = needs.asked.filter(|_| !needs.images.is_empty()) {
-                let found = self.tags(app, asked, &needs.images)?;
+                let found = self.tags(app, asked, &needs.images, &mut silent)?;
                 answers
                     .images
                     .extend(found.into_iter().map(|(image, digest)| ((app.clone(), image), digest)));
@@ -154,6 +173,7 @@ impl Renderer {
         app: &AppName,
         asked: Digest,
         images: &BTreeSet<&ImageReference>,
+        silent: &mut BTreeMap<String, Unresolved>,
     ) -> Result<BTreeMap<ImageReference, Result<Digest, Unresolved>>, NotRendered> {
         let disk = |error: StoreError| NotRendered::Disk(error.to_string());
         let table = lock(&self.store).tags();
@@ -163,7 +183,7 @@ impl Renderer {
         for image in images {
             let digest = match (known.images.get(*image), &self.images) {
                 (Some(digest), _) => Ok(*digest),
-                (None, Some(images)) => images.resolve(image),
+                (None, Some(images)) => ask_once(images, image, silent),
                 (None, None) => Err(Unresolved::Unreachable(format!("nobody was asked yet what {image} is"))),
             };
             found.insert((*image).clone(), digest);
@@ -182,30 +202,6 @@ impl Renderer {
         let store = lock(&self.store);
         let sealed = sealed::seal(store.keys(), secret);
         store.content().put(&sealed).map_err(|error| NotRendered::Disk(error.to_string()))
-    }
-
-    fn select(
-        &self,
-        snapshot: &Snapshot,
-        revision: &Revision,
-        unreadable: &mut BTreeMap<AppName, String>,
-    ) -> Result<Selected, NotRendered> {
-        let device = read_document(snapshot, &select::device_path(&self.device))?;
-        let site = match &device {
-            Some(file) => select::site_of(file).map_err(NotRendered::Documents)?,
-            None => None,
-        };
-        let site = match site {
-            Some(site) => read_document(snapshot, &select::site_path(&site))?,
-            None => None,
-        };
-        let fleet = read_document(snapshot, select::FLEET_PATH)?;
-        let apps = read_apps(snapshot, unreadable)?;
-        let index = Index { fleet, device, site, apps };
-        // Hardware facts come with the hardware profiles.
-        let facts = BTreeMap::new();
-        select::select(revision, &index, &self.device, &facts, &crate::version())
-            .map_err(NotRendered::Documents)
     }
 
     /// The digest of an artifact, which is pinned. The inner error is that of the apps that name it.
@@ -234,48 +230,19 @@ impl Renderer {
     }
 }
 
-fn read_apps(
-    snapshot: &Snapshot,
-    unreadable: &mut BTreeMap<AppName, String>,
-) -> Result<BTreeMap<String, Option<File>>, NotRendered> {
-    let entries = snapshot.list("apps").map_err(|error| NotRendered::Mirror(error.to_string()))?;
-    let mut apps = BTreeMap::new();
-    for entry in entries.into_iter().filter(|entry| entry.kind != EntryKind::File) {
-        let path = select::app_path(&entry.name);
-        let file = match entry.kind {
-            EntryKind::Submodule => Err(ReadError::Submodule { path: format!("apps/{}", entry.name) }),
-            _ => snapshot.read(&path, DOCUMENT_LIMIT),
-        };
-        match (file, entry.name.parse::<AppName>()) {
-            (Ok(file), _) => {
-                apps.insert(entry.name, file.map(|bytes| File { path, bytes }));
-            }
-            (Err(error), Ok(app)) => {
-                unreadable.insert(app, error.to_string());
-            }
-            (Err(error), Err(_)) => return Err(NotRendered::Mirror(error.to_string())),
-        }
+/// Asks a registry what a tag means. One that couldn't be asked is not asked again for the same revision: one that
+/// hangs must not keep every app waiting for each of its images.
+fn ask_once(
+    images: &BoxImages,
+    image: &ImageReference,
+    silent: &mut BTreeMap<String, Unresolved>,
+) -> Result<Digest, Unresolved> {
+    if let Some(why) = silent.get(&image.registry) {
+        return Err(why.clone());
     }
-    Ok(apps)
-}
-
-fn read_document(snapshot: &Snapshot, path: &str) -> Result<Option<File>, NotRendered> {
-    match snapshot.read(path, DOCUMENT_LIMIT) {
-        Ok(bytes) => Ok(bytes.map(|bytes| File { path: path.to_owned(), bytes })),
-        Err(error) => Err(NotRendered::Mirror(error.to_string())),
+    let answer = images.resolve(image);
+    if let Err(why @ Unresolved::Unreachable(_)) = &answer {
+        silent.insert(image.registry.clone(), why.clone());
     }
-}
-
-fn read_folder(snapshot: &Snapshot, folder: &str) -> Result<Vec<File>, ReadError> {
-    let mut files = Vec::new();
-    for entry in snapshot.list(folder)? {
-        let path = format!("{folder}/{}", entry.name);
-        if entry.kind == EntryKind::Folder {
-            continue;
-        }
-        if let Some(bytes) = snapshot.read(&path, DOCUMENT_LIMIT)? {
-            files.push(File { path, bytes });
-        }
-    }
-    Ok(files)
+    answer
 }

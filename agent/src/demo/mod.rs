@@ -1,11 +1,18 @@
 //! `holdfast demo`: what Holdfast does, shown on a box in a temporary folder. It needs nothing but this
-//! program: the repository is written, signed and served from the folder, the workload is text.
+//! program: the repository is written, signed and served from the folder, the workload is text. With `--podman`
+//! it needs podman as well, and the workload is this program in containers.
 
+#[cfg(feature = "podman")]
+mod containers;
+#[cfg(feature = "podman")]
+mod registry;
 mod repository;
 mod screen;
 mod stage;
+#[cfg(feature = "podman")]
+pub(crate) mod web;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -16,15 +23,25 @@ use anyhow::{Context, Result, bail};
 use self::screen::Screen;
 use self::stage::{Stage, ask};
 
+/// What runs the demo's apps.
+#[derive(Clone, Debug)]
+pub enum Runtime {
+    /// WebAssembly.
+    Wasm,
+    /// podman, at this socket or where it is found.
+    #[cfg(feature = "podman")]
+    Podman(Option<PathBuf>),
+}
+
 /// Plays the demo; with `keep` leaves the box running.
-pub fn run(keep: bool) -> Result<()> {
+pub fn run(runtime: &Runtime, keep: bool) -> Result<()> {
     let screen = Screen::new();
     let dir = temporary_folder()?;
-    let mut stage = Stage::build(&dir)?;
+    let mut stage = Stage::build(&dir, runtime)?;
     let played = play(&screen, &mut stage);
     if keep && played.is_ok() {
         stage.leave_running();
-        look_closer(&screen, &dir);
+        look_closer(&screen, &stage);
         return Ok(());
     }
     let cleared = clear(&screen, &mut stage);
@@ -53,10 +70,10 @@ fn first_commit(screen: &Screen, stage: &mut Stage) -> Result<()> {
     screen.chapter("1. A signed commit, and an agent that has never seen it");
     screen.say(&format!("the repository is {}", stage.dir.join("edge.git").display()));
     let (hello, menu) = (stage.hello, stage.menu);
-    stage.app("hello", hello, "Hello, this is version 1", 200);
-    stage.app("menu", menu, "Today: soup", 200);
+    stage.app("hello", hello, "Hello, this is version 1", 200)?;
+    stage.app("menu", menu, "Today: soup", 200)?;
     let commit = stage.repository.commit("Place two apps", true)?;
-    screen.say(&format!("commit {commit}, signed: two apps in WebAssembly"));
+    screen.say(&format!("commit {commit}, signed: two apps {}", stage.kind()));
     stage.start()?;
     answers(screen, hello, "Hello, this is version 1")?;
     answers(screen, menu, "Today: soup")?;
@@ -67,7 +84,7 @@ fn first_commit(screen: &Screen, stage: &mut Stage) -> Result<()> {
 
 fn a_change(screen: &Screen, stage: &mut Stage) -> Result<()> {
     screen.chapter("2. A commit that changes an app");
-    stage.app("hello", stage.hello, "Hello, this is version 2", 200);
+    stage.app("hello", stage.hello, "Hello, this is version 2", 200)?;
     push(screen, stage, "Say version 2", true)?;
     answers(screen, stage.hello, "Hello, this is version 2")?;
     screen.wait("converged on it", || stage.status().filter(|status| status.converged).map(drop))
@@ -75,7 +92,7 @@ fn a_change(screen: &Screen, stage: &mut Stage) -> Result<()> {
 
 fn an_unsigned_commit(screen: &Screen, stage: &mut Stage) -> Result<()> {
     screen.chapter("3. A commit that nobody signed");
-    stage.app("hello", stage.hello, "Hello from a stranger", 200);
+    stage.app("hello", stage.hello, "Hello from a stranger", 200)?;
     let commit = push(screen, stage, "Say something else", false)?;
     let held = screen.wait("held", || {
         let status = stage.status()?;
@@ -88,21 +105,21 @@ fn an_unsigned_commit(screen: &Screen, stage: &mut Stage) -> Result<()> {
 
 fn a_broken_document(screen: &Screen, stage: &mut Stage) -> Result<()> {
     screen.chapter("4. A signed commit with a broken document, and a change of another app");
-    stage.app("hello", stage.hello, "Hello, this is version 3", 200);
-    stage.app_with_typo("menu", stage.menu);
+    stage.app("hello", stage.hello, "Hello, this is version 3", 200)?;
+    stage.app_with_typo("menu");
     push(screen, stage, "Break the menu", true)?;
     let held = screen.wait("menu is held", || stage.app_status("menu")?.held)?;
     screen.say(&format!("the agent says: {}", held.cause));
     answers(screen, stage.menu, "Today: soup")?;
     answers(screen, stage.hello, "Hello, this is version 3")?;
-    stage.app("menu", stage.menu, "Today: soup", 200);
+    stage.app("menu", stage.menu, "Today: soup", 200)?;
     push(screen, stage, "Mend the menu", true)?;
     screen.wait("mended by the next commit", || stage.status().filter(|status| status.converged).map(drop))
 }
 
 fn a_bad_release(screen: &Screen, stage: &mut Stage) -> Result<()> {
     screen.chapter("5. A signed commit whose app starts, and then fails its health check");
-    stage.app("hello", stage.hello, "Hello, this is version 4", 503);
+    stage.app("hello", stage.hello, "Hello, this is version 4", 503)?;
     push(screen, stage, "Say version 4", true)?;
     answers(screen, stage.hello, "Hello, this is version 4")?;
     let held = screen.wait("taken back", || {
@@ -188,7 +205,8 @@ fn clear(screen: &Screen, stage: &mut Stage) -> Result<()> {
     stage.stop_agent()
 }
 
-fn look_closer(screen: &Screen, dir: &Path) {
+fn look_closer(screen: &Screen, stage: &Stage) {
+    let dir = &stage.dir;
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("holdfast"));
     let (program, config) = (program.display(), dir.join("agent.toml"));
     let config = config.display();
@@ -197,8 +215,9 @@ fn look_closer(screen: &Screen, dir: &Path) {
         screen.say(&format!("{program} {command} --config {config}"));
     }
     screen.say(&format!("less {}", dir.join("agent.log").display()));
-    let dir = dir.display();
-    screen.say(&format!("pkill -f {dir}; rm -r {dir}    # ends the agent and its workloads"));
+    for command in stage.ends_it() {
+        screen.say(&command);
+    }
 }
 
 fn temporary_folder() -> Result<PathBuf> {

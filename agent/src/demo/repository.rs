@@ -44,6 +44,13 @@ impl Repository {
         self.files.insert(path.to_owned(), content.into());
     }
 
+    /// Changes a word of a file in the next commit.
+    pub(super) fn edit(&mut self, path: &str, from: &str, to: &str) {
+        if let Some(content) = self.files.get_mut(path) {
+            *content = String::from_utf8_lossy(content).replace(from, to).into_bytes();
+        }
+    }
+
     /// Takes everything below `prefix` out of the next commit.
     pub(super) fn clear(&mut self, prefix: &str) {
         self.files.retain(|path, _| !path.starts_with(prefix));

@@ -11,6 +11,9 @@ use holdfast_core::report::{AppStatus, Status};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::Runtime;
+#[cfg(feature = "podman")]
+use super::containers::Containers;
 use super::repository::Repository;
 use crate::api::Client;
 
@@ -22,43 +25,92 @@ const COMPONENT: &str = include_str!("../../../examples/hello/hello.wat");
 const COMPONENT_BODY: &str = "Hello from Holdfast\\n";
 const COMPONENT_HEALTH: &str = "(global $health i32 (i32.const 200))";
 
+/// What the demo's apps are.
+enum Workloads {
+    /// WebAssembly text.
+    Wasm,
+    /// Containers on podman.
+    #[cfg(feature = "podman")]
+    Podman(Containers),
+}
+
 /// The box.
 pub(super) struct Stage {
     pub(super) dir: PathBuf,
     pub(super) repository: Repository,
     pub(super) hello: u16,
     pub(super) menu: u16,
+    workloads: Workloads,
     agent: Option<Child>,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Stage {
     /// Makes the folder, the repository and agent.toml; starts nothing.
-    pub(super) fn build(dir: &Path) -> Result<Self> {
+    pub(super) fn build(dir: &Path, runtime: &Runtime) -> Result<Self> {
+        let workloads = match runtime {
+            Runtime::Wasm => Workloads::Wasm,
+            #[cfg(feature = "podman")]
+            Runtime::Podman(socket) => Workloads::Podman(Containers::find(socket.as_deref(), dir)?),
+        };
         let mut repository = Repository::init(&dir.join("edge.git"))?;
         fs::write(dir.join("allowed_signers"), repository.allowed_signers()?)?;
-        fs::write(dir.join("agent.toml"), agent_toml(dir))?;
+        fs::write(dir.join("agent.toml"), agent_toml(dir, &workloads))?;
         let (hello, menu) = free_ports()?;
         repository
             .put("holdfast.yaml", document("Fleet", "demo", "spec: { policy: { prune: { maxApps: 2 } } }\n"));
         repository.put(&format!("devices/{DEVICE}.yaml"), document("Device", DEVICE, "spec: {}\n"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Stage { dir: dir.to_owned(), repository, hello, menu, agent: None, runtime })
+        Ok(Stage { dir: dir.to_owned(), repository, hello, menu, workloads, agent: None, runtime })
     }
 
     /// Puts an app into the next commit: its text, and what it answers when asked for its health.
-    pub(super) fn app(&mut self, name: &str, port: u16, text: &str, health: u16) {
-        let component = COMPONENT
-            .replace(COMPONENT_BODY, &format!("{text}\\n"))
-            .replace(COMPONENT_HEALTH, &format!("(global $health i32 (i32.const {health}))"));
-        self.repository.put(&format!("apps/{name}/files/{name}.wat"), component);
-        self.repository.put(&format!("apps/{name}/app.yaml"), document("App", name, &app_spec(name, port)));
+    pub(super) fn app(&mut self, name: &str, port: u16, text: &str, health: u16) -> Result<()> {
+        let spec = match &self.workloads {
+            Workloads::Wasm => {
+                let component = COMPONENT
+                    .replace(COMPONENT_BODY, &format!("{text}\\n"))
+                    .replace(COMPONENT_HEALTH, &format!("(global $health i32 (i32.const {health}))"));
+                self.repository.put(&format!("apps/{name}/files/{name}.wat"), component);
+                wasm_spec(name, port)
+            }
+            #[cfg(feature = "podman")]
+            Workloads::Podman(containers) => {
+                let manifests = containers.manifests(name, port, text, health)?;
+                self.repository.put(&format!("apps/{name}/manifests/{name}.yaml"), manifests);
+                app_spec("  container: { driver: podman }\n", port)
+            }
+        };
+        self.repository.put(&format!("apps/{name}/app.yaml"), document("App", name, &spec));
+        Ok(())
     }
 
     /// Puts an app's document into the next commit with a word in it that nobody knows.
-    pub(super) fn app_with_typo(&mut self, name: &str, port: u16) {
-        let spec = app_spec(name, port).replace("limits:", "limit:");
-        self.repository.put(&format!("apps/{name}/app.yaml"), document("App", name, &spec));
+    pub(super) fn app_with_typo(&mut self, name: &str) {
+        self.repository.edit(&format!("apps/{name}/app.yaml"), "health:", "heath:");
+    }
+
+    /// What the apps are, for people.
+    pub(super) fn kind(&self) -> &'static str {
+        match self.workloads {
+            Workloads::Wasm => "in WebAssembly",
+            #[cfg(feature = "podman")]
+            Workloads::Podman(_) => "in containers on podman",
+        }
+    }
+
+    /// The commands that end the agent and its workloads, and leave nothing.
+    pub(super) fn ends_it(&self) -> Vec<String> {
+        let dir = self.dir.display();
+        let mut commands = vec![format!("pkill -f {dir}; rm -r {dir}    # ends the agent and its workloads")];
+        #[cfg(feature = "podman")]
+        if let Workloads::Podman(containers) = &self.workloads {
+            let podman = format!("podman --url unix://{}", containers.socket().display());
+            let label = format!("label=dev.holdfast.device={DEVICE}");
+            commands[0] = format!("pkill -f {dir}/agent.toml; rm -r {dir}    # ends the agent");
+            commands.push(format!("{podman} rm --force $({podman} ps --all --quiet --filter {label})"));
+        }
+        commands
     }
 
     /// Starts the agent.
@@ -101,6 +153,10 @@ impl Stage {
 
     /// The agent runs on when the demo ends.
     pub(super) fn leave_running(&mut self) {
+        #[cfg(feature = "podman")]
+        if let Workloads::Podman(containers) = &mut self.workloads {
+            containers.leave_running();
+        }
         self.agent = None;
     }
 
@@ -143,15 +199,22 @@ fn document(kind: &str, name: &str, rest: &str) -> String {
     format!("apiVersion: holdfast.dev/v1alpha1\nkind: {kind}\nmetadata: {{ name: {name} }}\n{rest}")
 }
 
-fn app_spec(name: &str, port: u16) -> String {
-    format!(
-        r#"spec:
-  placement: {{}}
-  wasm:
+fn wasm_spec(name: &str, port: u16) -> String {
+    let wasm = format!(
+        r#"  wasm:
     component: files/{name}.wat
     http: {{ listen: "127.0.0.1:{port}" }}
     limits: {{ memory: 16Mi, cpu: 500m }}
-  health:
+"#
+    );
+    app_spec(&wasm, port)
+}
+
+fn app_spec(workload: &str, port: u16) -> String {
+    format!(
+        r#"spec:
+  placement: {{}}
+{workload}  health:
     startup: 2s
     deadline: 30s
     soak: 1s
@@ -160,7 +223,15 @@ fn app_spec(name: &str, port: u16) -> String {
     )
 }
 
-fn agent_toml(dir: &Path) -> String {
+fn agent_toml(dir: &Path, workloads: &Workloads) -> String {
+    let drivers = match workloads {
+        Workloads::Wasm => "[drivers.wasm]\nenabled = true\nrun_dir = \"run\"\nuser = \"\"\n".to_owned(),
+        #[cfg(feature = "podman")]
+        Workloads::Podman(containers) => {
+            let wasm = if cfg!(feature = "wasm") { "[drivers.wasm]\nenabled = false\n" } else { "" };
+            containers.agent_toml(dir) + wasm
+        }
+    };
     let dir = dir.display();
     format!(
         r#"# Made by `holdfast demo`.
@@ -177,11 +248,7 @@ allowed_signers = "allowed_signers"
 dir = "state"
 [api]
 socket = "api.sock"
-[drivers.wasm]
-enabled = true
-run_dir = "run"
-user = ""
-"#
+{drivers}"#
     )
 }
 

@@ -70,6 +70,16 @@ pub enum SourceError {
     /// The configuration can't work.
     #[error("the configuration of the source cannot work: {0}")]
     Config(String),
+    /// What this box needs of a revision isn't all here, and nobody may be asked now.
+    #[error(
+        "{count} files or folders of revision {revision} that this box needs are not in the mirror yet; a running agent fetches them with its next poll"
+    )]
+    Incomplete {
+        /// The revision.
+        revision: String,
+        /// How many are known to be missing; more may be below them.
+        count: usize,
+    },
     /// The mirror on disk is broken. The next fetch rebuilds it from the source.
     #[error("the mirror is damaged ({0}); the next fetch rebuilds it from the source")]
     Damaged(String),
@@ -162,6 +172,12 @@ pub enum ReadError {
     #[error("{path:?} is no path inside of the repository")]
     BadPath {
         /// The path.
+        path: String,
+    },
+    /// It was left out when the revision was fetched. Whoever gathers what the box needs brings it.
+    #[error("{path}: is not in the mirror yet; a running agent fetches it with its next poll")]
+    NotHere {
+        /// The path, from the repository's top.
         path: String,
     },
     /// The mirror on disk is broken. The next fetch rebuilds it.

@@ -9,20 +9,21 @@ use holdfast_core::verify::{Ancestry, Fetched};
 
 use super::config::{Reference, SourceConfig, full_name};
 use super::error::SourceError;
+use super::gathering::Gathering;
 use super::local::Local;
 use super::mirror::{Mirror, object_id};
-use super::remote::Remote;
+use super::remote::{Extent, Remote};
 use super::snapshot::Snapshot;
 use crate::http::url::shown as shown_url;
 
 /// A Git repository that the box follows, and the mirror of what it fetched from there.
 pub struct GitSource {
     config: SourceConfig,
-    mirror: Mirror,
-    origin: Origin,
+    pub(super) mirror: Mirror,
+    pub(super) origin: Origin,
 }
 
-enum Origin {
+pub(super) enum Origin {
     Local(Local),
     Remote(Box<Remote>),
 }
@@ -75,13 +76,14 @@ impl GitSource {
         Ok(Revision(id.to_string()))
     }
 
-    /// Whether everything of `revision` is on disk.
+    /// Whether everything of `revision` is on disk that this box reads of it.
     pub fn has(&self, revision: &Revision) -> bool {
-        object_id(revision).is_ok_and(|id| self.mirror.has(&id))
+        object_id(revision).is_ok_and(|id| self.mirror.has(&id) || self.mirror.has_part(&id))
     }
 
-    /// Brings the commit `revision` with its whole tree into the mirror, unless it is there, and finds out
-    /// how it stands to `accepted`. When this returns, what was fetched survives a power cut. A mirror that
+    /// Brings the commit `revision` into the mirror, unless it is there, and finds out how it stands to
+    /// `accepted`: the commit alone where the server can leave out the rest ([`GitSource::gather`] brings what is
+    /// read of it), else with its whole tree. When this returns, what was fetched survives a power cut. A mirror that
     /// was found damaged is built anew.
     ///
     /// # Errors
@@ -119,18 +121,23 @@ impl GitSource {
     /// Brings the commit in. A mirror that turns out to be damaged is built anew.
     fn bring(&mut self, id: &ObjectId) -> Result<(), SourceError> {
         if !self.mirror.is_damaged() {
-            let done = match self.mirror.has(id) {
+            let done = if self.mirror.has(id) {
                 // Cheap against a refetch, and it finds a truncated pack before the renderer does.
-                true => self.mirror.check(id),
-                false => self.transfer(id).and_then(|()| self.mirror.seal(id)),
+                self.mirror.check(id)
+            } else if self.mirror.has_part(id) {
+                Ok(())
+            } else {
+                self.transfer(id).map(|_| ())
             };
             if !matches!(done, Err(SourceError::Damaged(_))) {
                 return done;
             }
         }
         self.mirror.set_aside()?;
-        match self.transfer(id).and_then(|()| self.mirror.seal(id)) {
-            Ok(()) => self.mirror.drop_aside(),
+        match self.transfer(id) {
+            Ok(Extent::Whole) => self.mirror.drop_aside(),
+            // What is aside waits until the rest is here.
+            Ok(Extent::Commit) => Ok(()),
             Err(error) => {
                 self.mirror.take_back()?;
                 Err(match error {
@@ -145,25 +152,43 @@ impl GitSource {
         }
     }
 
-    fn transfer(&mut self, id: &ObjectId) -> Result<(), SourceError> {
-        match &mut self.origin {
-            Origin::Local(local) => local.copy(id, &self.mirror),
-            Origin::Remote(remote) => remote.fetch(id, &self.mirror),
+    fn transfer(&mut self, id: &ObjectId) -> Result<Extent, SourceError> {
+        let extent = match &mut self.origin {
+            Origin::Local(local) => local.copy(id, &self.mirror).map(|()| Extent::Whole)?,
+            Origin::Remote(remote) => remote.fetch(id, &self.mirror)?,
+        };
+        if extent == Extent::Whole {
+            self.mirror.seal(id)?;
         }
+        Ok(extent)
     }
 
-    /// The files of a fetched revision.
+    /// Reads a fetched revision; what is missing of it is fetched as it is met. Without `ask` nobody is asked:
+    /// what is missing is an error.
+    ///
+    /// # Errors
+    /// [`SourceError::Damaged`] if the revision isn't in the mirror: fetch it (again).
+    pub fn gather(&mut self, revision: &Revision, ask: bool) -> Result<Gathering<'_>, SourceError> {
+        Gathering::new(self, revision, ask)
+    }
+
+    /// The files of a fetched revision, as far as they are in the mirror.
     ///
     /// # Errors
     /// [`SourceError::Damaged`] if it isn't in the mirror: fetch it (again).
     pub fn snapshot(&self, revision: &Revision) -> Result<Snapshot, SourceError> {
         let id = object_id(revision)?;
-        if !self.mirror.has(&id) {
+        let (objects, whole) = (self.mirror.objects()?, self.mirror.has(&id));
+        if !whole && (self.mirror.is_damaged() || !objects.exists(&id)) {
             return Err(SourceError::Damaged(format!("revision {revision} is not in it")));
         }
-        let objects = self.mirror.objects()?;
         let commit = objects.commit(&id).map_err(|damage| self.mirror.note_damage(damage))?;
-        Ok(Snapshot::new(objects, commit.tree, &self.config.path, self.mirror.damage()))
+        let files = Snapshot::new(objects, commit.tree, &self.config.path, self.mirror.damage());
+        Ok(if whole { files } else { files.of_parts() })
+    }
+
+    pub(super) fn url(&self) -> String {
+        self.config.url.clone()
     }
 
     /// Forgets all revisions but `keep`, and gives back the disk space that they held once it is worth
@@ -178,7 +203,7 @@ impl GitSource {
 }
 
 /// gix has assertions about what a server sends; one that fails must not take the agent down.
-fn guarded<T>(url: &str, work: impl FnOnce() -> Result<T, SourceError>) -> Result<T, SourceError> {
+pub(super) fn guarded<T>(url: &str, work: impl FnOnce() -> Result<T, SourceError>) -> Result<T, SourceError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         Err(SourceError::Protocol {
             url: shown_url(url),

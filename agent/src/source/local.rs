@@ -71,16 +71,18 @@ impl Local {
         let have = mirror.objects()?;
         let mut walk = Walk::new(&from);
         // Packs are taken in whole and hold whole trees, so where a tree is, all below it is. Should that be
-        // wrong because of damage, sealing the revision finds it.
-        walk.tree_unless(&tree, |id| have.exists(id)).map_err(|damage| self.broken(&damage))?;
+        // wrong because of damage, sealing the revision finds it. Only what a server sent in parts isn't so.
+        let whole = !mirror.is_in_parts();
+        walk.tree_unless(&tree, |id| whole && have.exists(id)).map_err(|damage| self.broken(&damage))?;
         let mut ids = walk.met;
+        ids.retain(|id| !have.exists(id));
         if !have.exists(id) {
             ids.push(*id);
         }
         if ids.is_empty() {
             return Ok(());
         }
-        mirror.copy(&from, &ids).map_err(|error| match error {
+        mirror.copy(&from, &ids).map(|_| ()).map_err(|error| match error {
             CopyError::Source(damage) => self.broken(&damage),
             CopyError::Mirror(error) => error,
         })

@@ -6,6 +6,7 @@
 
 mod config;
 mod error;
+mod gathering;
 mod git;
 mod http;
 mod local;
@@ -15,5 +16,6 @@ mod snapshot;
 
 pub use self::config::{Limits, Reference, SourceConfig};
 pub use self::error::{ReadError, SourceError};
+pub use self::gathering::Gathering;
 pub use self::git::GitSource;
 pub use self::snapshot::{Entry, EntryKind, Snapshot};

@@ -2,8 +2,11 @@
 //!
 //! Symbolic links are followed inside of the repository, as a checkout would have it; one that leads out of
 //! it is an error on the path that needs it. So are submodules and Git LFS pointers.
+//!
+//! Of a revision that came in parts, what isn't here is noted as it is met ([`Snapshot::missing`]), so that all
+//! that a look needs can be asked for at once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -47,7 +50,7 @@ pub struct Entry {
     pub name: String,
     /// What it is.
     pub kind: EntryKind,
-    /// The size of a file, in bytes; `None` for the others.
+    /// The size of a file, in bytes; `None` for the others, and for a file whose content isn't here.
     pub size: Option<u64>,
 }
 
@@ -57,6 +60,8 @@ pub struct Snapshot {
     root: ObjectId,
     base: Vec<String>,
     damaged: Arc<AtomicBool>,
+    /// What was looked for and isn't here; none for a revision that is here as a whole: there it is damage.
+    missing: Option<Mutex<BTreeSet<ObjectId>>>,
     /// The folders used last, the latest first.
     folders: Mutex<VecDeque<(ObjectId, Folder)>>,
 }
@@ -73,7 +78,29 @@ struct Found {
 impl Snapshot {
     pub(crate) fn new(objects: Objects, root: ObjectId, base: &str, damaged: Arc<AtomicBool>) -> Self {
         let base = base.split('/').filter(|name| !matches!(*name, "" | ".")).map(str::to_owned).collect();
-        Snapshot { objects, root, base, damaged, folders: Mutex::default() }
+        Snapshot { objects, root, base, damaged, missing: None, folders: Mutex::default() }
+    }
+
+    /// The same of a revision that came in parts.
+    pub(crate) fn of_parts(self) -> Self {
+        Snapshot { missing: Some(Mutex::default()), ..self }
+    }
+
+    /// What was looked for so far and isn't here.
+    pub(crate) fn missing(&self) -> Vec<ObjectId> {
+        let missing = self.missing.as_ref().map(|ids| ids.lock().unwrap_or_else(PoisonError::into_inner));
+        missing.map_or_else(Vec::new, |ids| ids.iter().copied().collect())
+    }
+
+    /// Looks whether the content of the file at `path` is here, without reading it.
+    ///
+    /// # Errors
+    /// [`ReadError`], the same as of [`Snapshot::read`].
+    pub fn reach(&self, path: &str) -> Result<(), ReadError> {
+        match self.find(path)? {
+            Some(found) => self.size(&found.id, &found.path).map(|_| ()),
+            None => Ok(()),
+        }
     }
 
     /// The content of the file at `path`; `None` if there is nothing.
@@ -85,7 +112,7 @@ impl Snapshot {
         if !matches!(found.mode, Mode::Blob | Mode::BlobExecutable) {
             return Err(ReadError::WrongKind { path: found.path, wanted: "file" });
         }
-        let (_, size) = self.objects.header(&found.id).map_err(|damage| self.damaged(&found.path, damage))?;
+        let size = self.size(&found.id, &found.path)?;
         if size > limit {
             return Err(ReadError::TooLarge { path: found.path, size, limit });
         }
@@ -117,9 +144,8 @@ impl Snapshot {
                 Mode::Commit => EntryKind::Submodule,
             };
             let size = match kind {
-                EntryKind::File => {
-                    let header = self.objects.header(id);
-                    Some(header.map_err(|damage| self.damaged(&found.path, damage))?.1)
+                EntryKind::File if self.missing.is_none() || self.objects.exists(id) => {
+                    Some(self.size(id, &found.path)?)
                 }
                 _ => None,
             };
@@ -139,7 +165,15 @@ impl Snapshot {
         Ok(self.find(path)?.filter(|found| found.mode == Mode::Tree).map(|found| found.id.to_string()))
     }
 
+    fn size(&self, id: &ObjectId, path: &str) -> Result<u64, ReadError> {
+        self.objects.header(id).map(|(_, size)| size).map_err(|damage| self.damaged(path, damage))
+    }
+
     fn damaged(&self, path: &str, damage: Damage) -> ReadError {
+        if let (Some(missing), Damage::Missing(id)) = (&self.missing, &damage) {
+            missing.lock().unwrap_or_else(PoisonError::into_inner).insert(*id);
+            return ReadError::NotHere { path: path.to_owned() };
+        }
         self.damaged.store(true, Ordering::Relaxed);
         ReadError::Damaged { path: path.to_owned(), why: damage.to_string() }
     }
@@ -231,8 +265,7 @@ impl Snapshot {
             path: path.to_owned(),
             target: String::from_utf8_lossy(target).chars().take(200).collect(),
         };
-        let (_, size) = self.objects.header(id).map_err(|damage| self.damaged(path, damage))?;
-        if size > MAX_TARGET {
+        if self.size(id, path)? > MAX_TARGET {
             return Err(leaves(b"a target that is too long"));
         }
         let mut data = Vec::new();

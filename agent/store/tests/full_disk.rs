@@ -99,6 +99,24 @@ fn a_full_disk_is_an_error_and_leaves_room_for_the_anchor_and_the_log() {
 }
 
 #[test]
+fn a_download_that_the_disk_cannot_hold_is_not_begun_and_one_that_fills_it_gives_its_room_back() {
+    let disk = Tmpfs::new("8m");
+    let (store, _) = Store::open(&disk.path().join("state"), &options()).unwrap();
+    let content = store.content();
+    let (wanted, patience) = (Digest::of(b"large"), std::time::Duration::ZERO);
+    assert!(is_full(content.partial(wanted, 64 << 20, patience)), "the budget would allow it");
+
+    let mut partial = content.partial(wanted, 4 << 20, patience).unwrap();
+    partial.append(&vec![1; 2 << 20]).unwrap();
+    disk.fill();
+    assert!(is_full(partial.append(&vec![1; 1 << 20])));
+    drop(partial);
+    assert_eq!((content.downloaded(&wanted), content.used()), (0, 0));
+    // What it held is free: that much can be written again.
+    content.put(&vec![2; 1 << 20]).unwrap();
+}
+
+#[test]
 fn a_disk_that_is_full_beyond_the_reserve_gives_errors_until_there_is_room_again() {
     let disk = Tmpfs::new("8m");
     let dir = disk.path().join("state");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use holdfast::source::{GitSource, Reference, SourceConfig, SourceError};
 use holdfast_core::digest::Revision;
 
-use crate::support::git_repo::{SignedRepo, Signer};
+use crate::support::git_repo::{SignedRepo, Signer, objects};
 use crate::support::git_server::{GitServer, Options};
 use crate::support::hostile::{Hostile, packet};
 
@@ -27,12 +27,17 @@ fn poll(config: SourceConfig) -> SourceError {
     GitSource::open(config, mirror.path()).unwrap().poll().unwrap_err()
 }
 
-fn fetch(config: SourceConfig) -> SourceError {
-    let mirror = tempfile::tempdir().unwrap();
-    let mut source = GitSource::open(config, mirror.path()).unwrap();
-    let error = source.fetch(&Revision("1".repeat(40)), None).unwrap_err();
-    assert!(!source.has(&Revision("1".repeat(40))));
-    error
+/// What comes of asking for a commit: of a server that can leave things out, and of one that can't.
+fn fetch(config: &SourceConfig) -> [SourceError; 2] {
+    ["edge.git", "plain.git"].map(|name| {
+        let mirror = tempfile::tempdir().unwrap();
+        let config = SourceConfig { url: config.url.replace("edge.git", name), ..config.clone() };
+        let mut source = GitSource::open(config, mirror.path()).unwrap();
+        let error = source.fetch(&Revision("1".repeat(40)), None).unwrap_err();
+        assert!(!source.has(&Revision("1".repeat(40))));
+        assert!(objects(mirror.path()).is_empty(), "nothing of it was kept");
+        error
+    })
 }
 
 fn ends(error: &SourceError) -> bool {
@@ -121,7 +126,7 @@ fn after_advertising(
                 return;
             }
             if last.starts_with("GET") {
-                peer.advertise();
+                peer.advertise(last.contains("edge.git"));
             } else {
                 then(&mut peer);
                 return;
@@ -134,13 +139,17 @@ fn after_advertising(
 fn a_server_that_hangs_or_drips_after_the_first_request_is_given_up() {
     let silent = after_advertising(|peer| peer.hang());
     assert!(matches!(poll(config(&silent.url())), SourceError::TimedOut { .. }));
-    assert!(matches!(fetch(config(&silent.url())), SourceError::TimedOut { .. }));
+    for error in fetch(&config(&silent.url())) {
+        assert!(matches!(error, SourceError::TimedOut { .. }), "{error}");
+    }
     let midway = after_advertising(|peer| {
         peer.begin_result();
         peer.send(b"000dpack");
         peer.hang();
     });
-    assert!(matches!(fetch(config(&midway.url())), SourceError::TimedOut { .. }));
+    for error in fetch(&config(&midway.url())) {
+        assert!(matches!(error, SourceError::TimedOut { .. }), "{error}");
+    }
     let dripping = after_advertising(|peer| {
         peer.begin_result();
         peer.send(packet("packfile\n").as_bytes());
@@ -149,7 +158,9 @@ fn a_server_that_hangs_or_drips_after_the_first_request_is_given_up() {
             std::thread::sleep(Duration::from_millis(20));
         }
     });
-    assert!(matches!(fetch(config(&dripping.url())), SourceError::TimedOut { .. }));
+    for error in fetch(&config(&dripping.url())) {
+        assert!(matches!(error, SourceError::TimedOut { .. }), "{error}");
+    }
 }
 
 #[test]
@@ -171,15 +182,17 @@ fn a_server_that_sends_for_ever_is_cut_off() {
         line.extend(entries);
         while peer.send(&line) {}
     });
-    let error = fetch(config(&packs.url()));
-    assert!(matches!(error, SourceError::TooLarge { .. }), "{error}");
+    for error in fetch(&config(&packs.url())) {
+        assert!(matches!(error, SourceError::TooLarge { .. }), "{error}");
+    }
     let acknowledgements = after_advertising(|peer| {
         peer.begin_result();
         peer.send(packet("acknowledgments\n").as_bytes());
         while peer.send(packet("NAK\n").as_bytes()) {}
     });
-    let error = fetch(config(&acknowledgements.url()));
-    assert!(matches!(error, SourceError::TooLarge { .. }), "{error}");
+    for error in fetch(&config(&acknowledgements.url())) {
+        assert!(matches!(error, SourceError::TooLarge { .. }), "{error}");
+    }
 }
 
 #[test]
@@ -212,11 +225,12 @@ fn nonsense_truncation_and_lies_are_errors() {
             peer.begin_result();
             script(peer);
         });
-        let error = fetch(config(&server.url()));
-        assert!(
-            matches!(error, SourceError::Protocol { .. } | SourceError::Unreachable { .. }),
-            "{what}: {error:?}"
-        );
+        for error in fetch(&config(&server.url())) {
+            assert!(
+                matches!(error, SourceError::Protocol { .. } | SourceError::Unreachable { .. }),
+                "{what}: {error:?}"
+            );
+        }
     }
 }
 

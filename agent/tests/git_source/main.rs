@@ -8,4 +8,5 @@ mod support;
 mod crash;
 mod hostile;
 mod local;
+mod parts;
 mod remote;

@@ -21,6 +21,11 @@ fn config(server: &GitServer) -> SourceConfig {
     config
 }
 
+/// A server that leaves nothing out: it sends whole commits. `parts` has the other kind.
+fn start(repo: &SignedRepo) -> GitServer {
+    GitServer::with(repo, &Options { filter: false, ..Options::default() })
+}
+
 fn open(server: &GitServer, mirror: &TempDir) -> GitSource {
     GitSource::open(config(server), mirror.path()).unwrap()
 }
@@ -53,7 +58,7 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, (u64, SystemTime)> {
 fn a_commit_is_polled_fetched_and_read() {
     let repo = SignedRepo::new();
     let id = repo.commit(&[("holdfast.yaml", "kind: Fleet\n"), ("a/b/c", "deep")], Signer::Ops);
-    let server = GitServer::start(&repo);
+    let server = start(&repo);
     let mirror = tempfile::tempdir().unwrap();
     let mut source = open(&server, &mirror);
     let revision = source.poll().unwrap();
@@ -67,7 +72,7 @@ fn a_commit_is_polled_fetched_and_read() {
 fn a_poll_without_a_change_is_one_small_request_and_writes_nothing() {
     let repo = SignedRepo::new();
     repo.commit(&[("a", "1")], Signer::Ops);
-    let server = GitServer::start(&repo);
+    let server = start(&repo);
     let mirror = tempfile::tempdir().unwrap();
     let mut source = open(&server, &mirror);
     let revision = source.poll().unwrap();
@@ -100,7 +105,7 @@ fn a_change_brings_only_what_is_new() {
         })
         .collect();
     repo.commit(&[("large", &noise), ("a", "1")], Signer::Ops);
-    let server = GitServer::start(&repo);
+    let server = start(&repo);
     let mirror = tempfile::tempdir().unwrap();
     let mut source = open(&server, &mirror);
     let first = source.poll().unwrap();
@@ -146,7 +151,8 @@ fn descent_case(filter: bool) {
     repo.push(&server.bare());
     let forced = source.poll().unwrap();
     assert_eq!(source.fetch(&forced, Some(&tip)).unwrap().ancestry, Ancestry::Foreign);
-    assert_eq!(read(&source, &forced, "a"), "rewritten again");
+    let found = source.gather(&forced, true).unwrap().read(|files| files.read("a", LIMIT));
+    assert_eq!(found.unwrap().unwrap().unwrap(), b"rewritten again");
     // The server has forgotten the accepted commit.
     run(git_in(&server.bare()).args(["-c", "gc.pruneExpire=now", "gc", "-q", "--prune=now"]));
     let mirror = tempfile::tempdir().unwrap();
@@ -174,7 +180,7 @@ fn a_history_beyond_the_limits_is_unproven_and_not_an_error() {
     for n in 0..20 {
         repo.commit(&[("a", &n.to_string())], Signer::Nobody);
     }
-    let server = GitServer::start(&repo);
+    let server = start(&repo);
     for small in [true, false] {
         let mut config = config(&server);
         match small {
@@ -194,7 +200,7 @@ fn a_tag_is_peeled_and_a_missing_branch_is_said() {
     let repo = SignedRepo::new();
     let id = repo.commit(&[("a", "1")], Signer::Ops);
     repo.git(&["tag", "-a", "-m", "x", "v1"]);
-    let server = GitServer::start(&repo);
+    let server = start(&repo);
     repo.git(&["push", "-q", &format!("file://{}", server.bare().display()), "v1"]);
     let mirror = tempfile::tempdir().unwrap();
     let mut tagged = config(&server);
@@ -260,7 +266,7 @@ fn a_repository_that_is_not_there_and_a_server_that_is_no_git_server_are_said() 
 fn a_server_with_a_private_ca_is_not_trusted_without_it() {
     let repo = SignedRepo::new();
     repo.commit(&[("a", "1")], Signer::Ops);
-    let server = GitServer::start(&repo);
+    let server = start(&repo);
     let other = tempfile::tempdir().unwrap();
     crate::support::git_server::make_certificates(other.path());
     let mirror = tempfile::tempdir().unwrap();
@@ -292,7 +298,7 @@ fn a_damaged_mirror_is_rebuilt_from_the_server() {
     let repo = SignedRepo::new();
     let accepted = Revision(repo.commit(&[("a", &"content ".repeat(500))], Signer::Ops));
     repo.commit(&[("b", "2")], Signer::Ops);
-    let server = GitServer::start(&repo);
+    let server = start(&repo);
     let mirror = tempfile::tempdir().unwrap();
     let mut source = open(&server, &mirror);
     let revision = source.poll().unwrap();
@@ -315,7 +321,7 @@ fn a_damaged_mirror_is_rebuilt_from_the_server() {
 fn a_damaged_mirror_without_a_network_keeps_what_is_whole() {
     let repo = SignedRepo::new();
     repo.commit(&[("a", "1")], Signer::Ops);
-    let server = GitServer::start(&repo);
+    let server = start(&repo);
     let mirror = tempfile::tempdir().unwrap();
     let mut source = open(&server, &mirror);
     let first = source.poll().unwrap();
@@ -348,7 +354,7 @@ fn a_revert_brings_back_what_only_the_history_had() {
     let repo = SignedRepo::new();
     repo.commit(&[("a", "as it was")], Signer::Ops);
     let accepted = Revision(repo.commit(&[("a", "as it should not be")], Signer::Ops));
-    let server = GitServer::start(&repo);
+    let server = start(&repo);
     let mirror = tempfile::tempdir().unwrap();
     let mut source = open(&server, &mirror);
     source.fetch(&accepted, None).unwrap();

@@ -11,4 +11,5 @@ mod boxes;
 mod lifecycle;
 mod looking;
 mod network;
+mod parts;
 mod trust;

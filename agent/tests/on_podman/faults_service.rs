@@ -1,6 +1,7 @@
 //! podman's service dies, hangs, isn't there; the agent dies and comes again.
 
 use std::fs;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -115,4 +116,32 @@ fn workloads_answer_on_while_the_agent_is_killed_stopped_and_started() {
     shop.agent.wait_converged(&head);
     let after = pos.container(&shop);
     assert_eq!((after.id, after.pid), (before.id, before.pid));
+}
+
+#[test]
+fn what_podman_lost_sight_of_is_ended_and_somebody_elses_goes_on() {
+    let mut shop = Shop::new();
+    let pos = HostApp::new("pos");
+    pos.write(&shop, &shop.push("1"), "");
+    shop.agent.start(&[]);
+    shop.converge();
+    // As a service leaves it that is killed within a start: podman doesn't know the container any more.
+    let conmon = |id: &str| {
+        let script = "exec -a /usr/bin/conmon bash -c 'sleep 1000; true' conmon -c \"$0\"";
+        Command::new("setpriv").args(["--pdeathsig", "KILL", "--", "bash", "-c", script, id]).spawn().unwrap()
+    };
+    let (ours, others) = ("1f".repeat(32), "2e".repeat(32));
+    let (mut stray, mut other) = (conmon(&ours), conmon(&others));
+    fs::write(shop.agent.dir().join("podman/made").join(&ours), "").unwrap();
+    shop.podman.restart_service();
+    let mut ended = None;
+    while ended.is_none() {
+        shop.agent.wait_until("up", |_, _| true);
+        ended = stray.try_wait().unwrap();
+        sleep(Duration::from_millis(20));
+    }
+    assert!(other.try_wait().unwrap().is_none());
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert_eq!(pos.answer().unwrap(), "1");
 }

@@ -68,8 +68,10 @@ impl Shop {
 
     /// Writes an app with this in its spec, and these manifests.
     pub(crate) fn write(&self, name: &str, app: &str, manifests: &str) {
+        let usual = "  health: { startup: 5s, deadline: 30s, soak: 300ms }\n";
+        let health = if app.contains("health:") { "" } else { usual };
         let document = format!(
-            "apiVersion: holdfast.dev/v1alpha1\nkind: App\nmetadata: {{ name: {name} }}\nspec:\n  placement: {{}}\n  container: {{ driver: podman }}\n  health: {{ startup: 5s, deadline: 30s, soak: 300ms }}\n{app}"
+            "apiVersion: holdfast.dev/v1alpha1\nkind: App\nmetadata: {{ name: {name} }}\nspec:\n  placement: {{}}\n  container: {{ driver: podman }}\n{health}{app}"
         );
         self.agent.repo.write(&[
             (&format!("apps/{name}/app.yaml"), &document),

@@ -1,7 +1,8 @@
 //! Repositories made by real git, with commits signed by real SSH keys.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -172,4 +173,18 @@ pub fn git_in(dir: &Path) -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// The ids of all objects in a mirror.
+pub fn objects(mirror: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for file in std::fs::read_dir(mirror.join("objects/pack")).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "idx") {
+            let index = std::fs::File::open(&path).unwrap();
+            let text = printed(Command::new("git").arg("show-index").stdin(Stdio::from(index)));
+            found.extend(text.lines().map(|line| line.split(' ').nth(1).unwrap().to_owned()));
+        }
+    }
+    found
 }

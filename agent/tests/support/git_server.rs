@@ -17,11 +17,13 @@ pub struct Options {
     pub filter: bool,
     /// More lines for nginx's `server` block.
     pub extra: String,
+    /// A port of the loopback on which it listens too, in the clear.
+    pub plain_port: Option<u16>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { auth: None, filter: true, extra: String::new() }
+        Options { auth: None, filter: true, extra: String::new(), plain_port: None }
     }
 }
 
@@ -155,6 +157,7 @@ fn nginx_config(dir: &Path, port: u16, options: &Options) -> String {
         Some(_) => format!("auth_basic edge; auth_basic_user_file {dir}/users;"),
         None => String::new(),
     };
+    let plain = options.plain_port.map(|port| format!("listen 127.0.0.1:{port};")).unwrap_or_default();
     let extra = &options.extra;
     format!(
         r#"
@@ -175,6 +178,7 @@ http {{
   client_max_body_size 0;
   server {{
     listen 127.0.0.1:{port} ssl;
+    {plain}
     server_name localhost;
     ssl_certificate {dir}/server.pem;
     ssl_certificate_key {dir}/server.key;

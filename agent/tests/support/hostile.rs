@@ -52,8 +52,13 @@ impl Hostile {
 }
 
 impl Conversation {
-    /// Reads the head of a request and its body.
+    /// Reads the head of a request and its body; gives the head.
     pub fn read_request(&mut self) -> String {
+        self.read_with_body().0
+    }
+
+    /// Reads the head of a request and its body.
+    pub fn read_with_body(&mut self) -> (String, Vec<u8>) {
         let mut reader = BufReader::new(&self.stream);
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -67,7 +72,21 @@ impl Conversation {
         let mut body = vec![0; length.unwrap_or(0)];
         let _ = reader.read_exact(&mut body);
         self.heads.lock().unwrap_or_else(PoisonError::into_inner).push(head.clone());
-        head
+        (head, body)
+    }
+
+    /// Hands a request on to a server at this port of the loopback, and its answer back.
+    pub fn hand_on(&mut self, port: u16, head: &str, body: &[u8]) {
+        let mut up = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let mut lines: Vec<&str> = head.trim_end().split("\r\n").collect();
+        lines.retain(|line| {
+            let line = line.to_ascii_lowercase();
+            !line.starts_with("connection:") && !line.starts_with("content-length:")
+        });
+        let length = format!("Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        up.write_all(format!("{}\r\n{length}", lines.join("\r\n")).as_bytes()).unwrap();
+        up.write_all(body).unwrap();
+        let _ = std::io::copy(&mut up, &mut self.stream);
     }
 
     /// The connection itself.
@@ -85,10 +104,11 @@ impl Conversation {
         let _ = self.stream.read_to_end(&mut Vec::new());
     }
 
-    /// Answers with protocol version 2's advertisement of capabilities.
-    pub fn advertise(&mut self) {
+    /// Answers with protocol version 2's advertisement of capabilities, with `filter` that of leaving things out.
+    pub fn advertise(&mut self, filter: bool) {
         let mut body = packet("# service=git-upload-pack\n") + "0000";
-        for line in ["version 2\n", "agent=hostile\n", "ls-refs=unborn\n", "fetch=shallow filter\n"] {
+        let fetch = if filter { "fetch=shallow filter\n" } else { "fetch=shallow\n" };
+        for line in ["version 2\n", "agent=hostile\n", "ls-refs=unborn\n", fetch] {
             body.push_str(&packet(line));
         }
         body.push_str("0000");

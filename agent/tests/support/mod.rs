@@ -9,6 +9,7 @@ pub mod git_repo;
 pub mod git_server;
 pub mod hostile;
 pub mod image;
+pub mod middleman;
 pub mod podman;
 pub mod podman_image;
 pub mod podman_traces;

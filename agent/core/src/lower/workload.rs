@@ -289,6 +289,8 @@ fn job(document: &Document<'_>, spec: &Node, app: &App<'_>, context: &mut Contex
             let at = read.restart_written.unwrap_or(spec.at);
             context.error_with(at, "a Job's pod runs to its end", "write restartPolicy: Never or OnFailure");
         }
+        // What failed is tried again as often as backoffLimit says, in a new container either way.
+        read.pod.restart = Restart::OnFailure;
         read.pod.job = Some(Job { backoff_limit, deadline_seconds: deadline.or(read.deadline_seconds) });
         lowered.pods.push(placed(document, place, read, None));
     }

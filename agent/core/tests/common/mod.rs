@@ -12,6 +12,11 @@ pub(crate) fn source(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }
 
+/// A text file of the source tree.
+pub(crate) fn file(path: &str) -> String {
+    std::fs::read_to_string(source(path)).unwrap()
+}
+
 /// Every file under `folder`, by its path from there.
 pub(crate) fn read(folder: &Path) -> Files {
     let mut files = Files::new();

@@ -171,14 +171,15 @@ pub(super) struct Api {
     client: Client,
 }
 
+/// Whether all of these labels are there. podman is asked for them, and not believed: it takes several labels of
+/// volumes as "one of them" (seen with 4.3.1), and what is found by labels may be removed.
+fn has_all(labels: &BTreeMap<String, String>, wanted: &[(&str, &str)]) -> bool {
+    wanted.iter().all(|(key, value)| labels.get(*key).is_some_and(|found| found == value))
+}
+
 fn label_filter(labels: &[(&str, &str)]) -> String {
     let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     json!({ "label": labels }).to_string()
-}
-
-/// podman 4.3 lists volumes that have any of the labels which are asked for: what is removed by them must have all.
-fn has_all(labels: &BTreeMap<String, String>, wanted: &[(&str, &str)]) -> bool {
-    wanted.iter().all(|(key, value)| labels.get(*key).is_some_and(|have| have == value))
 }
 
 impl Api {
@@ -205,8 +206,8 @@ impl Api {
     /// All containers with these labels, whatever their state.
     pub(super) async fn containers(&self, labels: &[(&str, &str)]) -> Result<Vec<Listed>, ApiError> {
         let call = Call::get("/containers/json").query("all", "true").query("filters", label_filter(labels));
-        let found = self.client.json::<Option<Vec<Listed>>>(call).await?.unwrap_or_default();
-        Ok(found.into_iter().filter(|container| has_all(&container.labels, labels)).collect())
+        let found: Option<Vec<Listed>> = self.client.json(call).await?;
+        Ok(found.unwrap_or_default().into_iter().filter(|one| has_all(&one.labels, labels)).collect())
     }
 
     /// A container by its name or id; none if there is none.
@@ -289,8 +290,8 @@ impl Api {
     /// All volumes with these labels.
     pub(super) async fn volumes(&self, labels: &[(&str, &str)]) -> Result<Vec<Volume>, ApiError> {
         let call = Call::get("/volumes/json").query("filters", label_filter(labels));
-        let found = self.client.json::<Option<Vec<Volume>>>(call).await?.unwrap_or_default();
-        Ok(found.into_iter().filter(|volume| has_all(&volume.labels, labels)).collect())
+        let found: Option<Vec<Volume>> = self.client.json(call).await?;
+        Ok(found.unwrap_or_default().into_iter().filter(|one| has_all(&one.labels, labels)).collect())
     }
 
     pub(super) async fn volume(&self, name: &str) -> Result<Option<Volume>, ApiError> {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use holdfast_core::name::{AppName, ObjectKey};
+use holdfast_core::name::ObjectKey;
 use holdfast_core::pod::{Container, HostPathKind, Network, PinnedImage, Pod, Volume};
 use holdfast_core::release::{EnvValue, Release, SecretRef, Strategy};
 use holdfast_core::secret::SecretBytes;
@@ -18,7 +18,7 @@ use super::instance::{self, Instance, Standing, ended, standing};
 use super::logs::lines_of;
 use super::marks::{self, PodId};
 use super::prober::Answer;
-use super::spec::{Places, PodSpec, place_key};
+use super::spec::{Places, PodSpec, Role, place_key};
 use super::{PodmanDriver, images, ports, process};
 use crate::DriverError;
 
@@ -92,7 +92,9 @@ impl<'a> Change<'a> {
         let mut ids = BTreeMap::new();
         for container in self.spec.pod.all_containers() {
             if !ids.contains_key(&container.image) {
-                let id = images::ensure(&self.driver.api, &*self.driver.images, &container.image).await?;
+                let driver = self.driver;
+                let id =
+                    images::ensure(&driver.api, &*driver.images, &driver.loading, &container.image).await?;
                 ids.insert(container.image.clone(), id);
             }
         }
@@ -117,7 +119,7 @@ impl<'a> Change<'a> {
         }
         let Some(main) = self.spec.main() else { return Ok(own) };
         let places = self.places().await?;
-        self.make(main, images, None, &places).await?;
+        self.make(main, images, Role::Main, &places).await?;
         let name = self.spec.name_of(&main.name);
         self.driver.api.init(&name).await.map_err(|error| self.refused(&main.name, error))?;
         let made = self.driver.api.container(&name).await?;
@@ -166,12 +168,8 @@ impl<'a> Change<'a> {
         }
         let asked: Vec<_> =
             running.iter().map(|(wanted, container)| (self.spec.pod, *wanted, container)).collect();
-        self.driver.prober.keep(
-            &beside(self.spec.app, self.spec.id),
-            &asked,
-            &self.driver.api,
-            &self.driver.bell,
-        );
+        // The old pod is still asked.
+        self.driver.prober.ask(self.spec.app, &asked, &self.driver.api, &self.driver.bell);
         for (wanted, container) in &running {
             match self.driver.prober.answer(wanted, container) {
                 Answer::Well => {}
@@ -195,6 +193,7 @@ impl<'a> Change<'a> {
         if !self.spec.pod.init.is_empty() && !runs(&main.name) {
             self.run_init(&own, images, &places).await?;
         }
+        let main_name = self.spec.name_of(&main.name);
         let mut renewed = false;
         for (index, container) in self.spec.pod.containers.iter().enumerate() {
             let there = own.get(&container.name).map(standing);
@@ -206,8 +205,8 @@ impl<'a> Change<'a> {
                 continue;
             }
             renewed |= index == 0 && self.spec.pod.network != Network::Host;
-            let network_of = if index == 0 { None } else { Some(self.spec.name_of(&main.name)) };
-            self.run(container, there, images, network_of.as_deref(), &places).await?;
+            let role = if index == 0 { Role::Main } else { Role::Beside(&main_name) };
+            self.run(container, there, images, role, &places).await?;
         }
         for init in &self.spec.pod.init {
             self.driver.delete(&self.spec.name_of(&init.name)).await?;
@@ -237,7 +236,7 @@ impl<'a> Change<'a> {
         container: &Container<PinnedImage>,
         there: Option<Standing>,
         images: &BTreeMap<PinnedImage, String>,
-        network_of: Option<&str>,
+        role: Role<'_>,
         places: &Places,
     ) -> Result<(), DriverError> {
         let api = &self.driver.api;
@@ -255,8 +254,8 @@ impl<'a> Change<'a> {
         if there == Some(Standing::Running) {
             self.driver.stop_container(&name, self.spec.pod.grace_seconds).await?;
         }
-        self.make(container, images, network_of, places).await?;
-        if network_of.is_none() {
+        self.make(container, images, role, places).await?;
+        if matches!(role, Role::Main) {
             self.check_ports(&[]).await?;
         }
         if let Err(error) = api.start(&name).await {
@@ -281,7 +280,7 @@ impl<'a> Change<'a> {
                 Some(Standing::Ended { code: 0, .. }) => continue,
                 Some(Standing::Running) => {}
                 _ => {
-                    self.make(init, images, None, places).await?;
+                    self.make(init, images, Role::Init, places).await?;
                     self.driver.api.start(&name).await.map_err(|error| self.refused(&init.name, error))?;
                 }
             }
@@ -329,7 +328,7 @@ impl<'a> Change<'a> {
         &self,
         container: &Container<PinnedImage>,
         images: &BTreeMap<PinnedImage, String>,
-        network_of: Option<&str>,
+        role: Role<'_>,
         places: &Places,
     ) -> Result<(), DriverError> {
         let api = &self.driver.api;
@@ -347,7 +346,7 @@ impl<'a> Change<'a> {
                 api.put_secret(&secret_name, secret.expose().to_vec()).await?;
             }
         }
-        let body = self.spec.body(container, image, network_of, places);
+        let body = self.spec.body(container, image, role, places);
         let id = api.create(&body).await.map_err(|error| self.refused(&container.name, error))?;
         self.driver.strays.note(&id);
         Ok(())
@@ -487,12 +486,6 @@ impl<'a> Change<'a> {
         }
         Ok(())
     }
-}
-
-/// Probes of a pod that starts beside the old one are kept under a name of their own: the old one's go on.
-fn beside(app: &AppName, id: &PodId) -> AppName {
-    // A label of 16 digits is always a name.
-    id.0.parse().unwrap_or_else(|_| app.clone())
 }
 
 /// Whether podman's words tell of the box, and not of what it was asked to run.

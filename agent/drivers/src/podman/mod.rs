@@ -41,6 +41,7 @@ use self::api::Api;
 use self::change::Change;
 use self::client::{ApiError, Client};
 use self::files::Files;
+use self::images::Loading;
 use self::instance::{Instance, Standing, Verdict, standing};
 use self::marks::PodId;
 use self::prober::{Answer, Prober};
@@ -83,6 +84,7 @@ pub struct PodmanDriver {
     api: Api,
     owner: Owner,
     images: Arc<dyn ImageSource>,
+    loading: Loading,
     secrets: Arc<dyn SecretSource>,
     files: Files,
     prober: Prober,
@@ -137,6 +139,7 @@ impl PodmanDriver {
             api: Api::new(Client::new(&config.socket)),
             owner: config.owner,
             images: config.images,
+            loading: Loading::default(),
             secrets: config.secrets,
             files: Files::new(&config.run_dir),
             prober: Prober::default(),
@@ -167,7 +170,7 @@ impl PodmanDriver {
             return drift("another version of it is there as well", false);
         }
         match own.verdict(pod) {
-            Verdict::Well => self.liveness(pod, own),
+            Verdict::Well => self.liveness(app, pod, own),
             Verdict::Done | Verdict::Failed(_) => Observed::Same,
             Verdict::Wrong(why) => drift(&why, false),
             Verdict::Restart(name, why) => self.restart(app, pod, own, &name, &why),
@@ -188,21 +191,31 @@ impl PodmanDriver {
         if pod.job.as_ref().is_some_and(|job| times >= job.backoff_limit) {
             return Observed::Same;
         }
-        let wait = self.restarts.wait(&container.name);
-        if wait.is_zero() {
+        self.after_pause(app, &container.name, why)
+    }
+
+    /// Drift once the container's pause is over; before, the loop is woken at its end.
+    fn after_pause(&self, app: &AppName, container: &str, why: &str) -> Observed {
+        if self.restarts.wait(container).is_zero() {
             return drift(why, false);
         }
-        self.restarts.alarm(&container.name, wait, &self.bell, app);
+        if let Some(pause) = self.restarts.end_of_pause(container) {
+            let (bell, app, what) =
+                (self.bell.clone(), app.clone(), format!("{container} may be started again"));
+            tokio::spawn(async move {
+                // A moment later: what is over is over.
+                tokio::time::sleep(pause + Duration::from_millis(10)).await;
+                bell.ring(Some(app), what).await;
+            });
+        }
         Observed::Same
     }
 
-    fn liveness(&self, pod: &Pod<PinnedImage>, own: &Instance) -> Observed {
+    fn liveness(&self, app: &AppName, pod: &Pod<PinnedImage>, own: &Instance) -> Observed {
         for spec in &pod.containers {
             let Some(container) = own.containers.get(&spec.name) else { continue };
-            if let Answer::Dead(why) = self.prober.answer(spec, container)
-                && self.restarts.wait(&container.name).is_zero()
-            {
-                return drift(&format!("{}: {why}", spec.name), false);
+            if let Answer::Dead(why) = self.prober.answer(spec, container) {
+                return self.after_pause(app, &container.name, &format!("{}: {why}", spec.name));
             }
         }
         Observed::Same
@@ -308,7 +321,7 @@ impl Driver for PodmanDriver {
             })
             .collect();
         for image in &images {
-            images::ensure(&self.api, &*self.images, image).await?;
+            images::ensure(&self.api, &*self.images, &self.loading, image).await?;
         }
         Ok(())
     }
@@ -460,9 +473,15 @@ impl PodmanDriver {
             }
             Verdict::Well => {}
         }
-        // A job that still runs is not done, and not ill.
-        if pod.job.is_some() {
-            return Health::Starting { reason: "the job still runs".to_owned() };
+        // A job that still runs is not done, and not ill before its time is over.
+        if let Some(job) = &pod.job {
+            let limit = job.deadline_seconds.map(|seconds| Duration::from_secs(seconds.into()));
+            let ages = own.containers.values().filter_map(|container| process::age(container.state.pid));
+            let late = limit.filter(|limit| ages.max().is_some_and(|age| age > *limit));
+            return match late {
+                Some(limit) => Health::Unhealthy { reason: format!("the job did not end within {limit:?}") },
+                None => Health::Starting { reason: "the job still runs".to_owned() },
+            };
         }
         let mut starting = None;
         for spec in &pod.containers {

@@ -5,11 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use holdfast_core::name::AppName;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
-
-use super::watch::Bell;
 
 /// The first pause, which doubles, and the longest (kubelet's).
 const FIRST: Duration = Duration::from_secs(10);
@@ -22,14 +18,14 @@ const FORGIVEN: Duration = Duration::from_secs(600);
 struct Count {
     times: u32,
     last: Instant,
+    /// Somebody was told when the pause ends.
+    told: bool,
 }
 
 /// The containers that ended, by their names.
 #[derive(Debug, Default)]
 pub(super) struct Restarts {
     counts: Mutex<BTreeMap<String, Count>>,
-    /// Who waits for the end of a pause: one for each container.
-    alarms: Mutex<BTreeMap<String, AbortHandle>>,
 }
 
 impl Restarts {
@@ -37,6 +33,14 @@ impl Restarts {
     pub(super) fn wait(&self, name: &str) -> Duration {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.get(name).map_or(Duration::ZERO, Count::left)
+    }
+
+    /// When the pause ends, for the first who asks after each start.
+    pub(super) fn end_of_pause(&self, name: &str) -> Option<Duration> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.get_mut(name).filter(|count| !count.told)?;
+        count.told = true;
+        Some(count.left())
     }
 
     /// How often a container was started again of late.
@@ -51,28 +55,11 @@ impl Restarts {
         let now = Instant::now();
         let before = counts.get(name).filter(|count| now - count.last < FORGIVEN + count.pause());
         let times = before.map_or(1, |count| count.times.saturating_add(1));
-        counts.insert(name.to_owned(), Count { times, last: now });
-    }
-
-    /// Rings when the pause of a container is over.
-    pub(super) fn alarm(&self, name: &str, wait: Duration, bell: &Bell, app: &AppName) {
-        let mut alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
-        alarms.retain(|_, alarm| !alarm.is_finished());
-        alarms.entry(name.to_owned()).or_insert_with(|| {
-            let (bell, app, what) = (bell.clone(), app.clone(), format!("{name} may be started again"));
-            let alarm = tokio::spawn(async move {
-                tokio::time::sleep(wait + Duration::from_millis(10)).await;
-                bell.ring(Some(app), what).await;
-            });
-            alarm.abort_handle()
-        });
+        counts.insert(name.to_owned(), Count { times, last: now, told: false });
     }
 
     /// A container is gone for good.
     pub(super) fn forget(&self, name: &str) {
-        if let Some(alarm) = self.alarms.lock().unwrap_or_else(PoisonError::into_inner).remove(name) {
-            alarm.abort();
-        }
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 }

@@ -27,6 +27,17 @@ pub(super) struct Places {
     pub(super) folders: BTreeMap<String, String>,
 }
 
+/// What a container is in its pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role<'a> {
+    /// It runs before the others: nobody finds it by the pod's names or ports.
+    Init,
+    /// It has the pod's network.
+    Main,
+    /// It shares that of the container of this name.
+    Beside(&'a str),
+}
+
 /// One pod, as the driver has it in hand.
 pub(super) struct PodSpec<'a> {
     pub(super) owner: &'a Owner,
@@ -53,13 +64,12 @@ impl PodSpec<'_> {
         self.pod.containers.first()
     }
 
-    /// The body that makes `container` from the image `image_id`. `network_of` is the container whose network
-    /// it shares; without one it gets the pod's.
+    /// The body that makes `container` from the image `image_id`.
     pub(super) fn body(
         &self,
         container: &Container<PinnedImage>,
         image_id: &str,
-        network_of: Option<&str>,
+        role: Role<'_>,
         places: &Places,
     ) -> Value {
         let mut body = Map::new();
@@ -87,7 +97,7 @@ impl PodSpec<'_> {
             put("work_dir", folder.as_str().into());
         }
         self.environment(container, &mut put);
-        self.namespaces(network_of, &mut put);
+        self.namespaces(role, &mut put);
         self.mounts(container, places, &mut put);
         limits(container, &mut put);
         security(container, &mut put);
@@ -128,22 +138,26 @@ impl PodSpec<'_> {
         }
     }
 
-    fn namespaces(&self, network_of: Option<&str>, put: &mut impl FnMut(&str, Value)) {
-        match (network_of, &self.pod.network) {
+    fn namespaces(&self, role: Role<'_>, put: &mut impl FnMut(&str, Value)) {
+        match (role, &self.pod.network) {
             (_, Network::Host) => put("netns", json!({ "nsmode": "host" })),
-            (Some(main), Network::Bridge { .. }) => {
-                put("netns", json!({ "nsmode": "container", "value": main }))
+            (Role::Beside(main), Network::Bridge { .. }) => {
+                put("netns", json!({ "nsmode": "container", "value": main }));
             }
-            (None, Network::Bridge { ports, aliases }) => {
+            (Role::Init, Network::Bridge { .. }) => {
+                put("netns", json!({ "nsmode": "bridge" }));
+                put("networks", json!({ marks::NETWORK: {} }));
+            }
+            (Role::Main, Network::Bridge { ports, aliases }) => {
                 put("netns", json!({ "nsmode": "bridge" }));
                 put("networks", json!({ marks::NETWORK: { "aliases": aliases } }));
                 put("portmappings", ports.iter().map(port).collect::<Vec<_>>().into());
             }
         }
-        let ipc = match network_of {
+        let ipc = match role {
             _ if self.pod.host_ipc => json!({ "nsmode": "host" }),
-            Some(main) => json!({ "nsmode": "container", "value": main }),
-            None => json!({ "nsmode": "shareable" }),
+            Role::Beside(main) => json!({ "nsmode": "container", "value": main }),
+            Role::Main | Role::Init => json!({ "nsmode": "shareable" }),
         };
         put("ipcns", ipc);
         if self.pod.host_pid {
@@ -157,6 +171,10 @@ impl PodSpec<'_> {
         for mount in &container.mounts {
             let folder = places.folders.get(&place_key(mount));
             match (folder, self.pod.volumes.get(&mount.volume)) {
+                // As with Kubernetes, nobody writes to what the documents give.
+                (Some(folder), Some(Volume::Files(_))) => {
+                    mounts.push(bind(folder, &Mount { read_only: true, ..mount.clone() }));
+                }
                 (Some(folder), _) => mounts.push(bind(folder, mount)),
                 (None, Some(Volume::Host { path, .. })) => mounts.push(bind(&below(path, mount), mount)),
                 (None, Some(Volume::Empty { memory: true, size })) => mounts.push(tmpfs(*size, mount)),
@@ -264,5 +282,64 @@ fn security(container: &Container<PinnedImage>, put: &mut impl FnMut(&str, Value
     }
     if !security.drop.is_empty() {
         put("cap_drop", json!(security.drop));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_core::digest::Digest;
+    use holdfast_core::image::ImageReference;
+
+    use super::*;
+
+    /// What core makes of every field that podman holds.
+    const LOWERED: &str = include_str!("../../../core/tests/golden/podman/everything.json");
+    /// What podman is sent for it. BLESS=1 writes it.
+    const BODIES: &str = "tests/golden/podman_bodies.json";
+
+    fn pod() -> Pod<PinnedImage> {
+        let lowered: Value = serde_json::from_str(LOWERED).unwrap();
+        let pods = lowered["pods"].as_array().unwrap();
+        let web = pods.iter().find(|pod| pod[0] == "Pod/web").unwrap();
+        let pod: Pod<ImageReference> = serde_json::from_value(web[1].clone()).unwrap();
+        let digest = Digest::of(b"an image");
+        pod.try_map_images(|reference| {
+            Ok::<_, ()>(PinnedImage { reference: reference.pinned(digest), digest })
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn podman_is_sent_what_is_written_down() {
+        let (owner, pod) = (Owner { device: "emea/till-1".parse().unwrap() }, pod());
+        let (app, key) = ("shop".parse().unwrap(), ObjectKey::new("Pod", "web"));
+        let id = PodId("0123456789abcdef".to_owned());
+        let release = ReleaseId(Digest::of(b"a release"));
+        let spec = PodSpec { owner: &owner, app: &app, key: &key, release, pod: &pod, id: &id };
+        let mut places = Places::default();
+        for mount in pod.all_containers().flat_map(|container| &container.mounts) {
+            if matches!(pod.volumes.get(&mount.volume), Some(Volume::Files(_))) || mount.sub_path.is_some() {
+                places.folders.insert(place_key(mount), format!("/run/holdfast/podman/{}", mount.volume));
+            }
+        }
+        let main = spec.name_of("web");
+        let bodies: Vec<Value> = pod
+            .all_containers()
+            .map(|container| {
+                let role = match container.name.as_str() {
+                    "migrate" => Role::Init,
+                    "web" => Role::Main,
+                    _ => Role::Beside(&main),
+                };
+                spec.body(container, "feedface", role, &places)
+            })
+            .collect();
+        let text = serde_json::to_string_pretty(&bodies).unwrap() + "\n";
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(BODIES);
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        let expected = std::fs::read_to_string(&path).unwrap();
+        assert!(expected == text, "{} differs; is now:\n{text}", path.display());
     }
 }

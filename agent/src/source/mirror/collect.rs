@@ -13,12 +13,19 @@ use crate::source::error::SourceError;
 /// flash of a box, and each pack is an open file.
 const MAX_PACKS: usize = 8;
 
+/// The same while revisions come in parts: each change brings a small pack for each level of folders.
+const MAX_PACKS_OF_PARTS: usize = 40;
+
 impl Mirror {
     /// Forgets all revisions but `keep`. When packs have piled up, or nothing else is left, what `keep` needs
     /// is written into one new pack, and the old ones go. A crash in between leaves both, or the new one.
     pub(crate) fn collect(&self, keep: &[ObjectId]) -> Result<(), SourceError> {
         if self.is_damaged() {
             // The next fetch builds it anew; until then nothing is thrown away.
+            return Ok(());
+        }
+        if self.dir.join("aside").exists() {
+            // Only what is gathered next shows what is needed; until then nothing is thrown away.
             return Ok(());
         }
         let mut forgotten = false;
@@ -29,16 +36,29 @@ impl Mirror {
                 forgotten = true;
             }
         }
+        for id in self.gathered()?.iter().filter(|id| !keep.contains(id)) {
+            self.forget_part(id)?;
+            forgotten = true;
+        }
         if forgotten {
             // Before any object goes: a marker must never outlive its objects.
             sync_dir(&self.dir.join("complete"))?;
+            sync_dir(&self.dir.join("gathered"))?;
         }
-        let kept: Vec<ObjectId> = keep.iter().copied().filter(|id| self.has(id)).collect();
+        let objects = self.objects()?;
+        let kept: Vec<ObjectId> = keep.iter().copied().filter(|id| objects.exists(id)).collect();
+        let all_whole = kept.iter().all(|id| self.has(id));
         let old = self.pack_files()?;
-        if old.iter().filter(|path| path.extension().is_some_and(|e| e == "pack")).count() <= MAX_PACKS {
-            return Ok(());
+        let packs = old.iter().filter(|path| path.extension().is_some_and(|e| e == "pack")).count();
+        match self.is_in_parts() {
+            true if all_whole && !kept.is_empty() => {
+                self.rewrite(&kept, &old)?;
+                self.end_parts()
+            }
+            true if packs > MAX_PACKS_OF_PARTS => self.rewrite(&kept, &old),
+            false if packs > MAX_PACKS => self.rewrite(&kept, &old),
+            _ => Ok(()),
         }
-        self.rewrite(&kept, &old)
     }
 
     fn pack_files(&self) -> Result<Vec<PathBuf>, SourceError> {
@@ -53,27 +73,28 @@ impl Mirror {
         let mut ids = Vec::new();
         for id in kept {
             let commit = objects.commit(id).map_err(|damage| self.note_damage(damage))?;
-            walk.tree(&commit.tree).map_err(|damage| self.note_damage(damage))?;
+            let walked = match self.has(id) {
+                true => walk.tree(&commit.tree),
+                // What isn't here was never needed.
+                false => walk.tree_unless(&commit.tree, |id| !objects.exists(id)),
+            };
+            walked.map_err(|damage| self.note_damage(damage))?;
             ids.push(*id);
         }
         ids.append(&mut walk.met);
-        self.copy(&objects, &ids).map_err(|error| match error {
+        let new = self.copy(&objects, &ids).map_err(|error| match error {
             CopyError::Source(damage) => self.note_damage(damage),
             CopyError::Mirror(error) => error,
         })?;
-        self.drop_all_but_newest(old)
+        // It has the name of an old one if it holds the same.
+        let old: Vec<&PathBuf> = old.iter().filter(|path| path.file_stem() != new.as_deref()).collect();
+        self.drop_packs(&old)
     }
 
-    /// Removes the packs of `old`, except one that the new pack happens to be equal to.
-    fn drop_all_but_newest(&self, old: &[PathBuf]) -> Result<(), SourceError> {
-        let now = self.pack_files()?;
-        if now.len() <= old.len() {
-            // The new pack has the name of an old one: it holds the same. Nothing is gained by going on.
-            return Ok(());
-        }
+    fn drop_packs(&self, old: &[&PathBuf]) -> Result<(), SourceError> {
         // The newest first: a pack builds on older ones, so that at any moment what is left holds, with each
         // folder, all that is below it. Of each pack the index first: without it the pack is not looked at.
-        let mut old: Vec<_> = old.iter().map(|path| (modified(path), path)).collect();
+        let mut old: Vec<_> = old.iter().map(|path| (modified(path), *path)).collect();
         old.sort_by(|(a, path_a), (b, path_b)| b.cmp(a).then_with(|| path_a.cmp(path_b)));
         for (_, path) in old {
             fs::remove_file(path).map_err(|error| SourceError::local("removing", path, error))?;

@@ -3,6 +3,8 @@
 //! ```text
 //! objects/pack/       packs, each complete by itself or on top of the others, synced before they appear here
 //! complete/<id>       an empty file: every object of this revision's tree is in the packs
+//! gathered/<id>       an empty file: what this box reads of this revision is in the packs
+//! parts               an empty file, while a folder may be here without what is below it
 //! incoming/ copying/  what is being received or copied; removed at every start
 //! aside/              a damaged mirror, until a new one is whole
 //! ```
@@ -14,7 +16,9 @@
 mod collect;
 mod objects;
 mod pack;
+mod parts;
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -27,7 +31,8 @@ use holdfast_store::fault;
 
 pub(crate) use self::objects::{Damage, Objects, Walk};
 pub(crate) use self::pack::CopyError;
-use self::pack::write_pack;
+use self::pack::{Indexed, write_pack};
+pub(crate) use self::parts::Taken;
 use super::config::Limits;
 use super::error::SourceError;
 
@@ -46,9 +51,14 @@ impl Mirror {
         let mirror = Mirror { dir: dir.to_owned(), limits, damaged: Arc::default() };
         if mirror.dir.join("aside").exists() {
             // A crash while it was built anew.
-            match mirror.complete().is_ok_and(|ids| !ids.is_empty()) {
+            let whole = |found: Result<Vec<ObjectId>, _>| found.is_ok_and(|ids| !ids.is_empty());
+            match whole(mirror.complete()) || whole(mirror.gathered()) {
                 true => mirror.drop_aside()?,
-                false => mirror.take_back()?,
+                false => {
+                    mirror.take_back()?;
+                    // What is wrong with it is found again when it is read; the rest can be.
+                    mirror.damaged.store(false, Ordering::Relaxed);
+                }
             }
         }
         mirror.lay_out()?;
@@ -56,7 +66,7 @@ impl Mirror {
     }
 
     fn lay_out(&self) -> Result<(), SourceError> {
-        for dir in [self.packs(), self.dir.join("complete")] {
+        for dir in [self.packs(), self.dir.join("complete"), self.dir.join("gathered")] {
             fs::create_dir_all(&dir).map_err(|error| SourceError::local("making", &dir, error))?;
         }
         remove(&self.dir.join("incoming"))?;
@@ -94,11 +104,7 @@ impl Mirror {
 
     /// The revisions of which everything is here.
     pub(crate) fn complete(&self) -> Result<Vec<ObjectId>, SourceError> {
-        let dir = self.dir.join("complete");
-        let entries = fs::read_dir(&dir).map_err(|error| SourceError::local("reading", &dir, error))?;
-        Ok(entries
-            .filter_map(|entry| ObjectId::from_hex(entry.ok()?.file_name().to_str()?.as_bytes()).ok())
-            .collect())
+        ids_in(&self.dir.join("complete"))
     }
 
     /// Whether something on disk was found missing or wrong since the mirror was opened.
@@ -112,10 +118,17 @@ impl Mirror {
     pub(crate) fn set_aside(&self) -> Result<(), SourceError> {
         tracing::warn!(mirror = %self.dir.display(), "the mirror is damaged and is built anew");
         let aside = self.dir.join("aside");
-        remove(&aside)?;
+        // What waits there already is worth more than what never became whole since.
+        let waits = aside.join("objects").exists();
         fs::create_dir_all(&aside).map_err(|error| SourceError::local("making", &aside, error))?;
-        for name in ["complete", "objects"] {
-            rename(&self.dir.join(name), &aside.join(name))?;
+        for name in ["complete", "gathered", "objects"] {
+            match waits {
+                true => remove(&self.dir.join(name))?,
+                false => {
+                    remove(&aside.join(name))?;
+                    rename(&self.dir.join(name), &aside.join(name))?;
+                }
+            }
             sync_dir(&self.dir)?;
         }
         self.lay_out()?;
@@ -126,7 +139,7 @@ impl Mirror {
     /// Takes back what was put aside, damaged as it is.
     pub(crate) fn take_back(&self) -> Result<(), SourceError> {
         let aside = self.dir.join("aside");
-        for name in ["objects", "complete"] {
+        for name in ["objects", "gathered", "complete"] {
             let here = self.dir.join(name);
             if aside.join(name).exists() {
                 remove(&here)?;
@@ -152,8 +165,8 @@ impl Mirror {
         Ok(Scratch(dir))
     }
 
-    /// Copies objects of another database, or of this one, into a new pack of the mirror.
-    pub(crate) fn copy(&self, from: &Objects, ids: &[ObjectId]) -> Result<(), CopyError> {
+    /// Copies objects of another database, or of this one, into a new pack of the mirror; gives its name.
+    pub(crate) fn copy(&self, from: &Objects, ids: &[ObjectId]) -> Result<Option<OsString>, CopyError> {
         let dir = self.scratch("copying").map_err(CopyError::Mirror)?;
         let path = dir.0.join("pack");
         write_pack(from, ids, &path)?;
@@ -180,17 +193,28 @@ impl Mirror {
         Ok(look(&objects))
     }
 
-    /// Takes a pack in: it is unpacked and hashed, synced, and only then becomes part of the mirror.
-    pub(crate) fn ingest(&self, pack: &mut dyn BufRead, stop: &AtomicBool) -> Result<(), SourceError> {
+    /// Takes a pack in: it is unpacked and hashed, synced, and only then becomes part of the mirror. Gives its
+    /// name; a pack without objects has none.
+    pub(crate) fn ingest(
+        &self,
+        pack: &mut dyn BufRead,
+        stop: &AtomicBool,
+    ) -> Result<Option<OsString>, SourceError> {
         let dir = self.scratch("incoming")?;
         let bases = self.objects()?.into_inner();
-        let outcome = pack::index(pack, &dir.0, Some(bases), self.limits.object, stop)?;
-        for path in outcome.iter() {
+        let indexed = pack::index(pack, &dir.0, Some(bases), self.limits.object, stop)?;
+        self.add(&indexed)?;
+        Ok(indexed.iter().next().and_then(|path| path.file_stem()).map(OsString::from))
+    }
+
+    /// Makes a pack part of the mirror.
+    fn add(&self, indexed: &Indexed) -> Result<(), SourceError> {
+        for path in indexed.iter() {
             sync_file(path)?;
         }
         fault::point("fetch.pack-synced");
         // The index last: the object database looks for indexes.
-        for path in outcome.iter() {
+        for path in indexed.iter() {
             let name = path.file_name().unwrap_or_default();
             rename(path, &self.packs().join(name))?;
         }
@@ -209,10 +233,7 @@ impl Mirror {
     /// Marks the revision complete if nothing of it is missing.
     pub(crate) fn seal(&self, id: &ObjectId) -> Result<(), SourceError> {
         self.check(id)?;
-        let marker = self.marker(id);
-        let file = File::create(&marker).map_err(|error| SourceError::local("making", &marker, error))?;
-        file.sync_all().map_err(|error| SourceError::local("syncing", &marker, error))?;
-        sync_dir(&self.dir.join("complete"))?;
+        self.write_marker(&self.marker(id))?;
         // The folders themselves may be new.
         sync_dir(&self.dir)
     }
@@ -226,6 +247,14 @@ impl Drop for Scratch {
         // If it can't be removed, the next start does it.
         let _ = remove(&self.0);
     }
+}
+
+/// The ids that a folder's files are called by.
+fn ids_in(dir: &Path) -> Result<Vec<ObjectId>, SourceError> {
+    let entries = fs::read_dir(dir).map_err(|error| SourceError::local("reading", dir, error))?;
+    Ok(entries
+        .filter_map(|entry| ObjectId::from_hex(entry.ok()?.file_name().to_str()?.as_bytes()).ok())
+        .collect())
 }
 
 /// A revision's id as Git's.

@@ -2,7 +2,7 @@
 //! by gix whoever wrote them.
 
 use std::fs::File;
-use std::io::{BufRead, BufWriter, Write};
+use std::io::{BufRead, BufWriter, Cursor, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -75,6 +75,25 @@ impl Indexed {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &PathBuf> {
         self.0.iter().flatten()
     }
+
+    /// One of `wanted` that isn't in the pack.
+    pub(crate) fn lacks(&self, wanted: &[ObjectId]) -> Result<Option<ObjectId>, SourceError> {
+        let Some([_, path]) = &self.0 else { return Ok(wanted.first().copied()) };
+        let index = pack::index::File::at(path, gix::hash::Kind::Sha1)
+            .map_err(|error| SourceError::local("reading", path, error))?;
+        Ok(wanted.iter().find(|id| index.lookup(id).is_none()).copied())
+    }
+}
+
+/// How many objects a pack says it has, and the pack from its beginning.
+pub(crate) fn count(pack: &mut dyn BufRead) -> Result<(u64, impl BufRead), SourceError> {
+    let mut head = [0; 12];
+    pack.read_exact(&mut head).map_err(|error| SourceError::Protocol {
+        url: String::new(),
+        why: format!("the pack cannot be used: {error}"),
+    })?;
+    let [.., a, b, c, d] = head;
+    Ok((u64::from(u32::from_be_bytes([a, b, c, d])), Cursor::new(head).chain(pack)))
 }
 
 /// Reads a pack, resolves its deltas and hashes every object, and writes pack and index into `dir`.

@@ -1,4 +1,9 @@
 //! A repository on a server, asked in version 2 of Git's protocol (git's Documentation/gitprotocol-v2).
+//! `parts` asks for single objects, `descent` for the commits that lead from one to another; here is what both
+//! build on, and the way to a whole commit for a server that can't leave anything out.
+
+mod descent;
+mod parts;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,19 +15,17 @@ use gix::progress::Discard;
 use gix::protocol::Handshake;
 use gix::protocol::LsRefsCommand;
 use gix::protocol::fetch::Response;
-use gix::protocol::fetch::response::Acknowledgement;
 use gix::protocol::handshake::Ref;
 use gix::protocol::ls_refs::RefPrefixes;
 use gix_transport::client::blocking_io::{ExtendedBufRead, TransportV2Ext as _, http::Transport};
 use gix_transport::{Protocol, Service};
-use holdfast_core::verify::Ancestry;
 
-use super::config::{Reference, SourceConfig, described, full_name};
-use super::error::{SourceError, in_full};
-use super::http::{Advertisement, Client, GitHttp, Meter, old_protocol};
-use super::local::walk_back;
-use super::mirror::Mirror;
+pub(crate) use self::parts::Extent;
 use crate::http::url::shown as shown_url;
+use crate::source::config::{Reference, SourceConfig, described, full_name};
+use crate::source::error::{SourceError, in_full};
+use crate::source::http::{Advertisement, Client, GitHttp, Meter, old_protocol};
+use crate::source::mirror::Mirror;
 
 /// What we call ourselves towards Git.
 const AGENT: &str = concat!("holdfast/", env!("CARGO_PKG_VERSION"));
@@ -35,6 +38,17 @@ pub(crate) struct Remote {
     config: SourceConfig,
     client: Option<Client>,
     remembered: Arc<Mutex<Option<Advertisement>>>,
+    refused: Refused,
+}
+
+/// What the server offered and then refused, remembered until the agent is started anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Refused {
+    Nothing,
+    /// To send trees and files that are asked for by their ids.
+    Ids,
+    /// To leave anything out.
+    Filter,
 }
 
 /// One operation: the transport and what the server can do.
@@ -42,29 +56,44 @@ struct Session {
     transport: Transport<GitHttp>,
     handshake: Handshake,
     meter: Arc<Meter>,
+    /// What the server said when it refused the last request.
+    refusal: Option<String>,
 }
 
 impl Remote {
     pub(crate) fn new(config: &SourceConfig) -> Result<Self, SourceError> {
         Client::check(config)?;
-        Ok(Remote { config: config.clone(), client: None, remembered: Arc::default() })
+        Ok(Remote {
+            config: config.clone(),
+            client: None,
+            remembered: Arc::default(),
+            refused: Refused::Nothing,
+        })
     }
 
-    /// Runs one operation. After a failure the client and what is remembered of the server go: certificates
-    /// and proxies may have changed, and so may the server.
+    /// Runs one operation that may take `total` in all and receive `limit` bytes.
     fn operate<T>(
         &mut self,
         total: Duration,
         limit: u64,
         work: impl FnOnce(&mut Session) -> gix::error::Result<Result<T, SourceError>>,
     ) -> Result<T, SourceError> {
-        let meter = Meter::new(
-            &shown_url(&self.config.url),
-            total,
-            self.config.timeout.min(total),
-            self.config.limits.slowest,
-            limit,
-        );
+        let meter = self.meter(total, limit);
+        self.operate_within(&meter, work)
+    }
+
+    fn meter(&self, total: Duration, limit: u64) -> Arc<Meter> {
+        let patience = self.config.timeout.min(total);
+        Meter::new(&shown_url(&self.config.url), total, patience, self.config.limits.slowest, limit)
+    }
+
+    /// Runs one operation on an account that others may have used before. After a failure the client and what
+    /// is remembered of the server go: certificates and proxies may have changed, and so may the server.
+    fn operate_within<T>(
+        &mut self,
+        meter: &Arc<Meter>,
+        work: impl FnOnce(&mut Session) -> gix::error::Result<Result<T, SourceError>>,
+    ) -> Result<T, SourceError> {
         let done = self.session(meter.clone()).and_then(|mut session| match work(&mut session) {
             Ok(done) => done,
             Err(error) => Err(self.explain(&error)),
@@ -102,7 +131,7 @@ impl Remote {
         if handshake.server_protocol_version != Protocol::V2 {
             return Err(old_protocol(&self.config.url));
         }
-        Ok(Session { transport, handshake, meter })
+        Ok(Session { transport, handshake, meter, refusal: None })
     }
 
     fn explain(&self, error: &gix::Error) -> SourceError {
@@ -125,8 +154,8 @@ impl Remote {
         })
     }
 
-    /// Brings what the mirror lacks of the commit `id`, without its history.
-    pub(crate) fn fetch(&mut self, id: &ObjectId, mirror: &Mirror) -> Result<(), SourceError> {
+    /// Brings what the mirror lacks of the commit `id` and its whole tree, without its history.
+    pub(crate) fn fetch_whole(&mut self, id: &ObjectId, mirror: &Mirror) -> Result<(), SourceError> {
         let haves: Vec<ObjectId> = mirror.complete()?.into_iter().take(MAX_HAVES).collect();
         let limits = self.config.limits;
         self.operate(limits.fetch, limits.pack, |session| {
@@ -143,7 +172,7 @@ impl Remote {
             let meter = session.meter.clone();
             session
                 .ask(arguments, |response, pack| match pack {
-                    Some(pack) => mirror.ingest(pack, &AtomicBool::new(false)),
+                    Some(pack) => mirror.ingest(pack, &AtomicBool::new(false)).map(|_| ()),
                     None => Err(SourceError::Protocol {
                         url: String::new(),
                         why: format!(
@@ -165,75 +194,6 @@ impl Remote {
             }
             other => other,
         }
-    }
-
-    /// Finds out whether `accepted` is an ancestor of `id`: by the commits between them, without their trees
-    /// where the server can leave those out.
-    pub(crate) fn descent(
-        &mut self,
-        id: &ObjectId,
-        accepted: &ObjectId,
-        mirror: &Mirror,
-    ) -> Result<Ancestry, SourceError> {
-        let found = match self.between(id, accepted, mirror, false) {
-            Ok(Some(ancestry)) => Ok(ancestry),
-            Ok(None) => {
-                self.between(id, accepted, mirror, true).map(|found| found.unwrap_or(Ancestry::Foreign))
-            }
-            Err(error) => Err(error),
-        };
-        match found {
-            Err(SourceError::TooLarge { limit, .. }) => Ok(Ancestry::Unproven {
-                why: format!("the history between them is larger than {limit} bytes"),
-            }),
-            found => found,
-        }
-    }
-
-    /// Asks for the commits that lead from `accepted` to `id`. Without `insist` the server may answer that it
-    /// found no way (`None`).
-    fn between(
-        &mut self,
-        id: &ObjectId,
-        accepted: &ObjectId,
-        mirror: &Mirror,
-        insist: bool,
-    ) -> Result<Option<Ancestry>, SourceError> {
-        let limits = self.config.limits;
-        self.operate(limits.fetch, limits.talk, |session| {
-            let mut arguments = vec!["ofs-delta".to_owned(), "no-progress".to_owned()];
-            if session.can("filter") {
-                arguments.push("filter tree:0".to_owned());
-            }
-            // We may not have the accepted commit's ancestors, but say nothing of that: so the server sends
-            // the commits between the two, and none behind the accepted one.
-            arguments.push(format!("want {id}"));
-            arguments.push(format!("have {accepted}"));
-            if insist {
-                arguments.push("done".to_owned());
-            }
-            session.ask(arguments, |response, pack| match pack {
-                Some(pack) => mirror
-                    .inspect(pack, |objects| {
-                        walk_back(id, accepted, limits.commits, |commit| {
-                            // What isn't sent lies behind the accepted commit, so it leads nowhere new.
-                            Some(match objects.exists(commit) {
-                                true => objects.commit(commit).map(|c| c.parents).map_err(|d| d.to_string()),
-                                false => Ok(Vec::new()),
-                            })
-                        })
-                    })
-                    .map(Some),
-                None => {
-                    let known = response
-                        .acknowledgements()
-                        .iter()
-                        .any(|ack| matches!(ack, Acknowledgement::Common(_) | Acknowledgement::Ready));
-                    // Unknown to a server that knows all ancestors of `id`: it is none of them.
-                    Ok((!known).then_some(Ancestry::Foreign))
-                }
-            })
-        })
     }
 }
 
@@ -263,6 +223,18 @@ impl Session {
             .transport
             .invoke("fetch", features.into_iter(), Some(arguments), false)
             .map_err(gix::error::ErrorExt::raise)?;
+        match reader.peek_data_line() {
+            Some(Ok(Ok(line))) if line.starts_with(b"ERR ") => {
+                let said = String::from_utf8_lossy(&line[4..]).trim().chars().take(300).collect::<String>();
+                let why = format!("it refuses: {said}");
+                self.refusal = Some(said);
+                return Ok(Err(SourceError::Protocol { url: String::new(), why }));
+            }
+            Some(Err(error)) => {
+                return Ok(Err(SourceError::Protocol { url: String::new(), why: error.to_string() }));
+            }
+            _ => {}
+        }
         let response = Response::from_line_reader(Protocol::V2, &mut reader, true, true)?;
         if !response.has_pack() {
             return Ok(take(&response, None));

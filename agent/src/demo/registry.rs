@@ -1,0 +1,109 @@
+//! The demo's registry: as much of OCI's distribution-spec as it takes to fetch an image, on a port of the
+//! loopback, for as long as the demo plays.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Result;
+use holdfast_core::digest::Digest;
+use serde_json::json;
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// What it has, by digest.
+type Blobs = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
+
+/// The registry.
+pub(super) struct Registry {
+    port: u16,
+    blobs: Blobs,
+}
+
+impl Registry {
+    /// Serves from here on.
+    pub(super) fn start() -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let (port, blobs) = (listener.local_addr()?.port(), Blobs::default());
+        let served = Arc::clone(&blobs);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // Whoever doesn't wait for the answer needs none.
+                let _ = answer(stream, &served);
+            }
+        });
+        Ok(Registry { port, blobs })
+    }
+
+    /// What `[registries]` calls it.
+    pub(super) fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Puts an image of these files into it, and gives what a manifest calls the image.
+    pub(super) fn push(&self, name: &str, files: &[(&str, &[u8])]) -> Result<String> {
+        let layer = archive(files)?;
+        let platform = holdfast_core::image::Platform::of_this_program();
+        let config = json!({
+            "architecture": platform.architecture,
+            "os": platform.os,
+            "config": {},
+            "rootfs": { "type": "layers", "diff_ids": [Digest::of(&layer)] },
+        });
+        let config = config.to_string().into_bytes();
+        let part = |kind: &str, bytes: &[u8]| json!({ "mediaType": kind, "digest": Digest::of(bytes), "size": bytes.len() });
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": part(CONFIG, &config),
+            "layers": [part(LAYER, &layer)],
+        });
+        let manifest = manifest.to_string().into_bytes();
+        let digest = Digest::of(&manifest);
+        let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        for bytes in [layer, config, manifest] {
+            blobs.insert(Digest::of(&bytes).to_string(), bytes);
+        }
+        Ok(format!("{}/{name}@{digest}", self.host()))
+    }
+}
+
+fn archive(files: &[(&str, &[u8])]) -> Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (path, bytes) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, path, *bytes)?;
+    }
+    Ok(archive.into_inner()?)
+}
+
+fn answer(mut stream: TcpStream, blobs: &Blobs) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let first = lines.next().transpose()?.unwrap_or_default();
+    for line in lines {
+        if line?.is_empty() {
+            break;
+        }
+    }
+    let path = first.split(' ').nth(1).unwrap_or_default();
+    let digest = path.rsplit('/').next().unwrap_or_default();
+    let found = blobs.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
+    let (status, kind, body) = match found {
+        Some(bytes) if path.contains("/manifests/") => ("200 OK", MANIFEST, bytes),
+        Some(bytes) => ("200 OK", "application/octet-stream", bytes),
+        None => ("404 Not Found", "application/json", b"{}".to_vec()),
+    };
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    )?;
+    stream.write_all(&body)
+}

@@ -1,0 +1,101 @@
+//! Revisions of which this box has its own part: what it reads of them, and no more.
+
+use std::fs::{self, File};
+use std::io::BufRead;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use gix::ObjectId;
+
+use super::{Mirror, ids_in, pack, sync_dir};
+use crate::source::error::SourceError;
+
+/// What became of a pack that was to have certain objects.
+pub(crate) enum Taken {
+    /// They are in the mirror.
+    All,
+    /// The pack was another one, and nothing of it was kept.
+    Nothing(String),
+}
+
+impl Mirror {
+    fn part_marker(&self, id: &ObjectId) -> PathBuf {
+        self.dir.join("gathered").join(id.to_string())
+    }
+
+    /// Whether everything of this revision is here that the box read of it.
+    pub(crate) fn has_part(&self, id: &ObjectId) -> bool {
+        !self.is_damaged() && self.part_marker(id).exists()
+    }
+
+    /// The revisions of which everything is here that the box read of them.
+    pub(crate) fn gathered(&self) -> Result<Vec<ObjectId>, SourceError> {
+        ids_in(&self.dir.join("gathered"))
+    }
+
+    /// Whether there may be folders without what is below them.
+    pub(crate) fn is_in_parts(&self) -> bool {
+        self.dir.join("parts").exists()
+    }
+
+    /// From here on there may be such folders.
+    fn begin_parts(&self) -> Result<(), SourceError> {
+        if self.is_in_parts() {
+            return Ok(());
+        }
+        self.write_marker(&self.dir.join("parts"))
+    }
+
+    /// No folder is left without what is below it.
+    pub(super) fn end_parts(&self) -> Result<(), SourceError> {
+        let marker = self.dir.join("parts");
+        match fs::remove_file(&marker) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(SourceError::local("removing", &marker, error))
+            }
+            _ => sync_dir(&self.dir),
+        }
+    }
+
+    /// Marks the revision as one of which the box has all that it reads. What was put aside because of damage
+    /// is not needed any more.
+    pub(crate) fn seal_part(&self, id: &ObjectId) -> Result<(), SourceError> {
+        if !self.has(id) && !self.has_part(id) {
+            self.write_marker(&self.part_marker(id))?;
+            sync_dir(&self.dir)?;
+        }
+        self.drop_aside()
+    }
+
+    pub(super) fn forget_part(&self, id: &ObjectId) -> Result<(), SourceError> {
+        let marker = self.part_marker(id);
+        fs::remove_file(&marker).map_err(|error| SourceError::local("removing", &marker, error))
+    }
+
+    pub(super) fn write_marker(&self, marker: &std::path::Path) -> Result<(), SourceError> {
+        let file = File::create(marker).map_err(|error| SourceError::local("making", marker, error))?;
+        file.sync_all().map_err(|error| SourceError::local("syncing", marker, error))?;
+        sync_dir(marker.parent().unwrap_or(&self.dir))
+    }
+
+    /// Takes a pack in if it has the objects `wanted` and no others.
+    pub(crate) fn take_parts(
+        &self,
+        pack: &mut dyn BufRead,
+        wanted: &[ObjectId],
+    ) -> Result<Taken, SourceError> {
+        let (count, mut pack) = pack::count(pack)?;
+        if count != wanted.len() as u64 {
+            let why = format!("it sends {count} objects where {} were asked for", wanted.len());
+            return Ok(Taken::Nothing(why));
+        }
+        let dir = self.scratch("incoming")?;
+        let indexed = pack::index(&mut pack, &dir.0, None, self.limits.object, &AtomicBool::new(false))?;
+        if let Some(id) = indexed.lacks(wanted)? {
+            return Ok(Taken::Nothing(format!("it did not send {id}, which was asked for")));
+        }
+        self.begin_parts()?;
+        self.add(&indexed)?;
+        Ok(Taken::All)
+    }
+}

@@ -1,0 +1,139 @@
+//! Asking for single objects: a commit without its tree, and then the folders and files that the box needs.
+//!
+//! `filter tree:0` leaves out every tree and blob that isn't asked for by its id, so that a request brings what
+//! it names and nothing below. No presence is named: what is here was found out before.
+
+use std::sync::Arc;
+
+use gix::ObjectId;
+
+use super::{Refused, Remote, Session};
+use crate::source::error::SourceError;
+use crate::source::http::Meter;
+use crate::source::mirror::{Mirror, Taken};
+
+/// So many objects are asked for in one request: about 500 KB of text, and web servers take 1 MB by default.
+const MAX_WANTS: usize = 10_000;
+
+/// How much of a commit a fetch brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Everything.
+    Whole,
+    /// The commit itself; the rest is asked for as it is needed.
+    Commit,
+}
+
+/// How a request for single objects ended.
+enum Answer {
+    Brought,
+    /// The server doesn't offer it.
+    NotOffered,
+    /// The server offered it, and then refused, or sent something else.
+    Refused(String),
+}
+
+impl Remote {
+    /// Brings the commit `id` without its tree where the server can leave that out, else with all of it.
+    pub(crate) fn fetch(&mut self, id: &ObjectId, mirror: &Mirror) -> Result<Extent, SourceError> {
+        if self.refused > Refused::Nothing {
+            return self.fetch_whole(id, mirror).map(|()| Extent::Whole);
+        }
+        let meter = self.meter(self.config.limits.fetch, self.config.limits.pack);
+        match self.ask_for(&[*id], &["deepen 1"], mirror, &meter)? {
+            Answer::Brought => Ok(Extent::Commit),
+            Answer::NotOffered => self.fetch_whole(id, mirror).map(|()| Extent::Whole),
+            Answer::Refused(why) => self.fetch_instead(id, mirror, Refused::Filter, &why),
+        }
+    }
+
+    /// What may be spent on the parts of one revision.
+    pub(crate) fn allowance(&self) -> Arc<Meter> {
+        self.meter(self.config.limits.fetch, self.config.limits.pack)
+    }
+
+    /// Brings the objects `ids`, which are part of the commit `id`. A server that refuses is asked for the whole
+    /// commit.
+    pub(crate) fn fetch_parts(
+        &mut self,
+        id: &ObjectId,
+        ids: &[ObjectId],
+        mirror: &Mirror,
+        meter: &Arc<Meter>,
+    ) -> Result<Extent, SourceError> {
+        for ids in ids.chunks(MAX_WANTS) {
+            match self.ask_for(ids, &[], mirror, meter)? {
+                Answer::Brought => {}
+                Answer::NotOffered => return self.fetch_whole(id, mirror).map(|()| Extent::Whole),
+                Answer::Refused(why) => return self.fetch_instead(id, mirror, Refused::Ids, &why),
+            }
+        }
+        Ok(Extent::Commit)
+    }
+
+    /// Remembered only once the whole commit came: a server that has lost the commit refuses its objects too.
+    fn fetch_instead(
+        &mut self,
+        id: &ObjectId,
+        mirror: &Mirror,
+        refused: Refused,
+        why: &str,
+    ) -> Result<Extent, SourceError> {
+        self.fetch_whole(id, mirror)?;
+        tracing::warn!(why, "the server sends no single objects: whole commits are fetched from now on");
+        self.refused = refused;
+        Ok(Extent::Whole)
+    }
+
+    fn ask_for(
+        &mut self,
+        ids: &[ObjectId],
+        how: &[&str],
+        mirror: &Mirror,
+        meter: &Arc<Meter>,
+    ) -> Result<Answer, SourceError> {
+        self.operate_within(meter, |session| {
+            if !session.can("filter") || !session.can("shallow") {
+                return Ok(Ok(Answer::NotOffered));
+            }
+            let objects = match mirror.objects() {
+                Ok(objects) => objects,
+                Err(error) => return Ok(Err(error)),
+            };
+            let wanted: Vec<ObjectId> = ids.iter().copied().filter(|id| !objects.exists(id)).collect();
+            if wanted.is_empty() {
+                return Ok(Ok(Answer::Brought));
+            }
+            let answer = session.ask_for(&wanted, how, mirror)?;
+            // What a server says in its own words is an answer; anything else that goes wrong is none.
+            Ok(match session.refusal.take() {
+                Some(why) => Ok(Answer::Refused(why)),
+                None => answer,
+            })
+        })
+    }
+}
+
+impl Session {
+    fn ask_for(
+        &mut self,
+        wanted: &[ObjectId],
+        how: &[&str],
+        mirror: &Mirror,
+    ) -> gix::error::Result<Result<Answer, SourceError>> {
+        let mut arguments: Vec<String> = ["ofs-delta", "no-progress", "filter tree:0"]
+            .iter()
+            .chain(how)
+            .map(ToString::to_string)
+            .collect();
+        arguments.extend(wanted.iter().map(|id| format!("want {id}")));
+        arguments.push("done".to_owned());
+        self.ask(arguments, |_, pack| match pack {
+            Some(pack) => mirror.take_parts(pack, wanted).map(|taken| match taken {
+                Taken::All => Answer::Brought,
+                Taken::Nothing(why) => Answer::Refused(why),
+            }),
+            None => Ok(Answer::Refused("it sent no pack".to_owned())),
+        })
+    }
+}

@@ -1,0 +1,242 @@
+//! What documents may ask of a pod: volumes, settings, secrets, init containers, jobs, several containers, names.
+
+use crate::shop::{Shop, get, wait_for};
+use crate::support::agent_box::app;
+use crate::support::tools::free_port;
+
+/// A workload of one pod on the bridge whose web server is published at `port`.
+fn published(name: &str, image: &str, port: u16, pod: &str, container: &str) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{ name: {name} }}\nspec:\n  selector: {{ matchLabels: {{ app: {name} }} }}\n  template:\n    metadata: {{ labels: {{ app: {name} }} }}\n    spec:\n      terminationGracePeriodSeconds: 5\n{pod}      containers:\n        - name: {name}\n          image: {image}\n          ports: [ {{ containerPort: 8080, hostPort: {port} }} ]\n          readinessProbe: {{ httpGet: {{ path: /healthz, port: 8080 }}, periodSeconds: 1 }}\n{container}---\n"
+    )
+}
+
+#[test]
+fn settings_and_secrets_reach_a_container_as_variables_and_as_files() {
+    let mut shop = Shop::new();
+    let (image, port) = (shop.push("1"), free_port());
+    let address = format!("127.0.0.1:{port}");
+    let container = "          env:\n            - { name: GREETING, valueFrom: { configMapKeyRef: { name: settings, key: greeting } } }\n            - { name: PASSWORD, valueFrom: { secretKeyRef: { name: keys, key: password } } }\n            - { name: BOX, valueFrom: { fieldRef: { fieldPath: spec.nodeName } } }\n          volumeMounts:\n            - { name: settings, mountPath: /settings }\n            - { name: keys, mountPath: /keys }\n            - { name: one, mountPath: /one/page, subPath: page }\n";
+    let pod = "      volumes:\n        - { name: settings, configMap: { name: settings } }\n        - { name: keys, secret: { secretName: keys, defaultMode: 0400 } }\n        - { name: one, configMap: { name: settings } }\n";
+    let manifests = |greeting: &str| {
+        published("pos", &image, port, pod, container)
+            + &format!(
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: settings }}\ndata: {{ greeting: {greeting}, page: \"<p>hi\" }}\n---\napiVersion: v1\nkind: Secret\nmetadata: {{ name: keys }}\nstringData: {{ password: hunter2 }}\n"
+            )
+    };
+    shop.write("pos", "", &manifests("hello"));
+    shop.agent.start(&[]);
+    shop.converge();
+    assert_eq!(get(&address, "/env/GREETING").unwrap(), "hello");
+    assert_eq!(get(&address, "/env/PASSWORD").unwrap(), "hunter2");
+    assert_eq!(get(&address, "/env/BOX").unwrap(), "test/box-1");
+    assert_eq!(get(&address, "/file?/settings/page").unwrap(), "<p>hi");
+    assert_eq!(get(&address, "/file?/keys/password").unwrap(), "hunter2");
+    assert_eq!(get(&address, "/file?/one/page").unwrap(), "<p>hi");
+
+    shop.write("pos", "", &manifests("good-day"));
+    shop.converge();
+    assert_eq!(get(&address, "/env/GREETING").unwrap(), "good-day");
+
+    // Nowhere in what the agent keeps or says stands the secret.
+    let clear = |dir: &std::path::Path| {
+        let found = std::process::Command::new("grep").args(["-rlaF", "hunter2"]).arg(dir).output().unwrap();
+        String::from_utf8(found.stdout).unwrap()
+    };
+    // The mirror has the repository as it was signed, packed.
+    assert_eq!(clear(&shop.agent.state()), "");
+    assert!(!shop.agent.log().contains("hunter2"));
+    assert!(
+        clear(&shop.agent.dir().join("podman")).contains("keys/password"),
+        "it is in the folder in memory"
+    );
+}
+
+#[test]
+fn a_claim_outlives_its_pods_and_is_left_when_the_app_goes() {
+    let mut shop = Shop::new();
+    let (image, port) = (shop.push("1"), free_port());
+    let pod = "      volumes: [ { name: data, persistentVolumeClaim: { claimName: data } }, { name: scratch, emptyDir: {} } ]\n      initContainers:\n        - { name: fill, image: IMAGE, command: [/webapp, write, /data/note, kept], volumeMounts: [ { name: data, mountPath: /data } ] }\n".replace("IMAGE", &image);
+    let container = "          volumeMounts: [ { name: data, mountPath: /data }, { name: scratch, mountPath: /scratch } ]\n";
+    let claim = "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: { name: data }\nspec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 1Gi } } }\n";
+    shop.write("pos", "", &(published("pos", &image, port, &pod, container) + claim));
+    shop.agent.start(&[]);
+    shop.converge();
+    let address = format!("127.0.0.1:{port}");
+    assert_eq!(get(&address, "/file?/data/note").unwrap(), "kept");
+    assert_eq!(shop.containers_of("pos").len(), 1, "the init container is gone once it has done its work");
+
+    let without_init = pod.split("      initContainers").next().unwrap();
+    shop.write("pos", "", &(published("pos", &image, port, without_init, container) + claim));
+    shop.converge();
+    assert_eq!(get(&address, "/file?/data/note").unwrap(), "kept");
+    let volumes = |shop: &Shop| String::from_utf8(shop.podman.cli(&["volume", "ls", "-q"]).stdout).unwrap();
+    assert_eq!(volumes(&shop).lines().count(), 2, "{}", volumes(&shop));
+
+    shop.agent.repo.git(&["rm", "-rq", "apps/pos"]);
+    shop.converge();
+    assert_eq!(volumes(&shop).trim(), "pos.data");
+    assert!(shop.agent.log().contains("PersistentVolumeClaim/pos/data"));
+}
+
+#[test]
+fn containers_of_a_pod_share_its_network_and_others_find_it_by_its_services_name() {
+    let mut shop = Shop::new();
+    let (image, port) = (shop.push("1"), free_port());
+    let sidecar = format!(
+        "        - name: side\n          image: {image}\n          env: [ {{ name: PORT, value: \"8081\" }}, {{ name: SIDE, value: here }} ]\n          livenessProbe: {{ tcpSocket: {{ port: 8081 }}, periodSeconds: 1 }}\n"
+    );
+    let service = "apiVersion: v1\nkind: Service\nmetadata: { name: pos }\nspec: { selector: { app: pos }, ports: [ { port: 8080 } ] }\n";
+    shop.write("pos", "", &(published("pos", &image, port, "", &sidecar) + service));
+    shop.agent.start(&[]);
+    shop.converge();
+    let containers = shop.containers_of("pos");
+    assert_eq!(containers.len(), 2);
+    let main = containers.iter().find(|one| !one.name.contains("side")).unwrap();
+    let address = shop.podman.inspect(&main.name).unwrap();
+    let address =
+        address["NetworkSettings"]["Networks"]["holdfast"]["IPAddress"].as_str().unwrap().to_owned();
+    assert_eq!(
+        get(&format!("{address}:8081"), "/env/SIDE").unwrap(),
+        "here",
+        "on the main container's address"
+    );
+    assert_eq!(get(&format!("127.0.0.1:{port}"), "/").unwrap(), "1");
+
+    // The main container is killed: whoever shares its network is made anew with it.
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(main.pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let back = || {
+        let main = shop.containers_of("pos").into_iter().find(|one| !one.name.contains("side"))?;
+        let address = shop.podman.inspect(&main.name)?;
+        let address = address["NetworkSettings"]["Networks"]["holdfast"]["IPAddress"].as_str()?.to_owned();
+        get(&format!("{address}:8081"), "/env/SIDE")
+            .ok()
+            .filter(|_| get(&format!("{address}:8080"), "/").is_ok())
+    };
+    assert_eq!(wait_for("both are back", back), "here");
+}
+
+#[test]
+fn a_job_runs_once_to_its_end_and_is_good_then() {
+    let mut shop = Shop::new();
+    let image = shop.push("1");
+    let job = |command: &str| {
+        format!(
+            "apiVersion: batch/v1\nkind: Job\nmetadata: {{ name: import }}\nspec:\n  backoffLimit: 1\n  template:\n    spec:\n      restartPolicy: Never\n      containers: [ {{ name: import, image: {image}, command: [{command}] }} ]\n"
+        )
+    };
+    shop.write("import", "", &job("/webapp, exit, \"0\""));
+    shop.agent.start(&[]);
+    shop.converge();
+    let made = shop.containers_of("import");
+    assert_eq!((made.len(), made[0].state.as_str()), (1, "exited"));
+
+    // One that fails is taken back.
+    shop.write("import", "", &job("/webapp, exit, \"3\""));
+    shop.commit();
+    shop.agent.wait_until("taken back", |_, status| {
+        app(status, "import").is_some_and(|app| app.phase == "RolledBack")
+    });
+    assert!(shop.agent.log().contains("import ended with 3"), "{}", shop.agent.log_tail());
+}
+
+#[test]
+fn a_tag_is_asked_once_for_a_release_and_again_for_another() {
+    let mut shop = Shop::new();
+    let port = free_port();
+    shop.push("1");
+    let tagged = format!("{}/pos:stable", shop.registry.host());
+    let tag =
+        |shop: &Shop, version: &str| shop.registry.push("pos", "stable", &crate::shop::web_server(version));
+    tag(&shop, "1");
+    let write = |shop: &Shop, more: &str| shop.write("pos", "", &published("pos", &tagged, port, "", more));
+    write(&shop, "");
+    shop.agent.start(&[]);
+    shop.converge();
+    assert_eq!(get(&format!("127.0.0.1:{port}"), "/").unwrap(), "1");
+
+    // The tag moves, and a commit about something else leaves the app as it is.
+    tag(&shop, "2");
+    shop.agent.repo.write(&[("README.md", "x")]);
+    shop.converge();
+    assert_eq!(get(&format!("127.0.0.1:{port}"), "/").unwrap(), "1");
+    write(&shop, "          env: [ { name: X, value: y } ]\n");
+    shop.converge();
+    assert_eq!(get(&format!("127.0.0.1:{port}"), "/").unwrap(), "2");
+}
+
+#[test]
+fn the_new_version_starts_beside_the_old_one_and_takes_its_port_over() {
+    let mut shop = Shop::new();
+    let port = free_port();
+    let address = format!("127.0.0.1:{port}");
+    let update = "  update: { strategy: start-stop }\n";
+    let container = format!(
+        "          env: [ {{ name: PORT, value: \"{port}\" }}, {{ name: DRAIN_MS, value: \"200\" }} ]\n          readinessProbe: {{ httpGet: {{ path: /healthz, port: {port} }}, periodSeconds: 1 }}\n"
+    );
+    let write = |shop: &Shop, version: &str, more: &str| {
+        let image = shop.push(version);
+        shop.write_app("pos", &image, update, "      hostNetwork: true\n", &(container.clone() + more));
+    };
+    write(&shop, "1", "");
+    shop.agent.start(&[]);
+    shop.converge();
+    let asked = std::sync::atomic::AtomicBool::new(true);
+    let lost = std::thread::scope(|scope| {
+        let customer = scope.spawn(|| {
+            let mut lost = Vec::new();
+            while asked.load(std::sync::atomic::Ordering::Relaxed) {
+                lost.extend(get(&address, "/").err());
+            }
+            lost
+        });
+        for version in ["2", "3", "4"] {
+            write(&shop, version, "");
+            shop.converge();
+            assert_eq!(get(&address, "/").unwrap(), version);
+        }
+        asked.store(false, std::sync::atomic::Ordering::Relaxed);
+        customer.join().unwrap()
+    });
+    assert_eq!(lost, Vec::<String>::new());
+    assert_eq!(shop.containers_of("pos").len(), 1);
+
+    // One that never gets ready doesn't cost the old one its place.
+    write(&shop, "5", "          command: [/webapp, exit, \"1\"]\n");
+    shop.commit();
+    shop.agent.wait_until("taken back", |_, status| {
+        app(status, "pos").is_some_and(|app| app.phase == "RolledBack")
+    });
+    assert_eq!(get(&address, "/").unwrap(), "4");
+    assert_eq!(shop.containers_of("pos").len(), 1);
+}
+
+#[test]
+fn a_check_finds_the_pod_that_a_deployment_became_and_a_release_that_fails_it_is_taken_back() {
+    let mut shop = Shop::new();
+    let (first, second, port) = (shop.push("1"), shop.push("2"), free_port());
+    let health = |path: &str| {
+        format!(
+            "  health:\n    startup: 1s\n    deadline: 10s\n    soak: 300ms\n    checks: [ {{ http: {{ target: Deployment/pos, port: 8080, path: {path} }} }} ]\n"
+        )
+    };
+    shop.write("pos", &health("/healthz"), &published("pos", &first, port, "", ""));
+    shop.agent.start(&[]);
+    shop.converge();
+    let ill = published("pos", &second, port, "", "          env: [ { name: HEALTH, value: \"500\" } ]\n")
+        .replace("/healthz", "/");
+    shop.write("pos", &health("/healthz"), &ill);
+    shop.commit();
+    shop.agent.wait_until("taken back", |_, status| {
+        app(status, "pos").is_some_and(|app| app.phase == "RolledBack")
+    });
+    assert_eq!(get(&format!("127.0.0.1:{port}"), "/").unwrap(), "1");
+    let status = shop.agent.status().unwrap();
+    let held = app(&status, "pos").unwrap().held.clone().unwrap();
+    assert!(held.cause.contains("/healthz: answered 500"), "{held:?}");
+
+    // Fail forward: the next commit is tried at once.
+    shop.write("pos", &health("/healthz"), &published("pos", &second, port, "", ""));
+    shop.converge();
+    assert_eq!(get(&format!("127.0.0.1:{port}"), "/").unwrap(), "2");
+}
