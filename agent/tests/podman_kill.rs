@@ -88,10 +88,12 @@ fn kill(shop: &mut Shop, victim: Victim, random: &mut Random, round: u64) {
             let Some(one) = ours.get(random.below(ours.len().max(1) as u64) as usize) else { return };
             // It may have gone in this moment.
             let found = shop.podman.inspect(&one.id);
-            let conmon = found.map(|found| pid(&found, "ConmonPid")).filter(|pid| *pid > 1);
-            let line = conmon.map(|pid| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default());
-            if line.is_some_and(|line| String::from_utf8_lossy(&line).contains(&one.id)) {
-                conmon.map(murder);
+            let Some(conmon) = found.map(|found| pid(&found, "ConmonPid")).filter(|pid| *pid > 1) else {
+                return;
+            };
+            let line = fs::read(format!("/proc/{conmon}/cmdline")).unwrap_or_default();
+            if String::from_utf8_lossy(&line).contains(&one.id) {
+                murder(conmon);
             }
         }
     }
