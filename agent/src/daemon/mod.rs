@@ -70,6 +70,7 @@ enum Event {
     Runtime(DriverEvent),
     Asked(Request),
     PollNow,
+    Tidied,
     Stop,
     Deadline,
 }
@@ -259,6 +260,10 @@ impl Daemon {
                     self.keeper.try_all_now(&now);
                 }
                 self.widen(event.app.map_or(Scope::All, |app| Scope::Apps(BTreeSet::from([app]))));
+                Ok(())
+            }
+            Event::Tidied => {
+                self.untrimmed = true;
                 Ok(())
             }
             Event::Asked(request) => {
@@ -479,7 +484,7 @@ impl Daemon {
             driver.collect(&keep).await;
         }
         let revisions = [self.progress.fetched.clone(), self.progress.resolved.clone()];
-        let source = Arc::clone(&self.source);
+        let (source, jobs) = (Arc::clone(&self.source), self.jobs.clone());
         let accepted = self.progress.accepted.as_ref().map(|floor| floor.revision.clone());
         tokio::task::spawn_blocking(move || {
             let keep: Vec<Revision> = revisions.into_iter().chain([accepted]).flatten().collect();
@@ -487,6 +492,9 @@ impl Daemon {
             if let Err(error) = source.collect(&keep) {
                 tracing::warn!(%error, "the mirror can't be tidied up");
             }
+            drop(source);
+            // What that took of memory is given back as well.
+            let _ = jobs.blocking_send(Event::Tidied);
         });
     }
 }
