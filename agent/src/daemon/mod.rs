@@ -251,13 +251,10 @@ impl Daemon {
             }
             Event::Runtime(event) => {
                 tracing::debug!(?event, "a runtime reports");
+                self.look_at_all = true;
+                // A runtime that is back is no time to wait out a pause that grew before.
                 if event.back {
                     self.keeper.try_all_of(event.driver, &now);
-                }
-                self.look_at_all = true;
-                // A runtime that is back, or gone, is no time to wait out a pause that grew before.
-                if event.app.is_none() {
-                    self.keeper.try_all_now(&now);
                 }
                 self.widen(event.app.map_or(Scope::All, |app| Scope::Apps(BTreeSet::from([app]))));
                 Ok(())

@@ -180,7 +180,7 @@ pub(super) fn ended(name: &str, code: i32, out_of_memory: bool) -> String {
     match code {
         _ if out_of_memory => format!("{name} took more memory than it may, and was killed"),
         // podman doesn't always know that it was for its memory.
-        137 => format!("{name} was killed (137), perhaps for the memory that it took"),
+        137 => format!("{name} was killed (137): by somebody, or for the memory that it took"),
         code => format!("{name} ended with {code}"),
     }
 }

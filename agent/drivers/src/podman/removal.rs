@@ -79,6 +79,16 @@ impl PodmanDriver {
             }
             there => there?,
         };
+        if let Some(there) = &there
+            && there.config.labels.get(marks::DEVICE).map(String::as_str) != Some(self.owner.device.as_str())
+        {
+            return Err(ApiError::Refused {
+                what: format!("to remove {name}"),
+                status: 409,
+                message: "a container of that name is there, and this agent didn't make it: rename it"
+                    .to_owned(),
+            });
+        }
         // Also without one: what is left of a create that was cut off has the name, and is seen nowhere else.
         self.api.delete_container(name).await?;
         let Some(there) = there else { return Ok(()) };
