@@ -21,7 +21,7 @@ fn what_crashes_again_is_started_after_a_pause_and_says_why_it_is_unhealthy_mean
     let second = pos.wait_renewed(&shop, &first.id, "1");
     // The second time, it waits.
     murder(second.pid);
-    let said = shop.wait_said("pos", "killed (137), perhaps for the memory");
+    let said = shop.wait_said("pos", "killed (137): by somebody");
     assert!(said.contains("started again 1 times"), "{said}");
     let ill = |status: &AppStatus| status.health == "Unhealthy" && status.phase == "Good";
     let status = shop.agent.status().unwrap();
