@@ -21,6 +21,7 @@ while (($#)); do
       # Read by the tests that take random steps; proptest reads its own.
       export HOLDFAST_LONG=1 PROPTEST_CASES=${PROPTEST_CASES:-20000}
       export HOLDFAST_MODEL_CASES=${HOLDFAST_MODEL_CASES:-100000} HOLDFAST_KILLS=${HOLDFAST_KILLS:-3000}
+      export HOLDFAST_PODMAN_KILLS=${HOLDFAST_PODMAN_KILLS:-1000}
       ;;
     --no-setup) setup=false ;;
     --) shift; cargo_args+=("$@"); break ;;
