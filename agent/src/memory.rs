@@ -25,6 +25,7 @@ pub fn give_back() {
 fn give_back_heap() {
     // The allocator is the program's (main.rs); here it only has to be linked.
     use mimalloc as _;
+    // SAFETY: as mimalloc.h declares it, `void mi_collect(bool force)`; any thread may call it at any time.
     #[allow(unsafe_code)]
     unsafe extern "C" {
         safe fn mi_collect(force: bool);
