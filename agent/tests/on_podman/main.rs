@@ -8,4 +8,5 @@ mod support;
 mod apps;
 mod demo;
 mod features;
+mod health;
 mod shop;
