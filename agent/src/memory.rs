@@ -6,42 +6,58 @@ use std::ptr::NonNull;
 
 use nix::sys::mman::{MmapAdvise, madvise};
 
-/// A range of this process' addresses.
+/// A range of this process' addresses, and what is mapped there.
 #[derive(Debug, PartialEq, Eq)]
-struct Range {
+struct Range<'a> {
     start: usize,
     end: usize,
+    /// Device and inode.
+    file: (&'a str, &'a str),
 }
 
-/// Something that lies among the program's constants.
-const CONSTANT: &str = "a constant of the program";
+/// Gives back what is not needed at rest: free memory that the allocator keeps, code, and constants.
+pub fn give_back() {
+    give_back_heap();
+    give_back_code();
+}
+
+/// The allocator keeps what was freed for a while, and looks at it again only when it is asked for more.
+fn give_back_heap() {
+    // The allocator is the program's (main.rs); here it only has to be linked.
+    use mimalloc as _;
+    #[allow(unsafe_code)]
+    unsafe extern "C" {
+        safe fn mi_collect(force: bool);
+    }
+    mi_collect(true);
+}
 
 /// Lets go of the clean pages of the program's own code and constants. What is needed again is taken from the
 /// page cache.
-pub fn give_back_code() {
+fn give_back_code() {
     // Without /proc nothing is given back, and nothing else is lost.
     let Ok(smaps) = fs::read_to_string("/proc/self/smaps") else { return };
-    // An emulator may show its own mappings: only what holds something that is known to be ours is ours.
-    let ours = [give_back_code as *const () as usize, CONSTANT.as_ptr() as usize];
-    for range in clean_file_ranges(&smaps) {
-        if ours.iter().any(|address| (range.start..range.end).contains(address)) {
-            drop_pages(&range);
-        }
+    let ranges = clean_file_ranges(&smaps);
+    // An emulator may show its own mappings: only the file that has this function is ours. Besides code and constants
+    // it has the table by which the program was moved to its place: megabytes that only the start reads.
+    let here = give_back_code as *const () as usize;
+    let ours = ranges.iter().find(|range| (range.start..range.end).contains(&here)).map(|range| range.file);
+    for range in ranges.iter().filter(|range| Some(range.file) == ours) {
+        drop_pages(range);
     }
 }
 
 #[allow(unsafe_code)]
-fn drop_pages(range: &Range) {
+fn drop_pages(range: &Range<'_>) {
     let Some(start) = NonNull::new(range.start as *mut std::ffi::c_void) else { return };
-    // SAFETY: the range is the mapping of this program's file that holds its code, or that holds its constants:
-    // never written to, without a page that differs from the file (`clean_file_ranges`), and mapped for as
-    // long as the process lives. MADV_DONTNEED then only unmaps pages; the next access maps them again with
-    // the same content (madvise(2)).
+    // SAFETY: the range is a mapping of this program's file: never written to, without a page that differs from the
+    // file (`clean_file_ranges`), and mapped for as long as the process lives. MADV_DONTNEED then only unmaps pages;
+    // the next access maps them again with the same content (madvise(2)).
     let _ = unsafe { madvise(start, range.end - range.start, MmapAdvise::MADV_DONTNEED) };
 }
 
 /// The mappings of files that cannot be written to and have no page of their own (proc_pid_smaps(5)).
-fn clean_file_ranges(smaps: &str) -> Vec<Range> {
+fn clean_file_ranges(smaps: &str) -> Vec<Range<'_>> {
     let mut ranges = Vec::new();
     let mut candidate = None;
     for line in smaps.lines() {
@@ -58,16 +74,16 @@ fn clean_file_ranges(smaps: &str) -> Vec<Range> {
 }
 
 /// `None` if the line opens no mapping; the inner one is `None` if the mapping is not of interest.
-fn header(line: &str) -> Option<Option<Range>> {
+fn header(line: &str) -> Option<Option<Range<'_>>> {
     let mut words = line.split_ascii_whitespace();
     let (start, end) = words.next()?.split_once('-')?;
     let start = usize::from_str_radix(start, 16).ok()?;
     let end = usize::from_str_radix(end, 16).ok()?;
     let permissions = words.next()?;
-    // Offset and device stand before it; 0 is no file.
-    let inode = words.nth(2)?;
+    // The offset stands before them; an inode of 0 is no file.
+    let (device, inode) = (words.nth(1)?, words.next()?);
     let wanted = permissions.starts_with('r') && !permissions.contains('w') && inode != "0" && start < end;
-    Some(wanted.then_some(Range { start, end }))
+    Some(wanted.then_some(Range { start, end, file: (device, inode) }))
 }
 
 #[cfg(test)]
@@ -88,7 +104,8 @@ Anonymous:             0 kB
 
     #[test]
     fn only_clean_pages_of_files_that_cannot_be_written_are_given_back() {
-        assert_eq!(clean_file_ranges(SMAPS), [Range { start: 0x55d0_a000_0000, end: 0x55d0_a010_0000 }]);
+        let wanted = Range { start: 0x55d0_a000_0000, end: 0x55d0_a010_0000, file: ("fe:00", "42") };
+        assert_eq!(clean_file_ranges(SMAPS), [wanted]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ Run by scripts/bench.sh. Needs Linux, git and ssh-keygen; nothing beyond Python'
 import argparse
 import os
 import platform
+import signal
 import sys
 import time
 from pathlib import Path
@@ -13,15 +14,20 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 
 import fleets
+import pods
 import scenarios
 from box import FOLDER, run
 from table import HEAD
+
+ALL = {**scenarios.ALL, "podman": pods.podman}
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("binary", type=Path)
-    parser.add_argument("--only", choices=scenarios.ALL, action="append", help="this scenario; may be repeated")
+    parser.add_argument("--only", choices=ALL, action="append", help="this scenario; may be repeated")
+    parser.add_argument("--part", choices=[part.__name__ for part in pods.PARTS], action="append",
+                        help="this part of podman's; may be repeated")
     parser.add_argument("--apps", type=int, default=1000)
     parser.add_argument("--idle", type=int, default=60, help="seconds")
     parser.add_argument("--starts", type=int, default=20)
@@ -45,14 +51,16 @@ def machine(binary):
 
 
 def main():
+    # What was set up is taken down as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = arguments()
     binary = options.binary.resolve()
     about = machine(binary)
     missed = 0
     rows = []
-    for name in options.only or scenarios.ALL:
+    for name in options.only or ALL:
         scenarios.say(name)
-        for row in scenarios.ALL[name](binary, options):
+        for row in ALL[name](binary, options):
             scenarios.say(f"  {row.what}: {row.measured or row.reference}")
             rows.append(row)
             missed += row.met is False

@@ -90,7 +90,7 @@ class Events:
 class Box:
     """A box in a folder of its own, which goes when it is closed."""
 
-    def __init__(self, binary, device="emea/de/store-0042/till-1", wasm=True):
+    def __init__(self, binary, device="emea/de/store-0042/till-1", wasm=True, more=""):
         self.binary, self.process, self.events = str(binary), None, None
         self.dir = Path(tempfile.mkdtemp(prefix="holdfast-bench-", dir=FOLDER))
         self.repository = self.dir / "edge"
@@ -100,7 +100,7 @@ class Box:
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", key)
         public = key.with_suffix(".pub").read_text().strip()
         (self.dir / "allowed_signers").write_text(f'{AUTHOR} namespaces="git" {public}\n')
-        (self.dir / "agent.toml").write_text(agent_toml(self.dir, device, wasm))
+        (self.dir / "agent.toml").write_text(agent_toml(self.dir, device, wasm) + more.format(dir=self.dir))
 
     def __enter__(self):
         return self

@@ -96,7 +96,7 @@ def idle_writes(box, passes=10):
 def snapshot(folder):
     """Everything in the agent's folders, with what a write would change."""
     found = {}
-    for top in ("state", "runtime", "run", "agent.log"):
+    for top in ("state", "runtime", "run", "podman", "agent.log"):
         paths = [folder / top, *(folder / top).rglob("*")]
         for path in paths:
             if path.exists():

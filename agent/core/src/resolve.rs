@@ -68,8 +68,10 @@ pub struct Answers {
 /// Why a tag's image isn't known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unresolved {
-    /// There is no such image: asking again gives the same answer.
+    /// The image is none that could run here: asking again gives the same answer.
     Wrong(String),
+    /// The registry has none of that name, or doesn't give it: it may be pushed yet.
+    Missing(String),
     /// It couldn't be asked.
     Unreachable(String),
 }
@@ -213,6 +215,11 @@ fn image_digest(app: &AppName, image: &ImageReference, answers: &Answers) -> Res
         Some(Err(Unresolved::Wrong(cause))) => {
             Err(Held::until_changed(cause.clone(), "correct the image in a new commit, or push it"))
         }
+        Some(Err(Unresolved::Missing(cause))) => Err(Held {
+            cause: cause.clone(),
+            next: answers.retry_at,
+            unblock: "push the image, or correct its name in a new commit".into(),
+        }),
         Some(Err(Unresolved::Unreachable(cause))) => Err(Held {
             cause: cause.clone(),
             next: answers.retry_at,

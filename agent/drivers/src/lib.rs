@@ -61,6 +61,8 @@ pub struct DriverEvent {
     pub app: Option<AppName>,
     /// What was seen, for people.
     pub what: String,
+    /// The runtime was away and answers again: what failed meanwhile is worth another try now.
+    pub back: bool,
 }
 
 /// A step as the driver gets it.

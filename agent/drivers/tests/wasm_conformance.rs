@@ -68,7 +68,7 @@ impl Runtime for Box_ {
         }
     }
 
-    async fn plant(&self, key: &ObjectKey) {
+    async fn plant(&self, key: &ObjectKey) -> bool {
         let app: AppName = key.name.parse().unwrap();
         let release = self.release(&app, 7);
         let other = self.bench.driver_of("another/device");
@@ -80,6 +80,7 @@ impl Runtime for Box_ {
             strategy: Strategy::StopStart,
         };
         other.apply(step).await.unwrap();
+        true
     }
 
     async fn take_away(&self, key: &ObjectKey) {

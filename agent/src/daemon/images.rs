@@ -27,9 +27,13 @@ impl BoxImages {
 
     /// What a tag means now. Blocks.
     pub(super) fn resolve(&self, image: &ImageReference) -> Result<Digest, Unresolved> {
-        self.images.resolve(image, &self.platform).map_err(|error| match for_good(&error) {
-            true => Unresolved::Wrong(error.to_string()),
-            false => Unresolved::Unreachable(error.to_string()),
+        self.images.resolve(image, &self.platform).map_err(|error| {
+            let unresolved = match &error {
+                error if for_good(error) => Unresolved::Wrong,
+                error if error.is_transient() => Unresolved::Unreachable,
+                _ => Unresolved::Missing,
+            };
+            unresolved(error.to_string())
         })
     }
 

@@ -72,6 +72,7 @@ enum Event {
     Runtime(DriverEvent),
     Asked(Request),
     PollNow,
+    Tidied,
     Stop,
     Deadline,
 }
@@ -152,12 +153,21 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         notifier,
         told: String::new(),
     };
-    // The last known good comes first: before the network, before anybody may ask.
-    daemon.pass(&mut None).await;
-    daemon.start_watching();
     let newest_event = daemon.newest_event.subscribe();
-    let mut outside = Some(Outside::open(&daemon.config, signals, &daemon.notifier, newest_event)?);
+    let mut outside = match Outside::open(&daemon.config, signals, &daemon.notifier, newest_event) {
+        Ok(outside) => Some(outside),
+        Err(error) => {
+            // Nobody can ask, but what should run can be seen to before the agent is started again.
+            daemon.pass(&mut None).await;
+            return Err(error);
+        }
+    };
+    // A runtime may take minutes to bring everything back; the service manager must not give the agent up meanwhile,
+    // and whoever asks is answered.
     daemon.notifier.ready();
+    // The last known good comes first: before the network.
+    daemon.pass(&mut outside).await;
+    daemon.start_watching();
     daemon.render_accepted();
     let limit = once.map(|limit| daemon.clock.now().moment.uptime + limit);
     loop {
@@ -246,11 +256,15 @@ impl Daemon {
             Event::Runtime(event) => {
                 tracing::debug!(?event, "a runtime reports");
                 self.look_at_all = true;
-                // A runtime that is back, or gone, is no time to wait out a pause that grew before.
-                if event.app.is_none() {
-                    self.keeper.try_all_now(&now);
+                // A runtime that is back is no time to wait out a pause that grew before.
+                if event.back {
+                    self.keeper.try_all_of(event.driver, &now);
                 }
                 self.widen(event.app.map_or(Scope::All, |app| Scope::Apps(BTreeSet::from([app]))));
+                Ok(())
+            }
+            Event::Tidied => {
+                self.untrimmed = true;
                 Ok(())
             }
             Event::Asked(request) => {
@@ -320,12 +334,13 @@ impl Daemon {
         self.publish();
         if self.untrimmed && self.at_rest() {
             self.untrimmed = false;
-            memory::give_back_code();
+            memory::give_back();
         }
     }
 
     async fn pass(&mut self, outside: &mut Option<Outside>) {
         while let Some(scope) = self.due.take() {
+            self.untrimmed = true;
             let now = self.clock.now();
             let before = self.keeper.phases();
             let result = self.keeper_pass(&scope, outside, &now).await;
@@ -473,7 +488,7 @@ impl Daemon {
             driver.collect(&keep).await;
         }
         let revisions = [self.progress.fetched.clone(), self.progress.resolved.clone()];
-        let source = Arc::clone(&self.source);
+        let (source, jobs) = (Arc::clone(&self.source), self.jobs.clone());
         let accepted = self.progress.accepted.as_ref().map(|floor| floor.revision.clone());
         tokio::task::spawn_blocking(move || {
             let keep: Vec<Revision> = revisions.into_iter().chain([accepted]).flatten().collect();
@@ -481,6 +496,9 @@ impl Daemon {
             if let Err(error) = source.collect(&keep) {
                 tracing::warn!(%error, "the mirror can't be tidied up");
             }
+            drop(source);
+            // What that took of memory is given back as well.
+            let _ = jobs.blocking_send(Event::Tidied);
         });
     }
 }

@@ -147,6 +147,7 @@ impl Renderer {
     /// Finds out what must be known of each app before it can be resolved.
     fn answers(&self, snapshot: &Snapshot, desired: &Desired) -> Result<Answers, NotRendered> {
         let mut answers = Answers { retry_at: self.retry_at, ..Answers::default() };
+        let mut silent = BTreeMap::new();
         for (app, needs) in needs(desired, &self.runtimes) {
             for artifact in needs.artifacts {
                 let digest = self.pin(snapshot, artifact)?;
@@ -157,7 +158,7 @@ impl Renderer {
                 answers.secrets.insert((app.clone(), secret.clone()), digest);
             }
             if let Some(asked) = needs.asked.filter(|_| !needs.images.is_empty()) {
-                let found = self.tags(app, asked, &needs.images)?;
+                let found = self.tags(app, asked, &needs.images, &mut silent)?;
                 answers
                     .images
                     .extend(found.into_iter().map(|(image, digest)| ((app.clone(), image), digest)));
@@ -172,6 +173,7 @@ impl Renderer {
         app: &AppName,
         asked: Digest,
         images: &BTreeSet<&ImageReference>,
+        silent: &mut BTreeMap<String, Unresolved>,
     ) -> Result<BTreeMap<ImageReference, Result<Digest, Unresolved>>, NotRendered> {
         let disk = |error: StoreError| NotRendered::Disk(error.to_string());
         let table = lock(&self.store).tags();
@@ -181,7 +183,7 @@ impl Renderer {
         for image in images {
             let digest = match (known.images.get(*image), &self.images) {
                 (Some(digest), _) => Ok(*digest),
-                (None, Some(images)) => images.resolve(image),
+                (None, Some(images)) => ask_once(images, image, silent),
                 (None, None) => Err(Unresolved::Unreachable(format!("nobody was asked yet what {image} is"))),
             };
             found.insert((*image).clone(), digest);
@@ -226,4 +228,21 @@ impl Renderer {
             Err(error) => Ok(Err(error.to_string())),
         }
     }
+}
+
+/// Asks a registry what a tag means. One that couldn't be asked is not asked again for the same revision: one that
+/// hangs must not keep every app waiting for each of its images.
+fn ask_once(
+    images: &BoxImages,
+    image: &ImageReference,
+    silent: &mut BTreeMap<String, Unresolved>,
+) -> Result<Digest, Unresolved> {
+    if let Some(why) = silent.get(&image.registry) {
+        return Err(why.clone());
+    }
+    let answer = images.resolve(image);
+    if let Err(why @ Unresolved::Unreachable(_)) = &answer {
+        silent.insert(image.registry.clone(), why.clone());
+    }
+    answer
 }

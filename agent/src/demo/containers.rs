@@ -60,6 +60,11 @@ impl Containers {
         Ok(Containers { socket, registry, service: Some(service) })
     }
 
+    /// Where podman is served.
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// The sections of agent.toml for it.
     pub(super) fn agent_toml(&self, dir: &Path) -> String {
         format!(

@@ -12,7 +12,7 @@ mod stage;
 #[cfg(feature = "podman")]
 pub(crate) mod web;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -41,7 +41,7 @@ pub fn run(runtime: &Runtime, keep: bool) -> Result<()> {
     let played = play(&screen, &mut stage);
     if keep && played.is_ok() {
         stage.leave_running();
-        look_closer(&screen, &dir);
+        look_closer(&screen, &stage);
         return Ok(());
     }
     let cleared = clear(&screen, &mut stage);
@@ -205,7 +205,8 @@ fn clear(screen: &Screen, stage: &mut Stage) -> Result<()> {
     stage.stop_agent()
 }
 
-fn look_closer(screen: &Screen, dir: &Path) {
+fn look_closer(screen: &Screen, stage: &Stage) {
+    let dir = &stage.dir;
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("holdfast"));
     let (program, config) = (program.display(), dir.join("agent.toml"));
     let config = config.display();
@@ -214,8 +215,9 @@ fn look_closer(screen: &Screen, dir: &Path) {
         screen.say(&format!("{program} {command} --config {config}"));
     }
     screen.say(&format!("less {}", dir.join("agent.log").display()));
-    let dir = dir.display();
-    screen.say(&format!("pkill -f {dir}; rm -r {dir}    # ends the agent and its workloads"));
+    for command in stage.ends_it() {
+        screen.say(&command);
+    }
 }
 
 fn temporary_folder() -> Result<PathBuf> {

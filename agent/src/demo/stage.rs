@@ -99,6 +99,20 @@ impl Stage {
         }
     }
 
+    /// The commands that end the agent and its workloads, and leave nothing.
+    pub(super) fn ends_it(&self) -> Vec<String> {
+        let dir = self.dir.display();
+        let mut commands = vec![format!("pkill -f {dir}; rm -r {dir}    # ends the agent and its workloads")];
+        #[cfg(feature = "podman")]
+        if let Workloads::Podman(containers) = &self.workloads {
+            let podman = format!("podman --url unix://{}", containers.socket().display());
+            let label = format!("label=dev.holdfast.device={DEVICE}");
+            commands[0] = format!("pkill -f {dir}/agent.toml; rm -r {dir}    # ends the agent");
+            commands.push(format!("{podman} rm --force $({podman} ps --all --quiet --filter {label})"));
+        }
+        commands
+    }
+
     /// Starts the agent.
     pub(super) fn start(&mut self) -> Result<()> {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("agent.log"))?;

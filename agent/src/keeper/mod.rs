@@ -192,6 +192,17 @@ impl<J: Journal> Keeper<J> {
         }
     }
 
+    /// A runtime is back: what it could not be asked for is tried again now.
+    pub fn try_all_of(&mut self, driver: DriverKind, now: &Now) {
+        for (name, app) in self.apps.clone() {
+            let targets = [&app.current, &app.target].into_iter().flatten().map(|target| target.driver);
+            let owned = self.inventory.get(&name).into_iter().flatten().map(|(_, owned)| owned.driver);
+            if targets.chain(owned).any(|of| of == driver) {
+                self.try_now(&name, now);
+            }
+        }
+    }
+
     /// Brings what the newest revision wants to the apps. An app that goes back ends that first, so this is
     /// done again with every pass.
     fn advance(&mut self, now: &Now) -> Result<(), JournalError> {

@@ -141,6 +141,9 @@ fn every_event_names_the_hash_of_the_one_before() {
     let rolled_back = events.iter().find(|event| event["kind"] == "app.rolledback").unwrap();
     assert_eq!(rolled_back["app"], "pos");
 
+    let (code, verified) = test_box.json(&["events", "verify"]);
+    assert_eq!((code, &verified["whole"], &verified["head"]["hash"]), (0, &json!(true), &before));
+
     let since = test_box.holdfast(&["events", "--json", "--since", &(events.len() - 1).to_string()]);
     assert_eq!(String::from_utf8(since.stdout).unwrap().lines().count(), 1);
 }

@@ -210,3 +210,33 @@ fn the_new_version_starts_beside_the_old_one_and_takes_its_port_over() {
     assert_eq!(get(&address, "/").unwrap(), "4");
     assert_eq!(shop.containers_of("pos").len(), 1);
 }
+
+#[test]
+fn a_check_finds_the_pod_that_a_deployment_became_and_a_release_that_fails_it_is_taken_back() {
+    let mut shop = Shop::new();
+    let (first, second, port) = (shop.push("1"), shop.push("2"), free_port());
+    let health = |path: &str| {
+        format!(
+            "  health:\n    startup: 1s\n    deadline: 10s\n    soak: 300ms\n    checks: [ {{ http: {{ target: Deployment/pos, port: 8080, path: {path} }} }} ]\n"
+        )
+    };
+    shop.write("pos", &health("/healthz"), &published("pos", &first, port, "", ""));
+    shop.agent.start(&[]);
+    shop.converge();
+    let ill = published("pos", &second, port, "", "          env: [ { name: HEALTH, value: \"500\" } ]\n")
+        .replace("/healthz", "/");
+    shop.write("pos", &health("/healthz"), &ill);
+    shop.commit();
+    shop.agent.wait_until("taken back", |_, status| {
+        app(status, "pos").is_some_and(|app| app.phase == "RolledBack")
+    });
+    assert_eq!(get(&format!("127.0.0.1:{port}"), "/").unwrap(), "1");
+    let status = shop.agent.status().unwrap();
+    let held = app(&status, "pos").unwrap().held.clone().unwrap();
+    assert!(held.cause.contains("/healthz: answered 500"), "{held:?}");
+
+    // Fail forward: the next commit is tried at once.
+    shop.write("pos", &health("/healthz"), &published("pos", &second, port, "", ""));
+    shop.converge();
+    assert_eq!(get(&format!("127.0.0.1:{port}"), "/").unwrap(), "2");
+}

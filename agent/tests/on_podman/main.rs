@@ -6,7 +6,17 @@
 mod support;
 
 mod apps;
+mod conformance;
 mod demo;
+mod faults;
+mod faults_boot;
+mod faults_crash;
+mod faults_image;
+mod faults_place;
+mod faults_service;
 mod features;
 mod health;
+#[allow(dead_code, reason = "the test of kills needs a part of it alone")]
+mod meddler;
+mod rootless;
 mod shop;

@@ -35,11 +35,18 @@ impl Shop {
 
     /// The same with another podman.
     pub(crate) fn with(setup: &Setup) -> Self {
-        let (podman, registry) = (Podman::start_with(setup), Registry::start());
+        let registry = Registry::start();
+        let host = registry.host();
+        Shop::with_registry(setup, registry, &host)
+    }
+
+    /// The same with a registry that the box reaches at `host`.
+    pub(crate) fn with_registry(setup: &Setup, registry: Registry, host: &str) -> Self {
+        let podman = Podman::start_with(setup);
         let more = format!(
             "[drivers.podman]\nsocket = \"{}\"\nrun_dir = \"{{dir}}/podman\"\n[registries.\"{}\"]\nplain_http = true\n",
             podman.socket().display(),
-            registry.host()
+            host
         );
         Shop { agent: AgentBox::with(&more), podman, registry }
     }
@@ -61,8 +68,10 @@ impl Shop {
 
     /// Writes an app with this in its spec, and these manifests.
     pub(crate) fn write(&self, name: &str, app: &str, manifests: &str) {
+        let usual = "  health: { startup: 5s, deadline: 30s, soak: 300ms }\n";
+        let health = if app.contains("health:") { "" } else { usual };
         let document = format!(
-            "apiVersion: holdfast.dev/v1alpha1\nkind: App\nmetadata: {{ name: {name} }}\nspec:\n  placement: {{}}\n  container: {{ driver: podman }}\n  health: {{ startup: 5s, deadline: 30s, soak: 300ms }}\n{app}"
+            "apiVersion: holdfast.dev/v1alpha1\nkind: App\nmetadata: {{ name: {name} }}\nspec:\n  placement: {{}}\n  container: {{ driver: podman }}\n{health}{app}"
         );
         self.agent.repo.write(&[
             (&format!("apps/{name}/app.yaml"), &document),
@@ -80,6 +89,8 @@ impl Shop {
     /// Commits what was written, and has the agent poll.
     pub(crate) fn commit(&self) -> String {
         let commit = self.agent.repo.commit(&[], Signer::Ops);
+        // Before its first line of code a SIGHUP would end the agent.
+        wait_for("the agent is up", || self.agent.status());
         self.agent.signal(Signal::SIGHUP);
         commit
     }

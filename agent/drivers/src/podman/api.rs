@@ -19,6 +19,8 @@ const UNPACKING: Duration = Duration::from_secs(600);
 pub(super) struct Listed {
     pub(super) id: String,
     #[serde(default, deserialize_with = "or_default")]
+    names: Vec<String>,
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) labels: BTreeMap<String, String>,
 }
 
@@ -65,6 +67,14 @@ struct NetworkSettings {
     ip_address: String,
     #[serde(deserialize_with = "or_default")]
     networks: BTreeMap<String, EndpointSettings>,
+    #[serde(deserialize_with = "or_default")]
+    ports: BTreeMap<String, Option<Vec<HostPort>>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct HostPort {
+    host_port: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -75,11 +85,28 @@ struct EndpointSettings {
 }
 
 impl Inspected {
+    /// A container that podman lists and can't say more of, for this reason: a kill took part of it.
+    pub(super) fn unreadable(listed: Listed, why: &str) -> Self {
+        Inspected {
+            name: listed.names.into_iter().next().unwrap_or_else(|| listed.id.clone()),
+            id: listed.id,
+            state: State { status: format!("unreadable ({why})"), ..State::default() },
+            config: Config { labels: listed.labels, stop_signal: Value::Null },
+            network_settings: NetworkSettings::default(),
+        }
+    }
+
     /// The address of its own, if it has one.
     pub(super) fn address(&self) -> Option<&str> {
         let own = std::iter::once(&self.network_settings.ip_address);
         let others = self.network_settings.networks.values().map(|network| &network.ip_address);
         own.chain(others).map(String::as_str).find(|address| !address.is_empty())
+    }
+
+    /// The ports of the box that lead to it.
+    pub(super) fn published(&self) -> Vec<u16> {
+        let ports = self.network_settings.ports.values().flatten().flatten();
+        ports.filter_map(|port| port.host_port.parse().ok()).collect()
     }
 
     /// The signal that asks it to stop.

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use holdfast_core::name::{AppName, ObjectKey};
+use holdfast_core::name::ObjectKey;
 use holdfast_core::pod::{Container, HostPathKind, Network, PinnedImage, Pod, Volume};
 use holdfast_core::release::{EnvValue, Release, SecretRef, Strategy};
 use holdfast_core::secret::SecretBytes;
@@ -19,11 +19,9 @@ use super::logs::lines_of;
 use super::marks::{self, PodId};
 use super::prober::Answer;
 use super::spec::{Places, PodSpec, Role, place_key};
-use super::{PodmanDriver, images, process};
+use super::{PodmanDriver, images, ports, process};
 use crate::DriverError;
 
-/// How long a container that is killed may take to go.
-const KILLED: Duration = Duration::from_secs(10);
 /// How long a new pod may take to be ready before the old one is stopped.
 const READY: Duration = Duration::from_secs(300);
 /// How long an init container may run.
@@ -62,6 +60,7 @@ impl<'a> Change<'a> {
         let instances = there.remove(self.spec.key).unwrap_or_default();
         let (own, others): (Vec<_>, Vec<_>) = instances.into_iter().partition(|one| one.id == *self.spec.id);
         let own = own.into_iter().next().map(|own| own.containers).unwrap_or_default();
+        self.check_ports(&others).await?;
         match self.strategy {
             Strategy::StartStop if !others.is_empty() => {
                 if let Err(error) = self.start_beside(own, &images).await {
@@ -93,7 +92,9 @@ impl<'a> Change<'a> {
         let mut ids = BTreeMap::new();
         for container in self.spec.pod.all_containers() {
             if !ids.contains_key(&container.image) {
-                let id = images::ensure(&self.driver.api, &*self.driver.images, &container.image).await?;
+                let driver = self.driver;
+                let id =
+                    images::ensure(&driver.api, &*driver.images, &driver.loading, &container.image).await?;
                 ids.insert(container.image.clone(), id);
             }
         }
@@ -208,7 +209,7 @@ impl<'a> Change<'a> {
             self.run(container, there, images, role, &places).await?;
         }
         for init in &self.spec.pod.init {
-            self.driver.api.delete_container(&self.spec.name_of(&init.name)).await?;
+            self.driver.delete(&self.spec.name_of(&init.name)).await?;
         }
         Ok(())
     }
@@ -243,7 +244,7 @@ impl<'a> Change<'a> {
         match &there {
             Some(Standing::Paused) => return api.unpause(&name).await.map_err(Into::into),
             // What was staged is only to be started; where that fails it is made anew.
-            Some(Standing::Staged) if api.start(&name).await.is_ok() => return Ok(()),
+            Some(Standing::Staged) if !self.has_ports() && api.start(&name).await.is_ok() => return Ok(()),
             Some(Standing::Ended { .. } | Standing::Running) => {
                 self.driver.restarts.note(&name);
                 self.driver.keep_log(self.spec.app, &name).await;
@@ -254,9 +255,12 @@ impl<'a> Change<'a> {
             self.driver.stop_container(&name, self.spec.pod.grace_seconds).await?;
         }
         self.make(container, images, role, places).await?;
+        if matches!(role, Role::Main) {
+            self.check_ports(&[]).await?;
+        }
         if let Err(error) = api.start(&name).await {
             // Half started is not started.
-            api.delete_container(&name).await?;
+            self.driver.delete(&name).await?;
             return Err(self.refused(&container.name, error));
         }
         Ok(())
@@ -299,11 +303,11 @@ impl<'a> Change<'a> {
                 Standing::Ended { code, out_of_memory } => {
                     let why = format!("the init container {}", ended(&init.name, code, out_of_memory));
                     let why = self.last_words(name, &why).await;
-                    self.driver.api.delete_container(name).await?;
+                    self.driver.delete(name).await?;
                     return Err(DriverError::Release(why));
                 }
                 _ if since.elapsed() >= INIT => {
-                    self.driver.api.delete_container(name).await?;
+                    self.driver.delete(name).await?;
                     let name = &init.name;
                     return Err(DriverError::Release(format!(
                         "the init container {name} did not end within {INIT:?}"
@@ -334,7 +338,7 @@ impl<'a> Change<'a> {
         }
         let name = self.spec.name_of(&container.name);
         // What is left of a create that was cut off has the name, and is seen nowhere else (docs/adr/0008).
-        api.delete_container(&name).await?;
+        self.driver.delete(&name).await?;
         for (variable, value) in &container.env {
             if let EnvValue::Secret { secret_ref } = value {
                 let secret = self.open(secret_ref).map_err(DriverError::Runtime)?;
@@ -343,7 +347,9 @@ impl<'a> Change<'a> {
             }
         }
         let body = self.spec.body(container, image, role, places);
-        api.create(&body).await.map(drop).map_err(|error| self.refused(&container.name, error))
+        let id = api.create(&body).await.map_err(|error| self.refused(&container.name, error))?;
+        self.driver.strays.note(&id);
+        Ok(())
     }
 
     /// `runAsNonRoot`: the image's own user must not be root.
@@ -435,6 +441,19 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
+    fn has_ports(&self) -> bool {
+        matches!(&self.spec.pod.network, Network::Bridge { ports, .. } if !ports.is_empty())
+    }
+
+    /// Whether the ports of the box can be had, or are those of `others`, which go. A start that finds a port taken
+    /// does harm to whoever has it (docs/adr/0008), so it is not even tried.
+    async fn check_ports(&self, others: &[Instance]) -> Result<(), DriverError> {
+        let Network::Bridge { ports: wanted, .. } = &self.spec.pod.network else { return Ok(()) };
+        let running = others.iter().flat_map(|other| other.containers.values());
+        let published: Vec<_> = running.flat_map(super::api::Inspected::published).collect();
+        ports::free(wanted, &published).await.map_err(DriverError::Runtime)
+    }
+
     /// Why podman doesn't make or start a container, sorted by whose problem it is.
     fn refused(&self, container: &str, error: ApiError) -> DriverError {
         let text = format!("the container {container} can't be started: {error}");
@@ -509,81 +528,5 @@ fn host_path(path: &str, kind: HostPathKind) -> Result<(), DriverError> {
         Ok(())
     } else {
         Err(DriverError::Runtime(format!("the hostPath {path} must be {what} on this box")))
-    }
-}
-
-impl PodmanDriver {
-    /// Stops every container of an instance, those that share a network before the one that has it.
-    pub(super) async fn stop(&self, instance: &Instance, grace_seconds: u32) -> Result<(), DriverError> {
-        for container in instance.containers.values() {
-            self.stop_container(&container.name, grace_seconds).await?;
-        }
-        Ok(())
-    }
-
-    /// Asks a container to stop, waits for that as long as it may take, and then kills it. podman's own stop looks
-    /// ten times a second; the kernel tells at once.
-    pub(super) async fn stop_container(&self, name: &str, grace_seconds: u32) -> Result<(), DriverError> {
-        let Some(container) = self.api.container(name).await? else { return Ok(()) };
-        if standing(&container) != Standing::Running {
-            return Ok(());
-        }
-        let pid = container.state.pid;
-        let grace = Duration::from_secs(u64::from(grace_seconds));
-        // It may end in this moment.
-        let asked = self.api.kill(name, &container.stop_signal()).await;
-        if asked.is_ok() && timeout(grace, process::gone(pid)).await.is_ok() {
-            return Ok(());
-        }
-        if let Err(error) = self.api.kill(name, "SIGKILL").await {
-            tracing::debug!(name, %error, "a container can't be killed by podman");
-        }
-        match timeout(KILLED, process::gone(pid)).await {
-            Ok(()) => Ok(()),
-            Err(_) => {
-                Err(DriverError::Runtime(format!("{name} goes on although it was killed: process {pid}")))
-            }
-        }
-    }
-
-    /// Stops an instance, and removes all that was made for it.
-    pub(super) async fn take_away(
-        &self,
-        app: &AppName,
-        key: &ObjectKey,
-        instance: &Instance,
-        grace_seconds: u32,
-    ) -> Result<(), DriverError> {
-        self.stop(instance, grace_seconds).await?;
-        for container in instance.containers.values() {
-            self.api.delete_container(&container.id).await?;
-            self.restarts.forget(&container.name);
-        }
-        self.sweep(app, key, instance).await
-    }
-
-    /// Removes what goes with a pod: its scratch volumes, its secrets, its files.
-    async fn sweep(&self, app: &AppName, key: &ObjectKey, instance: &Instance) -> Result<(), DriverError> {
-        let device = self.owner.device.to_string();
-        let (app, key) = (app.to_string(), key.to_string());
-        let labels = [
-            (marks::DEVICE, device.as_str()),
-            (marks::APP, &app),
-            (marks::OBJECT, &key),
-            (marks::POD, &instance.id.0),
-        ];
-        for volume in self.api.volumes(&labels).await? {
-            self.api.delete_volume(&volume.name).await?;
-        }
-        let names: Vec<&str> =
-            instance.containers.values().map(|container| container.name.as_str()).collect();
-        for secret in self.api.secrets().await? {
-            if names.iter().any(|name| secret.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'))) {
-                self.api.delete_secret(&secret).await?;
-            }
-        }
-        self.files
-            .remove(&instance.id)
-            .map_err(|error| DriverError::Runtime(format!("the files of {key} can't be removed: {error}")))
     }
 }

@@ -42,7 +42,7 @@ pub(super) enum ApiError {
         cause: String,
     },
     /// It took the request, and gave no answer in time.
-    #[error("podman did not answer {what} within {} s", limit.as_secs())]
+    #[error("podman did not answer {what} within {} s; if that lasts, restart podman's service: containers run on", limit.as_secs())]
     Silent {
         /// The request.
         what: String,

@@ -1,12 +1,13 @@
 //! Images: fetched by the agent, checked, and loaded into podman before anything stops. podman itself never asks a
 //! registry.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
@@ -82,13 +83,39 @@ impl From<ImageError> for DriverError {
     }
 }
 
+/// Images on their way into podman. Apps that share one have it loaded once.
+#[derive(Default)]
+pub(super) struct Loading(Mutex<BTreeMap<String, Weak<Turn>>>);
+
+type Turn = tokio::sync::Mutex<()>;
+
+impl Loading {
+    fn turn(&self, name: &str) -> Arc<Turn> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, turn| turn.strong_count() > 0);
+        if let Some(turn) = all.get(name).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::default();
+        all.insert(name.to_owned(), Arc::downgrade(&turn));
+        turn
+    }
+}
+
 /// The id of the image in podman's store, into which it is loaded if it isn't there.
 pub(super) async fn ensure(
     api: &Api,
     source: &dyn ImageSource,
+    loading: &Loading,
     image: &PinnedImage,
 ) -> Result<String, DriverError> {
     let name = marks::image_name(&image.reference, &image.digest);
+    if let Some(found) = api.image(&name).await? {
+        return Ok(found.id);
+    }
+    let turn = loading.turn(&name);
+    let _turn = turn.lock().await;
+    // Another app may have had it loaded meanwhile.
     if let Some(found) = api.image(&name).await? {
         return Ok(found.id);
     }

@@ -1,17 +1,24 @@
 //! What podman has of a pod, and whether it is as it should be. podman's word is checked against the kernel's.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use holdfast_core::digest::ReleaseId;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::pod::{PinnedImage, Pod};
 use holdfast_core::release::Restart;
+use tokio::time::{Instant, sleep};
 
 use super::api::{Api, Inspected};
 use super::client::ApiError;
 use super::marks::{self, PodId};
 use super::process;
 use crate::Owner;
+
+/// How long conmon may take to write down how a process ended.
+const SETTLING: Duration = Duration::from_secs(2);
+/// How often it is looked whether it has.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The containers of one pod that are there.
 #[derive(Clone, Debug)]
@@ -68,7 +75,13 @@ pub(super) async fn of_app(
     let mut objects: BTreeMap<ObjectKey, BTreeMap<PodId, Instance>> = BTreeMap::new();
     for listed in api.containers(&labels).await? {
         // It may have gone since.
-        let Some(container) = api.container(&listed.id).await? else { continue };
+        let container = match api.container(&listed.id).await {
+            Ok(Some(container)) => container,
+            Ok(None) => continue,
+            Err(ApiError::Refused { message, .. }) => Inspected::unreadable(listed, &message),
+            Err(error) => return Err(error),
+        };
+        let Some(container) = settled(api, container).await? else { continue };
         let Some((key, id, name)) = marks_of(&container.config.labels) else { continue };
         let release =
             container.config.labels.get(marks::RELEASE).and_then(|id| id.parse().ok()).map(ReleaseId);
@@ -81,6 +94,26 @@ pub(super) async fn of_app(
         instance.containers.insert(name, container);
     }
     Ok(objects.into_iter().map(|(key, instances)| (key, instances.into_values().collect())).collect())
+}
+
+/// A container whose process has just ended: the kernel tells before conmon has written down how, and without that
+/// it would look as if podman had lost sight of it.
+async fn settled(api: &Api, container: Inspected) -> Result<Option<Inspected>, ApiError> {
+    let ends = |it: &Inspected| it.state.status == "running" && !process::is_alive(it.state.pid);
+    let since = Instant::now();
+    let mut container = container;
+    while ends(&container) {
+        let is_watched = process::watches(container.state.conmon_pid, &container.id);
+        sleep(LOOK).await;
+        match api.container(&container.id).await? {
+            Some(again) => container = again,
+            None => return Ok(None),
+        }
+        if !is_watched || since.elapsed() >= SETTLING {
+            break;
+        }
+    }
+    Ok(Some(container))
 }
 
 /// The object, the pod and the container's name that labels tell of.
@@ -147,7 +180,7 @@ pub(super) fn ended(name: &str, code: i32, out_of_memory: bool) -> String {
     match code {
         _ if out_of_memory => format!("{name} took more memory than it may, and was killed"),
         // podman doesn't always know that it was for its memory.
-        137 => format!("{name} was killed (137), perhaps for the memory that it took"),
+        137 => format!("{name} was killed (137): by somebody, or for the memory that it took"),
         code => format!("{name} ended with {code}"),
     }
 }

@@ -13,10 +13,13 @@ mod images;
 mod instance;
 mod logs;
 mod marks;
+mod ports;
 mod prober;
 mod process;
+mod removal;
 mod restarts;
 mod spec;
+mod strays;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,10 +42,12 @@ use self::api::Api;
 use self::change::Change;
 use self::client::{ApiError, Client};
 use self::files::Files;
+use self::images::Loading;
 use self::instance::{Instance, Standing, Verdict, standing};
 use self::marks::PodId;
 use self::prober::{Answer, Prober};
 use self::restarts::Restarts;
+use self::strays::Strays;
 use self::watch::{Bell, Vigils};
 use crate::{ApplyStep, Driver, DriverError, DriverEvent, Fingerprint, Owner};
 
@@ -80,10 +85,12 @@ pub struct PodmanDriver {
     api: Api,
     owner: Owner,
     images: Arc<dyn ImageSource>,
+    loading: Loading,
     secrets: Arc<dyn SecretSource>,
     files: Files,
     prober: Prober,
     restarts: Restarts,
+    strays: Strays,
     bell: Bell,
     vigils: Vigils,
     /// The last lines of containers that were started again, by app.
@@ -142,10 +149,12 @@ impl PodmanDriver {
             api: Api::new(Client::new(&config.socket)),
             owner: config.owner,
             images: config.images,
+            loading: Loading::default(),
             secrets: config.secrets,
             files: Files::new(&config.run_dir),
             prober: Prober::default(),
             restarts: Restarts::default(),
+            strays: Strays::new(&config.run_dir),
             bell: Bell::default(),
             vigils: Vigils::default(),
             last_logs: Mutex::default(),
@@ -322,13 +331,17 @@ impl Driver for PodmanDriver {
             })
             .collect();
         for image in &images {
-            images::ensure(&self.api, &*self.images, image).await?;
+            images::ensure(&self.api, &*self.images, &self.loading, image).await?;
         }
         Ok(())
     }
 
     async fn observe(&self, app: &AppName, desired: Option<&Release>) -> Result<AppObservation, DriverError> {
-        let mut there = instance::of_app(&self.api, &self.owner, app).await?;
+        let there = instance::of_app(&self.api, &self.owner, app).await;
+        if there.is_err() {
+            self.bell.ring_when_back(&self.api, &self.owner);
+        }
+        let mut there = there?;
         let mut seen = AppObservation::new();
         let pods = desired.map(pods).transpose()?.unwrap_or_default();
         self.follow(app, &pods, &there);
@@ -453,7 +466,8 @@ impl Driver for PodmanDriver {
 
     fn watch(self: Arc<Self>, events: mpsc::Sender<DriverEvent>) {
         self.bell.connect(events);
-        tokio::spawn(watch::listen(self.api.clone(), self.owner.clone(), self.bell.clone()));
+        let (api, owner) = (self.api.clone(), self.owner.clone());
+        tokio::spawn(watch::listen(api, owner, self.bell.clone(), self.strays.clone()));
     }
 
     async fn collect(&self, keep: &BTreeSet<Digest>) {

@@ -11,14 +11,14 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use super::api::{Api, Inspected};
-use super::process;
+use super::process::{self, Listener, Listening};
 use super::watch::Bell;
 use crate::probe;
 
 /// What the probes of one container found so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// The startup probe succeeded, or there is none.
+    /// The startup probe succeeded.
     started: bool,
     /// The readiness probe's last word, or none yet.
     ready: Option<Result<(), String>>,
@@ -96,6 +96,7 @@ impl Prober {
                     container: container.id.clone(),
                     pid: container.state.pid,
                     address: address(pod, container),
+                    listeners: Mutex::default(),
                     found: Arc::clone(&found),
                 };
                 let task = tokio::spawn(asker.run((*spec).clone())).abort_handle();
@@ -160,6 +161,8 @@ struct Asker {
     container: String,
     pid: i32,
     address: Option<String>,
+    /// By port, who was seen to listen; none where that can't be seen.
+    listeners: Mutex<BTreeMap<u16, Option<Listener>>>,
     found: Shared,
 }
 
@@ -167,8 +170,8 @@ impl Asker {
     async fn run(self, spec: Container<PinnedImage>) {
         if let Some(startup) = &spec.startup {
             self.until_started(startup).await;
+            self.note(|found| found.started = true).await;
         }
-        self.note(|found| found.started = true).await;
         let liveness = async {
             match &spec.liveness {
                 Some(liveness) => self.until_dead(liveness).await,
@@ -251,6 +254,7 @@ impl Asker {
     async fn follow_readiness(&self, probe: &Probe) {
         sleep(probe.initial_delay).await;
         let (mut successes, mut failures) = (0, 0);
+        let mut hurry = Duration::from_millis(50);
         loop {
             match self.ask(probe).await {
                 Ok(()) => {
@@ -274,7 +278,8 @@ impl Asker {
             }
             // Until it is ready for the first time it is asked more often: an update waits for it.
             let first = self.found.lock().unwrap_or_else(PoisonError::into_inner).ready.is_none();
-            sleep(if first { probe.period.min(Duration::from_millis(500)) } else { probe.period }).await;
+            sleep(if first { probe.period.min(hurry) } else { probe.period }).await;
+            hurry = (hurry * 2).min(Duration::from_millis(500));
         }
     }
 
@@ -300,10 +305,27 @@ impl Asker {
         }
         let address = self.address.as_deref();
         let address = address.ok_or("the pod has no address that the agent can reach")?;
-        if address == "127.0.0.1" && process::listens(self.pid, port) == Some(false) {
+        if address == "127.0.0.1" && !self.may_listen(port) {
             return Err(format!("it does not listen on port {port} yet"));
         }
         Ok(address)
+    }
+
+    /// Whether the container listens, or that can't be seen.
+    fn may_listen(&self, port: u16) -> bool {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        match listeners.get(&port) {
+            Some(Some(listener)) if listener.is_held() => return true,
+            Some(None) => return true,
+            _ => {}
+        }
+        let found = match process::listener(self.pid, port) {
+            Listening::Nobody => return false,
+            Listening::By(listener) => Some(listener),
+            Listening::Unseen => None,
+        };
+        listeners.insert(port, found);
+        true
     }
 }
 

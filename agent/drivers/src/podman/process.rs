@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -41,6 +42,30 @@ fn stat(pid: i32) -> Option<(String, i32)> {
     Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
 }
 
+/// The processes of the container `id`: its conmon, by its command line, and what is in the container's cgroup.
+pub(super) fn of_container(id: &str) -> Vec<i32> {
+    let has = |text: &[u8]| text.windows(id.len()).any(|part| part == id.as_bytes());
+    let is_conmon = |line: &[u8]| {
+        let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
+        program.ends_with(b"conmon") && has(line)
+    };
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid: &i32| {
+            // What has gone meanwhile, or is hidden, can't be read.
+            let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            (is_conmon(&read("cmdline")) || has(&read("cgroup"))) && is_alive(*pid)
+        })
+        .collect()
+}
+
+/// Ends a process as nothing can refuse.
+pub(super) fn end(pid: i32) {
+    if pid > 1 {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
 /// How long a process has been there.
 pub(super) fn age(pid: i32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -63,31 +88,61 @@ pub(super) async fn gone(pid: i32) {
     let _ = fd.readable().await;
 }
 
-/// Whether the process `pid` or one of its children listens on the TCP port `port`; none if that can't be seen.
-pub(super) fn listens(pid: i32, port: u16) -> Option<bool> {
+/// Who listens on a port.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Listening {
+    /// None of those who were asked about.
+    Nobody,
+    /// One of them, by this socket.
+    By(Listener),
+    /// That can't be seen.
+    Unseen,
+}
+
+/// A listening socket, as a process holds it. To find it the kernel walks through its table of all connections, for
+/// milliseconds where there is much memory; whether it is still held costs a system call.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Listener {
+    file: PathBuf,
+    socket: PathBuf,
+}
+
+impl Listener {
+    /// Whether its process still has it.
+    pub(super) fn is_held(&self) -> bool {
+        fs::read_link(&self.file).is_ok_and(|target| target == self.socket)
+    }
+}
+
+/// Whether the process `pid` or one of its children listens on the TCP port `port`.
+pub(super) fn listener(pid: i32, port: u16) -> Listening {
     let mut sockets = BTreeSet::new();
     for table in ["tcp", "tcp6"] {
         let table = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
         sockets.extend(table.lines().filter_map(|line| listening(line, port)));
     }
     if sockets.is_empty() {
-        return Some(false);
+        return Listening::Nobody;
     }
     // Without CONFIG_PROC_CHILDREN only the first of them could be looked at.
-    fs::metadata(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    if fs::metadata(format!("/proc/{pid}/task/{pid}/children")).is_err() {
+        return Listening::Unseen;
+    }
     let mut family = vec![pid];
     let mut seen = 0;
     while let Some(pid) = family.get(seen).copied() {
         seen += 1;
-        if holds(pid, &sockets)? {
-            return Some(true);
+        match held(pid, &sockets) {
+            None => return Listening::Unseen,
+            Some(Some(listener)) => return Listening::By(listener),
+            Some(None) => {}
         }
         family.extend(children(pid));
         if family.len() > PROCESSES_LOOKED_AT {
-            return None;
+            return Listening::Unseen;
         }
     }
-    Some(false)
+    Listening::Nobody
 }
 
 /// More than this are not looked at.
@@ -102,14 +157,16 @@ fn listening(line: &str, port: u16) -> Option<u64> {
     matches.then(|| fields.get(9)?.parse().ok()).flatten()
 }
 
-/// Whether a process holds one of these sockets; none if it doesn't let itself be looked at.
-fn holds(pid: i32, sockets: &BTreeSet<u64>) -> Option<bool> {
+/// The one of these sockets that a process holds, if any; none if the process doesn't let itself be looked at.
+fn held(pid: i32, sockets: &BTreeSet<u64>) -> Option<Option<Listener>> {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-    let targets = files.flatten().filter_map(|file| fs::read_link(file.path()).ok());
-    let mut inodes = targets.filter_map(|target| {
-        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok()
-    });
-    Some(inodes.any(|inode| sockets.contains(&inode)))
+    let mut links = files.flatten().filter_map(|file| Some((file.path(), fs::read_link(file.path()).ok()?)));
+    let wanted = |socket: &Path| {
+        let inode = socket.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
+        sockets.contains(&inode).then_some(())
+    };
+    let found = links.find(|(_, socket)| wanted(socket).is_some());
+    Some(found.map(|(file, socket)| Listener { file, socket }))
 }
 
 fn children(pid: i32) -> Vec<i32> {
@@ -143,8 +200,10 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let own = nix::unistd::getpid().as_raw();
-        assert_eq!(listens(own, port), Some(true));
+        let Listening::By(found) = super::listener(own, port) else { panic!("nobody listens") };
+        assert!(found.is_held());
         drop(listener);
-        assert_eq!(listens(own, port), Some(false));
+        assert!(!found.is_held());
+        assert_eq!(super::listener(own, port), Listening::Nobody);
     }
 }

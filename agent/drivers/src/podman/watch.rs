@@ -9,11 +9,12 @@ use holdfast_core::name::AppName;
 use holdfast_core::release::DriverKind;
 use http_body_util::BodyExt;
 use serde::Deserialize;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
 use super::api::Api;
 use super::client::ApiError;
+use super::strays::Strays;
 use super::{marks, process};
 use crate::{DriverEvent, Owner};
 
@@ -22,6 +23,8 @@ const HEAD_LIMIT: Duration = Duration::from_secs(5);
 /// The pauses between two tries to listen.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How often a podman that doesn't answer is asked whether it is back.
+const AWAY_PAUSE: Duration = Duration::from_secs(2);
 /// The longest line of an event, in bytes.
 const LINE_LIMIT: usize = 1 << 20;
 
@@ -29,6 +32,10 @@ const LINE_LIMIT: usize = 1 << 20;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bell {
     sender: Arc<Mutex<Option<mpsc::Sender<DriverEvent>>>>,
+    /// Waits for a podman that doesn't answer.
+    waiting: Arc<Mutex<Option<AbortHandle>>>,
+    /// It answers again.
+    back: Arc<Notify>,
 }
 
 impl Bell {
@@ -39,13 +46,38 @@ impl Bell {
 
     /// Tells the loop; gives whether anybody listens.
     pub(super) async fn ring(&self, app: Option<AppName>, what: impl Into<String>) -> bool {
+        self.send(app, what.into(), false).await
+    }
+
+    async fn send(&self, app: Option<AppName>, what: String, back: bool) -> bool {
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match sender {
             Some(sender) => {
-                sender.send(DriverEvent { driver: DriverKind::Podman, app, what: what.into() }).await.is_ok()
+                sender.send(DriverEvent { driver: DriverKind::Podman, app, what, back }).await.is_ok()
             }
             None => false,
         }
+    }
+
+    /// podman could not be asked: tells when it can, so that nobody waits longer than it is away.
+    pub(super) fn ring_when_back(&self, api: &Api, owner: &Owner) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.as_ref().is_some_and(|waiting| !waiting.is_finished()) {
+            return;
+        }
+        let (bell, api, device) = (self.clone(), api.clone(), owner.device.to_string());
+        let task = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(AWAY_PAUSE).await;
+                // A podman that hangs may still tell its version.
+                if api.containers(&[(marks::DEVICE, &device)]).await.is_ok() {
+                    break;
+                }
+            }
+            bell.back.notify_one();
+            bell.send(None, "podman answers again".to_owned(), true).await;
+        });
+        *waiting = Some(task.abort_handle());
     }
 }
 
@@ -65,16 +97,28 @@ struct Actor {
 }
 
 /// Listens for ever: until nobody hears the bell.
-pub(super) async fn listen(api: Api, owner: Owner, bell: Bell) {
+pub(super) async fn listen(api: Api, owner: Owner, bell: Bell, strays: Strays) {
     let device = owner.device.to_string();
     let mut pause = FIRST_PAUSE;
     loop {
+        // Whatever happened while nobody listened: the agent or podman may have died within a start.
+        strays.sweep(&api).await;
         match follow(&api, &device, &bell).await {
             Ok(true) => pause = FIRST_PAUSE,
             Ok(false) => return,
+            // It tells of no events (`events_logger="none"`), so it is looked now and then.
+            Err(error @ ApiError::Silent { .. }) => {
+                tracing::debug!(%error, "podman's events can't be heard");
+                if !bell.ring(None, "podman tells of no events").await {
+                    return;
+                }
+            }
             Err(error) => tracing::debug!(%error, "podman's events can't be heard"),
         }
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = bell.back.notified() => {}
+        }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }

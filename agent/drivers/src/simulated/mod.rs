@@ -341,7 +341,7 @@ impl SimulatedDriver {
                 folder.take_changes()
             };
             for (app, what) in changes {
-                if events.send(DriverEvent { driver: self.kind(), app, what }).await.is_err() {
+                if events.send(DriverEvent { driver: self.kind(), app, what, back: false }).await.is_err() {
                     return Ok(());
                 }
             }

@@ -61,7 +61,7 @@ impl Runtime for Fixture {
         release
     }
 
-    async fn plant(&self, key: &ObjectKey) {
+    async fn plant(&self, key: &ObjectKey) -> bool {
         let other = Fixture::new();
         let driver =
             SimulatedDriver::open(other.0.path(), &Owner { device: "emea/till-2".parse().unwrap() }).unwrap();
@@ -71,6 +71,7 @@ impl Runtime for Fixture {
         let name = folder::file_name(key);
         fs::copy(other.0.path().join("objects").join(&name), self.0.path().join("objects").join(&name))
             .unwrap();
+        true
     }
 
     async fn take_away(&self, key: &ObjectKey) {

@@ -91,7 +91,7 @@ async fn send(
     what: String,
     events: &mpsc::Sender<DriverEvent>,
 ) -> Result<(), mpsc::error::SendError<DriverEvent>> {
-    events.send(DriverEvent { driver: DriverKind::Wasm, app: Some(app.clone()), what }).await
+    events.send(DriverEvent { driver: DriverKind::Wasm, app: Some(app.clone()), what, back: false }).await
 }
 
 fn words(status: &Status) -> String {

@@ -1,0 +1,79 @@
+//! Processes that podman lost sight of. A service that dies within a start leaves a conmon with the container's first
+//! process; once the container is removed, the API knows nothing of them, and they stay for ever (docs/adr/0008).
+//!
+//! So the ids of the containers that were made are noted in memory, which is lost with the processes themselves. What
+//! has such an id and no container any more is ours, whatever became of the agent or of podman meanwhile.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::api::Api;
+use super::process;
+
+/// How long what belongs to a container may take to go after it.
+const GRACE: Duration = Duration::from_secs(2);
+/// How often it is looked whether it has.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The containers that this agent made since the box was started, and those before it.
+#[derive(Clone, Debug)]
+pub(super) struct Strays {
+    dir: PathBuf,
+}
+
+impl Strays {
+    pub(super) fn new(run_dir: &Path) -> Self {
+        Strays { dir: run_dir.join("made") }
+    }
+
+    /// A container was made, and is not started yet.
+    pub(super) fn note(&self, id: &str) {
+        let noted = fs::create_dir_all(&self.dir).and_then(|()| fs::write(self.dir.join(id), ""));
+        if let Err(error) = noted {
+            tracing::warn!(%error, id, "a container can't be noted: what podman may leave of it will stay");
+        }
+    }
+
+    /// A container was removed, and nothing is left of it.
+    pub(super) fn forget(&self, id: &str) {
+        let _ = fs::remove_file(self.dir.join(id));
+    }
+
+    /// Ends what is left of containers that podman no longer knows.
+    pub(super) async fn sweep(&self, api: &Api) {
+        let noted = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let ids: Vec<String> = noted.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        for id in ids {
+            match api.container(&id).await {
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    end(&id).await;
+                    self.forget(&id);
+                }
+                // Another time.
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Ends what is left of a container that was removed, if it doesn't go by itself.
+pub(super) async fn end(id: &str) {
+    let since = Instant::now();
+    loop {
+        let left = process::of_container(id);
+        if left.is_empty() {
+            return;
+        }
+        if since.elapsed() >= GRACE {
+            tracing::warn!(id, ?left, "processes that podman left behind are ended");
+            // Whatever conmon would start at the end of its container is of no use any more: so it goes first.
+            left.into_iter().for_each(process::end);
+            return;
+        }
+        sleep(LOOK).await;
+    }
+}
