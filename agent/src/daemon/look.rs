@@ -33,22 +33,30 @@ pub(super) async fn look(look: &Look, windows: &Windows) -> Sight {
     for check in checks {
         match run(look, check, windows).await {
             Ok(remark) => remarks.extend(remark),
-            Err(reason) => return Sight { health: Health::Unhealthy { reason }, restarts, remark: None },
+            Err(health) => return Sight { health, restarts, remark: None },
         }
     }
     let remark = (!remarks.is_empty()).then(|| remarks.join("; "));
     Sight { health: Health::Healthy, restarts, remark }
 }
 
-/// One check: why it failed, or what it could not tell.
-async fn run(look: &Look, check: &Check, windows: &Windows) -> Result<Option<String>, String> {
-    match check {
-        Check::Tcp { address } => probe::tcp(address, CHECK_LIMIT).await?,
-        Check::Http(check) => probe::http(&url_of(look, check).await?, CHECK_LIMIT).await?,
-        Check::Exec(check) => exec(look, check).await?,
+/// One check: what it could not tell, or how the app is.
+async fn run(look: &Look, check: &Check, windows: &Windows) -> Result<Option<String>, Health> {
+    let done = match check {
+        Check::Tcp { address } => probe::tcp(address, CHECK_LIMIT).await,
+        Check::Http(check) => http(look, check).await,
+        Check::Exec(check) => exec(look, check).await,
         Check::Metrics(check) => return metrics(look, check, windows).await,
-    }
-    Ok(None)
+    };
+    done.map(|()| None).map_err(unhealthy)
+}
+
+fn unhealthy(reason: String) -> Health {
+    Health::Unhealthy { reason }
+}
+
+async fn http(look: &Look, check: &HttpCheck) -> Result<(), String> {
+    probe::http(&url_of(look, check).await?, CHECK_LIMIT).await
 }
 
 async fn url_of(look: &Look, check: &HttpCheck) -> Result<String, String> {
@@ -69,20 +77,25 @@ async fn exec(look: &Look, check: &ExecCheck) -> Result<(), String> {
     ended.map_err(|why| format!("exec in {}: {why}", check.target))
 }
 
-/// Scrapes the page if it is time for that, and judges by its window.
-async fn metrics(look: &Look, check: &MetricsCheck, windows: &Windows) -> Result<Option<String>, String> {
+/// Scrapes the page if it is time for that, and judges by its window. What is bad while the app starts is forgiven,
+/// and the window begins anew: first requests are slow.
+async fn metrics(look: &Look, check: &MetricsCheck, windows: &Windows) -> Result<Option<String>, Health> {
     let mut window = windows.take(&look.app, look.id, check);
     let scraped = match window.is_due(windows.now()) {
         true => scrape(look, &mut window, windows).await,
         false => Ok(()),
     };
     let finding = window.judge();
+    if look.is_starting && matches!(finding, Finding::Bad(_)) {
+        window.begin_anew();
+    }
     windows.put(&look.app, look.id, window);
-    scraped?;
+    scraped.map_err(unhealthy)?;
     match finding {
         Finding::Well => Ok(None),
         Finding::Unclear(why) => Ok(Some(format!("no verdict from metrics: {why}"))),
-        Finding::Bad(why) => Err(format!("metrics: {why}")),
+        Finding::Bad(why) if look.is_starting => Err(Health::Starting { reason: format!("metrics: {why}") }),
+        Finding::Bad(why) => Err(unhealthy(format!("metrics: {why}"))),
     }
 }
 

@@ -7,7 +7,7 @@ use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::ReleaseId;
 use holdfast_core::health::{Health, Sight};
 use holdfast_core::name::AppName;
-use holdfast_core::release::{Policy, Release};
+use holdfast_core::release::{Policy, Release, Target};
 use holdfast_drivers::{Driver, DriverError};
 
 use super::Keeper;
@@ -37,6 +37,8 @@ pub struct Look {
     pub id: ReleaseId,
     /// The checks to make.
     pub policy: Policy,
+    /// It is judged, and `startup` has not passed since its start.
+    pub is_starting: bool,
     /// Who holds it.
     pub driver: Arc<dyn Driver>,
 }
@@ -97,6 +99,7 @@ impl<J: Journal> Keeper<J> {
                     release: Arc::clone(self.releases.get(&current.release)?),
                     id: current.release,
                     policy: current.policy.clone(),
+                    is_starting: is_starting(app, current, now),
                     driver: Arc::clone(self.drivers.get(&current.driver)?),
                 })
             })
@@ -169,6 +172,11 @@ impl<J: Journal> Keeper<J> {
     pub fn note_health(&mut self, name: &AppName, health: Health) {
         self.health.insert(name.clone(), health);
     }
+}
+
+fn is_starting(app: &App, current: &Target, now: &Now) -> bool {
+    let Phase::Judging(judging) = &app.phase else { return false };
+    now.moment.since(&judging.started).is_none_or(|elapsed| elapsed < current.policy.health.startup)
 }
 
 fn is_ahead(at: &Moment, now: &Now) -> bool {

@@ -117,6 +117,21 @@ fn a_release_whose_own_metrics_are_bad_goes_back_with_the_numbers_as_the_reason(
 }
 
 #[test]
+fn errors_while_a_release_starts_are_forgiven_once_it_serves_well() {
+    let (test_box, page) = (TestBox::new(), Page::serve());
+    page.grows_by(0, 100);
+    let health = page.health(RATE).replace("startup: 1s", "startup: 20s");
+    let commit = test_box.commit(&with_health("1", "", &health));
+    let agent = test_box.start();
+    agent.wait("the numbers are bad", |status| {
+        of(status, "pos")["reason"].as_str().is_some_and(|reason| reason.contains("0% of 100 requests"))
+    });
+    page.grows_by(100, 0);
+    agent.wait_for(&commit);
+    assert_eq!(test_box.count("app.failed"), 0);
+}
+
+#[test]
 fn a_release_that_nobody_asks_is_good_and_it_is_said_that_its_metrics_told_nothing() {
     let (test_box, page) = (TestBox::new(), Page::serve());
     test_box.commit(&with_health("1", "", &page.health(RATE)));

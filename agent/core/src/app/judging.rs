@@ -83,7 +83,7 @@ impl Judging {
         };
         let is_starting = elapsed < policy.startup && !self.was_healthy;
         self.note_restarts(seen.restarts, is_starting);
-        self.note(&seen.health, now);
+        self.note(&seen.health, elapsed < policy.startup, now);
         if let Some(reason) = self.flaps() {
             return Verdict::Bad { reason };
         }
@@ -129,8 +129,13 @@ impl Judging {
         Some(text)
     }
 
-    fn note(&mut self, seen: &Health, now: &Moment) {
-        if self.is_well && matches!(seen, Health::Starting { .. } | Health::Unhealthy { .. }) {
+    fn note(&mut self, seen: &Health, in_startup: bool, now: &Moment) {
+        let ill = match seen {
+            Health::Unhealthy { .. } => true,
+            Health::Starting { .. } => !in_startup,
+            Health::Healthy | Health::Unknown => false,
+        };
+        if self.is_well && ill {
             self.falls = self.falls.saturating_add(1);
         }
         if *seen != Health::Unknown {
@@ -258,6 +263,17 @@ mod tests {
         assert!(reason(verdict).contains("was started again 3 times"));
         let (second, verdict) = play(|second| restarted(second.min(3)));
         assert_eq!((second, verdict), (6, Verdict::Good), "twice is forgiven");
+    }
+
+    #[test]
+    fn an_app_that_comes_up_again_and_again_flaps_only_once_its_start_is_over() {
+        let starting = |second: u64| match second % 2 {
+            0 => Health::Starting { reason: "warms up".into() },
+            _ => Health::Healthy,
+        };
+        let (second, verdict) = play(starting);
+        assert_eq!(second, 18);
+        assert!(reason(verdict).contains("fell ill again 5 times"));
     }
 
     #[test]

@@ -212,6 +212,18 @@ fn a_pause_longer_than_the_window_begins_anew() {
 }
 
 #[test]
+fn a_window_that_begins_anew_forgets_what_was_counted_and_goes_on_from_there() {
+    let mut window = Window::new(&of_success());
+    window.begin_anew();
+    window.take(&requests(0, 0), secs(0)).unwrap();
+    window.take(&requests(0, 100), secs(5)).unwrap();
+    window.begin_anew();
+    assert!(unclear(window.judge()).contains("scraped once"));
+    window.take(&requests(100, 100), secs(10)).unwrap();
+    assert_eq!(window.judge(), Finding::Well);
+}
+
+#[test]
 fn a_page_that_cannot_be_read_changes_nothing() {
     let mut window = Window::new(&of_success());
     window.take(&requests(0, 0), secs(0)).unwrap();

@@ -272,6 +272,11 @@ impl Window {
         reading.note(id(name, labels), Raw::Number(number), Role::Bucket(Bound(bound)))
     }
 
+    /// Forgets what was counted up to now: the app is still starting, and that is forgiven.
+    pub fn begin_anew(&mut self) {
+        self.points.drain(..self.points.len().saturating_sub(1));
+    }
+
     /// What follows from all that was seen.
     pub fn judge(&self) -> Finding {
         let (Some((begin, before)), Some((end, now))) = (self.points.front(), self.points.back()) else {
