@@ -33,3 +33,20 @@ impl Health {
         }
     }
 }
+
+/// All that one look at an app saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// How it is.
+    pub health: Health,
+    /// How often its runtime has started something of it again up to now, if that is known.
+    pub restarts: Option<u64>,
+    /// What could not be told, for people: metrics without a verdict.
+    pub remark: Option<String>,
+}
+
+impl From<Health> for Sight {
+    fn from(health: Health) -> Self {
+        Sight { health, restarts: None, remark: None }
+    }
+}

@@ -19,6 +19,7 @@ pub mod health;
 pub mod held;
 pub mod image;
 pub mod lower;
+pub mod metrics;
 pub mod model;
 pub mod name;
 pub mod observe;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::digest::{Digest, ReleaseId, Revision};
+use crate::metrics::MetricsCheck;
 use crate::name::{AppName, ObjectKey};
 
 /// The runtimes that there are. A closed set: what lies outside of it is a plugin.
@@ -316,6 +317,25 @@ pub enum Check {
         /// `host:port`.
         address: String,
     },
+    /// A program that is run in the workload and must end with 0.
+    Exec(ExecCheck),
+    /// A page of metrics, and what it must say over a window.
+    Metrics(Box<MetricsCheck>),
+}
+
+/// A program that is run in the workload and must end with 0.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecCheck {
+    /// Such as `Deployment/pos`.
+    pub target: ObjectKey,
+    /// The container's name; the first one's unless given.
+    #[serde(default)]
+    pub container: Option<String>,
+    /// The program and its arguments. No shell is in between.
+    pub command: Vec<String>,
+    /// How long it may take.
+    pub timeout: Duration,
 }
 
 /// Where an HTTP check asks.

@@ -23,7 +23,7 @@ use holdfast_core::health::Health;
 use holdfast_core::name::{AppName, DeviceName, ObjectKey};
 use holdfast_core::observe::AppObservation;
 use holdfast_core::plan::Action;
-use holdfast_core::release::{DriverKind, HttpCheck, Release, Strategy};
+use holdfast_core::release::{DriverKind, ExecCheck, HttpCheck, Release, Strategy};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -120,6 +120,16 @@ pub trait Driver: Send + Sync {
 
     /// Where an HTTP check with a `target` is reached from the agent; `None` if it can't be.
     async fn address_of(&self, release: &Release, check: &HttpCheck) -> Option<String>;
+
+    /// Runs a check's program in the workload, and wants 0 of it; else what was seen instead, for people.
+    async fn exec(&self, _release: &Release, check: &ExecCheck) -> Result<(), String> {
+        Err(format!("{} can't run {} in a workload", self.kind(), check.command.join(" ")))
+    }
+
+    /// How often something of the release was started again up to now; `None` if the runtime doesn't count.
+    async fn restarts(&self, _release: &Release) -> Option<u64> {
+        None
+    }
 
     /// The last lines of the app's log, at most `lines`.
     async fn logs(&self, app: &AppName, lines: usize) -> Result<Vec<String>, DriverError>;

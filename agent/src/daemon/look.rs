@@ -2,44 +2,105 @@
 
 use std::time::Duration;
 
-use holdfast_core::health::Health;
-use holdfast_core::release::{Check, HttpCheck};
-
-use crate::keeper::Look;
+use holdfast_core::health::{Health, Sight};
+use holdfast_core::metrics::text::PAGE_LIMIT;
+use holdfast_core::metrics::{Finding, MetricsCheck, Window};
+use holdfast_core::release::{Check, ExecCheck, HttpCheck};
 use holdfast_drivers::probe;
+use tokio::time::timeout;
+
+use super::windows::Windows;
+use crate::keeper::Look;
 
 /// How long one check may take.
 const CHECK_LIMIT: Duration = Duration::from_secs(5);
 
 /// Looks at an app. Ends within its limits, whatever the app does.
-pub(super) async fn look(look: &Look) -> Health {
-    let seen = match tokio::time::timeout(CHECK_LIMIT, look.driver.probe(&look.release)).await {
+pub(super) async fn look(look: &Look, windows: &Windows) -> Sight {
+    let seen = match timeout(CHECK_LIMIT, look.driver.probe(&look.release)).await {
         Ok(seen) => seen,
         Err(_) => Health::Unhealthy { reason: format!("the runtime did not answer within {CHECK_LIMIT:?}") },
     };
+    let restarts = timeout(CHECK_LIMIT, look.driver.restarts(&look.release)).await.ok().flatten();
     let checks = &look.policy.health.checks;
     match seen {
         Health::Healthy => {}
         // The checks can tell what the runtime can't.
         Health::Unknown if !checks.is_empty() => {}
-        seen => return seen,
+        health => return Sight { health, restarts, remark: None },
     }
+    let mut remarks = Vec::new();
     for check in checks {
-        if let Err(reason) = run(look, check).await {
-            return Health::Unhealthy { reason };
+        match run(look, check, windows).await {
+            Ok(remark) => remarks.extend(remark),
+            Err(health) => return Sight { health, restarts, remark: None },
         }
     }
-    Health::Healthy
+    let remark = (!remarks.is_empty()).then(|| remarks.join("; "));
+    Sight { health: Health::Healthy, restarts, remark }
 }
 
-async fn run(look: &Look, check: &Check) -> Result<(), String> {
-    match check {
+/// One check: what it could not tell, or how the app is.
+async fn run(look: &Look, check: &Check, windows: &Windows) -> Result<Option<String>, Health> {
+    let done = match check {
         Check::Tcp { address } => probe::tcp(address, CHECK_LIMIT).await,
-        Check::Http(HttpCheck::Url { url }) => probe::http(url, CHECK_LIMIT).await,
-        Check::Http(check @ HttpCheck::Target { target, .. }) => {
+        Check::Http(check) => http(look, check).await,
+        Check::Exec(check) => exec(look, check).await,
+        Check::Metrics(check) => return metrics(look, check, windows).await,
+    };
+    done.map(|()| None).map_err(unhealthy)
+}
+
+fn unhealthy(reason: String) -> Health {
+    Health::Unhealthy { reason }
+}
+
+async fn http(look: &Look, check: &HttpCheck) -> Result<(), String> {
+    probe::http(&url_of(look, check).await?, CHECK_LIMIT).await
+}
+
+async fn url_of(look: &Look, check: &HttpCheck) -> Result<String, String> {
+    match check {
+        HttpCheck::Url { url } => Ok(url.clone()),
+        HttpCheck::Target { target, .. } => {
             let address = look.driver.address_of(&look.release, check).await;
-            let url = address.ok_or_else(|| format!("{target} has no address that the agent can reach"))?;
-            probe::http(&url, CHECK_LIMIT).await
+            address.ok_or_else(|| format!("{target} has no address that the agent can reach"))
         }
     }
+}
+
+async fn exec(look: &Look, check: &ExecCheck) -> Result<(), String> {
+    // The runtime ends the program; this is for one that doesn't answer.
+    let limit = check.timeout + CHECK_LIMIT;
+    let ended = timeout(limit, look.driver.exec(&look.release, check)).await;
+    let ended = ended.unwrap_or_else(|_| Err(format!("the runtime did not answer within {limit:?}")));
+    ended.map_err(|why| format!("exec in {}: {why}", check.target))
+}
+
+/// Scrapes the page if it is time for that, and judges by its window. What is bad while the app starts is forgiven,
+/// and the window begins anew: first requests are slow.
+async fn metrics(look: &Look, check: &MetricsCheck, windows: &Windows) -> Result<Option<String>, Health> {
+    let mut window = windows.take(&look.app, look.id, check);
+    let scraped = match window.is_due(windows.now()) {
+        true => scrape(look, &mut window, windows).await,
+        false => Ok(()),
+    };
+    let finding = window.judge();
+    if look.is_starting && matches!(finding, Finding::Bad(_)) {
+        window.begin_anew();
+    }
+    windows.put(&look.app, look.id, window);
+    scraped.map_err(unhealthy)?;
+    match finding {
+        Finding::Well => Ok(None),
+        Finding::Unclear(why) => Ok(Some(format!("no verdict from metrics: {why}"))),
+        Finding::Bad(why) if look.is_starting => Err(Health::Starting { reason: format!("metrics: {why}") }),
+        Finding::Bad(why) => Err(unhealthy(format!("metrics: {why}"))),
+    }
+}
+
+async fn scrape(look: &Look, window: &mut Window, windows: &Windows) -> Result<(), String> {
+    let url = url_of(look, &window.check().page).await?;
+    let page = probe::page(&url, PAGE_LIMIT, CHECK_LIMIT).await.map_err(|why| format!("metrics: {why}"))?;
+    window.take(&page, windows.now()).map_err(|why| format!("metrics: GET {url}: {why}"))
 }

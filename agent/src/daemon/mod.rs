@@ -20,6 +20,7 @@ mod setup;
 mod status;
 mod sync;
 mod tell;
+mod windows;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,7 +29,7 @@ use std::time::Duration;
 use anyhow::Result;
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::{ReleaseId, Revision};
-use holdfast_core::health::Health;
+use holdfast_core::health::Sight;
 use holdfast_core::name::AppName;
 use holdfast_core::report::Status;
 use holdfast_core::resolve::Resolved;
@@ -42,6 +43,7 @@ use self::journal::{SharedStore, StoreJournal, lock};
 use self::outside::{Outside, Signals};
 use self::progress::Progress;
 use self::sync::{Found, NotRendered, SharedSource};
+use self::windows::Windows;
 use crate::api::Request;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
@@ -66,7 +68,7 @@ enum Event {
     Fetched(Result<Found, SourceError>),
     Rendered(Revision, Result<Resolved, NotRendered>),
     Prepared(AppName, ReleaseId, Result<(), DriverError>),
-    Seen(AppName, ReleaseId, Health),
+    Seen(AppName, ReleaseId, Sight),
     Runtime(DriverEvent),
     Asked(Request),
     PollNow,
@@ -90,6 +92,7 @@ struct Daemon {
     poll_asked: bool,
     preparing: BTreeSet<(AppName, ReleaseId)>,
     looking: BTreeSet<AppName>,
+    windows: Windows,
     look_at_all: bool,
     searched: bool,
     uncollected: bool,
@@ -137,6 +140,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         poll_asked: true,
         preparing: BTreeSet::new(),
         looking: BTreeSet::new(),
+        windows: Windows::new(),
         look_at_all: true,
         searched: false,
         uncollected: true,
@@ -280,10 +284,13 @@ impl Daemon {
                 self.widen(Scope::Apps(BTreeSet::from([app.clone()])));
                 self.keeper.prepared(&app, release, result, &now)
             }
-            Event::Seen(app, release, health) => {
+            Event::Seen(app, release, sight) => {
                 self.looking.remove(&app);
                 let before = self.keeper.phases();
-                let result = self.keeper.seen(&app, release, health, &now);
+                let result = self.keeper.seen(&app, release, sight, &now);
+                if !self.keeper.is_judged(&app) {
+                    self.windows.forget(&app);
+                }
                 if self.keeper.phases() != before {
                     self.widen(Scope::All);
                 }
@@ -427,10 +434,10 @@ impl Daemon {
             if !self.looking.insert(todo.app.clone()) {
                 continue;
             }
-            let jobs = self.jobs.clone();
+            let (jobs, windows) = (self.jobs.clone(), self.windows.clone());
             tokio::spawn(async move {
-                let health = look::look(&todo).await;
-                let _ = jobs.send(Event::Seen(todo.app, todo.id, health)).await;
+                let sight = look::look(&todo, &windows).await;
+                let _ = jobs.send(Event::Seen(todo.app, todo.id, sight)).await;
             });
         }
     }

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use super::journal::{SharedStore, StoreJournal, lock};
 use super::progress::Progress;
 use super::sync::Renderer;
+use super::windows::Windows;
 use super::{look, progress_of, setup, status};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -60,10 +61,10 @@ pub async fn offline_status(config: &Config) -> Result<Status> {
     // All at once: an agent that is being started waits for the lock.
     let mut looks = JoinSet::new();
     for todo in offline.keeper.to_look_at(&now, true) {
-        looks.spawn(async move { (todo.app.clone(), look::look(&todo).await) });
+        looks.spawn(async move { (todo.app.clone(), look::look(&todo, &Windows::new()).await) });
     }
-    while let Some(Ok((app, health))) = looks.join_next().await {
-        offline.keeper.note_health(&app, health);
+    while let Some(Ok((app, sight))) = looks.join_next().await {
+        offline.keeper.note_health(&app, sight.health);
     }
     Ok(status::status(config, &offline.keeper, &offline.progress, &now))
 }

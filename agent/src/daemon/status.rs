@@ -57,7 +57,7 @@ fn apps<J: Journal>(keeper: &Keeper<J>, now: &Now) -> Vec<AppStatus> {
             health: health.word().to_owned(),
             reason: match health {
                 Health::Starting { reason } | Health::Unhealthy { reason } => Some(reason.clone()),
-                Health::Unknown | Health::Healthy => None,
+                Health::Unknown | Health::Healthy => keeper.remark(name).cloned(),
             },
             release: target.map(|target| target.release),
             good: app.good.as_ref().map(|good| good.release),

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use holdfast_core::app::{App, Judging, Phase, Verdict};
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::ReleaseId;
-use holdfast_core::health::Health;
+use holdfast_core::health::{Health, Sight};
 use holdfast_core::name::AppName;
-use holdfast_core::release::{Policy, Release};
+use holdfast_core::release::{Policy, Release, Target};
 use holdfast_drivers::{Driver, DriverError};
 
 use super::Keeper;
@@ -37,6 +37,8 @@ pub struct Look {
     pub id: ReleaseId,
     /// The checks to make.
     pub policy: Policy,
+    /// It is judged, and `startup` has not passed since its start.
+    pub is_starting: bool,
     /// Who holds it.
     pub driver: Arc<dyn Driver>,
 }
@@ -97,6 +99,7 @@ impl<J: Journal> Keeper<J> {
                     release: Arc::clone(self.releases.get(&current.release)?),
                     id: current.release,
                     policy: current.policy.clone(),
+                    is_starting: is_starting(app, current, now),
                     driver: Arc::clone(self.drivers.get(&current.driver)?),
                 })
             })
@@ -108,25 +111,31 @@ impl<J: Journal> Keeper<J> {
         &mut self,
         name: &AppName,
         id: ReleaseId,
-        health: Health,
+        sight: impl Into<Sight>,
         now: &Now,
     ) -> Result<(), JournalError> {
+        let sight: Sight = sight.into();
         let Some(app) = self.apps.get_mut(name) else { return Ok(()) };
         let Some(policy) = app.current.as_ref().filter(|t| t.release == id).map(|t| t.policy.health.clone())
         else {
             return Ok(());
         };
-        self.health.insert(name.clone(), health.clone());
+        self.health.insert(name.clone(), sight.health.clone());
+        self.remarks.remove(name);
         let Phase::Judging(judging) = &mut app.phase else { return Ok(()) };
         let next =
             Moment { boot: now.moment.boot.clone(), uptime: now.moment.uptime + Judging::next_look(&policy) };
         self.looks.insert(name.clone(), next);
-        match judging.judge(&policy, &health, &now.moment) {
-            Verdict::Wait => Ok(()),
+        match judging.judge(&policy, &sight, &now.moment) {
+            Verdict::Wait => {
+                self.remarks.extend(sight.remark.map(|remark| (name.clone(), remark)));
+                Ok(())
+            }
             Verdict::Good => {
                 self.change(name, |app| app.pass(now))?;
-                self.journal
-                    .note(Note::of("app.good", name, format!("{id} was healthy through its soak")), now);
+                let remark = sight.remark.map(|remark| format!("; {remark}")).unwrap_or_default();
+                let message = format!("{id} was healthy through its soak{remark}");
+                self.journal.note(Note::of("app.good", name, message), now);
                 self.forget_releases();
                 Ok(())
             }
@@ -163,6 +172,11 @@ impl<J: Journal> Keeper<J> {
     pub fn note_health(&mut self, name: &AppName, health: Health) {
         self.health.insert(name.clone(), health);
     }
+}
+
+fn is_starting(app: &App, current: &Target, now: &Now) -> bool {
+    let Phase::Judging(judging) = &app.phase else { return false };
+    now.moment.since(&judging.started).is_none_or(|elapsed| elapsed < current.policy.health.startup)
 }
 
 fn is_ahead(at: &Moment, now: &Now) -> bool {

@@ -52,6 +52,8 @@ pub struct Keeper<J> {
     releases: BTreeMap<ReleaseId, Arc<Release>>,
     health: BTreeMap<AppName, Health>,
     looks: BTreeMap<AppName, Moment>,
+    /// What could not be told of apps that are judged.
+    remarks: BTreeMap<AppName, String>,
     kept: BTreeMap<AppName, Held>,
     resolved: Option<Resolved>,
 }
@@ -112,6 +114,7 @@ impl<J: Journal> Keeper<J> {
             releases,
             health: BTreeMap::new(),
             looks: BTreeMap::new(),
+            remarks: BTreeMap::new(),
             kept: BTreeMap::new(),
             resolved: None,
         })
@@ -370,6 +373,16 @@ impl<J: Journal> Keeper<J> {
     /// How an app was when it was last looked at.
     pub fn health(&self, name: &AppName) -> &Health {
         self.health.get(name).unwrap_or(&Health::Unknown)
+    }
+
+    /// Whether an app is being judged.
+    pub fn is_judged(&self, name: &AppName) -> bool {
+        self.apps.get(name).is_some_and(|app| matches!(app.phase, Phase::Judging(_)))
+    }
+
+    /// What the last look at an app that is judged could not tell.
+    pub fn remark(&self, name: &AppName) -> Option<&String> {
+        self.remarks.get(name).filter(|_| self.is_judged(name))
     }
 
     /// Why an app waits, if it does.

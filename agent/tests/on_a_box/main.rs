@@ -8,6 +8,7 @@ mod support;
 
 mod apps;
 mod boxes;
+mod health;
 mod lifecycle;
 mod looking;
 mod network;

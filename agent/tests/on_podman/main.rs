@@ -15,6 +15,7 @@ mod faults_image;
 mod faults_place;
 mod faults_service;
 mod features;
+mod health;
 #[allow(dead_code, reason = "the test of kills needs a part of it alone")]
 mod meddler;
 mod rootless;

@@ -1,15 +1,20 @@
-//! Judging a release by what its probes saw: a grace for its start, a soak without a break, a deadline.
+//! Judging a release by what its probes saw: a grace for its start, a soak without a break, a deadline, and an end
+//! for what flaps.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
-use crate::health::Health;
+use crate::health::{Health, Sight};
 use crate::release::HealthPolicy;
 
 /// How many looks in a row must be bad before they count: one lost packet is no broken release.
 const FAILURES_THAT_COUNT: u32 = 3;
+/// How often it may fall ill after it was well before that counts by itself, however soon it is well again.
+const FALLS_THAT_COUNT: u32 = 5;
+/// How often its runtime may start something of it again, once its start is over, before that counts.
+const RESTARTS_THAT_COUNT: u64 = 3;
 
 /// What has been seen of a release since it was applied. Only `started` outlives the agent: after a restart
 /// the soak begins anew, the deadline goes on.
@@ -25,6 +30,18 @@ pub struct Judging {
     failures: u32,
     #[serde(skip)]
     last_reason: String,
+    /// It was well at the last look that could tell.
+    #[serde(skip)]
+    is_well: bool,
+    /// How often it fell ill after it was well.
+    #[serde(skip)]
+    falls: u32,
+    /// How often something of it had been started again when its start was over.
+    #[serde(skip)]
+    restarts_at_start: Option<u64>,
+    /// And how often since.
+    #[serde(skip)]
+    restarts: u64,
 }
 
 /// What follows from a look.
@@ -44,17 +61,32 @@ pub enum Verdict {
 impl Judging {
     /// Begins at the moment when the release was applied.
     pub fn begin(started: Moment) -> Self {
-        Judging { started, healthy_since: None, was_healthy: false, failures: 0, last_reason: String::new() }
+        Judging {
+            started,
+            healthy_since: None,
+            was_healthy: false,
+            failures: 0,
+            last_reason: String::new(),
+            is_well: false,
+            falls: 0,
+            restarts_at_start: None,
+            restarts: 0,
+        }
     }
 
     /// Takes one look into account.
-    pub fn judge(&mut self, policy: &HealthPolicy, seen: &Health, now: &Moment) -> Verdict {
+    pub fn judge(&mut self, policy: &HealthPolicy, seen: &Sight, now: &Moment) -> Verdict {
         let Some(elapsed) = now.since(&self.started) else {
             // The box was started anew, and the release with it: it is judged from here.
             *self = Judging::begin(now.clone());
             return self.judge(policy, seen, now);
         };
-        self.note(seen, now);
+        let is_starting = elapsed < policy.startup && !self.was_healthy;
+        self.note_restarts(seen.restarts, is_starting);
+        self.note(&seen.health, elapsed < policy.startup, now);
+        if let Some(reason) = self.flaps() {
+            return Verdict::Bad { reason };
+        }
         let soaked = self.healthy_since.as_ref().and_then(|since| now.since(since));
         if soaked.is_some_and(|soaked| soaked >= policy.soak) {
             return Verdict::Good;
@@ -69,7 +101,46 @@ impl Judging {
         Verdict::Wait
     }
 
-    fn note(&mut self, seen: &Health, now: &Moment) {
+    /// What is started again while it starts is forgiven, and so is what was before anybody looked.
+    fn note_restarts(&mut self, seen: Option<u64>, is_starting: bool) {
+        let Some(seen) = seen else { return };
+        let before = match self.restarts_at_start {
+            // A count that went down was begun anew.
+            Some(before) if !is_starting => before.min(seen),
+            _ => seen,
+        };
+        self.restarts_at_start = Some(before);
+        self.restarts = self.restarts.max(seen - before);
+    }
+
+    /// Why it counts as ill whatever it is at this moment: it comes and goes.
+    fn flaps(&self) -> Option<String> {
+        let (times, what) = if self.restarts >= RESTARTS_THAT_COUNT {
+            (self.restarts, "was started again")
+        } else if self.falls >= FALLS_THAT_COUNT {
+            (u64::from(self.falls), "was well and fell ill again")
+        } else {
+            return None;
+        };
+        let mut text = format!("it flaps: it {what} {times} times while it was judged");
+        if !self.last_reason.is_empty() {
+            text.push_str(&format!(", the last time: {}", self.last_reason));
+        }
+        Some(text)
+    }
+
+    fn note(&mut self, seen: &Health, in_startup: bool, now: &Moment) {
+        let ill = match seen {
+            Health::Unhealthy { .. } => true,
+            Health::Starting { .. } => !in_startup,
+            Health::Healthy | Health::Unknown => false,
+        };
+        if self.is_well && ill {
+            self.falls = self.falls.saturating_add(1);
+        }
+        if *seen != Health::Unknown {
+            self.is_well = *seen == Health::Healthy;
+        }
         match seen {
             Health::Healthy => {
                 self.healthy_since.get_or_insert_with(|| now.clone());
@@ -107,6 +178,8 @@ impl Judging {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::clock::BootId;
 
@@ -128,10 +201,10 @@ mod tests {
     }
 
     /// Plays looks of one second and tells the first verdict that isn't `Wait`, with its second.
-    fn play(seen: impl Fn(u64) -> Health) -> (u64, Verdict) {
+    fn play<S: Into<Sight>>(seen: impl Fn(u64) -> S) -> (u64, Verdict) {
         let mut judging = Judging::begin(at(0));
         (1..=100)
-            .map(|second| (second, judging.judge(&policy(), &seen(second), &at(second * 1000))))
+            .map(|second| (second, judging.judge(&policy(), &seen(second).into(), &at(second * 1000))))
             .find(|(_, verdict)| *verdict != Verdict::Wait)
             .expect("a verdict within the deadline")
     }
@@ -158,18 +231,100 @@ mod tests {
         assert_eq!((second, verdict), (4, Verdict::Bad { reason: "answered 500".into() }));
     }
 
+    fn reason(verdict: Verdict) -> String {
+        let Verdict::Bad { reason } = verdict else { panic!("{verdict:?}") };
+        reason
+    }
+
     #[test]
-    fn flapping_never_becomes_good_and_ends_at_the_deadline() {
+    fn an_app_that_falls_ill_again_and_again_is_bad_before_its_deadline() {
         let (second, verdict) = play(|second| if second % 4 == 0 { bad() } else { Health::Healthy });
-        assert_eq!(second, 60);
-        assert!(matches!(verdict, Verdict::Bad { .. }));
+        assert_eq!(second, 20);
+        let reason = reason(verdict);
+        assert!(reason.contains("was well and fell ill again 5 times"), "{reason}");
+        assert!(reason.ends_with("answered 500"), "{reason}");
+    }
+
+    #[test]
+    fn a_few_falls_are_forgiven() {
+        let ill = [3, 6, 9, 12];
+        let (second, verdict) = play(|second| if ill.contains(&second) { bad() } else { Health::Healthy });
+        assert_eq!((second, verdict), (18, Verdict::Good));
+    }
+
+    fn restarted(times: u64) -> Sight {
+        Sight { restarts: Some(times), ..Health::Healthy.into() }
+    }
+
+    #[test]
+    fn an_app_that_is_started_again_and_again_is_bad_though_every_look_found_it_well() {
+        let (second, verdict) = play(|second| restarted(5 + second));
+        assert_eq!(second, 4);
+        assert!(reason(verdict).contains("was started again 3 times"));
+        let (second, verdict) = play(|second| restarted(second.min(3)));
+        assert_eq!((second, verdict), (6, Verdict::Good), "twice is forgiven");
+    }
+
+    #[test]
+    fn an_app_that_comes_up_again_and_again_flaps_only_once_its_start_is_over() {
+        let starting = |second: u64| match second % 2 {
+            0 => Health::Starting { reason: "warms up".into() },
+            _ => Health::Healthy,
+        };
+        let (second, verdict) = play(starting);
+        assert_eq!(second, 18);
+        assert!(reason(verdict).contains("fell ill again 5 times"));
+    }
+
+    #[test]
+    fn what_is_started_again_while_it_starts_is_forgiven() {
+        let starting = |second| Sight {
+            health: Health::Starting { reason: "waits for its database".into() },
+            ..restarted(second)
+        };
+        let (second, verdict) = play(|second| if second < 9 { starting(second) } else { restarted(9) });
+        assert_eq!((second, verdict), (14, Verdict::Good));
+    }
+
+    proptest! {
+        /// However looks fall: what is good was well for its soak without a break, and what is bad has a reason
+        /// that was seen.
+        #[test]
+        fn nothing_that_flaps_is_ever_good(
+            looks in prop::collection::vec((0..4u8, prop::bool::weighted(0.1)), 61..70),
+        ) {
+            let mut judging = Judging::begin(at(0));
+            let (mut well, mut falls, mut restarts, mut was_well) = (0, 0, 0, false);
+            for ((kind, again), second) in looks.into_iter().zip(1..) {
+                let health = if kind == 0 { bad() } else { Health::Healthy };
+                let is_well = health == Health::Healthy;
+                falls += u32::from(was_well && !is_well);
+                restarts += u64::from(again && was_well);
+                was_well = is_well;
+                well = if is_well { well + 1 } else { 0 };
+                let sight = Sight { restarts: Some(restarts), ..health.into() };
+                let flaps = falls >= FALLS_THAT_COUNT || restarts >= RESTARTS_THAT_COUNT;
+                match judging.judge(&policy(), &sight, &at(second * 1000)) {
+                    Verdict::Wait => prop_assert!(!flaps && second < 60),
+                    Verdict::Good => {
+                        prop_assert!(!flaps && well > 5);
+                        return Ok(());
+                    }
+                    Verdict::Bad { reason } => {
+                        prop_assert_eq!(flaps, reason.contains("flaps"), "{}", reason);
+                        return Ok(());
+                    }
+                }
+            }
+            prop_assert!(false, "no verdict");
+        }
     }
 
     #[test]
     fn a_reboot_judges_from_the_beginning() {
         let mut judging = Judging::begin(at(0));
         let after = Moment { boot: BootId("other".into()), uptime: Duration::from_secs(3600) };
-        assert_eq!(judging.judge(&policy(), &bad(), &after), Verdict::Wait);
+        assert_eq!(judging.judge(&policy(), &bad().into(), &after), Verdict::Wait);
         assert_eq!(judging.started, after);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -13,7 +14,7 @@ use super::wasm::WasmFields;
 use crate::diagnostic::quoted;
 use crate::name::AppName;
 use crate::release::{Check, DriverKind, HealthPolicy, OnFailure, Policy, Strategy, WorkloadKind};
-use crate::yaml::Node;
+use crate::yaml::{Node, NodeValue};
 
 /// An app: `apps/<name>/app.yaml`.
 #[derive(Clone, Debug, PartialEq)]
@@ -253,6 +254,13 @@ impl Decode for HealthPolicy {
             context.error_with(node.at, message, "make health.deadline longer than health.soak");
             return None;
         }
+        if let Some(interval) = slow_metrics(&fields.checks, fields.soak.0) {
+            let message =
+                format!("the soak is shorter than two scrapes of a metrics check, {interval:?} apart");
+            let hint = "make health.soak longer, or the check's interval shorter";
+            context.error_with(node.at, message, hint);
+            return None;
+        }
         Some(HealthPolicy {
             startup: fields.startup.0,
             deadline: fields.deadline.0,
@@ -264,6 +272,14 @@ impl Decode for HealthPolicy {
     fn schema() -> Value {
         HealthFields::schema()
     }
+}
+
+/// The interval of a metrics check that would never see anything grow before the app is found good.
+fn slow_metrics(checks: &[Check], soak: Duration) -> Option<Duration> {
+    checks.iter().find_map(|check| match check {
+        Check::Metrics(metrics) if 2 * metrics.interval > soak => Some(metrics.interval),
+        _ => None,
+    })
 }
 
 /// The `wasm` part, whose fields were checked as far as that goes before its templates are rendered.
@@ -325,6 +341,9 @@ impl Decode for AppSpec {
             let hint = "write strategy: stop-start; start-stop is for containers";
             context.error_with(fields.update.strategy.at, "two of these can't run beside each other", hint);
         }
+        if matches!(workload, Body::Wasm(_)) {
+            refuse_exec(node, context);
+        }
         let depends_on: BTreeSet<AppName> =
             fields.depends_on.iter().map(|dependency| dependency.value.clone()).collect();
         Some(AppSpec {
@@ -351,6 +370,16 @@ impl Decode for AppSpec {
             map.insert("oneOf".to_owned(), Value::Array(choices));
         }
         schema
+    }
+}
+
+/// In a component there is nothing that another program could be run in.
+fn refuse_exec(spec: &Node, context: &mut Context<'_>) {
+    let checks = spec.get("health").and_then(|health| health.get("checks"));
+    let Some(NodeValue::Sequence(checks)) = checks.map(|checks| &checks.value) else { return };
+    for exec in checks.iter().filter_map(|check| check.get("exec")) {
+        let message = "a wasm app can't be asked by exec: a component has no other programs in it";
+        context.error_with(exec.at, message, "ask it by http or tcp, or leave the check out");
     }
 }
 

@@ -1,22 +1,49 @@
 //! Health checks as documents write them.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use super::decode::{Context, Decode, Whole, from_text, record, text};
-use crate::diagnostic::quoted;
+use super::decode::{Context, Decode, Placed, Whole, from_text, record, text};
+use super::units::Span;
+use crate::diagnostic::{Position, quoted};
+use crate::metrics::MetricsCheck;
 use crate::name::ObjectKey;
-use crate::release::{Check, HttpCheck};
+use crate::release::{Check, ExecCheck, HttpCheck};
 use crate::yaml::Node;
 
 record! {
-    /// One health check: exactly one of http and tcp.
+    /// One health check: exactly one of http, tcp, exec and metrics.
     pub struct CheckFields, "the check" {
         /// A GET that must be answered with 200 to 399.
         "http" => http: Option<HttpCheck> = None;
         /// A connection that must be taken.
         "tcp" => tcp: Option<TcpFields> = None;
+        /// A program that is run in the workload and must end with 0.
+        "exec" => exec: Option<ExecCheck> = None;
+        /// A page of metrics, and what it must say over a window.
+        "metrics" => metrics: Option<MetricsCheck> = None;
     }
 }
+
+record! {
+    /// A program that is run in the workload and must end with 0.
+    pub struct ExecFields, "exec" {
+        /// An object of the app, such as Deployment/pos.
+        "target" => target: ObjectKey;
+        /// The container's name; the first one's unless given.
+        "container" => container: Option<String> = None;
+        /// The program and its arguments; no shell is in between.
+        "command" => command: Placed<Vec<String>>;
+        /// How long it may take, at most 1m.
+        "timeout" => timeout: Placed<Span> = Placed { at: Position::START, value: Span(EXEC_TIMEOUT) };
+    }
+}
+
+/// How long a program may take unless it is said.
+const EXEC_TIMEOUT: Duration = Duration::from_secs(5);
+/// A verdict waits for no program longer than this.
+const LONGEST_EXEC: Duration = Duration::from_secs(60);
 
 record! {
     /// A connection that must be taken.
@@ -115,20 +142,7 @@ impl Decode for ObjectKey {
 impl Decode for HttpCheck {
     fn decode(node: &Node, context: &mut Context<'_>) -> Option<Self> {
         let fields = HttpFields::decode(node, context)?;
-        match (fields.url, fields.target, fields.port, fields.path) {
-            (Some(url), None, None, None) => Some(HttpCheck::Url { url: url.0 }),
-            (None, Some(target), Some(Whole(port)), path) => Some(HttpCheck::Target {
-                target,
-                // `Whole` has checked its bounds.
-                port: u16::try_from(port).ok()?,
-                path: path.map_or_else(|| "/".to_owned(), |path| path.0),
-            }),
-            _ => {
-                let message = "an http check needs either a url, or a target and a port";
-                context.error_with(node.at, message, "write {url: …} or {target: …, port: …, path: …}");
-                None
-            }
-        }
+        page_of(fields, "an http check", "/", node, context)
     }
 
     fn schema() -> Value {
@@ -136,14 +150,62 @@ impl Decode for HttpCheck {
     }
 }
 
+/// Where a check asks; `path` unless one is given with a target.
+pub(super) fn page_of(
+    fields: HttpFields,
+    check: &str,
+    path: &str,
+    node: &Node,
+    context: &mut Context<'_>,
+) -> Option<HttpCheck> {
+    match (fields.url, fields.target, fields.port, fields.path) {
+        (Some(url), None, None, None) => Some(HttpCheck::Url { url: url.0 }),
+        (None, Some(target), Some(Whole(port)), given) => Some(HttpCheck::Target {
+            target,
+            // `Whole` has checked its bounds.
+            port: u16::try_from(port).ok()?,
+            path: given.map_or_else(|| path.to_owned(), |path| path.0),
+        }),
+        _ => {
+            let message = format!("{check} needs either a url, or a target and a port");
+            context.error_with(node.at, message, "write {url: …} or {target: …, port: …, path: …}");
+            None
+        }
+    }
+}
+
+impl Decode for ExecCheck {
+    fn decode(node: &Node, context: &mut Context<'_>) -> Option<Self> {
+        let fields = ExecFields::decode(node, context)?;
+        let (command, timeout) = (fields.command.value, fields.timeout.value.0);
+        if command.first().is_none_or(String::is_empty) {
+            let hint = "write command: [/bin/check, --quick]";
+            context.error_with(fields.command.at, "the command names no program", hint);
+            return None;
+        }
+        if timeout.is_zero() || timeout > LONGEST_EXEC {
+            let message = "the timeout of a program is more than 0s and at most 1m";
+            context.error_with(fields.timeout.at, message, "write timeout: 5s");
+            return None;
+        }
+        Some(ExecCheck { target: fields.target, container: fields.container, command, timeout })
+    }
+
+    fn schema() -> Value {
+        ExecFields::schema()
+    }
+}
+
 impl Decode for Check {
     fn decode(node: &Node, context: &mut Context<'_>) -> Option<Self> {
         let fields = CheckFields::decode(node, context)?;
-        match (fields.http, fields.tcp) {
-            (Some(http), None) => Some(Check::Http(http)),
-            (None, Some(tcp)) => Some(Check::Tcp { address: tcp.address.0 }),
+        match (fields.http, fields.tcp, fields.exec, fields.metrics) {
+            (Some(http), None, None, None) => Some(Check::Http(http)),
+            (None, Some(tcp), None, None) => Some(Check::Tcp { address: tcp.address.0 }),
+            (None, None, Some(exec), None) => Some(Check::Exec(exec)),
+            (None, None, None, Some(metrics)) => Some(Check::Metrics(Box::new(metrics))),
             _ => {
-                context.error(node.at, "a check is exactly one of http and tcp");
+                context.error(node.at, "a check is exactly one of http, tcp, exec and metrics");
                 None
             }
         }

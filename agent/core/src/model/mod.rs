@@ -5,6 +5,7 @@ pub mod app;
 pub mod check;
 pub mod decode;
 pub mod document;
+pub mod metrics;
 pub mod selector;
 #[cfg(test)]
 mod tests;

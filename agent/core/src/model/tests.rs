@@ -3,6 +3,7 @@
 use super::document::read;
 use super::*;
 use crate::diagnostic::to_text;
+use crate::metrics::{Share, TimeUnit};
 use crate::release::{Check, HttpCheck};
 
 pub(crate) const APP: &str = r#"
@@ -125,6 +126,87 @@ fn files_of_an_app_stay_in_its_folder() {
 #[test]
 fn a_soak_that_outlasts_the_deadline_is_refused() {
     assert!(app(&APP.replace("soak: 30s", "soak: 10m")).unwrap_err().contains("shorter than the soak"));
+}
+
+/// The errors of the contract's app with this check in place of one of its own.
+fn with_check(check: &str) -> Result<Check, String> {
+    let found = app(&APP.replace("tcp: { address: \"127.0.0.1:5432\" }", check))?;
+    Ok(found.spec.policy.health.checks[2].clone())
+}
+
+#[test]
+fn an_exec_check_names_a_program_in_a_container() {
+    let check = with_check("exec: { target: Deployment/pos, command: [/bin/ask, till] }").unwrap();
+    let Check::Exec(exec) = check else { panic!("{check:?}") };
+    assert_eq!((exec.container, exec.timeout.as_secs()), (None, 5));
+    assert_eq!(exec.command, ["/bin/ask", "till"]);
+    for (check, error) in [
+        ("exec: { target: Deployment/pos, command: [] }", "19:50: the command names no program"),
+        ("exec: { target: Deployment/pos, command: [''] }", "19:50: the command names no program"),
+        ("exec: { target: Deployment/pos, command: [a], timeout: 2m }", "19:64: the timeout of a program"),
+        ("exec: { target: Deployment/pos, command: [a], timeout: 0s }", "19:64: the timeout of a program"),
+        ("exec: { target: Deployment/pos, command: a }", "19:50: expected a list"),
+        ("exec: { command: [a] }", "19:15: exec has no target"),
+        ("exec: { target: Deployment/pos, command: [a], shell: true }", "unknown field \"shell\" in exec"),
+    ] {
+        let errors = with_check(check).unwrap_err();
+        assert!(errors.contains(error), "{check}: {errors}");
+    }
+    assert!(with_check("{}").unwrap_err().contains("exactly one of"));
+}
+
+#[test]
+fn a_wasm_app_cannot_be_asked_by_a_program_in_it() {
+    let health = "    component: files/a.wasm\n  health:\n    checks:\n      - exec: { target: Wasm/pos, command: [a] }\n";
+    let errors = wasm(health).unwrap_err();
+    assert!(errors.contains("10:15: a wasm app can't be asked by exec"), "{errors}");
+}
+
+#[test]
+fn a_metrics_check_has_the_usual_limits_unless_it_says_others() {
+    let check = with_check(
+        "metrics: { target: Deployment/pos, port: 9090, successRate: { total: r, errors: 'r{code=~\"5..\"}' }, errorRate: { total: r, errors: e }, latency: { histogram: t } }",
+    );
+    let Check::Metrics(check) = check.unwrap() else { panic!() };
+    assert!(matches!(&check.page, HttpCheck::Target { path, .. } if path == "/metrics"));
+    assert_eq!((check.window.as_secs(), check.interval.as_secs(), check.min_requests), (60, 5, 10));
+    assert_eq!(check.success_rate.unwrap().at_least, Share(99_000));
+    assert_eq!(check.error_rate.unwrap().at_most, Share(1_000));
+    let latency = check.latency.unwrap();
+    assert_eq!((latency.quantile, latency.at_most.as_millis(), latency.unit), (990, 500, TimeUnit::Seconds));
+
+    let check = with_check(
+        "metrics: { url: 'http://127.0.0.1:9/m', window: 2m, interval: 10s, minRequests: 1, successRate: { total: r, successes: s, atLeast: 99.95% }, latency: { histogram: t, quantile: 0.5, atMost: 2s, unit: milliseconds } }",
+    );
+    let Check::Metrics(check) = check.unwrap() else { panic!() };
+    assert_eq!(check.success_rate.unwrap().at_least, Share(99_950));
+    assert_eq!(check.latency.unwrap().quantile, 500);
+}
+
+#[test]
+fn a_metrics_check_that_can_tell_nothing_is_refused_with_its_place() {
+    let page = "url: 'http://127.0.0.1:9/m'";
+    for (fields, error) in [
+        (page.to_owned(), "19:18: the metrics are asked for nothing"),
+        ("latency: { histogram: t }".to_owned(), "19:18: a metrics check needs either a url"),
+        (format!("{page}, latency: {{ histogram: t_bucket }}"), "leave _bucket out"),
+        (format!("{page}, latency: {{ histogram: 't{{' }}"), "selects no series"),
+        (format!("{page}, latency: {{ histogram: t, quantile: 1 }}"), "\"1\" is not a quantile"),
+        (format!("{page}, successRate: {{ total: r }}"), "needs either errors or successes"),
+        (format!("{page}, errorRate: {{ total: r, errors: e, atMost: 101% }}"), "is not a share"),
+        (format!("{page}, errorRate: {{ total: 'rate(r[5m])', errors: e }}"), "no functions and no ranges"),
+        (format!("{page}, window: 1s, latency: {{ histogram: t }}"), "a window is from 2s to 1h"),
+        (format!("{page}, interval: 40s, latency: {{ histogram: t }}"), "at most half the window"),
+        (format!("{page}, window: 1h, interval: 1s, latency: {{ histogram: t }}"), "at most 720 of them"),
+        (
+            format!("{page}, interval: 20s, latency: {{ histogram: t }}"),
+            "13:5: the soak is shorter than two scrapes",
+        ),
+        (format!("{page}, p99: 1, latency: {{ histogram: t }}"), "unknown field \"p99\" in metrics"),
+    ] {
+        let errors = with_check(&format!("metrics: {{ {fields} }}")).unwrap_err();
+        assert!(errors.contains(error), "{fields}: {errors}");
+    }
 }
 
 #[test]

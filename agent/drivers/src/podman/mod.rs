@@ -7,6 +7,7 @@
 mod api;
 mod change;
 mod client;
+mod exec;
 mod files;
 mod images;
 mod instance;
@@ -33,7 +34,7 @@ use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::{AppObservation, Observed};
 use holdfast_core::plan::Action;
 use holdfast_core::pod::{Network, PinnedImage, Pod};
-use holdfast_core::release::{DriverKind, HttpCheck, Object, Release};
+use holdfast_core::release::{DriverKind, ExecCheck, HttpCheck, Object, Release};
 use holdfast_core::secret::SecretBytes;
 use tokio::sync::mpsc;
 
@@ -130,6 +131,15 @@ fn pods(release: &Release) -> Result<Vec<(&ObjectKey, Pod<PinnedImage>)>, Driver
         }
     }
     Ok(pods)
+}
+
+/// Whether a check's target is this pod, by its own name or by that of the workload that it is made for.
+fn is_named(target: &ObjectKey, key: &ObjectKey, pod: &Pod<PinnedImage>) -> bool {
+    [key, &pod.workload].into_iter().any(|key| {
+        let namespace = target.namespace.as_ref();
+        (&key.kind, &key.name) == (&target.kind, &target.name)
+            && namespace.is_none_or(|namespace| key.namespace.as_ref() == Some(namespace))
+    })
 }
 
 impl PodmanDriver {
@@ -419,21 +429,25 @@ impl Driver for PodmanDriver {
 
     async fn address_of(&self, release: &Release, check: &HttpCheck) -> Option<String> {
         let HttpCheck::Target { target, port, path } = check else { return None };
+        let pods = pods(release).ok()?;
+        let (key, pod) = pods.iter().find(|(key, pod)| is_named(target, key, pod))?;
+        let host = self.host_of(&release.app, key, pod, *port).await?;
+        Some(format!("http://{host}{path}"))
+    }
+
+    async fn exec(&self, release: &Release, check: &ExecCheck) -> Result<(), String> {
+        self.run_in(release, check).await
+    }
+
+    async fn restarts(&self, release: &Release) -> Option<u64> {
+        let mut times = 0;
         for (key, pod) in pods(release).ok()? {
-            let named = |key: &ObjectKey| {
-                key.kind == target.kind
-                    && key.name == target.name
-                    && target
-                        .namespace
-                        .as_ref()
-                        .is_none_or(|namespace| key.namespace.as_ref() == Some(namespace))
-            };
-            if named(key) || named(&pod.workload) {
-                let host = self.host_of(&release.app, key, &pod, *port).await?;
-                return Some(format!("http://{host}{path}"));
-            }
+            let id = PodId::of(&self.owner, &release.app, key, &pod);
+            let names =
+                pod.containers.iter().map(|spec| marks::container_name(&release.app, key, &spec.name, &id));
+            times += names.map(|name| u64::from(self.restarts.times(&name))).sum::<u64>();
         }
-        None
+        Some(times)
     }
 
     async fn logs(&self, app: &AppName, lines: usize) -> Result<Vec<String>, DriverError> {

@@ -330,7 +330,12 @@ impl Asker {
 }
 
 /// Runs a program in a container, and wants 0 of it.
-async fn exec(api: &Api, container: &str, command: &[String], limit: Duration) -> Result<(), String> {
+pub(super) async fn exec(
+    api: &Api,
+    container: &str,
+    command: &[String],
+    limit: Duration,
+) -> Result<(), String> {
     let words = command.join(" ");
     let id = api.exec_create(container, command).await.map_err(|error| error.to_string())?;
     let ended = api.exec_start(&id, limit).await;

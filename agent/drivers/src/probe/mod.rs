@@ -5,16 +5,20 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Empty;
-use hyper::Request;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper::http::uri::{Authority, Uri};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 /// More than any honest head of an answer, in bytes.
 const HEAD_LIMIT: usize = 32 << 10;
+/// OpenMetrics 2.0 is the only text with native histograms; else what people see with curl.
+const PAGES: &str =
+    "application/openmetrics-text;version=2.0.0;q=0.9,text/plain;version=0.0.4;q=0.8,*/*;q=0.1";
 
 /// GETs `url`, which must be `http://`, and wants a status of 200 to 399. Redirects are not followed, and the
 /// body is not read.
@@ -31,8 +35,21 @@ pub async fn http(url: &str, limit: Duration) -> Result<(), String> {
 /// What was seen instead, for people.
 pub async fn http_with(url: &str, headers: &[(String, String)], limit: Duration) -> Result<(), String> {
     let (uri, authority) = parse(url).map_err(|why| format!("GET {url}: {why}"))?;
-    let answer = within(limit, get(&uri, &authority, headers)).await;
+    let answer = within(limit, get(&uri, &authority, headers, status_only)).await;
     answer.map_err(|why| format!("GET {url}: {why}"))
+}
+
+/// GETs the text at `url`, of at most so many bytes, and wants a status of 200 to 299. Asks for metrics in the text
+/// formats that the agent reads.
+///
+/// # Errors
+/// What was seen instead, for people.
+pub async fn page(url: &str, most: usize, limit: Duration) -> Result<String, String> {
+    let (uri, authority) = parse(url).map_err(|why| format!("GET {url}: {why}"))?;
+    let headers = [("accept".to_owned(), PAGES.to_owned())];
+    let read = |answer| text_of(answer, most);
+    let text = within(limit, get(&uri, &authority, &headers, read)).await;
+    text.map_err(|why| format!("GET {url}: {why}"))
 }
 
 /// Connects to `address` (`host:port`) and hangs up.
@@ -74,7 +91,13 @@ fn words(error: &std::io::Error) -> String {
     }
 }
 
-async fn get(uri: &Uri, authority: &Authority, headers: &[(String, String)]) -> Result<(), String> {
+/// Asks, and has `read` make something of the answer.
+async fn get<T, F: Future<Output = Result<T, String>>>(
+    uri: &Uri,
+    authority: &Authority,
+    headers: &[(String, String)],
+    read: impl FnOnce(Response<Incoming>) -> F,
+) -> Result<T, String> {
     let port = authority.port_u16().unwrap_or(80);
     let stream = connect(&format!("{}:{port}", authority.host())).await?;
     let (mut sender, connection) = http1::Builder::new()
@@ -82,6 +105,27 @@ async fn get(uri: &Uri, authority: &Authority, headers: &[(String, String)]) -> 
         .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
         .await
         .map_err(|error| describe(&error))?;
+    let request = request(uri, authority, headers)?;
+    // The connection is driven here and not by a task: it ends with this call, whatever the server does.
+    let mut work = std::pin::pin!(async {
+        let answer = sender.send_request(request).await.map_err(|error| describe(&error))?;
+        read(answer).await
+    });
+    tokio::select! {
+        done = &mut work => done,
+        // It may end in the same moment in which it delivers the answer.
+        ended = connection => match ended {
+            Ok(()) => work.await,
+            Err(error) => Err(describe(&error)),
+        },
+    }
+}
+
+fn request(
+    uri: &Uri,
+    authority: &Authority,
+    headers: &[(String, String)],
+) -> Result<Request<Empty<Bytes>>, String> {
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let mut request = Request::get(path)
         .header(HOST, authority.as_str())
@@ -94,22 +138,25 @@ async fn get(uri: &Uri, authority: &Authority, headers: &[(String, String)]) -> 
             named.and_then(|(name, value)| all.insert(name, value));
         }
     }
-    let request = request.body(Empty::new()).map_err(|error| error.to_string())?;
-    // The connection is driven here and not by a task: it ends with this call, whatever the server does.
-    let mut answer = std::pin::pin!(sender.send_request(request));
-    let answer = tokio::select! {
-        answer = &mut answer => answer,
-        // It may end in the same moment in which it delivers the answer.
-        ended = connection => match ended {
-            Ok(()) => answer.await,
-            Err(error) => Err(error),
-        },
-    };
-    let status = answer.map_err(|error| describe(&error))?.status();
-    if (200..=399).contains(&status.as_u16()) {
-        return Ok(());
+    request.body(Empty::new()).map_err(|error| error.to_string())
+}
+
+async fn status_only(answer: Response<Incoming>) -> Result<(), String> {
+    let status = answer.status();
+    if (200..=399).contains(&status.as_u16()) { Ok(()) } else { Err(format!("answered {status}")) }
+}
+
+async fn text_of(answer: Response<Incoming>, most: usize) -> Result<String, String> {
+    if !answer.status().is_success() {
+        return Err(format!("answered {}", answer.status()));
     }
-    Err(format!("answered {status}"))
+    let body = Limited::new(answer.into_body(), most).collect().await.map_err(|error| match error
+        .downcast::<hyper::Error>()
+    {
+        Ok(error) => format!("the page broke off: {}", describe(&error)),
+        Err(_) => format!("the page has more than {most} bytes"),
+    })?;
+    String::from_utf8(body.to_bytes().into()).map_err(|_| "the page is not text in UTF-8".to_owned())
 }
 
 fn describe(error: &hyper::Error) -> String {

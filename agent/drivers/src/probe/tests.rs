@@ -79,6 +79,28 @@ async fn a_port_where_nothing_listens_is_said_to_be_one() {
     assert!(http(&format!("http://{address}/"), LONG).await.unwrap_err().contains("nothing listens"));
 }
 
+async fn read(answer: &'static [u8], for_ever: bool) -> Result<String, String> {
+    page(&format!("http://{}/metrics", server(answer, for_ever).await), 1000, LONG).await
+}
+
+#[tokio::test]
+async fn a_page_is_read_to_its_end_and_no_further_than_it_may() {
+    let whole = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nup 1\nx 2\n";
+    assert_eq!(read(whole, false).await, Ok("up 1\nx 2\n".to_owned()));
+    let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nup 1\n\r\n0\r\n\r\n";
+    assert_eq!(read(chunked, false).await, Ok("up 1\n".to_owned()));
+    for (answer, for_ever, said) in [
+        (&b"HTTP/1.1 200 OK\r\n\r\nxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"[..], true, "more than 1000 bytes"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nup", false, "the page broke off"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n\xff", false, "not text"),
+        (b"HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n", false, "answered 302 Found"),
+        (b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", false, "answered 404 Not Found"),
+    ] {
+        let error = read(answer, for_ever).await.unwrap_err();
+        assert!(error.contains(said) && error.contains("/metrics: "), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn only_plain_http_is_asked() {
     for url in [

@@ -26,7 +26,7 @@ use holdfast_core::health::Health;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::AppObservation;
 use holdfast_core::plan::Action;
-use holdfast_core::release::{DriverKind, HttpCheck, Release};
+use holdfast_core::release::{DriverKind, ExecCheck, HttpCheck, Release};
 use nix::sys::signal::{Signal, kill};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
@@ -288,6 +288,17 @@ impl Driver for SimulatedDriver {
 
     async fn address_of(&self, release: &Release, check: &HttpCheck) -> Option<String> {
         self.lock().world.address_of(release, check)
+    }
+
+    async fn exec(&self, release: &Release, check: &ExecCheck) -> Result<(), String> {
+        self.delay(None).await;
+        match self.with(|folder| folder.world.exec(release, check)) {
+            Err(Fault::Hang) => {
+                tokio::time::sleep(check.timeout).await;
+                Err(format!("{} did not end within {:?}", check.command.join(" "), check.timeout))
+            }
+            result => self.end("run a program", result).await.map_err(|error| error.to_string()),
+        }
     }
 
     async fn logs(&self, app: &AppName, lines: usize) -> Result<Vec<String>, DriverError> {

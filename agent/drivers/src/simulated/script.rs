@@ -9,6 +9,7 @@
 //! | `prepare` | `fail` (the release is at fault), `retry` (the runtime is), `hang` |
 //! | `apply` | `fail`, `retry`, `hang`, `partial` (is left half made, once for each object) |
 //! | `health` | `healthy`, `unhealthy`, `never`, `flapping`, `slow:5s` (well after), `dies:5s` (ill after) |
+//! | `exec` | `ok`, `fail`, `hang`: how the program of a health check ends |
 //! | `delay` | such as `200ms`, before each prepare and apply |
 //! | `crash` | `prepare`, `apply`, `applied`: the agent's process is killed before or after that |
 //! | `change` | `recreate`: this object cannot be changed in place |
@@ -83,6 +84,8 @@ pub struct Behaviour {
     pub apply: Reaction,
     /// Of probe.
     pub health: HealthScript,
+    /// Of the program of a health check.
+    pub exec: Reaction,
     /// Before each prepare and apply.
     pub delay: Duration,
     /// Where the agent is killed.
@@ -158,6 +161,10 @@ impl Behaviour {
             }
             "apply" => self.apply = reaction(how).ok_or_else(wrong)?,
             "health" => self.health = health(how).ok_or_else(wrong)?,
+            "exec" => {
+                let known = |r: &Reaction| !matches!(r, Reaction::Partial | Reaction::Retry);
+                self.exec = reaction(how).filter(known).ok_or_else(wrong)?;
+            }
             "delay" => self.delay = duration(how).ok_or_else(wrong)?,
             "crash" => self.crash = Some(crash(how).ok_or_else(wrong)?),
             "change" if how == "recreate" || how == "in-place" => {}

@@ -10,7 +10,7 @@ use holdfast_core::health::Health;
 use holdfast_core::name::{AppName, DeviceName, ObjectKey};
 use holdfast_core::observe::{AppObservation, Observed};
 use holdfast_core::plan::Action;
-use holdfast_core::release::{DriverKind, HttpCheck, Object, Release};
+use holdfast_core::release::{DriverKind, ExecCheck, HttpCheck, Object, Release};
 
 pub use super::object::{Applied, Entry, Fault, Seen, StoredObject};
 use super::script::{Behaviour, Crash, HealthScript, Reaction, Runtime, Script, annotation};
@@ -294,6 +294,19 @@ impl World {
         match self.script.behaviour(release) {
             Ok(behaviour) => scripted(behaviour.health, running, *looks),
             Err(why) => Health::Unhealthy { reason: why },
+        }
+    }
+
+    /// How the program of a health check ends, by the annotation `exec`.
+    pub fn exec(&self, release: &Release, check: &ExecCheck) -> Result<(), Fault> {
+        self.reach()?;
+        if !matches!(self.ours(&release.app, &check.target), Ok(Some(_))) {
+            return Err(Fault::Runtime(format!("{} is not there", check.target)));
+        }
+        match self.behaviour(release)?.exec {
+            Reaction::Fails => Err(Fault::Runtime(format!("{} ended with 1", check.command.join(" ")))),
+            Reaction::Hangs => Err(Fault::Hang),
+            Reaction::Works | Reaction::Retry | Reaction::Partial => Ok(()),
         }
     }
 

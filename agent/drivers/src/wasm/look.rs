@@ -155,6 +155,13 @@ impl WasmDriver {
         }
     }
 
+    pub(super) async fn restarts_of(&self, app: &AppName) -> Option<u64> {
+        match self.find(app).await {
+            Found::Alive { status: Ok(status), .. } => Some(u64::from(status.restarts)),
+            _ => None,
+        }
+    }
+
     pub(super) async fn logs_of(&self, app: &AppName, lines: usize) -> Result<Vec<String>, DriverError> {
         let dir = self.dir_of(app);
         let Some(record) = read_json::<Record>(&dir.join(RECORD)).filter(Record::is_alive) else {

@@ -172,6 +172,10 @@ impl Driver for WasmDriver {
         Some(format!("http://{listen}{path}"))
     }
 
+    async fn restarts(&self, release: &Release) -> Option<u64> {
+        self.restarts_of(&release.app).await
+    }
+
     async fn logs(&self, app: &AppName, lines: usize) -> Result<Vec<String>, DriverError> {
         self.logs_of(app, lines).await
     }
