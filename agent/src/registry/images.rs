@@ -9,7 +9,7 @@ use holdfast_core::digest::Digest;
 use holdfast_core::image::{ImageReference, Platform};
 use holdfast_core::oci::{BadManifest, DOCUMENT_LIMIT, Descriptor, Document, Manifest};
 use holdfast_store::StoreError;
-use holdfast_store::content::{Collected, Content, Hold};
+use holdfast_store::content::{Content, Hold};
 
 use super::error::RegistryError;
 use super::pull::Pull;
@@ -38,8 +38,7 @@ pub struct OnDisk {
     pub config: Blob,
     /// The layers from the lowest to the topmost; the same one may be there twice.
     pub layers: Vec<Blob>,
-    content: Arc<Content>,
-    hold: Hold,
+    _hold: Hold,
 }
 
 /// A file of an image, proved by its digest.
@@ -134,8 +133,7 @@ impl Images {
             media_type: parsed.media_type.clone(),
             config: self.on_disk(&parsed.config),
             layers: parsed.layers.iter().map(|layer| self.on_disk(layer)).collect(),
-            content: self.content.clone(),
-            hold,
+            _hold: hold,
         })
     }
 
@@ -171,20 +169,6 @@ impl Images {
             media_type: blob.media_type.clone(),
             path: self.content.path_of(&blob.digest),
         }
-    }
-}
-
-impl OnDisk {
-    /// Removes the layers, once a runtime has them: its own storage holds them a second time. What another
-    /// image that is being used here needs stays. Manifest and configuration stay too, until a collection
-    /// takes them.
-    ///
-    /// # Errors
-    /// [`StoreError`]; what couldn't be removed goes with the next collection.
-    pub fn drop_layers(self) -> Result<Collected, StoreError> {
-        let layers = self.layers.iter().map(|layer| layer.digest).collect();
-        drop(self.hold);
-        self.content.remove(&layers)
     }
 }
 

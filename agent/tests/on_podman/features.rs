@@ -240,3 +240,35 @@ fn a_check_finds_the_pod_that_a_deployment_became_and_a_release_that_fails_it_is
     shop.converge();
     assert_eq!(get(&format!("127.0.0.1:{port}"), "/").unwrap(), "2");
 }
+
+#[test]
+fn init_containers_run_for_a_new_pod_and_not_when_its_container_is_only_started_again() {
+    let mut shop = Shop::new();
+    let (image, port) = (shop.push("1"), free_port());
+    let pod = "      volumes: [ { name: data, persistentVolumeClaim: { claimName: data } } ]\n      initContainers:\n        - { name: fill, image: IMAGE, command: [/webapp, write, /data/note, made], volumeMounts: [ { name: data, mountPath: /data } ] }\n".replace("IMAGE", &image);
+    let container =
+        |more: &str| format!("          volumeMounts: [ {{ name: data, mountPath: /data }} ]\n{more}");
+    let claim = "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: { name: data }\nspec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 1Gi } } }\n";
+    shop.write("pos", "", &(published("pos", &image, port, &pod, &container("")) + claim));
+    shop.agent.start(&[]);
+    shop.converge();
+    let address = format!("127.0.0.1:{port}");
+    assert_eq!(get(&address, "/file?/data/note").unwrap(), "made");
+    let mountpoint =
+        shop.podman.cli(&["volume", "inspect", "--format", "{{.Mountpoint}}", "pos.data"]).stdout;
+    let note = std::path::Path::new(String::from_utf8(mountpoint).unwrap().trim()).join("note");
+    std::fs::remove_file(&note).unwrap();
+
+    let killed = shop.containers_of("pos")[0].pid;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(killed), nix::sys::signal::Signal::SIGKILL).unwrap();
+    wait_for("it is back", || {
+        let now = shop.containers_of("pos").first().map(|one| one.pid);
+        now.filter(|pid| *pid > 0 && *pid != killed).and_then(|_| get(&address, "/").ok())
+    });
+    assert!(!note.exists(), "the init container was run again");
+
+    let more = container("          env: [ { name: X, value: y } ]\n");
+    shop.write("pos", "", &(published("pos", &image, port, &pod, &more) + claim));
+    shop.converge();
+    assert!(note.exists(), "another pod begins with its init containers");
+}

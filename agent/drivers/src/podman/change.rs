@@ -59,7 +59,14 @@ impl<'a> Change<'a> {
         let mut there = instance::of_app(&self.driver.api, self.spec.owner, self.spec.app).await?;
         let instances = there.remove(self.spec.key).unwrap_or_default();
         let (own, others): (Vec<_>, Vec<_>) = instances.into_iter().partition(|one| one.id == *self.spec.id);
-        let own = own.into_iter().next().map(|own| own.containers).unwrap_or_default();
+        let mut own = own.into_iter().next().map(|own| own.containers).unwrap_or_default();
+        if !others.is_empty() {
+            // It was stopped for another version that it takes the place of now: it begins anew.
+            own.retain(|_, container| {
+                let standing = standing(container);
+                !matches!(standing, Standing::Ended { .. }) || self.is_over(Some(&standing))
+            });
+        }
         self.check_ports(&others).await?;
         match self.strategy {
             Strategy::StartStop if !others.is_empty() => {
@@ -187,10 +194,10 @@ impl<'a> Change<'a> {
         images: &BTreeMap<PinnedImage, String>,
     ) -> Result<(), DriverError> {
         let places = self.places().await?;
-        let runs =
-            |name: &str| own.get(name).is_some_and(|container| standing(container) == Standing::Running);
         let Some(main) = self.spec.main() else { return Ok(()) };
-        if !self.spec.pod.init.is_empty() && !runs(&main.name) {
+        // What runs, or ended and is only started again, was made ready when it was made.
+        let was_made = own.get(&main.name).map(standing);
+        if !matches!(was_made, Some(Standing::Running | Standing::Ended { .. })) {
             self.run_init(&own, images, &places).await?;
         }
         let main_name = self.spec.name_of(&main.name);

@@ -1,12 +1,11 @@
 //! Holds: content that is in use, so that no collection takes it away under its user.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use holdfast_core::digest::Digest;
 
-use super::{Collected, Content};
-use crate::error::StoreError;
+use super::Content;
 
 /// How often each digest is held.
 pub(super) type Holds = BTreeMap<Digest, usize>;
@@ -19,7 +18,7 @@ pub struct Hold {
 }
 
 impl Content {
-    /// Keeps `digests` from being collected or removed.
+    /// Keeps `digests` from being collected.
     pub fn hold(self: &Arc<Self>, digests: impl IntoIterator<Item = Digest>) -> Hold {
         let digests: Vec<Digest> = digests.into_iter().collect();
         let mut state = self.state();
@@ -28,11 +27,6 @@ impl Content {
         }
         drop(state);
         Hold { content: self.clone(), digests }
-    }
-
-    /// Removes `digests`, but for those that somebody holds.
-    pub fn remove(&self, digests: &BTreeSet<Digest>) -> Result<Collected, StoreError> {
-        self.remove_unheld(|digest| digests.contains(digest))
     }
 }
 

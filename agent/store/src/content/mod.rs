@@ -248,13 +248,8 @@ impl Content {
     /// Removes everything but `keep` and what is [held](Content::hold). A crash in the middle leaves some of
     /// it for the next time. Must not run beside a `put` of something that isn't in `keep` or held yet.
     pub fn collect(&self, keep: &BTreeSet<Digest>) -> Result<Collected, StoreError> {
-        self.remove_unheld(|digest| !keep.contains(digest))
-    }
-
-    /// Removes what is `unwanted`, but for what is held.
-    fn remove_unheld(&self, unwanted: impl Fn(&Digest) -> bool) -> Result<Collected, StoreError> {
         let found: Vec<Digest> =
-            self.state().sizes.keys().filter(|digest| unwanted(digest)).copied().collect();
+            self.state().sizes.keys().filter(|digest| !keep.contains(digest)).copied().collect();
         let mut collected = Collected::default();
         for digest in &found {
             // Under the lock, so that nobody begins to hold it in between.
