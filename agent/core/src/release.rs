@@ -323,6 +323,22 @@ pub enum Check {
     Metrics(Box<MetricsCheck>),
 }
 
+impl Check {
+    /// The object of the app that it asks, if it names one.
+    pub fn target(&self) -> Option<&ObjectKey> {
+        let page = match self {
+            Check::Exec(check) => return Some(&check.target),
+            Check::Http(page) => page,
+            Check::Metrics(check) => &check.page,
+            Check::Tcp { .. } => return None,
+        };
+        match page {
+            HttpCheck::Target { target, .. } => Some(target),
+            HttpCheck::Url { .. } => None,
+        }
+    }
+}
+
 /// A program that is run in the workload and must end with 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -20,8 +20,8 @@ use crate::lower::Lowered;
 use crate::model::Body;
 use crate::model::decode::{Context, Decode};
 use crate::model::wasm::WasmFields;
-use crate::name::{AppName, DeviceName};
-use crate::release::{DriverKind, Object, Policy, SecretRef, WasmWorkload, WorkloadKind};
+use crate::name::{AppName, DeviceName, ObjectKey};
+use crate::release::{Check, DriverKind, Object, Policy, SecretRef, WasmWorkload, WorkloadKind};
 use crate::secret::SecretBytes;
 use crate::select::{File, PlacedApp, Selected};
 use crate::yaml::{Entry, Node, NodeValue};
@@ -127,6 +127,7 @@ fn workload(
             let on_podman = driver.is_none_or(|kind| kind == DriverKind::Podman);
             let podman_on = on_podman.then_some((&selected.device, placed.app.spec.policy.strategy));
             let found = manifests::objects(name.as_str(), namespace, files, &root, podman_on)?;
+            check_targets(placed, &found)?;
             let (podman, unfit_for_podman) = match found.podman {
                 None => (None, Vec::new()),
                 Some(Ok(lowered)) => (Some(lowered), Vec::new()),
@@ -147,6 +148,27 @@ fn workload(
         Body::Vm(node) => Ok(Workload::Vm(filled(&placed.file, node, &root)?.to_json())),
         Body::Plugin(node) => Ok(Workload::Plugin(filled(&placed.file, node, &root)?.to_json())),
     }
+}
+
+/// A check of an object that the app doesn't have could never succeed.
+fn check_targets(placed: &PlacedApp, found: &manifests::Objects) -> Result<(), Vec<Diagnostic>> {
+    let objects = found.objects.iter().map(|object| &object.key);
+    let pods = found.podman.iter().flatten().flat_map(|lowered| &lowered.pods).map(|(key, _)| key);
+    let keys: Vec<&ObjectKey> = objects.chain(pods).collect();
+    let is = |key: &ObjectKey, target: &ObjectKey| {
+        let namespace = target.namespace.is_none() || target.namespace == key.namespace;
+        key.kind == target.kind && key.name == target.name && namespace
+    };
+    let targets = placed.app.spec.policy.health.checks.iter().filter_map(Check::target);
+    let missing = targets.filter(|target| !keys.iter().any(|key| is(key, target)));
+    let errors: Vec<Diagnostic> = missing
+        .map(|target| {
+            let message = format!("health.checks asks {target}, and the app has no such object");
+            let known = keys.iter().map(|key| key.to_string()).collect::<Vec<_>>().join(", ");
+            Diagnostic::of_file(&placed.file, message).hint(format!("it has {known}"))
+        })
+        .collect();
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
 /// What templates see (CONTRACT: `values`, `labels`, `device.name`, `site.name`, `app.name`).

@@ -153,3 +153,22 @@ fn vm_and_plugin_bodies_are_kept_with_their_strings_rendered() {
     let Workload::Vm(body) = &desired.apps[&"pos".parse().unwrap()].workload else { panic!() };
     assert_eq!(*body, serde_json::json!({"disk": "d3", "cpus": 2, "nested": [{"a": "d"}]}));
 }
+
+#[test]
+fn a_check_of_an_object_that_the_app_does_not_have_is_an_error() {
+    let spec = |target: &str| {
+        format!(
+            "  container: {{}}\n  health: {{ checks: [ {{ http: {{ target: {target}, port: 8080, path: / }} }} ] }}\n"
+        )
+    };
+    let manifest = "apiVersion: v1\nkind: Pod\nmetadata: { name: pos }\nspec: { containers: [ { name: pos, image: \"registry.example/pos:1\" } ] }\n";
+    let files = [("a.yaml", manifest)];
+    assert!(rendered(&spec("Pod/pos"), &files).faulty.is_empty());
+    assert!(rendered(&spec("Pod/pos/pos"), &files).faulty.is_empty(), "with its namespace");
+    let faulty = rendered(&spec("Deployment/pos"), &files).faulty;
+    let error = faulty.values().flatten().next().unwrap().to_string();
+    assert!(
+        error.contains("health.checks asks Deployment/pos") && error.contains("it has Pod/pos/pos"),
+        "{error}"
+    );
+}
