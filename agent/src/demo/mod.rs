@@ -5,6 +5,8 @@
 #[cfg(feature = "podman")]
 mod containers;
 #[cfg(feature = "podman")]
+mod http;
+#[cfg(feature = "podman")]
 mod registry;
 mod repository;
 mod screen;

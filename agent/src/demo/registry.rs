@@ -2,14 +2,14 @@
 //! loopback, for as long as the demo plays.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use anyhow::Result;
 use holdfast_core::digest::Digest;
 use serde_json::json;
+
+use super::http::{Answer, serve};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -30,12 +30,7 @@ impl Registry {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let (port, blobs) = (listener.local_addr()?.port(), Blobs::default());
         let served = Arc::clone(&blobs);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                // Whoever doesn't wait for the answer needs none.
-                let _ = answer(stream, &served);
-            }
-        });
+        serve(listener, move |path| answer(path, &served));
         Ok(Registry { port, blobs })
     }
 
@@ -83,27 +78,13 @@ fn archive(files: &[(&str, &[u8])]) -> Result<Vec<u8>> {
     Ok(archive.into_inner()?)
 }
 
-fn answer(mut stream: TcpStream, blobs: &Blobs) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let mut lines = BufReader::new(stream.try_clone()?).lines();
-    let first = lines.next().transpose()?.unwrap_or_default();
-    for line in lines {
-        if line?.is_empty() {
-            break;
-        }
-    }
-    let path = first.split(' ').nth(1).unwrap_or_default();
+fn answer(path: &str, blobs: &Blobs) -> Answer {
     let digest = path.rsplit('/').next().unwrap_or_default();
     let found = blobs.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
     let (status, kind, body) = match found {
-        Some(bytes) if path.contains("/manifests/") => ("200 OK", MANIFEST, bytes),
-        Some(bytes) => ("200 OK", "application/octet-stream", bytes),
-        None => ("404 Not Found", "application/json", b"{}".to_vec()),
+        Some(bytes) if path.contains("/manifests/") => ("200", MANIFEST, bytes),
+        Some(bytes) => ("200", "application/octet-stream", bytes),
+        None => ("404", "application/json", b"{}".to_vec()),
     };
-    let length = body.len();
-    write!(
-        stream,
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
-    )?;
-    stream.write_all(&body)
+    Answer { status: status.to_owned(), kind, body }
 }
