@@ -428,6 +428,7 @@ async fn where_the_agent_is_root_workloads_are_somebody_else() {
     let job = WasmWorkload { dirs: dirs.clone(), ..bench.job(&workload("volume.wat")) };
     let release = create(&driver, &job).await;
     wait_for_health(&driver, &release, |health| *health == Health::Healthy).await;
+    wait_for_end(bench.pid().unwrap()).await;
     let mark = bench.state_dir().join("wasm/volumes/hello/data/mark");
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata(mark).unwrap()), 65_534);
     act(&driver, Action::Remove, None).await.unwrap();
