@@ -39,7 +39,11 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
 # The fault points are in, so that the crash tests can name them.
-cargo test --locked --no-fail-fast --features holdfast/faults "${cargo_args[@]}" 2>&1 | tee "$log" || status=$?
+cargo test --locked --no-fail-fast --features holdfast/faults "${cargo_args[@]}" >"$log" 2>&1 &
+cargo=$!
+# Not a pipe: whatever process a test might leave behind would hold it open, and this would wait for that.
+tail --pid="$cargo" --lines=+1 --follow "$log"
+wait "$cargo" || status=$?
 
 # Adds up one column of cargo's "test result:" lines.
 sum() { sed -n "s/^test result: .* \([0-9]*\) $1;.*/\1/p" "$log" | awk '{ n += $1 } END { print n + 0 }'; }

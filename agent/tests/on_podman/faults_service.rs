@@ -1,7 +1,7 @@
 //! podman's service dies, hangs, isn't there; the agent dies and comes again.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -127,8 +127,11 @@ fn what_podman_lost_sight_of_is_ended_and_somebody_elses_goes_on() {
     shop.converge();
     // As a service leaves it that is killed within a start: podman doesn't know the container any more.
     let conmon = |id: &str| {
-        let script = "exec -a /usr/bin/conmon bash -c 'sleep 1000; true' conmon -c \"$0\"";
-        Command::new("setpriv").args(["--pdeathsig", "KILL", "--", "bash", "-c", script, id]).spawn().unwrap()
+        // It waits for what never comes, and has no child that would stay when it is killed.
+        let script = "exec -a /usr/bin/conmon bash -c 'read; true' conmon -c \"$0\"";
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", "bash", "-c", script, id]).stdin(Stdio::piped());
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
     let (ours, others) = ("1f".repeat(32), "2e".repeat(32));
     let (mut stray, mut other) = (conmon(&ours), conmon(&others));
