@@ -66,11 +66,11 @@ impl FromStr for ImageReference {
         if !is_host(registry) && registry != DEFAULT_REGISTRY {
             return Err(wrong("its host is none"));
         }
-        if !is_repository(repository) {
-            return Err(wrong("its name must be of a-z, 0-9, '.', '_', '-' and '/'"));
-        }
         let official = registry == DEFAULT_REGISTRY && !repository.contains('/');
         let repository = if official { format!("library/{repository}") } else { repository.to_owned() };
+        if !is_repository(&repository) {
+            return Err(wrong("its name must be of a-z, 0-9, '.', '_', '-' and '/', 255 characters at most"));
+        }
         let tag = if tag.is_none() && digest.is_none() { Some("latest".to_owned()) } else { tag };
         Ok(ImageReference { registry: registry.to_owned(), repository, tag, digest })
     }
@@ -209,5 +209,7 @@ mod tests {
         {
             assert!(text.parse::<ImageReference>().is_err(), "{text}");
         }
+        // With the part that Docker's own images are in, it would be too long to be read back.
+        assert!("n".repeat(250).parse::<ImageReference>().is_err());
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use common::{file, golden};
 use holdfast_core::diagnostic::to_text;
-use holdfast_core::lower::support::to_markdown;
+use holdfast_core::lower::markdown::to_markdown;
 use holdfast_core::render::{Desired, Workload};
 use holdfast_core::repository::{Files, render_for, validate};
 use semver::Version;

@@ -1,4 +1,4 @@
-use super::support::{TABLES, to_markdown};
+use super::markdown::{TABLES, to_markdown};
 use super::*;
 use crate::yaml::{Dialect, MANIFEST_LIMIT, parse};
 
