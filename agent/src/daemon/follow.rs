@@ -13,7 +13,7 @@ use holdfast_core::verify::{Fetched, Floor, Refused, verify};
 use holdfast_store::{anchor, fault};
 
 use super::journal::lock;
-use super::sync::{self, Found, NotRendered, Renderer};
+use super::sync::{self, Ask, Found, NotRendered, Renderer};
 use super::{Daemon, Event, setup};
 use crate::keeper::{Journal, JournalError, Note, Scope};
 use crate::source::SourceError;
@@ -154,9 +154,7 @@ impl Daemon {
             store: Arc::clone(&self.store),
             device: self.config.device.name.clone(),
             runtimes: self.keeper.drivers().keys().copied().collect(),
-            ask: true,
-            images: Some(self.images.clone()),
-            retry_at: self.progress.next_poll_wall,
+            ask: Some(Ask { images: self.images.clone(), retry_at: self.progress.next_poll_wall }),
         };
         let jobs = self.jobs.clone();
         tokio::task::spawn_blocking(move || {

@@ -41,8 +41,7 @@ impl Offline {
         let runtimes = self.keeper.drivers().keys().copied().collect();
         let device = config.device.name.clone();
         // A command that looks asks nobody.
-        let (ask, images, retry_at) = (false, None, None);
-        let renderer = Renderer { source, store, device, runtimes, ask, images, retry_at };
+        let renderer = Renderer { source, store, device, runtimes, ask: None };
         match renderer.render(&floor.revision) {
             Ok(resolved) => {
                 self.keeper.imagine(&resolved, &self.clock.now());

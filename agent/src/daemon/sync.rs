@@ -10,8 +10,8 @@ use holdfast_core::held::Held;
 use holdfast_core::image::ImageReference;
 use holdfast_core::name::{AppName, DeviceName};
 use holdfast_core::release::DriverKind;
-use holdfast_core::render::{ArtifactRef, Desired, render};
-use holdfast_core::resolve::{Answers, Resolved, Unresolved, needs, resolve};
+use holdfast_core::render::{ArtifactRef, render};
+use holdfast_core::resolve::{Answers, Needs, Resolved, Unresolved, needs, resolve};
 use holdfast_core::secret::SecretBytes;
 use holdfast_core::select;
 use holdfast_core::verify::Fetched;
@@ -107,10 +107,13 @@ pub(super) struct Renderer {
     pub(super) store: SharedStore,
     pub(super) device: DeviceName,
     pub(super) runtimes: BTreeSet<DriverKind>,
-    /// Whether the source is asked for what the mirror lacks.
-    pub(super) ask: bool,
-    /// Who is asked what tags mean; without it nobody is.
-    pub(super) images: Option<BoxImages>,
+    /// Whom to ask; without it nobody is asked anything.
+    pub(super) ask: Option<Ask>,
+}
+
+/// The source is asked for what the mirror lacks, and registries for what tags mean.
+pub(super) struct Ask {
+    pub(super) images: BoxImages,
     /// When what can't be reached is tried again.
     pub(super) retry_at: Option<Timestamp>,
 }
@@ -120,7 +123,7 @@ impl Renderer {
     /// that and no more, renders it, and pins its artifacts.
     pub(super) fn render(&self, revision: &Revision) -> Result<Resolved, NotRendered> {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut gathering = source.gather(revision, self.ask)?;
+        let mut gathering = source.gather(revision, self.ask.is_some())?;
         let (index, mut unreadable) = gathering.read(|files| gather::index(files, &self.device))??;
         // Hardware facts come with the hardware profiles.
         let facts = BTreeMap::new();
@@ -130,12 +133,12 @@ impl Renderer {
         unreadable.extend(unread);
         let desired = render(selected, &contents);
         let needs = needs(&desired, &self.runtimes);
-        let named: Vec<_> = needs.into_values().flat_map(|needs| needs.artifacts).collect();
+        let named: Vec<_> = needs.values().flat_map(|needs| needs.artifacts.iter().copied()).collect();
         gathering.read(|files| gather::artifacts(files, &named))?;
         let snapshot = gathering.finish()?;
         // What is asked of registries may take its time, and needs nothing of the source.
         drop(source);
-        let answers = self.answers(&snapshot, &desired)?;
+        let answers = self.answers(&snapshot, needs)?;
         let mut resolved = resolve(desired, &answers, &self.runtimes);
         for (app, cause) in unreadable {
             resolved.apps.remove(&app);
@@ -145,10 +148,15 @@ impl Renderer {
     }
 
     /// Finds out what must be known of each app before it can be resolved.
-    fn answers(&self, snapshot: &Snapshot, desired: &Desired) -> Result<Answers, NotRendered> {
-        let mut answers = Answers { retry_at: self.retry_at, ..Answers::default() };
+    fn answers(
+        &self,
+        snapshot: &Snapshot,
+        needs: BTreeMap<&AppName, Needs<'_>>,
+    ) -> Result<Answers, NotRendered> {
+        let retry_at = self.ask.as_ref().and_then(|ask| ask.retry_at);
+        let mut answers = Answers { retry_at, ..Answers::default() };
         let mut silent = BTreeMap::new();
-        for (app, needs) in needs(desired, &self.runtimes) {
+        for (app, needs) in needs {
             for artifact in needs.artifacts {
                 let digest = self.pin(snapshot, artifact)?;
                 answers.artifacts.insert(artifact.clone(), digest);
@@ -181,9 +189,9 @@ impl Renderer {
             table.get(app).map_err(disk)?.filter(|tags| tags.asked == Some(asked)).unwrap_or_default();
         let mut found = BTreeMap::new();
         for image in images {
-            let digest = match (known.images.get(*image), &self.images) {
+            let digest = match (known.images.get(*image), &self.ask) {
                 (Some(digest), _) => Ok(*digest),
-                (None, Some(images)) => ask_once(images, image, silent),
+                (None, Some(ask)) => ask_once(&ask.images, image, silent),
                 (None, None) => Err(Unresolved::Unreachable(format!("nobody was asked yet what {image} is"))),
             };
             found.insert((*image).clone(), digest);
