@@ -17,34 +17,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use support::agent_box::{AgentBox, Kind, converged_on, died_of};
 use support::git_repo::Signer;
+use support::random::{Random, number};
 use support::tools::{free_port, printed};
 
 /// Each depends on the ones before it.
 const APPS: [&str; 3] = ["db", "pos", "menu"];
-
-/// Random numbers that can be had again (Marsaglia's xorshift).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % limit
-    }
-
-    fn millis(&mut self, limit: u64) -> Duration {
-        Duration::from_millis(self.below(limit))
-    }
-}
-
-/// A number from the environment.
-fn number(name: &str, otherwise: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")),
-        Err(_) => otherwise,
-    }
-}
 
 /// Asks the WASM app all the time, on a thread of its own.
 struct Customer {

@@ -28,26 +28,7 @@ use nix::sys::signal::Signal;
 use shop::Shop;
 use support::agent_box::died_of;
 use support::git_repo::Signer;
-
-/// Random numbers that can be had again (Marsaglia's xorshift).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % limit
-    }
-}
-
-/// A number from the environment.
-fn number(name: &str, otherwise: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")),
-        Err(_) => otherwise,
-    }
-}
+use support::random::{Random, number};
 
 /// Who is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +106,7 @@ fn kills_of_the_agent_of_podman_and_of_conmon_leave_one_container_of_each_app_an
             commit(&shop, &apps, &images, &mut random, version);
             shop.agent.signal(Signal::SIGHUP);
         }
-        thread::sleep(Duration::from_millis(random.below(700)));
+        thread::sleep(random.millis(700));
         let victim = [Victim::Agent, Victim::Service, Victim::Conmon][random.below(3) as usize];
         killed[victim as usize] += 1;
         kill(&mut shop, victim, &mut random, round);

@@ -13,6 +13,7 @@ pub mod middleman;
 pub mod podman;
 pub mod podman_image;
 pub mod podman_traces;
+pub mod random;
 pub mod registry;
 pub mod token_gate;
 pub mod tools;
