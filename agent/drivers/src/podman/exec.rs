@@ -5,21 +5,19 @@ use holdfast_core::release::{ExecCheck, Release};
 
 use super::api::Inspected;
 use super::instance::{self, Instance, Standing, standing};
-use super::marks::PodId;
-use super::{PodmanDriver, is_named, pods, prober};
+use super::{PodmanDriver, prober};
 
 impl PodmanDriver {
     /// Runs a check's program in the container that it names, and wants 0 of it.
     pub(super) async fn run_in(&self, release: &Release, check: &ExecCheck) -> Result<(), String> {
-        let pods = pods(release).map_err(|error| error.to_string())?;
-        let found = pods.iter().find(|(key, pod)| is_named(&check.target, key, pod));
-        let (key, pod) = found.ok_or_else(|| format!("the app has no {} with containers", check.target))?;
-        let name = container_of(check, pod)?;
+        let pods = self.pods(release).map_err(|error| error.to_string())?;
+        let found = pods.iter().find(|wanted| wanted.is_named(&check.target));
+        let wanted = found.ok_or_else(|| format!("the app has no {} with containers", check.target))?;
+        let name = container_of(check, &wanted.pod)?;
         let there = instance::of_app(&self.api, &self.owner, &release.app).await;
         let there = there.map_err(|error| error.to_string())?;
-        let id = PodId::of(&self.owner, &release.app, key, pod);
-        let own = there.get(*key).into_iter().flatten().find(|instance| instance.id == id);
-        let container = running(own, name).ok_or_else(|| format!("the container {name} does not run"))?;
+        let container =
+            running(wanted.own(&there), name).ok_or_else(|| format!("the container {name} does not run"))?;
         prober::exec(&self.api, &container.id, &check.command, check.timeout).await
     }
 }

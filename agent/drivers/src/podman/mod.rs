@@ -122,24 +122,27 @@ fn wanted(object: &Object) -> Result<Wanted, DriverError> {
     }
 }
 
-/// The pods of a release.
-fn pods(release: &Release) -> Result<Vec<(&ObjectKey, Pod<PinnedImage>)>, DriverError> {
-    let mut pods = Vec::new();
-    for object in &release.objects {
-        if let Wanted::Pod(pod) = wanted(object)? {
-            pods.push((&object.key, *pod));
-        }
-    }
-    Ok(pods)
+/// A pod of a release.
+struct WantedPod<'a> {
+    key: &'a ObjectKey,
+    pod: Pod<PinnedImage>,
+    id: PodId,
 }
 
-/// Whether a check's target is this pod, by its own name or by that of the workload that it is made for.
-fn is_named(target: &ObjectKey, key: &ObjectKey, pod: &Pod<PinnedImage>) -> bool {
-    [key, &pod.workload].into_iter().any(|key| {
-        let namespace = target.namespace.as_ref();
-        (&key.kind, &key.name) == (&target.kind, &target.name)
-            && namespace.is_none_or(|namespace| key.namespace.as_ref() == Some(namespace))
-    })
+impl WantedPod<'_> {
+    /// What is there of it.
+    fn own<'t>(&self, there: &'t BTreeMap<ObjectKey, Vec<Instance>>) -> Option<&'t Instance> {
+        there.get(self.key)?.iter().find(|instance| instance.id == self.id)
+    }
+
+    /// Whether a check's target is this pod, by its own name or by that of the workload that it is made for.
+    fn is_named(&self, target: &ObjectKey) -> bool {
+        [self.key, &self.pod.workload].into_iter().any(|key| {
+            let namespace = target.namespace.as_ref();
+            (&key.kind, &key.name) == (&target.kind, &target.name)
+                && namespace.is_none_or(|namespace| key.namespace.as_ref() == Some(namespace))
+        })
+    }
 }
 
 impl PodmanDriver {
@@ -161,24 +164,36 @@ impl PodmanDriver {
         }
     }
 
-    /// How the pod `key` is, as podman and the kernel have it; `None` if it is as it should be.
+    /// The pods of a release.
+    fn pods<'a>(&self, release: &'a Release) -> Result<Vec<WantedPod<'a>>, DriverError> {
+        let mut pods = Vec::new();
+        for object in &release.objects {
+            if let Wanted::Pod(pod) = wanted(object)? {
+                let id = PodId::of(&self.owner, &release.app, &object.key, &pod);
+                pods.push(WantedPod { key: &object.key, pod: *pod, id });
+            }
+        }
+        Ok(pods)
+    }
+
+    /// How a pod is, as podman and the kernel have it.
     fn difference(
         &self,
         app: &AppName,
-        key: &ObjectKey,
-        pod: &Pod<PinnedImage>,
-        there: &[Instance],
+        wanted: &WantedPod<'_>,
+        there: &BTreeMap<ObjectKey, Vec<Instance>>,
     ) -> Observed {
-        let id = PodId::of(&self.owner, app, key, pod);
-        let Some(own) = there.iter().find(|instance| instance.id == id) else {
-            return match there {
-                [] => Observed::Absent,
+        let count = there.get(wanted.key).map_or(0, Vec::len);
+        let Some(own) = wanted.own(there) else {
+            return match count {
+                0 => Observed::Absent,
                 _ => drift("another version of it runs", true),
             };
         };
-        if there.len() > 1 {
+        if count > 1 {
             return drift("another version of it is there as well", false);
         }
+        let pod = &wanted.pod;
         match own.verdict(pod) {
             Verdict::Well => self.liveness(app, pod, own),
             Verdict::Done | Verdict::Failed(_) => Observed::Same,
@@ -232,23 +247,16 @@ impl PodmanDriver {
     }
 
     /// Has the probes and the vigils of an app follow what is there.
-    fn follow(
-        &self,
-        app: &AppName,
-        pods: &[(&ObjectKey, Pod<PinnedImage>)],
-        there: &BTreeMap<ObjectKey, Vec<Instance>>,
-    ) {
+    fn follow(&self, app: &AppName, pods: &[WantedPod<'_>], there: &BTreeMap<ObjectKey, Vec<Instance>>) {
         let mut processes = Vec::new();
         let mut asked = Vec::new();
-        for (key, pod) in pods {
-            let id = PodId::of(&self.owner, app, key, pod);
-            let own = there.get(*key).into_iter().flatten().find(|instance| instance.id == id);
-            let Some(own) = own else { continue };
-            for spec in &pod.containers {
+        for wanted in pods {
+            let Some(own) = wanted.own(there) else { continue };
+            for spec in &wanted.pod.containers {
                 let Some(container) = own.containers.get(&spec.name) else { continue };
                 if standing(container) == Standing::Running {
                     processes.extend([container.state.pid, container.state.conmon_pid]);
-                    asked.push((pod, spec, container));
+                    asked.push((&wanted.pod, spec, container));
                 }
             }
         }
@@ -320,17 +328,14 @@ impl Driver for PodmanDriver {
     }
 
     fn check(&self, release: &Release) -> Result<(), DriverError> {
-        pods(release).map(drop)
+        self.pods(release).map(drop)
     }
 
     async fn prepare(&self, release: &Release) -> Result<(), DriverError> {
-        let images: BTreeSet<PinnedImage> = pods(release)?
-            .iter()
-            .flat_map(|(_, pod)| {
-                pod.all_containers().map(|container| container.image.clone()).collect::<Vec<_>>()
-            })
-            .collect();
-        for image in &images {
+        let pods = self.pods(release)?;
+        let containers = pods.iter().flat_map(|wanted| wanted.pod.all_containers());
+        let images: BTreeSet<&PinnedImage> = containers.map(|container| &container.image).collect();
+        for image in images {
             images::ensure(&self.api, &*self.images, &self.loading, image).await?;
         }
         Ok(())
@@ -343,11 +348,11 @@ impl Driver for PodmanDriver {
         }
         let mut there = there?;
         let mut seen = AppObservation::new();
-        let pods = desired.map(pods).transpose()?.unwrap_or_default();
+        let pods = desired.map(|release| self.pods(release)).transpose()?.unwrap_or_default();
         self.follow(app, &pods, &there);
-        for (key, pod) in &pods {
-            let instances = there.remove(*key).unwrap_or_default();
-            seen.insert((*key).clone(), self.difference(app, key, pod, &instances));
+        for wanted in &pods {
+            seen.insert(wanted.key.clone(), self.difference(app, wanted, &there));
+            there.remove(wanted.key);
         }
         for object in desired.into_iter().flat_map(|release| &release.objects) {
             if object.key.kind == CLAIM {
@@ -407,18 +412,18 @@ impl Driver for PodmanDriver {
 
     async fn probe(&self, release: &Release) -> Health {
         let (there, pods) =
-            match (instance::of_app(&self.api, &self.owner, &release.app).await, pods(release)) {
+            match (instance::of_app(&self.api, &self.owner, &release.app).await, self.pods(release)) {
                 (Ok(there), Ok(pods)) => (there, pods),
                 (Err(error), _) => return Health::Unhealthy { reason: error.to_string() },
                 (_, Err(error)) => return Health::Unhealthy { reason: error.to_string() },
             };
         self.follow(&release.app, &pods, &there);
         let mut starting = None;
-        for (key, pod) in &pods {
-            let id = PodId::of(&self.owner, &release.app, key, pod);
-            let own = there.get(*key).into_iter().flatten().find(|instance| instance.id == id);
-            let Some(own) = own else { return Health::Unhealthy { reason: format!("{key} is not there") } };
-            match self.health(pod, own) {
+        for wanted in &pods {
+            let Some(own) = wanted.own(&there) else {
+                return Health::Unhealthy { reason: format!("{} is not there", wanted.key) };
+            };
+            match self.health(&wanted.pod, own) {
                 Health::Healthy => {}
                 Health::Starting { reason } => starting = Some(reason),
                 ill => return ill,
@@ -429,9 +434,9 @@ impl Driver for PodmanDriver {
 
     async fn address_of(&self, release: &Release, check: &HttpCheck) -> Option<String> {
         let HttpCheck::Target { target, port, path } = check else { return None };
-        let pods = pods(release).ok()?;
-        let (key, pod) = pods.iter().find(|(key, pod)| is_named(target, key, pod))?;
-        let host = self.host_of(&release.app, key, pod, *port).await?;
+        let pods = self.pods(release).ok()?;
+        let wanted = pods.iter().find(|wanted| wanted.is_named(target))?;
+        let host = self.host_of(&release.app, wanted, *port).await?;
         Some(format!("http://{host}{path}"))
     }
 
@@ -441,8 +446,7 @@ impl Driver for PodmanDriver {
 
     async fn restarts(&self, release: &Release) -> Option<u64> {
         let mut times = 0;
-        for (key, pod) in pods(release).ok()? {
-            let id = PodId::of(&self.owner, &release.app, key, &pod);
+        for WantedPod { key, pod, id } in self.pods(release).ok()? {
             let names =
                 pod.containers.iter().map(|spec| marks::container_name(&release.app, key, &spec.name, &id));
             times += names.map(|name| u64::from(self.restarts.times(&name))).sum::<u64>();
@@ -510,18 +514,11 @@ impl PodmanDriver {
     }
 
     /// `host:port` at which the agent reaches a port of a pod.
-    async fn host_of(
-        &self,
-        app: &AppName,
-        key: &ObjectKey,
-        pod: &Pod<PinnedImage>,
-        port: u16,
-    ) -> Option<String> {
+    async fn host_of(&self, app: &AppName, wanted: &WantedPod<'_>, port: u16) -> Option<String> {
+        let WantedPod { key, pod, id } = wanted;
         let Network::Bridge { ports, .. } = &pod.network else { return Some(format!("127.0.0.1:{port}")) };
         let main = pod.containers.first()?;
-        let id = PodId::of(&self.owner, app, key, pod);
-        let container =
-            self.api.container(&marks::container_name(app, key, &main.name, &id)).await.ok()??;
+        let container = self.api.container(&marks::container_name(app, key, &main.name, id)).await.ok()??;
         let published = ports.iter().find(|mapping| mapping.container_port == port);
         // Without root the bridge can't be reached from the box itself, but a published port can.
         match (container.address(), published) {
