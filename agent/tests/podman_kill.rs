@@ -21,7 +21,7 @@ mod support;
 use std::fs;
 use std::process::ExitStatus;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use meddler::{HostApp, Neighbour, murder, pid};
 use nix::sys::signal::Signal;
