@@ -104,7 +104,7 @@ fn withdraw(apps: &mut Apps, resolved: &Resolved, now: &Now, advance: &mut Advan
         .map(|(name, _)| name.clone())
         .collect();
     let present = apps.values().filter(|app| app.phase != Phase::Removing).count();
-    let allowed = resolved.prune.allows(going.len(), present);
+    let allowed = resolved.policy.prune.allows(going.len(), present);
     for name in &going {
         if allowed {
             if let Some(app) = apps.get_mut(name) {
@@ -112,7 +112,7 @@ fn withdraw(apps: &mut Apps, resolved: &Resolved, now: &Now, advance: &mut Advan
                 advance.changed.insert(name.clone());
             }
         } else {
-            advance.kept.insert(name.clone(), prune_held(going.len(), present, &resolved.prune));
+            advance.kept.insert(name.clone(), prune_held(going.len(), present, &resolved.policy.prune));
         }
     }
 }

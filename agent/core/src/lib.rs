@@ -10,6 +10,7 @@
 //! `app` holds the state machine of one app; `model` the documents of a repository.
 
 pub mod app;
+pub mod change;
 pub mod clock;
 pub mod diagnostic;
 pub mod digest;

@@ -8,7 +8,7 @@ use semver::Version;
 use crate::diagnostic::{Diagnostic, Position, nearest, sorted};
 use crate::digest::Revision;
 use crate::model::document::{AppLayers, Document, read};
-use crate::model::{App, Body, Device, Fleet, Labels, Site};
+use crate::model::{App, Body, Device, Fleet, Labels, Purge, Site, Stop};
 use crate::name::{AppName, DeviceName};
 use crate::render::{ArtifactRef, Desired, Workload, manifests, render};
 use crate::select::{
@@ -76,6 +76,8 @@ fn index_of(files: &Files, device: &DeviceName) -> Result<Index, Vec<Diagnostic>
         fleet: file(files, select::FLEET_PATH),
         device,
         site,
+        stops: orders(files, select::STOPS),
+        purges: orders(files, select::PURGES),
         apps: folders.into_iter().map(|name| (name.to_owned(), file(files, &app_path(name)))).collect(),
     })
 }
@@ -89,6 +91,16 @@ fn under<'a>(files: &'a Files, folder: &'a str) -> impl Iterator<Item = File> + 
         .range(folder.to_owned()..)
         .take_while(move |(path, _)| path.starts_with(folder))
         .map(|(path, bytes)| File { path: path.clone(), bytes: bytes.clone() })
+}
+
+/// The documents right in a folder.
+fn orders(files: &Files, folder: &str) -> Vec<File> {
+    let folder = format!("{folder}/");
+    under(files, &folder).filter(|file| is_document_of(&file.path, &folder)).collect()
+}
+
+fn is_document_of(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|name| !name.contains('/') && select::is_order(name))
 }
 
 /// The folder in `apps/` that a path lies in.
@@ -149,6 +161,16 @@ impl Look {
             {
                 self.devices.push((path.to_owned(), device));
             }
+        } else if let Some(rest) = path.strip_prefix("stops/") {
+            if let Some(name) = self.name_of(path, rest) {
+                self.document::<Stop>(path, bytes, Some(name));
+            }
+        } else if let Some(rest) = path.strip_prefix("purges/") {
+            if let Some(name) = self.name_of(path, rest)
+                && let Some(purge) = self.document::<Purge>(path, bytes, Some(name))
+            {
+                self.purged_objects(path, &purge);
+            }
         } else if let Some(folder) = app_folder(path) {
             self.file_of_app(path, folder, bytes);
         } else if path == "holdfast.yml" {
@@ -167,6 +189,13 @@ impl Look {
         } else if inside.starts_with("manifests/") {
             let file = File { path: path.to_owned(), bytes: bytes.to_vec() };
             self.errors.extend(manifests::check(&file));
+        }
+    }
+
+    fn purged_objects(&mut self, path: &str, purge: &Purge) {
+        for object in purge.spec.objects.iter().filter(|purged| !purged.object.value.holds_data()) {
+            let message = format!("{} holds no data: it goes by itself", object.object.value);
+            self.errors.push(Diagnostic::new(path, object.object.at, message));
         }
     }
 

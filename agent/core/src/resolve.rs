@@ -6,9 +6,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::change::ChangePolicy;
 use crate::diagnostic::Diagnostic;
 use crate::digest::{Digest, ReleaseId, Revision};
-use crate::generation::PruneLimit;
 use crate::held::Held;
 use crate::image::ImageReference;
 use crate::lower::Lowered;
@@ -31,8 +31,8 @@ pub struct Resolved {
     pub releases: BTreeMap<ReleaseId, Arc<Release>>,
     /// Apps that can't be rendered or resolved, and why. They stay as they are.
     pub held: BTreeMap<AppName, Held>,
-    /// How much may be removed.
-    pub prune: PruneLimit,
+    /// When and how much may be changed.
+    pub policy: ChangePolicy,
 }
 
 /// The runtimes that take containers, the first that the box has is used for `driver: any`.
@@ -120,7 +120,7 @@ pub fn resolve(desired: Desired, answers: &Answers, runtimes: &BTreeSet<DriverKi
         apps: BTreeMap::new(),
         releases: BTreeMap::new(),
         held: desired.faulty.into_iter().map(|(name, faults)| (name, faulty(&faults))).collect(),
-        prune: desired.prune,
+        policy: desired.policy,
     };
     for (name, app) in desired.apps {
         let DesiredApp { kind, workload, policy } = app;

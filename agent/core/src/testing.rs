@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::app::App;
+use crate::change::ChangePolicy;
 use crate::clock::{BootId, Moment, Now};
 use crate::digest::Revision;
-use crate::generation::PruneLimit;
 use crate::name::{AppName, ObjectKey};
 use crate::release::{
     DriverKind, HealthPolicy, Object, OnFailure, Policy, Release, Strategy, Target, WorkloadKind,
@@ -71,6 +71,6 @@ pub(crate) fn resolved(targets: &[(&str, &Target)]) -> Resolved {
         apps: targets.iter().map(|(app, target)| (name(app), (*target).clone())).collect(),
         releases: BTreeMap::new(),
         held: BTreeMap::new(),
-        prune: PruneLimit::default(),
+        policy: ChangePolicy::default(),
     }
 }

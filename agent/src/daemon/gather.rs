@@ -33,7 +33,20 @@ pub(super) fn index(files: &Snapshot, device: &DeviceName) -> Result<(Index, Unr
     };
     let fleet = read_document(files, select::FLEET_PATH)?;
     let apps = read_apps(files, &mut unreadable)?;
-    Ok((Index { fleet, device: document, site, apps }, unreadable))
+    let stops = read_orders(files, select::STOPS)?;
+    let purges = read_orders(files, select::PURGES)?;
+    Ok((Index { fleet, device: document, site, stops, purges, apps }, unreadable))
+}
+
+/// The documents of `stops/` or `purges/`.
+fn read_orders(files: &Snapshot, folder: &str) -> Result<Vec<File>, NotRendered> {
+    let entries = or_later(files.list(folder)).map_err(|error| NotRendered::Mirror(error.to_string()))?;
+    let named = entries.iter().filter(|entry| entry.kind != EntryKind::Folder);
+    let mut orders = Vec::new();
+    for entry in named.filter(|entry| select::is_order(&entry.name)) {
+        orders.extend(read_document(files, &format!("{folder}/{}", entry.name))?);
+    }
+    Ok(orders)
 }
 
 /// The files in the folders of manifests of the apps that run here.

@@ -110,6 +110,13 @@ impl std::str::FromStr for Url {
         }
     }
 }
+
+impl Url {
+    /// The URL's text.
+    pub fn into_string(self) -> String {
+        self.0
+    }
+}
 text!(Url, json!({"type": "string", "pattern": "^http://"}));
 
 /// The path of a URL.

@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::app::App;
 use super::decode::{Context, Decode, Keyed, Placed, record, text, unknown_field};
+use super::order::{Purge, PurgeSpec, Stop, StopSpec};
+use super::policy::PolicyFields;
 use super::selector::{GivenLabels, Selector};
-use super::units::Percent;
 use crate::diagnostic::{Diagnostic, Position, quoted, sorted};
 use crate::name::{AppName, DeviceName, SiteName};
 use crate::yaml::{DOCUMENT_LIMIT, Dialect, Entry, Node, NodeValue, parse};
@@ -59,30 +60,8 @@ record! {
         "values" => values: Values = Values::new();
         /// For one app, after `values`.
         "apps" => apps: AppLayers = AppLayers::default();
-    }
-}
-
-record! {
-    /// How much may be removed without being held.
-    pub struct Prune, "policy.prune" {
-        /// At most so many apps at once.
-        "maxApps" => max_apps: super::decode::Whole<0, 1_000_000> = super::decode::Whole(1);
-        /// At most this share of the apps at once.
-        "maxShare" => max_share: Percent = Percent(25);
-    }
-}
-
-record! {
-    /// What the fleet allows.
-    pub struct FleetPolicy, "policy" {
-        /// A plan that would remove more apps than both allow is held.
-        "prune" => prune: Prune = Prune::default();
-    }
-}
-
-impl Default for Prune {
-    fn default() -> Self {
-        Prune { max_apps: super::decode::Whole(1), max_share: Percent(25) }
+        /// What these boxes may do and when, over the fleet's.
+        "policy" => policy: PolicyFields = PolicyFields::none();
     }
 }
 
@@ -95,8 +74,8 @@ record! {
         "apps" => apps: AppLayers = AppLayers::default();
         /// For some boxes; they apply in this order.
         "groups" => groups: Vec<Group> = Vec::new();
-        /// What the fleet allows.
-        "policy" => policy: FleetPolicy = FleetPolicy { prune: Prune::default() };
+        /// What boxes may do and when.
+        "policy" => policy: PolicyFields = PolicyFields::none();
     }
 }
 
@@ -107,6 +86,8 @@ record! {
         "values" => values: Values = Values::new();
         /// For one app, after `values`.
         "apps" => apps: AppLayers = AppLayers::default();
+        /// What its boxes may do and when, over the fleet's.
+        "policy" => policy: PolicyFields = PolicyFields::none();
     }
 }
 
@@ -119,6 +100,8 @@ record! {
         "values" => values: Values = Values::new();
         /// For one app, after `values`.
         "apps" => apps: AppLayers = AppLayers::default();
+        /// What this box may do and when, over its site's.
+        "policy" => policy: PolicyFields = PolicyFields::none();
     }
 }
 
@@ -184,6 +167,8 @@ macro_rules! document {
 document!(Fleet, FleetSpec, AppName, true, "The whole fleet: holdfast.yaml.");
 document!(Site, SiteSpec, SiteName, true, "A place with boxes: sites/<name>.yaml.");
 document!(Device, DeviceSpec, DeviceName, true, "A box: devices/<name>.yaml.");
+document!(Stop, StopSpec, AppName, false, "An emergency stop: stops/<name>.yaml.");
+document!(Purge, PurgeSpec, AppName, false, "Leave to remove what holds data: purges/<name>.yaml.");
 document!(App, super::app::AppSpec, AppName, false, "An app: apps/<name>/app.yaml.");
 
 /// The one document in a file, as a tree.

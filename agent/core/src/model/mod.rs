@@ -6,6 +6,8 @@ pub mod check;
 pub mod decode;
 pub mod document;
 pub mod metrics;
+pub mod order;
+pub mod policy;
 pub mod selector;
 #[cfg(test)]
 mod tests;
@@ -14,13 +16,14 @@ pub mod wasm;
 
 pub use app::{App, AppSpec, Body, ContainerSpec};
 pub use document::{API_VERSION, Device, Fleet, Site, Values};
+pub use order::{Purge, Stop};
 pub use selector::{HARDWARE_PREFIX, Labels, Selector};
 pub use wasm::ArtifactRef;
 
 use serde_json::Value;
 
 /// The kinds of documents there are.
-pub const KINDS: [&str; 4] = ["Fleet", "Site", "Device", "App"];
+pub const KINDS: [&str; 6] = ["Fleet", "Site", "Device", "App", "Stop", "Purge"];
 
 /// The JSON Schema of a kind of documents, upper or lower case; `None` for other names.
 pub fn schema(kind: &str) -> Option<Value> {
@@ -28,6 +31,8 @@ pub fn schema(kind: &str) -> Option<Value> {
         "fleet" => Some(document::schema_of::<Fleet>()),
         "site" => Some(document::schema_of::<Site>()),
         "device" => Some(document::schema_of::<Device>()),
+        "stop" => Some(document::schema_of::<Stop>()),
+        "purge" => Some(document::schema_of::<Purge>()),
         "app" => Some(document::schema_of::<App>()),
         _ => None,
     }

@@ -218,7 +218,7 @@ fn fleet_site_and_device_read_as_in_the_contract() {
         None,
     )
     .unwrap();
-    assert_eq!(fleet.spec.policy.prune.max_share.0, 25);
+    assert_eq!(fleet.spec.policy.prune.unwrap().max_share.0, 25);
     let site: Site = read(
         "sites/emea/de/store-0042.yaml",
         head("Site", "metadata: {name: emea/de/store-0042, labels: {region: emea}}\nspec: {values: {store: '0042'}, apps: {}}\n").as_bytes(),
@@ -229,6 +229,41 @@ fn fleet_site_and_device_read_as_in_the_contract() {
     let device: Device =
         read("devices/d.yaml", head("Device", "metadata: {name: d}\n").as_bytes(), Some("d")).unwrap();
     assert!(device.spec.site.is_none());
+}
+
+#[test]
+fn a_policy_is_read_strictly() {
+    let read = |policy: &str| {
+        let text = format!(
+            "apiVersion: holdfast.dev/v1alpha1\nkind: Site\nmetadata: {{name: s}}\nspec: {{policy: {{{policy}}}}}\n"
+        );
+        read::<Site>("sites/s.yaml", text.as_bytes(), None)
+            .map(|site| site.spec.policy)
+            .map_err(|errors| crate::diagnostic::to_text(&errors))
+    };
+    let policy = read(
+        "windows: {timezone: Europe/Berlin, apply: [{days: [mon], from: '22:00', to: '04:00'}]}, \
+         gates: [{name: sale, file: {path: /run/sale}, maxHold: 2h}, {name: idle, http: {url: 'http://127.0.0.1:1/idle'}}]",
+    )
+    .unwrap();
+    assert_eq!(policy.windows.unwrap().apply.len(), 1);
+    assert_eq!(policy.gates.unwrap()[0].max_hold.as_secs(), 7200);
+    for (policy, error) in [
+        ("windows: {timezone: Europe/Atlantis}", "is not a time zone"),
+        ("windows: {apply: [{from: '24:00', to: '04:00'}]}", "is not a time of day"),
+        ("windows: {apply: [{from: '20:00', to: '04:00', days: [monday]}]}", "is not one of mon, tue"),
+        ("windows: {appyl: []}", "did you mean apply?"),
+        ("gates: [{name: x}]", "exactly one way"),
+        ("gates: [{name: x, file: {path: /a}, http: {url: 'http://a'}}]", "exactly one way"),
+        ("gates: [{name: x, file: {path: run/a}}]", "whole path"),
+        ("gates: [{name: x, command: {run: [true]}}]", "expected a string"),
+        ("gates: [{name: x, command: {run: []}}]", "whole path"),
+        ("gates: [{name: x, command: {run: [/bin/true], timeout: 2m}}]", "from 1ms to 1m"),
+        ("gate: []", "did you mean gates?"),
+    ] {
+        let errors = read(policy).unwrap_err();
+        assert!(errors.contains(error), "{policy}: {errors}");
+    }
 }
 
 #[test]

@@ -13,9 +13,9 @@ use minijinja::{Value as TemplateValue, context};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::change::ChangePolicy;
 use crate::diagnostic::{Diagnostic, sorted};
 use crate::digest::Revision;
-use crate::generation::PruneLimit;
 use crate::lower::Lowered;
 use crate::model::Body;
 use crate::model::decode::{Context, Decode};
@@ -40,8 +40,8 @@ pub struct Desired {
     pub apps: BTreeMap<AppName, DesiredApp>,
     /// Every app that may run here and has an error. What ran of it before keeps running.
     pub faulty: BTreeMap<AppName, Vec<Diagnostic>>,
-    /// How much may be removed at once.
-    pub prune: PruneLimit,
+    /// When and how much may be changed.
+    pub policy: ChangePolicy,
 }
 
 /// One app as it is to be.
@@ -95,7 +95,7 @@ pub fn render(selected: Selected, manifests: &BTreeMap<AppName, Vec<File>>) -> D
         device: selected.device.clone(),
         apps: BTreeMap::new(),
         faulty: selected.faulty.clone(),
-        prune: selected.prune,
+        policy: selected.policy.clone(),
     };
     for (name, placed) in &selected.apps {
         let files = manifests.get(name).map_or(&[][..], Vec::as_slice);

@@ -15,8 +15,8 @@ fn selected(spec: &str) -> Selected {
     let index = Index {
         fleet: Some(file("holdfast.yaml", &format!("{HEAD}kind: Fleet\nmetadata: {{name: f}}\n"))),
         device: Some(file("devices/d.yaml", &format!("{HEAD}kind: Device\nmetadata: {{name: d}}\n"))),
-        site: None,
         apps: [("pos".to_owned(), Some(file("apps/pos/app.yaml", &app)))].into(),
+        ..Index::default()
     };
     let version = semver::Version::new(0, 1, 0);
     select(&Revision("abc".into()), &index, &"d".parse().unwrap(), &Default::default(), &version).unwrap()

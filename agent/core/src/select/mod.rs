@@ -3,6 +3,7 @@
 
 mod apps;
 mod depends;
+mod policy;
 #[cfg(test)]
 mod tests;
 
@@ -10,9 +11,9 @@ use std::collections::BTreeMap;
 
 use semver::Version;
 
+use crate::change::ChangePolicy;
 use crate::diagnostic::{Diagnostic, sorted};
 use crate::digest::Revision;
-use crate::generation::PruneLimit;
 use crate::model::document::{self, Device, Fleet, Site};
 use crate::model::{App, HARDWARE_PREFIX, Labels, Values};
 use crate::name::{AppName, DeviceName, SiteName};
@@ -37,6 +38,10 @@ pub struct Index {
     pub device: Option<File>,
     /// `sites/<site>.yaml` of the site that the device names.
     pub site: Option<File>,
+    /// The files of `stops/`.
+    pub stops: Vec<File>,
+    /// The files of `purges/`.
+    pub purges: Vec<File>,
     /// For each folder in `apps/` its `app.yaml`, if it has one.
     pub apps: BTreeMap<String, Option<File>>,
 }
@@ -69,8 +74,8 @@ pub struct Selected {
     pub faulty: BTreeMap<AppName, Vec<Diagnostic>>,
     /// What is wrong and holds nothing on this box.
     pub warnings: Vec<Diagnostic>,
-    /// How much may be removed at once.
-    pub prune: PruneLimit,
+    /// When and how much may be changed.
+    pub policy: ChangePolicy,
 }
 
 impl Selected {
@@ -92,6 +97,16 @@ pub fn manifests_folder(app: &AppName) -> String {
 
 /// Where the Fleet document stands.
 pub const FLEET_PATH: &str = "holdfast.yaml";
+
+/// Where documents stand that order something of boxes: stops and purges.
+pub const STOPS: &str = "stops";
+/// See [`STOPS`].
+pub const PURGES: &str = "purges";
+
+/// Whether a file of `stops/` or `purges/` is a document.
+pub fn is_order(name: &str) -> bool {
+    name.ends_with(".yaml") && !name.starts_with('.')
+}
 
 /// Where a device's document stands.
 pub fn device_path(device: &DeviceName) -> String {
@@ -126,6 +141,7 @@ pub fn select(
 ) -> Result<Selected, Vec<Diagnostic>> {
     let ground = Ground::read(index, device)?;
     let labels = ground.labels(facts);
+    let policy = policy::of(&ground, index, &labels)?;
     let mut selected = Selected {
         revision: revision.clone(),
         device: device.clone(),
@@ -134,10 +150,7 @@ pub fn select(
         apps: BTreeMap::new(),
         faulty: BTreeMap::new(),
         warnings: Vec::new(),
-        prune: PruneLimit {
-            max_apps: usize::try_from(ground.fleet.spec.policy.prune.max_apps.0).unwrap_or(usize::MAX),
-            max_share_percent: ground.fleet.spec.policy.prune.max_share.0,
-        },
+        policy,
     };
     for (folder, file) in &index.apps {
         apps::place(&ground, folder, file.as_ref(), agent_version, &mut selected);

@@ -35,6 +35,8 @@ spec: {site: emea/s, values: {gone: null, own: 1}, apps: {other: {values: {own: 
         fleet: file("holdfast.yaml", fleet),
         device: file("devices/emea/s/till-1.yaml", device),
         site: file("sites/emea/s.yaml", site),
+        stops: Vec::new(),
+        purges: Vec::new(),
         apps: apps.iter().map(|(name, text)| ((*name).to_owned(), file(&app_path(name), text))).collect(),
     }
 }
@@ -199,4 +201,76 @@ fn the_site_to_read_is_known_from_the_device_alone() {
     let index = index(&[]);
     assert_eq!(site_of(index.device.as_ref().unwrap()).unwrap().unwrap().as_str(), "emea/s");
     assert!(site_of(&File { path: "devices/x.yaml".into(), bytes: b"{".to_vec() }).is_err());
+}
+
+/// The same box, of which fleet, group, site and device say these policies.
+fn with_policies(fleet: &str, group: &str, site: &str, device: &str) -> Index {
+    let fleet = format!(
+        "kind: Fleet\nmetadata: {{name: f}}\nspec:\n  policy: {{{fleet}}}\n  groups:\n    \
+         - {{name: high, when: {{matchLabels: {{traffic-tier: high}}}}, policy: {{{group}}}}}\n    \
+         - {{name: low, when: {{matchLabels: {{traffic-tier: low}}}}, policy: {{urgent: never}}}}\n"
+    );
+    let site = format!(
+        "kind: Site\nmetadata: {{name: emea/s, labels: {{traffic-tier: high}}}}\nspec: {{policy: {{{site}}}}}\n"
+    );
+    let device = format!(
+        "kind: Device\nmetadata: {{name: emea/s/till-1}}\nspec: {{site: emea/s, policy: {{{device}}}}}\n"
+    );
+    Index {
+        fleet: file("holdfast.yaml", &fleet),
+        site: file("sites/emea/s.yaml", &site),
+        device: file("devices/emea/s/till-1.yaml", &device),
+        ..index(&[])
+    }
+}
+
+#[test]
+fn a_policy_is_taken_field_by_field_from_the_last_that_gives_it() {
+    let gate = |name: &str| format!("gates: [{{name: {name}, file: {{path: /x}}}}]");
+    let policy = run(&with_policies(
+        "prune: {maxApps: 3}, windows: {apply: [{from: '01:00', to: '02:00'}]}",
+        &gate("group"),
+        "windows: {timezone: Europe/Berlin, download: [{from: '03:00', to: '04:00'}]}",
+        "prune: {maxApps: 5, grace: 1d}",
+    ))
+    .unwrap()
+    .policy;
+    assert_eq!((policy.prune.max_apps, policy.prune.max_share_percent), (5, 25));
+    assert_eq!(policy.grace.as_secs(), 86_400);
+    assert_eq!(policy.gates[0].name, "group");
+    assert_eq!(
+        (policy.apply.to_string(), policy.download.to_string()),
+        ("at any time".to_owned(), "03:00-04:00 Europe/Berlin".to_owned())
+    );
+    assert_eq!(policy.urgent, None);
+    let none = run(&with_policies("", &gate("group"), "", "gates: []")).unwrap().policy;
+    assert!(none.gates.is_empty());
+}
+
+#[test]
+fn a_stop_and_a_purge_count_for_the_boxes_that_they_are_for() {
+    let stop = |tier: &str| {
+        file(
+            &format!("stops/{tier}.yaml"),
+            &format!("kind: Stop\nmetadata: {{name: {tier}}}\nspec: {{placement: {{matchLabels: {{tier: {tier}}}}}, reason: no changes}}\n"),
+        )
+        .unwrap()
+    };
+    let purge = "kind: Purge
+metadata: {name: old-db}
+spec:
+  placement: {}
+  reason: moved away
+  objects: [{app: db, object: PersistentVolumeClaim/db/data}]
+";
+    let purges = vec![file("purges/old-db.yaml", purge).unwrap()];
+    let index = Index { stops: vec![stop("lab"), stop("retail")], purges, ..index(&[]) };
+    let policy = run(&index).unwrap().policy;
+    assert_eq!(policy.stop.unwrap().name, "retail");
+    assert_eq!(policy.purges[0].object.to_string(), "PersistentVolumeClaim/db/data");
+    let elsewhere = Index { stops: vec![stop("lab")], ..index.clone() };
+    assert_eq!(run(&elsewhere).unwrap().policy.stop, None);
+    let misnamed = File { path: "stops/other.yaml".into(), ..stop("lab") };
+    let errors = run(&Index { stops: vec![misnamed], ..index }).unwrap_err();
+    assert!(crate::diagnostic::to_text(&errors).contains("by its path it is other"));
 }

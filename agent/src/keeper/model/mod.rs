@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use holdfast_core::app::Phase;
+use holdfast_core::change::ChangePolicy;
 use holdfast_core::clock::{BootId, Moment, Now};
 use holdfast_core::digest::{ReleaseId, Revision};
-use holdfast_core::generation::PruneLimit;
 use holdfast_core::held::Held;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::plan::Action;
@@ -210,7 +210,7 @@ impl History {
             apps: BTreeMap::new(),
             releases: BTreeMap::new(),
             held: BTreeMap::new(),
-            prune: PruneLimit::default(),
+            policy: ChangePolicy::default(),
         };
         for (app, says) in self.commit.iter().enumerate() {
             match says {

@@ -1,0 +1,238 @@
+//! What Fleet, groups, Site and Device say about changing their boxes. Later ones win, field by field: the Fleet,
+//! its groups in their order, the Site, the Device.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::check::Url;
+use super::decode::{Context, Decode, Placed, Whole, record, text, words};
+use super::units::{Percent, Span};
+use crate::change::{ChangePolicy, DailyWindow, GRACE, Gate, GateProbe, TimeOfDay, Windows, Zone};
+use crate::diagnostic::Position;
+use crate::generation::PruneLimit;
+use crate::yaml::Node;
+
+text!(Zone, json!({"type": "string", "examples": ["Europe/Berlin", "UTC"]}));
+text!(TimeOfDay, json!({"type": "string", "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$"}));
+
+words! {
+    /// A day of the week.
+    pub enum Day {
+        /// Monday.
+        Monday = "mon",
+        /// Tuesday.
+        Tuesday = "tue",
+        /// Wednesday.
+        Wednesday = "wed",
+        /// Thursday.
+        Thursday = "thu",
+        /// Friday.
+        Friday = "fri",
+        /// Saturday.
+        Saturday = "sat",
+        /// Sunday.
+        Sunday = "sun",
+    }
+}
+
+impl From<Day> for jiff::civil::Weekday {
+    fn from(day: Day) -> Self {
+        match day {
+            Day::Monday => Self::Monday,
+            Day::Tuesday => Self::Tuesday,
+            Day::Wednesday => Self::Wednesday,
+            Day::Thursday => Self::Thursday,
+            Day::Friday => Self::Friday,
+            Day::Saturday => Self::Saturday,
+            Day::Sunday => Self::Sunday,
+        }
+    }
+}
+
+record! {
+    /// A window that comes again.
+    pub struct WindowFields, "the window" {
+        /// The days on which it begins; every day unless given.
+        "days" => days: Vec<Day> = Vec::new();
+        /// When it begins, such as "22:00".
+        "from" => from: TimeOfDay;
+        /// When it ends; on the next day if that isn't later than from.
+        "to" => to: TimeOfDay;
+    }
+}
+
+record! {
+    /// When boxes may be changed, and when what that needs may be downloaded.
+    pub struct WindowsFields, "policy.windows" {
+        /// The time zone of the clocks that from and to are read from.
+        "timezone" => timezone: Zone = Zone::utc();
+        /// When changes are applied; at any time unless given.
+        "apply" => apply: Vec<WindowFields> = Vec::new();
+        /// When images are downloaded; at any time unless given.
+        "download" => download: Vec<WindowFields> = Vec::new();
+    }
+}
+
+record! {
+    /// The box is in use while a file is there.
+    pub struct FileGate, "file" {
+        /// The file's path on the box.
+        "path" => path: Placed<String>;
+    }
+}
+
+record! {
+    /// The box is free when a program ends with 0.
+    pub struct CommandGate, "command" {
+        /// The program and its arguments; no shell is in between.
+        "run" => run: Placed<Vec<String>>;
+        /// How long it may take, at most 1m.
+        "timeout" => timeout: Placed<Span> = Placed { at: Position::START, value: Span(COMMAND_TIMEOUT) };
+    }
+}
+
+record! {
+    /// The box is free when a GET is answered with 200 to 299.
+    pub struct HttpGate, "http" {
+        /// A whole http:// URL.
+        "url" => url: Url;
+    }
+}
+
+record! {
+    /// What tells on the box that it is in use: exactly one of file, command and http.
+    pub struct GateFields, "the gate" {
+        /// For people, and for messages.
+        "name" => name: String;
+        /// The box is in use while a file is there.
+        "file" => file: Option<FileGate> = None;
+        /// The box is free when a program ends with 0.
+        "command" => command: Option<CommandGate> = None;
+        /// The box is free when a GET is answered with 200 to 299.
+        "http" => http: Option<HttpGate> = None;
+        /// So long at the most it holds a change.
+        "maxHold" => max_hold: Span = Span(MAX_HOLD);
+    }
+}
+
+/// How long a gate's program may take unless it is said.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
+/// No gate's program is waited for any longer.
+const LONGEST_COMMAND: Duration = Duration::from_secs(60);
+/// How long a gate holds a change unless it is said.
+const MAX_HOLD: Duration = Duration::from_secs(24 * 3600);
+
+impl Decode for Gate {
+    fn decode(node: &Node, context: &mut Context<'_>) -> Option<Self> {
+        let fields = GateFields::decode(node, context)?;
+        let probe = match (fields.file, fields.command, fields.http) {
+            (Some(file), None, None) => file_probe(file, context)?,
+            (None, Some(command), None) => command_probe(command, context)?,
+            (None, None, Some(http)) => GateProbe::Http { url: http.url.into_string() },
+            _ => {
+                context.error_with(
+                    node.at,
+                    "a gate asks in exactly one way",
+                    "give one of file, command and http",
+                );
+                return None;
+            }
+        };
+        Some(Gate { name: fields.name, probe, max_hold: fields.max_hold.0 })
+    }
+
+    fn schema() -> Value {
+        GateFields::schema()
+    }
+}
+
+fn file_probe(file: FileGate, context: &mut Context<'_>) -> Option<GateProbe> {
+    if !file.path.value.starts_with('/') {
+        context.error(file.path.at, "a gate's file is given by its whole path, beginning with /");
+        return None;
+    }
+    Some(GateProbe::File { path: file.path.value.into() })
+}
+
+fn command_probe(command: CommandGate, context: &mut Context<'_>) -> Option<GateProbe> {
+    let program = command.run.value.first();
+    if program.is_none_or(|program| !program.starts_with('/')) {
+        context.error(command.run.at, "a gate's program is given by its whole path, beginning with /");
+        return None;
+    }
+    let timeout = command.timeout.value.0;
+    if timeout.is_zero() || timeout > LONGEST_COMMAND {
+        context.error(command.timeout.at, "a gate's program may take from 1ms to 1m");
+        return None;
+    }
+    Some(GateProbe::Command { command: command.run.value, timeout })
+}
+
+record! {
+    /// How much may be removed without being held, and when what holds data may go.
+    pub struct Prune, "policy.prune" {
+        /// At most so many apps at once.
+        "maxApps" => max_apps: Whole<0, 1_000_000> = Whole(1);
+        /// At most this share of the apps at once.
+        "maxShare" => max_share: Percent = Percent(25);
+        /// So long what holds data stays after the last app let go of it, though a Purge document asks for it.
+        "grace" => grace: Span = Span(GRACE);
+    }
+}
+
+record! {
+    /// What boxes may do and when. A field that is given stands in the place of the one before.
+    pub struct PolicyFields, "policy" {
+        /// A plan that would remove more apps than both allow is held.
+        "prune" => prune: Option<Prune> = None;
+        /// When changes are applied, and when what they need is downloaded.
+        "windows" => windows: Option<WindowsFields> = None;
+        /// What must be free before a change; `[]` is nothing.
+        "gates" => gates: Option<Vec<Gate>> = None;
+        /// While this is set, windows, gates and limits of downloads don't count; say why.
+        "urgent" => urgent: Option<String> = None;
+    }
+}
+
+impl PolicyFields {
+    /// Nothing is said.
+    pub fn none() -> Self {
+        PolicyFields { prune: None, windows: None, gates: None, urgent: None }
+    }
+
+    /// Takes over what it says, in the place of what came before.
+    pub fn apply_to(&self, policy: &mut ChangePolicy) {
+        if let Some(prune) = &self.prune {
+            policy.prune = PruneLimit {
+                max_apps: usize::try_from(prune.max_apps.0).unwrap_or(usize::MAX),
+                max_share_percent: prune.max_share.0,
+            };
+            policy.grace = prune.grace.0;
+        }
+        if let Some(windows) = &self.windows {
+            let of = |fields: &[WindowFields]| Windows {
+                zone: windows.timezone.clone(),
+                daily: fields.iter().map(DailyWindow::from).collect(),
+            };
+            policy.apply = of(&windows.apply);
+            policy.download = of(&windows.download);
+        }
+        if let Some(gates) = &self.gates {
+            policy.gates.clone_from(gates);
+        }
+        if self.urgent.is_some() {
+            policy.urgent.clone_from(&self.urgent);
+        }
+    }
+}
+
+impl From<&WindowFields> for DailyWindow {
+    fn from(fields: &WindowFields) -> Self {
+        DailyWindow {
+            days: fields.days.iter().map(|day| (*day).into()).collect(),
+            from: fields.from,
+            to: fields.to,
+        }
+    }
+}

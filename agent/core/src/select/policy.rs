@@ -1,0 +1,55 @@
+//! When and how much may be changed on this box, by every document that says something about it.
+
+use super::{File, Ground, Index, PURGES, STOPS};
+use crate::change::{self, ChangePolicy};
+use crate::diagnostic::{Diagnostic, sorted};
+use crate::model::document::{self, Document};
+use crate::model::{Labels, Purge, Stop};
+
+/// The policy of a box with these labels. A Stop or a Purge that is wrong is an error: nobody can tell whether it was
+/// meant for this box.
+pub(super) fn of(ground: &Ground, index: &Index, labels: &Labels) -> Result<ChangePolicy, Vec<Diagnostic>> {
+    let mut policy = ChangePolicy::default();
+    let fleet = &ground.fleet.spec;
+    fleet.policy.apply_to(&mut policy);
+    for group in fleet.groups.iter().filter(|group| group.when.matches(labels)) {
+        group.policy.apply_to(&mut policy);
+    }
+    if let Some(site) = &ground.site {
+        site.spec.policy.apply_to(&mut policy);
+    }
+    ground.device.spec.policy.apply_to(&mut policy);
+    let mut errors = Vec::new();
+    let stops = orders::<Stop>(&index.stops, STOPS, &mut errors);
+    policy.stop = stops
+        .into_iter()
+        .find(|(_, stop)| stop.spec.placement.matches(labels))
+        .map(|(name, stop)| change::Stop { name, reason: stop.spec.reason });
+    for (name, purge) in orders::<Purge>(&index.purges, PURGES, &mut errors) {
+        if !purge.spec.placement.matches(labels) {
+            continue;
+        }
+        policy.purges.extend(purge.spec.objects.into_iter().map(|purged| change::Purge {
+            name: name.clone(),
+            reason: purge.spec.reason.clone(),
+            app: purged.app,
+            object: purged.object.value,
+        }));
+    }
+    if errors.is_empty() { Ok(policy) } else { Err(sorted(errors)) }
+}
+
+/// The documents in a folder, by their names.
+fn orders<D: Document>(files: &[File], folder: &str, errors: &mut Vec<Diagnostic>) -> Vec<(String, D)> {
+    let mut found = Vec::new();
+    for file in files {
+        let name = file.path.strip_prefix(folder).and_then(|path| path.strip_prefix('/'));
+        let Some(name) = name.and_then(|name| name.strip_suffix(".yaml")) else { continue };
+        match document::read::<D>(&file.path, &file.bytes, Some(name)) {
+            Ok(document) => found.push((name.to_owned(), document)),
+            Err(mut wrong) => errors.append(&mut wrong),
+        }
+    }
+    found.sort_by(|(one, _), (other, _)| one.cmp(other));
+    found
+}
