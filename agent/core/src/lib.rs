@@ -23,6 +23,7 @@ pub mod lower;
 pub mod metrics;
 pub mod model;
 pub mod name;
+pub mod network;
 pub mod observe;
 pub mod oci;
 pub mod plan;
