@@ -31,14 +31,20 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
 class Podman:
-    """A podman service and its command line. Closed, it takes its containers, mounts and files with it."""
+    """A podman service and its command line. Closed, it takes its containers, mounts and files with it.
 
-    def __init__(self):
-        self.lock = open(LOCK, "a+", encoding="utf-8")
-        fcntl.flock(self.lock, fcntl.LOCK_EX)
-        self.lock.seek(0)
-        # What a killed test left is for the next test to clear: the note stays as it is, and nothing of it is in the way.
-        self.notes = not self.lock.read().strip()
+    `alone`: no other podman of the tests runs meanwhile. Not needed where every app is on the box's own network: only
+    bridges, DNS and rules of the firewall are the whole machine's."""
+
+    def __init__(self, alone=True):
+        self.lock, self.notes = None, False
+        if alone:
+            self.lock = open(LOCK, "a+", encoding="utf-8")
+            fcntl.flock(self.lock, fcntl.LOCK_EX)
+            self.lock.seek(0)
+            # What a killed test left is for the next test to clear: the note stays as it is, and nothing of it is in
+            # the way.
+            self.notes = not self.lock.read().strip()
         self.dir = Path(tempfile.mkdtemp(prefix="hf-podman-", dir=FOLDER))
         self.service = None
         self._note(f"{self.dir}\n" + "\n".join(traces()))
@@ -171,7 +177,8 @@ class Podman:
             shutil.rmtree(self.dir)
             self._note("")
         finally:
-            self.lock.close()
+            if self.lock is not None:
+                self.lock.close()
 
     def _note(self, text):
         if not self.notes:
