@@ -170,6 +170,7 @@ impl Journal for StoreJournal {
         reason: &str,
         now: &Now,
     ) -> Result<(), JournalError> {
+        fault::mark("verdict.bad");
         lock(&self.store).update_anchor(|anchor| anchor.remember_failed(app, *release, reason, now.wall))?;
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! Named crash points: one at each place after which the disk holds something that it didn't hold before.
 //!
 //! With the feature `faults`, `HOLDFAST_FAULT=name` aborts the process the first time that it comes by, and
-//! `HOLDFAST_FAULT=name:3` the third time. Without the feature, [`point`] is an empty function and no name is
-//! in the binary. A test starts the agent with each of [`NAMES`] in turn and looks at what the next start
-//! makes of it.
+//! `HOLDFAST_FAULT=name:3` the third time. `HOLDFAST_FAULT=name:3@verdict.bad` counts from the first time that
+//! the process came by that mark, one of [`MARKS`]. `HOLDFAST_FAULT_TRACE=file` appends the name of each point
+//! and mark that it comes by, a line each: a test finds out there which points something passes. Without the
+//! feature, [`point`] and [`mark`] are empty functions and no name is in the binary. A test starts the agent
+//! with each of [`names`] in turn and looks at what the next start makes of it.
 
 /// The points of this crate.
 pub const STORE_NAMES: &[&str] = &[
@@ -35,6 +37,9 @@ pub const AGENT_NAMES: &[&str] = &[
     "state.saved",
 ];
 
+/// Where something begins that hits can be counted from. Nothing of it is on the disk yet.
+pub const MARKS: &[&str] = &["verdict.bad"];
+
 /// Every point there is.
 pub fn names() -> impl Iterator<Item = &'static str> {
     STORE_NAMES.iter().chain(AGENT_NAMES).copied()
@@ -45,44 +50,101 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 #[inline(always)]
 pub fn point(_name: &'static str) {}
 
+/// Something begins here. See the module.
+#[cfg(not(feature = "faults"))]
+#[inline(always)]
+pub fn mark(_name: &'static str) {}
+
 /// Crashes here if the environment asks for it. See the module.
 #[cfg(feature = "faults")]
 pub fn point(name: &'static str) {
+    asked_for::came_by(name);
+}
+
+/// Something begins here. See the module.
+#[cfg(feature = "faults")]
+pub fn mark(name: &'static str) {
+    asked_for::began(name);
+}
+
+/// What the environment asks for, and how far it has come.
+#[cfg(feature = "faults")]
+mod asked_for {
+    use std::fs::File;
+    use std::io::Write;
     use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-    static WANTED: OnceLock<Option<Wanted>> = OnceLock::new();
-    static HITS: AtomicU64 = AtomicU64::new(0);
+    use super::{MARKS, names};
 
-    let wanted = WANTED.get_or_init(|| std::env::var("HOLDFAST_FAULT").ok().map(|text| Wanted::of(&text)));
-    if let Some(wanted) = wanted
-        && wanted.name == name
-        && HITS.fetch_add(1, Ordering::SeqCst) + 1 == wanted.hit
-    {
-        // Nothing may run after this: no destructor, no flush.
-        std::process::abort();
+    struct Wanted {
+        name: String,
+        hit: u64,
+        /// The mark that it is counted from.
+        after: Option<String>,
+        armed: AtomicBool,
+        hits: AtomicU64,
     }
-}
 
-/// What `HOLDFAST_FAULT` asks for.
-#[cfg(feature = "faults")]
-struct Wanted {
-    name: String,
-    hit: u64,
-}
+    pub(super) fn came_by(name: &str) {
+        trace(name);
+        if let Some(wanted) = wanted()
+            && wanted.name == name
+            && wanted.armed.load(Ordering::SeqCst)
+            && wanted.hits.fetch_add(1, Ordering::SeqCst) + 1 == wanted.hit
+        {
+            // Nothing may run after this: no destructor, no flush.
+            std::process::abort();
+        }
+    }
 
-#[cfg(feature = "faults")]
-impl Wanted {
-    /// A name that doesn't exist ends the process at once: a crash test that never crashes proves nothing.
-    fn of(text: &str) -> Wanted {
-        let (name, hit) = text.split_once(':').unwrap_or((text, "1"));
-        match hit.parse() {
-            Ok(hit) if hit > 0 && names().any(|known| known == name) => Wanted { name: name.to_owned(), hit },
-            _ => {
-                use std::io::Write;
+    pub(super) fn began(mark: &str) {
+        trace(mark);
+        if let Some(wanted) = wanted()
+            && wanted.after.as_deref() == Some(mark)
+        {
+            wanted.armed.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn wanted() -> Option<&'static Wanted> {
+        static WANTED: OnceLock<Option<Wanted>> = OnceLock::new();
+        let read = || std::env::var("HOLDFAST_FAULT").ok().map(|text| Wanted::of(&text));
+        WANTED.get_or_init(read).as_ref()
+    }
+
+    /// One write for a line, so that threads don't mix theirs. A trace that can't be written is none.
+    fn trace(name: &str) {
+        static TRACE: OnceLock<Option<File>> = OnceLock::new();
+        let open = || {
+            let path = std::env::var_os("HOLDFAST_FAULT_TRACE")?;
+            File::options().create(true).append(true).open(path).ok()
+        };
+        if let Some(mut file) = TRACE.get_or_init(open).as_ref() {
+            let _ = file.write_all(format!("{name}\n").as_bytes());
+        }
+    }
+
+    impl Wanted {
+        /// A name that doesn't exist ends the process at once: a crash test that never crashes proves nothing.
+        fn of(text: &str) -> Wanted {
+            Wanted::read(text).unwrap_or_else(|| {
                 let _ = writeln!(std::io::stderr(), "HOLDFAST_FAULT={text:?} names no fault point");
                 std::process::exit(64);
-            }
+            })
+        }
+
+        fn read(text: &str) -> Option<Wanted> {
+            let (point, after) = match text.split_once('@') {
+                Some((point, mark)) => (point, Some(mark.to_owned())),
+                None => (text, None),
+            };
+            let (name, hit) = point.split_once(':').unwrap_or((point, "1"));
+            let hit = hit.parse().ok().filter(|&hit| hit > 0)?;
+            let known = names().any(|known| known == name)
+                && after.as_deref().is_none_or(|after| MARKS.contains(&after));
+            let armed = AtomicBool::new(after.is_none());
+            known.then(|| Wanted { name: name.to_owned(), hit, after, armed, hits: AtomicU64::new(0) })
         }
     }
 }
@@ -94,15 +156,16 @@ mod tests {
 
     use super::*;
 
-    /// The names that the points in the sources under `dir` are called by.
-    fn used_under(dir: &Path, found: &mut BTreeSet<String>) {
+    /// The names that the points in the sources under `dir` are called by; `function` is `point` or `mark`.
+    fn used_under(dir: &Path, function: &str, found: &mut BTreeSet<String>) {
         for entry in std::fs::read_dir(dir).unwrap().flatten() {
             let path = entry.path();
             if path.is_dir() {
-                used_under(&path, found);
+                used_under(&path, function, found);
             } else if path.extension().is_some_and(|ext| ext == "rs") {
                 let text = std::fs::read_to_string(&path).unwrap();
-                let calls = text.split(concat!("fault::", "point(")).skip(1);
+                let call = format!("fault::{function}(");
+                let calls = text.split(&call).skip(1);
                 found.extend(calls.filter_map(|call| Some(call.trim_start().split('"').nth(1)?.to_owned())));
             }
         }
@@ -111,7 +174,7 @@ mod tests {
     #[test]
     fn every_point_in_the_store_is_in_the_list_and_every_name_in_the_list_is_a_point() {
         let mut used = BTreeSet::new();
-        used_under(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut used);
+        used_under(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "point", &mut used);
         let listed: BTreeSet<String> = STORE_NAMES.iter().map(|&name| name.to_owned()).collect();
         assert_eq!(used, listed);
     }
@@ -119,8 +182,16 @@ mod tests {
     #[test]
     fn every_point_in_the_agent_is_in_the_list_and_every_name_in_the_list_is_a_point() {
         let mut used = BTreeSet::new();
-        used_under(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../src"), &mut used);
+        used_under(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../src"), "point", &mut used);
         let listed: BTreeSet<String> = AGENT_NAMES.iter().map(|&name| name.to_owned()).collect();
+        assert_eq!(used, listed);
+    }
+
+    #[test]
+    fn every_mark_is_in_the_list_and_every_name_in_the_list_is_a_mark() {
+        let mut used = BTreeSet::new();
+        used_under(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../src"), "mark", &mut used);
+        let listed: BTreeSet<String> = MARKS.iter().map(|&name| name.to_owned()).collect();
         assert_eq!(used, listed);
     }
 }

@@ -19,7 +19,7 @@ use super::git_repo::{SignedRepo, Signer};
 use super::tools::missing;
 
 /// The device that the box is.
-const DEVICE: &str = "test/box-1";
+pub const DEVICE: &str = "test/box-1";
 /// A component that answers HTTP.
 const COMPONENT: &str = include_str!("../../../examples/hello/hello.wat");
 /// More than any step takes on a machine that has other things to do.
@@ -81,9 +81,20 @@ impl AgentBox {
     /// replaced by one of another name. It is in the next commit.
     pub fn write_app(&self, name: &str, after: &[&str], version: usize, kind: Kind) {
         let soak = if kind == Kind::Broken { "soaked" } else { "soak" };
+        self.write_app_judged(
+            name,
+            after,
+            version,
+            kind,
+            &format!("startup: 1s, deadline: 5s, {soak}: 300ms"),
+        );
+    }
+
+    /// The same with its times of health.
+    pub fn write_app_judged(&self, name: &str, after: &[&str], version: usize, kind: Kind, times: &str) {
         let app = format!(
             "spec:\n  placement: {{}}\n  dependsOn: [{}]\n  container: {{ driver: simulated }}\n  \
-             health: {{ startup: 1s, deadline: 5s, {soak}: 300ms }}\n",
+             health: {{ {times} }}\n",
             after.join(", ")
         );
         let health = if kind == Kind::Ill { "unhealthy" } else { "healthy" };

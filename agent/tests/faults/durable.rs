@@ -1,21 +1,15 @@
 //! A crash of the whole agent at every durable boundary in turn: it dies there, and the next start goes on.
-//!
-//! Needs the feature `faults`; scripts/test.sh switches it on. `HOLDFAST_FAULT` takes one of the points only.
-
-#![allow(clippy::unwrap_used, reason = "a failing helper is a failing test")]
-#![allow(clippy::print_stdout, reason = "a test's figures")]
-
-mod support;
+//! `HOLDFAST_FAULT` takes one of the points only.
 
 use std::fs;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use crate::support::agent_box::{AgentBox, Kind, app, converged_on, died_of};
 use holdfast_core::report::Status;
 use holdfast_store::fault;
 use nix::sys::signal::Signal;
-use support::agent_box::{AgentBox, Kind, app, converged_on, died_of};
 
 /// Boxes at a time. They wait more than they work.
 const AT_ONCE: usize = 3;

@@ -1,0 +1,12 @@
+//! The agent dies at its fault points, and what the next start makes of it.
+//!
+//! Needs the feature `faults`; scripts/test.sh switches it on.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing helper is a failing test")]
+#![allow(clippy::print_stdout, reason = "a test's figures")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod durable;
+mod rollback;
