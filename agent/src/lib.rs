@@ -8,7 +8,7 @@ pub mod config;
 pub mod daemon;
 #[cfg(feature = "demo")]
 pub mod demo;
-mod http;
+pub mod http;
 pub mod keeper;
 pub mod log;
 pub mod memory;

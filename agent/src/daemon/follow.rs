@@ -45,10 +45,17 @@ impl Daemon {
             Ok(found) => found,
             Err(error) => {
                 self.poll_failed(&error, now);
+                self.progress.unfetched = match &error {
+                    SourceError::UsedUp { cause, .. } => {
+                        Some(cause.held(format!("a new revision waits to be fetched: {cause}")))
+                    }
+                    _ => None,
+                };
                 return Ok(());
             }
         };
         self.progress.error = None;
+        self.progress.unfetched = None;
         self.progress.last_poll = Some(now.wall);
         // Once a poll is often enough to see whether the disk has room again.
         if let Err(error) = lock(&self.store).reserve().restore() {
@@ -76,7 +83,9 @@ impl Daemon {
         self.progress.poll_in(wait, now);
         self.progress.error = Some(error.to_string());
         // What waits for the source waits for the next poll.
-        if let Some(held) = self.progress.unrendered.as_mut().filter(|held| held.next.is_some()) {
+        let of_source = !matches!(error, SourceError::UsedUp { .. });
+        if let Some(held) = self.progress.unrendered.as_mut().filter(|held| of_source && held.next.is_some())
+        {
             held.next = self.progress.next_poll_wall;
         }
     }

@@ -9,6 +9,7 @@ use holdfast_core::resolve::Unresolved;
 use holdfast_store::content::Content;
 
 use crate::config::Config;
+use crate::http::allowance::Allowance;
 use crate::registry::{Images, Registries, RegistryError};
 
 /// The box's images: found by their names, fetched into the pinned content.
@@ -19,9 +20,10 @@ pub(super) struct BoxImages {
 }
 
 impl BoxImages {
-    /// Images of the registries that agent.toml names, kept in `content`.
-    pub(super) fn new(config: &Config, content: Arc<Content>) -> Self {
-        let images = Images::new(Registries::new(&config.registries), content);
+    /// Images of the registries that agent.toml names, kept in `content`, downloaded within `allowance`.
+    pub(super) fn new(config: &Config, content: Arc<Content>, allowance: &Allowance) -> Self {
+        let registries = Registries::new(&config.registries).within(allowance.clone());
+        let images = Images::new(registries, content);
         BoxImages { images: Arc::new(images), platform: Platform::of_this_program() }
     }
 

@@ -48,6 +48,7 @@ use crate::api::Request;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::http::allowance::Allowance;
 use crate::keeper::{Journal, JournalError, Keeper, Scope};
 use crate::memory;
 use crate::notify::{Environment, Notifier};
@@ -83,6 +84,8 @@ struct Daemon {
     store: SharedStore,
     source: SharedSource,
     images: BoxImages,
+    /// What all downloads may use of the link.
+    allowance: Allowance,
     keeper: Keeper<StoreJournal>,
     progress: Progress,
     backoff: Backoff,
@@ -117,10 +120,11 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
     let clock = Clock::new();
     let now = clock.now();
     let store = setup::wait_for_store(&config, &now).await?;
-    let drivers = setup::open_drivers(&config, &store)?;
+    let allowance = Allowance::open(Arc::clone(&store), clock.clone());
+    let drivers = setup::open_drivers(&config, &store, &allowance)?;
     let keeper = Keeper::open(StoreJournal::new(Arc::clone(&store)), drivers, &now)?;
-    let source = Arc::new(Mutex::new(setup::open_source(&config)?));
-    let images = BoxImages::new(&config, lock(&store).shared_content());
+    let source = Arc::new(Mutex::new(setup::open_source(&config, &allowance)?));
+    let images = BoxImages::new(&config, lock(&store).shared_content(), &allowance);
     let progress = progress_of(&store)?;
     let (jobs, mut events) = mpsc::channel(WAITING_EVENTS);
     let newest = lock(&store).audit().head().map_or(0, |head| head.seq);
@@ -132,6 +136,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         store,
         source,
         images,
+        allowance,
         keeper,
         progress,
         backoff,

@@ -14,6 +14,7 @@ use super::windows::Windows;
 use super::{look, progress_of, setup, status};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::http::allowance::Allowance;
 use crate::keeper::Keeper;
 
 struct Offline {
@@ -28,7 +29,7 @@ impl Offline {
         let clock = Clock::new();
         let now = clock.now();
         let store = setup::open_store(config, &now)?;
-        let drivers = setup::open_drivers(config, &store)?;
+        let drivers = setup::open_drivers(config, &store, &Allowance::unlimited())?;
         let keeper = Keeper::load(StoreJournal::new(Arc::clone(&store)), drivers)?;
         let mut offline = Offline { clock, keeper, progress: progress_of(&store)? };
         offline.render(config, store)?;
@@ -37,7 +38,7 @@ impl Offline {
 
     fn render(&mut self, config: &Config, store: SharedStore) -> Result<()> {
         let Some(floor) = &self.progress.accepted else { return Ok(()) };
-        let source = Arc::new(Mutex::new(setup::open_source(config)?));
+        let source = Arc::new(Mutex::new(setup::open_source(config, &Allowance::unlimited())?));
         let runtimes = self.keeper.drivers().keys().copied().collect();
         let device = config.device.name.clone();
         // A command that looks asks nobody.

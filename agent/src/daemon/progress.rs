@@ -29,6 +29,8 @@ pub(super) struct Progress {
     pub(super) next_poll_wall: Option<Timestamp>,
     /// Why it could not be asked.
     pub(super) error: Option<String>,
+    /// Why a revision that the source showed isn't fetched although it answers.
+    pub(super) unfetched: Option<Held>,
     /// Why the newest revision isn't accepted.
     pub(super) refused: Option<Held>,
     /// Why the accepted revision isn't rendered.
@@ -51,7 +53,7 @@ impl Progress {
     /// What is held beyond a single app.
     pub(super) fn held(&self) -> impl Iterator<Item = Held> {
         let refused = self.refused.clone().or_else(|| self.refused_before());
-        [refused, self.unrendered.clone()].into_iter().flatten()
+        [self.unfetched.clone(), refused, self.unrendered.clone()].into_iter().flatten()
     }
 
     /// What was fetched and isn't accepted is held, after a restart too, although nobody knows any more why

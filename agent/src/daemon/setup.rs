@@ -18,6 +18,7 @@ use holdfast_store::{Options, Store, StoreError};
 use super::images::{BoxImages, SealedSecrets};
 use super::journal::{SharedStore, lock};
 use crate::config::{Config, TrustMode};
+use crate::http::allowance::Allowance;
 use crate::keeper::Drivers;
 use crate::source::{GitSource, SourceConfig};
 
@@ -62,7 +63,7 @@ fn is_locked(error: &anyhow::Error) -> bool {
 }
 
 /// The runtimes that are switched on. One that can't be used now is among them: its fingerprint says why.
-pub(super) fn open_drivers(config: &Config, shared: &SharedStore) -> Result<Drivers> {
+pub(super) fn open_drivers(config: &Config, shared: &SharedStore, allowance: &Allowance) -> Result<Drivers> {
     let store = &*lock(shared);
     let owner = Owner { device: config.device.name.clone() };
     let mut drivers = Drivers::new();
@@ -70,7 +71,7 @@ pub(super) fn open_drivers(config: &Config, shared: &SharedStore) -> Result<Driv
         let driver = SimulatedDriver::open(&simulated.dir, &owner)?;
         drivers.insert(DriverKind::Simulated, Arc::new(driver));
     }
-    if let Some(driver) = podman(config, shared, &owner, store.shared_content()) {
+    if let Some(driver) = podman(config, shared, &owner, store.shared_content(), allowance) {
         drivers.insert(DriverKind::Podman, driver);
     }
     if let Some(driver) = wasm(config, store, owner)? {
@@ -85,6 +86,7 @@ fn podman(
     store: &SharedStore,
     owner: &Owner,
     content: Arc<Content>,
+    allowance: &Allowance,
 ) -> Option<Arc<dyn Driver>> {
     use holdfast_drivers::podman::{PodmanConfig, PodmanDriver};
 
@@ -93,13 +95,13 @@ fn podman(
         socket: podman.socket.clone(),
         run_dir: podman.run_dir.clone(),
         owner: owner.clone(),
-        images: Arc::new(BoxImages::new(config, content)),
+        images: Arc::new(BoxImages::new(config, content, allowance)),
         secrets: Arc::new(SealedSecrets(Arc::clone(store))),
     })))
 }
 
 #[cfg(not(feature = "podman"))]
-fn podman(_: &Config, _: &SharedStore, _: &Owner, _: Arc<Content>) -> Option<Arc<dyn Driver>> {
+fn podman(_: &Config, _: &SharedStore, _: &Owner, _: Arc<Content>, _: &Allowance) -> Option<Arc<dyn Driver>> {
     None
 }
 
@@ -186,9 +188,9 @@ fn podman_fingerprint(socket: &Path) -> Fingerprint {
 }
 
 /// The source; its mirror is in the state folder.
-pub(super) fn open_source(config: &Config) -> Result<GitSource> {
+pub(super) fn open_source(config: &Config, allowance: &Allowance) -> Result<GitSource> {
     let settings = SourceConfig::from(&config.source);
-    Ok(GitSource::open(settings, &config.state.dir.join("mirror"))?)
+    Ok(GitSource::open_within(settings, &config.state.dir.join("mirror"), allowance)?)
 }
 
 /// Whom the box believes. Read anew for each revision: the OS image may bring other signers.

@@ -40,6 +40,7 @@ pub(super) fn status<J: Journal>(
         },
         apps: apps(keeper, now),
         held,
+        downloads: None,
     }
 }
 

@@ -76,6 +76,11 @@ impl NotRendered {
                 let unblock = "correct the documents in a new commit; `holdfast validate` shows every error";
                 Held::until_changed(cause, unblock)
             }
+            NotRendered::Source(SourceError::UsedUp { url, cause }) => {
+                let what =
+                    format!("what this box needs of the revision could not be fetched from {url}: {cause}");
+                cause.held(what)
+            }
             NotRendered::Source(error) => {
                 let cause = format!("what this box needs of the revision could not be fetched: {error}");
                 Held { cause, next, unblock: "nothing to do: it is fetched with the next poll".into() }

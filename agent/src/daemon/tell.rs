@@ -35,6 +35,7 @@ impl Daemon {
 
     pub(super) fn status(&self) -> Status {
         let mut status = status::status(&self.config, &self.keeper, &self.progress, &self.clock.now());
+        status.downloads = self.allowance.standing();
         if let Some((_, cause)) = &self.trouble {
             status.converged = false;
             status.held.push(Held {

@@ -5,6 +5,7 @@ use std::io;
 
 use ureq::Timeout;
 
+use super::allowance::UsedUp;
 use super::send::Waits;
 
 /// Why there is no answer, or only a part of it.
@@ -18,6 +19,8 @@ pub(crate) enum Failure {
     Untrusted(String),
     /// What it says is not HTTP or not TLS.
     Protocol(String),
+    /// The box itself stopped: nothing is left of its budget.
+    UsedUp(UsedUp),
 }
 
 /// What a failure of ureq means.
@@ -54,6 +57,13 @@ pub(crate) fn explain_body(error: &io::Error, waits: &Waits) -> Failure {
 }
 
 fn explain_io(error: &io::Error) -> Failure {
+    if let Some(used_up) = error.get_ref().and_then(|inner| inner.downcast_ref::<UsedUp>()) {
+        return Failure::UsedUp(used_up.clone());
+    }
+    // ureq's connectors wrap each other's errors.
+    if let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>()) {
+        return explain_io(inner);
+    }
     if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         return explain_tls(tls);
     }

@@ -2,6 +2,7 @@
 //!
 //! No redirect is followed here and no status is an error: whoever asks decides both. Every wait has a limit.
 
+pub mod allowance;
 pub(crate) mod base64;
 mod failure;
 mod pace;
@@ -11,5 +12,5 @@ pub(crate) mod url;
 
 pub(crate) use self::failure::{Failure, explain, explain_body};
 pub(crate) use self::pace::Pace;
-pub(crate) use self::send::{Headers, Waits, location, send};
+pub(crate) use self::send::{Client, Headers, Waits, location, send};
 pub(crate) use self::trust::{Roots, client, proxy_of_environment, require_http_proxy};

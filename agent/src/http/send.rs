@@ -5,8 +5,20 @@ use std::time::Duration;
 use ureq::http::{Response, header};
 use ureq::{Agent, Body};
 
+use super::allowance::Line;
+
 /// Names and values.
 pub(crate) type Headers = Vec<(String, String)>;
+
+/// Who sends requests, and what they may use.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    pub(super) agent: Agent,
+    pub(super) line: Line,
+}
+
+/// For ureq, which doesn't know that we wait on purpose: whoever reads looks at the time.
+const UNHURRIED: Duration = Duration::from_secs(30 * 86_400);
 
 /// How long a request may take.
 #[derive(Clone, Copy, Debug)]
@@ -21,15 +33,18 @@ pub(crate) struct Waits {
 
 /// Sends a GET, or a POST if there is a body, and waits for the head of its answer.
 pub(crate) fn send(
-    agent: &Agent,
+    client: &Client,
     url: &str,
     headers: &Headers,
     body: Option<&[u8]>,
     waits: &Waits,
 ) -> Result<Response<Body>, ureq::Error> {
-    let patience = Some(waits.patience);
-    // A total of zero would be no limit.
-    let left = Some(waits.left.max(Duration::from_millis(1)));
+    let Client { agent, line } = client;
+    line.wait();
+    // Zero would be no limit.
+    let left = waits.left.max(Duration::from_millis(1));
+    let patience = Some(waits.patience.min(left));
+    let left = Some(if line.is_slowed() { left.max(UNHURRIED) } else { left });
     macro_rules! prepared {
         ($request:expr) => {{
             let mut request = $request

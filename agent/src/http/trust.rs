@@ -6,7 +6,12 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, RustlsConnector};
 use ureq::{Agent, Proxy, ProxyProtocol};
+
+use super::allowance::{Counted, Line};
+use super::send::Client;
 
 /// Certificates that servers are checked against.
 #[derive(Clone, Debug, Default)]
@@ -42,8 +47,11 @@ impl Roots {
     }
 }
 
-/// An agent for `https` if there are roots, else for `http` alone.
-pub(crate) fn client(roots: Option<&Roots>, proxy: Option<Proxy>) -> Agent {
+/// What is read from a socket at once: at a low rate more would be a burst.
+const READ: usize = 32 << 10;
+
+/// A client for `https` if there are roots, else for `http` alone. What it sends and receives is counted by `line`.
+pub(crate) fn client(roots: Option<&Roots>, proxy: Option<Proxy>, line: &Line) -> Client {
     let mut builder = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -51,7 +59,8 @@ pub(crate) fn client(roots: Option<&Roots>, proxy: Option<Proxy>) -> Agent {
         .user_agent(concat!("holdfast/", env!("CARGO_PKG_VERSION")))
         .proxy(proxy)
         .max_idle_connections(1)
-        .max_response_header_size(32 << 10);
+        .max_response_header_size(READ)
+        .input_buffer_size(READ);
     if let Some(Roots(roots)) = roots {
         let roots: Vec<_> = roots.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
         builder = builder.tls_config(
@@ -61,7 +70,13 @@ pub(crate) fn client(roots: Option<&Roots>, proxy: Option<Proxy>) -> Agent {
                 .build(),
         );
     }
-    Agent::new_with_config(builder.build())
+    // As ureq's own, with sockets that are counted.
+    let connector =
+        ().chain(ConnectProxyConnector::default())
+            .chain(Counted::new(line.clone()))
+            .chain(RustlsConnector::default());
+    let agent = Agent::with_parts(builder.build(), connector, DefaultResolver::default());
+    Client { agent, line: line.clone() }
 }
 
 /// The proxy that `https_proxy`, `http_proxy` or `all_proxy` name.

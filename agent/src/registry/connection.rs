@@ -13,6 +13,7 @@ use super::login::{Login, NoLogin, advice};
 use super::secret::Secret;
 use super::server::Server;
 use super::token::{self, Key, Tokens};
+use crate::http::allowance::Line;
 use crate::http::url::{authority, same_origin};
 use crate::http::{self, Headers, Pace, Roots, Waits, explain, explain_body};
 
@@ -23,9 +24,9 @@ const MAX_REDIRECTS: usize = 5;
 pub(super) struct Connection<'a> {
     pub(super) server: Server,
     /// For the server itself, which its `ca_file` alone proves.
-    own: ureq::Agent,
+    own: http::Client,
     /// For where it leads: blob stores and token servers are others' as often as not.
-    other: Option<ureq::Agent>,
+    other: Option<http::Client>,
     tokens: &'a Tokens,
     key: Key,
     authorization: Option<Secret>,
@@ -44,7 +45,7 @@ impl<'a> Connection<'a> {
         deadline: Deadline,
         limits: &Limits,
     ) -> Result<Self, Reason> {
-        let own = agent(&server, false)?;
+        let own = client(&server, false, deadline.line())?;
         let key = (server.name.clone(), format!("repository:{repository}:pull"));
         let authorization = tokens.get(&key).map(|token| bearer(&token));
         Ok(Connection {
@@ -105,10 +106,10 @@ impl<'a> Connection<'a> {
         http::send(&self.own, url, &headers, None, &waits).map_err(|error| explain(&error, &waits).into())
     }
 
-    fn other(&mut self) -> Result<&ureq::Agent, Reason> {
+    fn other(&mut self) -> Result<&http::Client, Reason> {
         let made = match self.other.take() {
             Some(agent) => agent,
-            None => agent(&self.server, true)?,
+            None => client(&self.server, true, self.deadline.line())?,
         };
         Ok(self.other.insert(made))
     }
@@ -211,7 +212,7 @@ impl<'a> Connection<'a> {
     pub(super) fn incoming(&self, response: Response<Body>) -> Incoming {
         Incoming {
             reader: response.into_body().into_reader(),
-            deadline: self.deadline,
+            deadline: self.deadline.clone(),
             pace: Pace::new(self.deadline.waits().patience, self.slowest),
         }
     }
@@ -227,6 +228,7 @@ pub(super) struct Incoming {
 impl Incoming {
     /// Reads some; nothing is the end.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Reason> {
+        self.deadline.line().wait();
         let began = Instant::now();
         let count = self
             .reader
@@ -244,8 +246,8 @@ fn bearer(token: &Secret) -> Secret {
     Secret::new(format!("Bearer {}", token.reveal()))
 }
 
-/// An agent that trusts what proves `server`, and with `others` the system's roots too.
-fn agent(server: &Server, others: bool) -> Result<ureq::Agent, Reason> {
+/// A client that trusts what proves `server`, and with `others` the system's roots too.
+fn client(server: &Server, others: bool, line: &Line) -> Result<http::Client, Reason> {
     let proxy = http::require_http_proxy(http::proxy_of_environment());
     let proxy = proxy.map_err(|why| Reason::Local(format!("the proxy of the environment {why}")))?;
     let roots = match &server.ca_file {
@@ -259,7 +261,7 @@ fn agent(server: &Server, others: bool) -> Result<ureq::Agent, Reason> {
             })?;
             if others { own.and(Roots::of_system()) } else { own }
         }
-        None if server.is_plain() && !others => return Ok(http::client(None, proxy)),
+        None if server.is_plain() && !others => return Ok(http::client(None, proxy, line)),
         None => Roots::of_system(),
     };
     if roots.is_empty() && !server.is_plain() {
@@ -269,7 +271,7 @@ fn agent(server: &Server, others: bool) -> Result<ureq::Agent, Reason> {
             server.name
         )));
     }
-    Ok(http::client(Some(&roots), proxy))
+    Ok(http::client(Some(&roots), proxy, line))
 }
 
 /// Where a redirect of `url` leads.

@@ -9,6 +9,7 @@ use holdfast_core::oci::{BadManifest, NoPlatform};
 use holdfast_store::StoreError;
 
 use crate::http::Failure;
+use crate::http::allowance::UsedUp;
 
 /// Why something of an image isn't on the box. What is there of it stays.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,14 @@ pub enum RegistryError {
         /// What is wrong with its manifest.
         cause: BadManifest,
     },
+    /// Nothing is left of the box's byte budget, or not enough.
+    #[error("cannot fetch {what} now: {cause}")]
+    UsedUp {
+        /// What was asked for.
+        what: String,
+        /// How much was used, and when there is more.
+        cause: UsedUp,
+    },
     /// The box's own disk.
     #[error("cannot keep {what}: {cause}")]
     Disk {
@@ -52,6 +61,7 @@ impl RegistryError {
     pub fn is_transient(&self) -> bool {
         match self {
             RegistryError::Failed { tried, .. } => tried.iter().any(|tried| tried.reason.may_pass()),
+            RegistryError::UsedUp { .. } => true,
             RegistryError::Disk { cause, .. } => matches!(cause, StoreError::Busy { .. }),
             _ => false,
         }
@@ -157,6 +167,9 @@ pub enum Reason {
     /// Its manifest can't be used.
     #[error("{0}")]
     Manifest(#[from] BadManifest),
+    /// The box stopped by itself.
+    #[error("{0}")]
+    UsedUp(UsedUp),
     /// The box can't ask it: a file that agent.toml names for it can't be used.
     #[error("it is not asked: {0}")]
     Local(String),
@@ -183,6 +196,7 @@ impl From<Failure> for Reason {
             Failure::TimedOut(why) => Reason::TimedOut { why },
             Failure::Untrusted(why) => Reason::Untrusted { why },
             Failure::Protocol(why) => Reason::Protocol { why },
+            Failure::UsedUp(cause) => Reason::UsedUp(cause),
         }
     }
 }

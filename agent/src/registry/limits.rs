@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::http::Waits;
+use crate::http::allowance::Line;
 
 /// What an operation may use.
 #[derive(Clone, Copy, Debug)]
@@ -40,22 +41,30 @@ impl Default for Limits {
     }
 }
 
-/// The end of one operation.
-#[derive(Clone, Copy, Debug)]
+/// The end of one operation. Time in which the box itself held it up, to keep to a rate, is no part of it.
+#[derive(Clone, Debug)]
 pub(super) struct Deadline {
     end: Instant,
     total: Duration,
     patience: Duration,
+    line: Line,
 }
 
 impl Deadline {
-    pub(super) fn new(total: Duration, patience: Duration) -> Self {
-        Deadline { end: Instant::now() + total, total, patience: patience.min(total) }
+    /// `line` is the operation's own: it wasn't held up before.
+    pub(super) fn new(total: Duration, patience: Duration, line: Line) -> Self {
+        Deadline { end: Instant::now() + total, total, patience: patience.min(total), line }
+    }
+
+    /// The way of the operation.
+    pub(super) fn line(&self) -> &Line {
+        &self.line
     }
 
     /// What is left.
     pub(super) fn left(&self) -> Duration {
-        self.end.saturating_duration_since(Instant::now())
+        let end = self.end.checked_add(self.line.waited()).unwrap_or(self.end);
+        end.saturating_duration_since(Instant::now())
     }
 
     /// How long a request may take now.

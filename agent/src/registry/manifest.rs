@@ -10,6 +10,7 @@ use ureq::http::header;
 use super::connection::Connection;
 use super::error::{Reason, RegistryError};
 use super::pull::{Pull, Stop};
+use crate::http::allowance::Purpose;
 
 /// How many indexes may lead to each other.
 const MAX_DEPTH: usize = 3;
@@ -109,7 +110,9 @@ fn fetch(pull: &mut Pull<'_>, wanted: &Wanted) -> Result<Found, RegistryError> {
         Wanted::Tag(tag) => (format!("the manifest of {image}"), tag.clone()),
     };
     let path = format!("/v2/{}/manifests/{name}", image.repository);
-    pull.ask_everybody(&what, |connection| ask(connection, &path, wanted).map_err(Stop::Server))
+    pull.ask_everybody(&what, Purpose::Documents, |connection| {
+        ask(connection, &path, wanted).map_err(Stop::from)
+    })
 }
 
 fn ask(connection: &mut Connection<'_>, path: &str, wanted: &Wanted) -> Result<Found, Reason> {

@@ -40,6 +40,7 @@ use self::pull::Pull;
 use self::server::servers;
 use self::token::Tokens;
 use crate::config;
+use crate::http::allowance::Allowance;
 
 /// Whoever resolves waits with a whole revision, and tries again by itself.
 const RESOLVE_ROUNDS: u32 = 2;
@@ -51,6 +52,7 @@ pub struct Registries {
     sections: BTreeMap<String, config::Registry>,
     limits: Limits,
     tokens: Tokens,
+    allowance: Allowance,
 }
 
 impl Registries {
@@ -61,7 +63,17 @@ impl Registries {
 
     /// The same, with other limits.
     pub fn with_limits(sections: &BTreeMap<String, config::Registry>, limits: Limits) -> Self {
-        Registries { sections: sections.clone(), limits, tokens: Tokens::default() }
+        Registries {
+            sections: sections.clone(),
+            limits,
+            tokens: Tokens::default(),
+            allowance: Allowance::unlimited(),
+        }
+    }
+
+    /// The same, under what all downloads of the box may use together.
+    pub fn within(self, allowance: Allowance) -> Self {
+        Registries { allowance, ..self }
     }
 
     /// What `image` is now, on `platform`: the manifest with its digest.
@@ -94,6 +106,7 @@ impl Registries {
 
     /// One operation on `image` that may take `total`.
     fn pull<'a>(&'a self, image: &'a ImageReference, limits: Limits, total: Duration) -> Pull<'a> {
-        Pull::new(image, servers(&self.sections, &image.registry), &self.tokens, limits, total)
+        let servers = servers(&self.sections, &image.registry);
+        Pull::new(image, servers, &self.tokens, limits, total, self.allowance.line())
     }
 }

@@ -16,6 +16,7 @@ use super::limits::{Deadline, Limits};
 use super::server::Server;
 use super::token::Tokens;
 use crate::backoff::Backoff;
+use crate::http::allowance::{Line, Purpose, UsedUp};
 
 /// One operation on one image.
 pub(super) struct Pull<'a> {
@@ -45,11 +46,16 @@ pub(super) enum Stop {
     Server(Reason),
     /// No server would.
     Disk(StoreError),
+    /// None may be asked now.
+    UsedUp(UsedUp),
 }
 
 impl From<Reason> for Stop {
     fn from(reason: Reason) -> Self {
-        Stop::Server(reason)
+        match reason {
+            Reason::UsedUp(cause) => Stop::UsedUp(cause),
+            reason => Stop::Server(reason),
+        }
     }
 }
 
@@ -60,9 +66,10 @@ impl<'a> Pull<'a> {
         tokens: &'a Tokens,
         limits: Limits,
         total: Duration,
+        line: Line,
     ) -> Self {
         let place = |server| Place { server, connection: None, failures: 0, not_before: None, said: None };
-        let deadline = Deadline::new(total, limits.patience);
+        let deadline = Deadline::new(total, limits.patience, line);
         Pull { image, places: servers.into_iter().map(place).collect(), tokens, limits, deadline }
     }
 
@@ -79,15 +86,22 @@ impl<'a> Pull<'a> {
             return Ok(());
         }
         let repository = self.image.repository.clone();
-        self.ask_everybody(&what, |connection| blob::download(connection, &repository, wanted, &mut partial))
+        let purpose = Purpose::Content(wanted.size.saturating_sub(partial.length()));
+        self.ask_everybody(&what, purpose, |connection| {
+            blob::download(connection, &repository, wanted, &mut partial)
+        })
     }
 
-    /// Asks everybody until one gives what `ask` wants.
+    /// Asks everybody until one gives what `ask` wants, if the box may download that now.
     pub(super) fn ask_everybody<T>(
         &mut self,
         what: &str,
+        purpose: Purpose,
         mut ask: impl FnMut(&mut Connection<'a>) -> Result<T, Stop>,
     ) -> Result<T, RegistryError> {
+        let used_up = |cause| RegistryError::UsedUp { what: what.to_owned(), cause };
+        // Before anybody is asked. As long as this lives, the download runs.
+        let _transfer = self.deadline.line().begin(purpose).map_err(used_up)?;
         self.places.iter_mut().for_each(|place| place.said = None);
         let mut backoff = Backoff::new(self.limits.first_pause, self.limits.longest_pause);
         for round in 1..=self.limits.rounds {
@@ -97,6 +111,7 @@ impl<'a> Pull<'a> {
                     Err(Stop::Disk(cause)) => {
                         return Err(RegistryError::Disk { what: what.to_owned(), cause });
                     }
+                    Err(Stop::UsedUp(cause)) => return Err(used_up(cause)),
                     Err(Stop::Server(reason)) => self.note(index, what, reason),
                 }
             }
@@ -128,7 +143,7 @@ impl<'a> Pull<'a> {
             Some(connection) => connection,
             None => {
                 let (server, repository) = (place.server.clone(), &self.image.repository);
-                Connection::new(server, repository, self.tokens, self.deadline, &self.limits)?
+                Connection::new(server, repository, self.tokens, self.deadline.clone(), &self.limits)?
             }
         };
         ask(place.connection.insert(connection))

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::http::allowance::UsedUp;
+
 /// Why a poll or a fetch failed. What the box has stays as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
@@ -24,6 +26,14 @@ pub enum SourceError {
         url: String,
         /// Which limit was hit, where.
         why: String,
+    },
+    /// Nothing is left of the box's byte budget.
+    #[error("{url} is not downloaded from now: {cause}")]
+    UsedUp {
+        /// The source, without credentials.
+        url: String,
+        /// How much was used, and when there is more.
+        cause: UsedUp,
     },
     /// The server can't be trusted to be the one that was meant.
     #[error(

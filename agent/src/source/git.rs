@@ -14,6 +14,7 @@ use super::local::Local;
 use super::mirror::{Mirror, object_id};
 use super::remote::{Extent, Remote};
 use super::snapshot::Snapshot;
+use crate::http::allowance::Allowance;
 use crate::http::url::shown as shown_url;
 
 /// A Git repository that the box follows, and the mirror of what it fetched from there.
@@ -35,12 +36,24 @@ impl GitSource {
     /// # Errors
     /// [`SourceError::Config`] for what can't work, [`SourceError::Local`] for a folder that can't be used.
     pub fn open(config: SourceConfig, mirror_dir: &Path) -> Result<Self, SourceError> {
+        GitSource::open_within(config, mirror_dir, &Allowance::unlimited())
+    }
+
+    /// The same, under what all downloads of the box may use together.
+    ///
+    /// # Errors
+    /// As [`GitSource::open`].
+    pub fn open_within(
+        config: SourceConfig,
+        mirror_dir: &Path,
+        allowance: &Allowance,
+    ) -> Result<Self, SourceError> {
         check_reference(&config.reference)?;
         check_path(&config.path)?;
         let scheme = config.url.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
         let origin = match scheme.as_deref() {
             Some("file") => Origin::Local(Local::new(&config.url, config.limits)?),
-            Some("https" | "http") => Origin::Remote(Box::new(Remote::new(&config)?)),
+            Some("https" | "http") => Origin::Remote(Box::new(Remote::new(&config, allowance.line())?)),
             Some("ssh") => {
                 return Err(SourceError::Config(
                     "ssh:// is not supported by this version (Holdfast starts no ssh program); use https:// \

@@ -53,7 +53,7 @@ use content::{Content, Reserve};
 use db::{Database, DbOptions, Key, Record, Table};
 use keystore::FileKeystore;
 use lock::StateLock;
-use records::{Revisions, Tags};
+use records::{LinkUsage, Revisions, Tags};
 
 pub use error::{DiskError, StoreError, Trouble};
 pub use opened::Opened;
@@ -65,6 +65,9 @@ const META: &str = "meta";
 const TAGS: &str = "tags";
 /// The one record of the table of revisions.
 const REVISIONS: &str = "revisions";
+const LINK: &str = "link";
+/// The one record of the table of what was used of the link.
+const LINK_USAGE: &str = "usage";
 
 /// How the store is opened.
 #[derive(Clone, Debug)]
@@ -251,6 +254,17 @@ impl Store {
     /// Keeps how far the source was followed; gives whether that differs.
     pub fn set_revisions(&self, revisions: &Revisions) -> Result<bool, StoreError> {
         self.db.table(META).put(&REVISIONS.to_owned(), revisions)
+    }
+
+    /// What was used of the box's link.
+    pub fn link_usage(&self) -> Result<Option<LinkUsage>, StoreError> {
+        let table: Table<String, LinkUsage> = self.db.table(LINK);
+        table.get(&LINK_USAGE.to_owned())
+    }
+
+    /// Keeps what was used of the box's link; gives whether that differs.
+    pub fn set_link_usage(&self, usage: &LinkUsage) -> Result<bool, StoreError> {
+        self.db.table(LINK).put(&LINK_USAGE.to_owned(), usage)
     }
 
     /// Returns once every record and event is on disk; gives whether there was something to do.

@@ -6,6 +6,7 @@ use holdfast_core::app::App;
 use holdfast_core::digest::{Digest, Revision};
 use holdfast_core::generation::OwnedObjects;
 use holdfast_core::image::ImageReference;
+use holdfast_core::network::{DownloadLimits, Usage};
 use serde::{Deserialize, Serialize};
 
 use crate::db::Record;
@@ -36,7 +37,23 @@ pub struct Tags {
     pub images: BTreeMap<ImageReference, Digest>,
 }
 
+/// What was used of the box's link, and the limits that hold until a revision is resolved again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkUsage {
+    /// What downloads may use.
+    #[serde(default)]
+    pub limits: DownloadLimits,
+    /// What was used of the budget; none without one.
+    #[serde(default)]
+    pub used: Option<Usage>,
+    /// What documents used beyond it, by the day.
+    #[serde(default)]
+    pub extra: Option<Usage>,
+}
+
 impl Record for App {}
+impl Record for LinkUsage {}
 impl Record for Tags {}
 impl Record for OwnedObjects {}
 impl Record for Revisions {}

@@ -8,5 +8,6 @@ mod support;
 mod crash;
 mod hostile;
 mod local;
+mod metered;
 mod parts;
 mod remote;

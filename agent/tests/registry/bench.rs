@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast::config;
+use holdfast::http::allowance::Allowance;
 use holdfast::registry::{Images, Limits, OnDisk, Registries, RegistryError};
 use holdfast_core::digest::Digest;
 use holdfast_core::image::{ImageReference, Platform};
@@ -20,6 +21,8 @@ pub(crate) struct Bench {
     pub(crate) sections: BTreeMap<String, config::Registry>,
     pub(crate) limits: Limits,
     pub(crate) budget: u64,
+    /// What its downloads may use.
+    pub(crate) allowance: Allowance,
 }
 
 impl Bench {
@@ -34,7 +37,13 @@ impl Bench {
             longest_pause: Duration::from_millis(50),
             retry_after: Duration::from_secs(3),
         };
-        Bench { dir: tempfile::tempdir().unwrap(), sections: BTreeMap::new(), limits, budget: 64 << 20 }
+        Bench {
+            dir: tempfile::tempdir().unwrap(),
+            sections: BTreeMap::new(),
+            limits,
+            budget: 64 << 20,
+            allowance: Allowance::unlimited(),
+        }
     }
 
     /// With a registry that speaks plain HTTP.
@@ -73,7 +82,8 @@ impl Bench {
     }
 
     pub(crate) fn images_in(&self, content: Arc<Content>) -> Images {
-        Images::new(Registries::with_limits(&self.sections, self.limits), content)
+        let registries = Registries::with_limits(&self.sections, self.limits);
+        Images::new(registries.within(self.allowance.clone()), content)
     }
 
     pub(crate) fn resolve(&self, image: &str) -> Result<Digest, RegistryError> {

@@ -10,5 +10,6 @@ mod disk;
 mod downloads;
 mod hostile;
 mod login;
+mod metered;
 mod mirrors;
 mod resolving;

@@ -4,12 +4,16 @@
 
 mod bucket;
 mod period;
+mod size;
 mod usage;
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::bucket::Bucket;
 pub use self::period::BudgetPeriod;
+pub use self::size::Size;
 pub use self::usage::Usage;
 
 /// What downloads may use. The default is no limit.
@@ -28,6 +32,19 @@ impl DownloadLimits {
     /// Whether there is nothing to keep to.
     pub fn is_none(&self) -> bool {
         self.rate.is_none() && self.budget.is_none()
+    }
+}
+
+impl fmt::Display for DownloadLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.rate {
+            Some(rate) => write!(f, "{} a second", Size(rate))?,
+            None => f.write_str("any rate")?,
+        }
+        match self.budget {
+            Some(budget) => write!(f, ", {} a {}", Size(budget.bytes), budget.per.word()),
+            None => f.write_str(", without a budget"),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{ReleaseId, Revision};
 use crate::held::Held;
 use crate::name::{AppName, DeviceName, ObjectKey};
+use crate::network::BudgetPeriod;
 use crate::plan::{Action, Step};
 use crate::release::{DriverKind, WorkloadKind};
 
@@ -34,6 +35,35 @@ pub struct Status {
     pub apps: Vec<AppStatus>,
     /// What is held beyond one app: a revision, a removal, the source's trust. An app's own is with the app.
     pub held: Vec<Held>,
+    /// What downloads may use of the link, where that is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downloads: Option<DownloadStatus>,
+}
+
+/// What downloads may use of the link.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DownloadStatus {
+    /// Bytes a second.
+    pub rate: Option<u64>,
+    /// How much in a period.
+    pub budget: Option<BudgetStatus>,
+    /// The limits don't count now: the revision is urgent.
+    pub urgent: bool,
+}
+
+/// A byte budget, and what was used of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BudgetStatus {
+    /// How many bytes.
+    pub bytes: u64,
+    /// For how long.
+    pub per: BudgetPeriod,
+    /// How many were used in this period.
+    pub used: u64,
+    /// When the next period begins.
+    pub next: Timestamp,
 }
 
 /// Where the state comes from.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::digest::Digest;
+use crate::network::BudgetPeriod;
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -37,6 +38,7 @@ fn status() -> Status {
         revision: RevisionStatus::default(),
         apps: vec![app("db"), app("pos")],
         held: vec![],
+        downloads: None,
     }
 }
 
@@ -146,4 +148,19 @@ fn times_are_told_in_words_whatever_the_clock_does() {
     ] {
         assert_eq!(super::text::relative(at(time), now), words);
     }
+}
+
+#[test]
+fn a_metered_link_shows_what_was_used_of_it() {
+    let budget = BudgetStatus {
+        bytes: 500 << 20,
+        per: BudgetPeriod::Month,
+        used: 3 << 20,
+        next: at("2026-12-01T00:00:00Z"),
+    };
+    let downloads = Some(DownloadStatus { rate: Some(64 << 10), budget: Some(budget), urgent: false });
+    let text = Status { downloads, ..status() }.render(at("2026-11-21T09:00:00Z"));
+    assert!(text.contains("3 MiB of 500 MiB used this month"), "{text}");
+    assert!(text.contains("at most 64 KiB a second"), "{text}");
+    assert!(!status().render(at("2026-11-21T09:00:00Z")).contains("downloads"));
 }

@@ -8,13 +8,25 @@ use std::fmt::Write;
 
 use jiff::Timestamp;
 
-use super::{AppStatus, PlanReport, Status};
+use super::{AppStatus, DownloadStatus, PlanReport, Status};
 use crate::digest::{ReleaseId, Revision};
 use crate::event::Event;
 use crate::held::Held;
+use crate::network::Size;
 
 /// How many characters of an id are shown.
 const SHORT: usize = 12;
+
+/// The limits of downloads in words.
+fn of_downloads(downloads: &DownloadStatus, now: Timestamp) -> String {
+    let rate = downloads.rate.map(|rate| format!("at most {} a second", Size(rate)));
+    let budget = downloads.budget.as_ref().map(|budget| {
+        let (used, bytes, per) = (Size(budget.used), Size(budget.bytes), budget.per.word());
+        format!("{used} of {bytes} used this {per}, the next begins {}", relative(budget.next, now))
+    });
+    let urgent = downloads.urgent.then(|| "without limits now: the revision is urgent".to_owned());
+    [budget, rate, urgent].into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
 
 impl Status {
     /// The status as text, as seen at `now`.
@@ -68,6 +80,9 @@ impl Status {
         line(out, &format!("polled    {last}; next {next}"));
         if let Some(error) = &source.error {
             line(out, &format!("problem   {error}"));
+        }
+        if let Some(downloads) = &self.downloads {
+            line(out, &format!("downloads {}", of_downloads(downloads, now)));
         }
         let revision = &self.revision;
         for (label, id) in

@@ -1,12 +1,13 @@
-//! The HTTP client: one ureq agent, with its roots of trust and its proxy, kept from poll to poll.
+//! The HTTP client: one client, with its roots of trust and its proxy, kept from poll to poll.
 
 use std::io;
 use std::path::Path;
 
-use ureq::{Agent, Proxy};
+use ureq::Proxy;
 
 use super::credentials::Credentials;
 use super::meter::Meter;
+use crate::http::allowance::Line;
 use crate::http::url::shown as shown_url;
 use crate::http::{self, Failure, Roots};
 use crate::source::config::SourceConfig;
@@ -15,7 +16,7 @@ use crate::source::error::SourceError;
 /// What is needed to ask a server.
 #[derive(Clone)]
 pub(crate) struct Client {
-    pub(crate) agent: Agent,
+    pub(crate) client: http::Client,
     pub(crate) credentials: Option<Credentials>,
 }
 
@@ -41,13 +42,13 @@ impl Client {
     }
 
     /// Makes a client. The certificates are read now; after a failure a new client reads them anew.
-    pub(crate) fn new(config: &SourceConfig) -> Result<Self, SourceError> {
+    pub(crate) fn new(config: &SourceConfig, line: &Line) -> Result<Self, SourceError> {
         let credentials = Credentials::of(config)?;
         let roots = match config.url.starts_with("https://") {
             true => Some(roots(config.ca_file.as_deref())?),
             false => None,
         };
-        Ok(Client { agent: http::client(roots.as_ref(), proxy(config)?), credentials })
+        Ok(Client { client: http::client(roots.as_ref(), proxy(config)?, line), credentials })
     }
 }
 
@@ -102,5 +103,6 @@ fn of(url: &str, failure: Failure) -> SourceError {
         Failure::TimedOut(why) => SourceError::TimedOut { url, why },
         Failure::Untrusted(why) => SourceError::Untrusted { url, why },
         Failure::Protocol(why) => SourceError::Protocol { url, why },
+        Failure::UsedUp(cause) => SourceError::UsedUp { url, cause },
     }
 }

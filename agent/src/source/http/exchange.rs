@@ -104,7 +104,7 @@ fn send(
     if let Some(credentials) = &client.credentials {
         headers.push(("authorization".to_owned(), credentials.header()?));
     }
-    http::send(&client.agent, url, &headers, body, &meter.waits())
+    http::send(&client.client, url, &headers, body, &meter.waits())
         .map_err(|error| explain(url, meter, &error))
 }
 

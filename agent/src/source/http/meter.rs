@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::http::allowance::Line;
 use crate::http::{Pace, Waits};
 use crate::source::error::SourceError;
 
@@ -15,6 +16,9 @@ pub(crate) struct Meter {
     total: Duration,
     patience: Duration,
     limit: u64,
+    line: Line,
+    /// How long the line was held up before this.
+    waited_before: Duration,
     state: Mutex<State>,
 }
 
@@ -27,14 +31,24 @@ struct State {
 
 impl Meter {
     /// An operation on `url` that may take `total` in all and receive `limit` bytes; averaged over `patience`
-    /// of waiting it must receive `slowest` bytes a second.
-    pub(crate) fn new(url: &str, total: Duration, patience: Duration, slowest: u64, limit: u64) -> Arc<Self> {
+    /// of waiting it must receive `slowest` bytes a second. Time in which the box itself holds up `line`, to keep to
+    /// a rate, counts for neither.
+    pub(crate) fn new(
+        url: &str,
+        total: Duration,
+        patience: Duration,
+        slowest: u64,
+        limit: u64,
+        line: Line,
+    ) -> Arc<Self> {
         Arc::new(Meter {
             url: url.to_owned(),
             deadline: Instant::now() + total,
             total,
             patience,
             limit,
+            waited_before: line.waited(),
+            line,
             state: Mutex::new(State { received: 0, pace: Pace::new(patience, slowest), failure: None }),
         })
     }
@@ -45,7 +59,9 @@ impl Meter {
 
     /// How much time is left.
     fn left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
+        let waited = self.line.waited().saturating_sub(self.waited_before);
+        let deadline = self.deadline.checked_add(waited).unwrap_or(self.deadline);
+        deadline.saturating_duration_since(Instant::now())
     }
 
     /// How long a request may take now.
@@ -104,6 +120,7 @@ impl<R: Read> Metered<R> {
 
 impl<R: Read> Read for Metered<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.meter.line.wait();
         let began = Instant::now();
         let read = self.inner.read(buffer);
         let bytes = read.map_err(|error| (self.explain)(&self.meter, error))?;
@@ -115,9 +132,11 @@ impl<R: Read> Read for Metered<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::allowance::Allowance;
 
     fn meter(slowest: u64, limit: u64) -> Arc<Meter> {
-        Meter::new("https://x", Duration::from_secs(100), Duration::from_secs(10), slowest, limit)
+        let line = Allowance::unlimited().line();
+        Meter::new("https://x", Duration::from_secs(100), Duration::from_secs(10), slowest, limit, line)
     }
 
     #[test]

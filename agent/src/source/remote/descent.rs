@@ -5,6 +5,7 @@ use gix::protocol::fetch::response::Acknowledgement;
 use holdfast_core::verify::Ancestry;
 
 use super::{Refused, Remote};
+use crate::http::allowance::Purpose;
 use crate::source::error::SourceError;
 use crate::source::local::walk_back;
 use crate::source::mirror::Mirror;
@@ -43,7 +44,7 @@ impl Remote {
         insist: bool,
     ) -> Result<Option<Ancestry>, SourceError> {
         let (limits, refused) = (self.config.limits, self.refused);
-        self.operate(limits.fetch, limits.talk, |session| {
+        self.operate(Purpose::Documents, limits.fetch, limits.talk, |session| {
             let mut arguments = vec!["ofs-delta".to_owned(), "no-progress".to_owned()];
             if session.can("filter") && refused < Refused::Filter {
                 arguments.push("filter tree:0".to_owned());

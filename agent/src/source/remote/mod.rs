@@ -21,6 +21,7 @@ use gix_transport::client::blocking_io::{ExtendedBufRead, TransportV2Ext as _, h
 use gix_transport::{Protocol, Service};
 
 pub(crate) use self::parts::Extent;
+use crate::http::allowance::{Line, Purpose};
 use crate::http::url::shown as shown_url;
 use crate::source::config::{Reference, SourceConfig, described, full_name};
 use crate::source::error::{SourceError, in_full};
@@ -39,6 +40,7 @@ pub(crate) struct Remote {
     client: Option<Client>,
     remembered: Arc<Mutex<Option<Advertisement>>>,
     refused: Refused,
+    line: Line,
 }
 
 /// What the server offered and then refused, remembered until the agent is started anew.
@@ -61,30 +63,39 @@ struct Session {
 }
 
 impl Remote {
-    pub(crate) fn new(config: &SourceConfig) -> Result<Self, SourceError> {
+    pub(crate) fn new(config: &SourceConfig, line: Line) -> Result<Self, SourceError> {
         Client::check(config)?;
         Ok(Remote {
             config: config.clone(),
             client: None,
             remembered: Arc::default(),
             refused: Refused::Nothing,
+            line,
         })
     }
 
     /// Runs one operation that may take `total` in all and receive `limit` bytes.
     fn operate<T>(
         &mut self,
+        purpose: Purpose,
         total: Duration,
         limit: u64,
         work: impl FnOnce(&mut Session) -> gix::error::Result<Result<T, SourceError>>,
     ) -> Result<T, SourceError> {
         let meter = self.meter(total, limit);
-        self.operate_within(&meter, work)
+        self.operate_within(&meter, purpose, work)
     }
 
     fn meter(&self, total: Duration, limit: u64) -> Arc<Meter> {
         let patience = self.config.timeout.min(total);
-        Meter::new(&shown_url(&self.config.url), total, patience, self.config.limits.slowest, limit)
+        Meter::new(
+            &shown_url(&self.config.url),
+            total,
+            patience,
+            self.config.limits.slowest,
+            limit,
+            self.line.clone(),
+        )
     }
 
     /// Runs one operation on an account that others may have used before. After a failure the client and what
@@ -92,8 +103,14 @@ impl Remote {
     fn operate_within<T>(
         &mut self,
         meter: &Arc<Meter>,
+        purpose: Purpose,
         work: impl FnOnce(&mut Session) -> gix::error::Result<Result<T, SourceError>>,
     ) -> Result<T, SourceError> {
+        // Before anybody is asked. As long as this lives, the download runs.
+        let _transfer = self
+            .line
+            .begin(purpose)
+            .map_err(|cause| SourceError::UsedUp { url: shown_url(&self.config.url), cause })?;
         let done = self.session(meter.clone()).and_then(|mut session| match work(&mut session) {
             Ok(done) => done,
             Err(error) => Err(self.explain(&error)),
@@ -113,7 +130,7 @@ impl Remote {
     fn session(&mut self, meter: Arc<Meter>) -> Result<Session, SourceError> {
         let client = match &self.client {
             Some(client) => client.clone(),
-            None => self.client.insert(Client::new(&self.config)?).clone(),
+            None => self.client.insert(Client::new(&self.config, &self.line)?).clone(),
         };
         let base = self.config.url.trim_end_matches('/');
         let url = gix::Url::try_from(base)
@@ -145,7 +162,7 @@ impl Remote {
             what: format!("{} of {}", described(reference), shown_url(&self.config.url)),
         };
         let limits = self.config.limits;
-        self.operate(self.config.timeout, limits.talk, |session| {
+        self.operate(Purpose::Poll, self.config.timeout, limits.talk, |session| {
             let mut prefixes = RefPrefixes::new();
             prefixes.extend([BString::from(name.as_str())]);
             let command = LsRefsCommand::new(Some(prefixes), &session.handshake.capabilities, agent());
@@ -158,7 +175,7 @@ impl Remote {
     pub(crate) fn fetch_whole(&mut self, id: &ObjectId, mirror: &Mirror) -> Result<(), SourceError> {
         let haves: Vec<ObjectId> = mirror.complete()?.into_iter().take(MAX_HAVES).collect();
         let limits = self.config.limits;
-        self.operate(limits.fetch, limits.pack, |session| {
+        self.operate(Purpose::Documents, limits.fetch, limits.pack, |session| {
             let mut arguments = vec!["ofs-delta".to_owned(), "no-progress".to_owned()];
             if session.can("shallow") {
                 arguments.push("thin-pack".to_owned());

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use gix::ObjectId;
 
 use super::{Refused, Remote, Session};
+use crate::http::allowance::Purpose;
 use crate::source::error::SourceError;
 use crate::source::http::Meter;
 use crate::source::mirror::{Mirror, Taken};
@@ -92,7 +93,7 @@ impl Remote {
         mirror: &Mirror,
         meter: &Arc<Meter>,
     ) -> Result<Answer, SourceError> {
-        self.operate_within(meter, |session| {
+        self.operate_within(meter, Purpose::Documents, |session| {
             if !session.can("filter") || !session.can("shallow") {
                 return Ok(Ok(Answer::NotOffered));
             }
