@@ -168,7 +168,7 @@ impl Daemon {
         let jobs = self.jobs.clone();
         tokio::task::spawn_blocking(move || {
             let result = renderer.render(&revision);
-            let _ = jobs.blocking_send(Event::Rendered(revision, result));
+            let _ = jobs.blocking_send(Event::Rendered(revision, Box::new(result)));
         });
     }
 

@@ -67,7 +67,7 @@ const DISK_PAUSE: Duration = Duration::from_secs(5);
 /// Something that happened.
 enum Event {
     Fetched(Result<Found, SourceError>),
-    Rendered(Revision, Result<Resolved, NotRendered>),
+    Rendered(Revision, Box<Result<Resolved, NotRendered>>),
     Prepared(AppName, ReleaseId, Result<(), DriverError>),
     Seen(AppName, ReleaseId, Sight),
     Runtime(DriverEvent),
@@ -282,7 +282,7 @@ impl Daemon {
             }
             Event::Rendered(revision, result) => {
                 self.syncing = false;
-                self.rendered(&revision, result, &now)
+                self.rendered(&revision, *result, &now)
             }
             Event::Prepared(app, release, result) => {
                 self.preparing.remove(&(app.clone(), release));
