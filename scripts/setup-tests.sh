@@ -16,14 +16,15 @@ packages=(git openssh-client nginx-light fcgiwrap apache2-utils openssl ca-certi
 # every arrangement of cgroups, crun 1.8 doesn't. wrk: load while an app is updated.
 packages+=(podman runc crun netavark aardvark-dns iptables iproute2 catatonit docker-registry skopeo busybox-static
   util-linux wrk)
-targets=()
+# Probe components are made from Rust, as those who write them do.
+targets=(wasm32-wasip2)
 case ${1:-} in
   "") ci=false ;;
   --ci)
     ci=true
     # g++: libFuzzer. The rest: static builds, and running the one for aarch64.
     packages+=(g++ musl-tools gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static file binutils)
-    targets=(x86_64-unknown-linux-musl aarch64-unknown-linux-musl)
+    targets+=(x86_64-unknown-linux-musl aarch64-unknown-linux-musl)
     ;;
   *) die "unknown argument $1; usage: $0 [--ci]" ;;
 esac
@@ -76,10 +77,10 @@ install_nightly() {
 }
 
 command -v cargo >/dev/null || die "there is no cargo on this machine: install Rust with rustup first"
+command -v rustup >/dev/null || die "there is no rustup on this machine: it brings the Rust targets ${targets[*]}"
 install_packages
+install_targets
 if $ci; then
-  command -v rustup >/dev/null || die "there is no rustup on this machine: CI builds for several targets and needs it"
-  install_targets
   install_tool deny "$CARGO_DENY"
   install_tool fuzz "$CARGO_FUZZ"
   install_nightly

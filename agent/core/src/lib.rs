@@ -28,6 +28,7 @@ pub mod observe;
 pub mod oci;
 pub mod plan;
 pub mod pod;
+pub mod probe;
 pub mod release;
 pub mod render;
 pub mod report;

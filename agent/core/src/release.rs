@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::digest::{Digest, ReleaseId, Revision};
 use crate::metrics::MetricsCheck;
 use crate::name::{AppName, ObjectKey};
+use crate::probe::WasmCheck;
 
 /// The runtimes that there are. A closed set: what lies outside of it is a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -249,15 +250,17 @@ pub enum Restart {
     Never,
 }
 
-/// How an app is judged and changed. Not part of the release: another deadline is no other release.
+/// How an app is judged and changed. Not part of the release: another deadline is no other release. `A` is how the
+/// components of its probes are named: artifacts' places in the source while it is desired, digests once it is
+/// resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Policy {
+pub struct Policy<A = Digest> {
     /// Apps that must be good before this one changes.
     #[serde(default)]
     pub depends_on: BTreeSet<AppName>,
     /// How it is judged.
-    pub health: HealthPolicy,
+    pub health: HealthPolicy<A>,
     /// What follows a failure.
     #[serde(default)]
     pub on_failure: OnFailure,
@@ -267,6 +270,29 @@ pub struct Policy {
     /// Holds instead of going back: it changed data that the old version cannot read.
     #[serde(default)]
     pub irreversible: bool,
+}
+
+impl<A> Policy<A> {
+    /// The components of its probes.
+    pub fn components(&self) -> impl Iterator<Item = &A> {
+        self.health.checks.iter().filter_map(|check| match check {
+            Check::Wasm(check) => Some(&check.component),
+            _ => None,
+        })
+    }
+
+    /// The same policy with the components of its probes called otherwise.
+    ///
+    /// # Errors
+    /// The first that `name` gives.
+    pub fn try_map<B, E>(self, mut name: impl FnMut(A) -> Result<B, E>) -> Result<Policy<B>, E> {
+        let Policy { depends_on, health, on_failure, strategy, irreversible } = self;
+        let HealthPolicy { startup, deadline, soak, checks } = health;
+        let checks =
+            checks.into_iter().map(|check| check.try_map(&mut name)).collect::<Result<Vec<_>, E>>()?;
+        let health = HealthPolicy { startup, deadline, soak, checks };
+        Ok(Policy { depends_on, health, on_failure, strategy, irreversible })
+    }
 }
 
 /// How the new release takes the old one's place.
@@ -283,7 +309,7 @@ pub enum Strategy {
 /// How an app's health is judged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct HealthPolicy {
+pub struct HealthPolicy<A = Digest> {
     /// How long it may be unhealthy after its start before that counts.
     pub startup: Duration,
     /// When, after its start, it must have been healthy for `soak` at the latest.
@@ -291,11 +317,11 @@ pub struct HealthPolicy {
     /// How long it must stay healthy without a break.
     pub soak: Duration,
     /// What is asked beside the driver.
-    #[serde(default)]
-    pub checks: Vec<Check>,
+    #[serde(default = "Vec::new")]
+    pub checks: Vec<Check<A>>,
 }
 
-impl Default for HealthPolicy {
+impl<A> Default for HealthPolicy<A> {
     fn default() -> Self {
         HealthPolicy {
             startup: Duration::from_secs(60),
@@ -309,7 +335,7 @@ impl Default for HealthPolicy {
 /// One health check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Check {
+pub enum Check<A = Digest> {
     /// A GET that must be answered with 200 to 399.
     Http(HttpCheck),
     /// A connection that must be taken.
@@ -319,15 +345,18 @@ pub enum Check {
     },
     /// A program that is run in the workload and must end with 0.
     Exec(ExecCheck),
+    /// A WebAssembly program that the agent runs beside the app, and that must end with 0.
+    Wasm(Box<WasmCheck<A>>),
     /// A page of metrics, and what it must say over a window.
     Metrics(Box<MetricsCheck>),
 }
 
-impl Check {
+impl<A> Check<A> {
     /// The object of the app that it asks, if it names one.
     pub fn target(&self) -> Option<&ObjectKey> {
         let page = match self {
             Check::Exec(check) => return Some(&check.target),
+            Check::Wasm(check) => return check.target.as_ref().map(|target| &target.object),
             Check::Http(page) => page,
             Check::Metrics(check) => &check.page,
             Check::Tcp { .. } => return None,
@@ -336,6 +365,16 @@ impl Check {
             HttpCheck::Target { target, .. } => Some(target),
             HttpCheck::Url { .. } => None,
         }
+    }
+
+    fn try_map<B, E>(self, name: impl FnOnce(A) -> Result<B, E>) -> Result<Check<B>, E> {
+        Ok(match self {
+            Check::Wasm(check) => Check::Wasm(Box::new(check.try_map(name)?)),
+            Check::Http(check) => Check::Http(check),
+            Check::Tcp { address } => Check::Tcp { address },
+            Check::Exec(check) => Check::Exec(check),
+            Check::Metrics(check) => Check::Metrics(check),
+        })
     }
 }
 

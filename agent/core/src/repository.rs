@@ -10,7 +10,7 @@ use crate::digest::Revision;
 use crate::model::document::{AppLayers, Document, read};
 use crate::model::{App, Body, Device, Fleet, Labels, Purge, Site, Stop};
 use crate::name::{AppName, DeviceName};
-use crate::render::{ArtifactRef, Desired, Workload, manifests, render};
+use crate::render::{ArtifactRef, Desired, DesiredApp, Workload, manifests, render};
 use crate::select::{
     self, File, Index, app_path, cycle, device_path, in_circle, manifests_folder, select, site_of, site_path,
 };
@@ -110,18 +110,24 @@ fn app_folder(path: &str) -> Option<&str> {
 
 /// Files that a box's apps name and the repository doesn't have.
 fn missing_artifacts(files: &Files, desired: &Desired) -> Vec<Diagnostic> {
-    desired
-        .apps
-        .iter()
-        .filter_map(|(name, app)| match &app.workload {
-            Workload::Wasm(wasm) => match &wasm.component {
-                ArtifactRef::File(path) if !files.contains_key(path) => {
-                    let message = format!("the component {path} isn't in the repository");
-                    Some(Diagnostic::of_file(app_path(name.as_str()), message))
-                }
-                _ => None,
-            },
-            _ => None,
+    desired.apps.iter().flat_map(|(name, app)| missing_of_app(files, name, app)).collect()
+}
+
+fn missing_of_app(files: &Files, name: &AppName, app: &DesiredApp) -> Vec<Diagnostic> {
+    let workload = match &app.workload {
+        Workload::Wasm(wasm) => Some(("the component", &wasm.component)),
+        _ => None,
+    };
+    let probes = app.policy.components().map(|component| ("the probe component", component));
+    let named = workload.into_iter().chain(probes);
+    let missing = named.filter_map(|(what, artifact)| match artifact {
+        ArtifactRef::File(path) if !files.contains_key(path) => Some((what, path)),
+        _ => None,
+    });
+    missing
+        .map(|(what, path)| {
+            let message = format!("{what} {path} isn't in the repository");
+            Diagnostic::of_file(app_path(name.as_str()), message)
         })
         .collect()
 }

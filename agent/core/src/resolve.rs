@@ -15,7 +15,7 @@ use crate::lower::Lowered;
 use crate::name::{AppName, ObjectKey};
 use crate::pod::PinnedImage;
 use crate::release::{
-    DriverKind, EnvValue, Object, Release, SecretRef, Target, WasmWorkload, write_canonical,
+    DriverKind, EnvValue, Object, Policy, Release, SecretRef, Target, WasmWorkload, write_canonical,
 };
 use crate::render::{ArtifactRef, Desired, DesiredApp, Workload};
 use crate::secret::SecretBytes;
@@ -79,7 +79,20 @@ pub enum Unresolved {
 /// What must be found out for each app of a box with these `runtimes`.
 pub fn needs<'a>(desired: &'a Desired, runtimes: &BTreeSet<DriverKind>) -> BTreeMap<&'a AppName, Needs<'a>> {
     let named = desired.apps.iter();
-    named.map(|(name, app)| (name, needs_of(&app.workload, runtimes))).collect()
+    named.map(|(name, app)| (name, needs_of_app(app, runtimes))).collect()
+}
+
+fn needs_of_app<'a>(app: &'a DesiredApp, runtimes: &BTreeSet<DriverKind>) -> Needs<'a> {
+    let mut needs = needs_of(&app.workload, runtimes);
+    if has_engine(runtimes) {
+        needs.artifacts.extend(app.policy.components());
+    }
+    needs
+}
+
+/// Probe components run in the engine of the WebAssembly runtime, whatever the app itself runs on.
+fn has_engine(runtimes: &BTreeSet<DriverKind>) -> bool {
+    runtimes.contains(&DriverKind::Wasm)
 }
 
 fn needs_of<'a>(workload: &'a Workload, runtimes: &BTreeSet<DriverKind>) -> Needs<'a> {
@@ -124,8 +137,10 @@ pub fn resolve(desired: Desired, answers: &Answers, runtimes: &BTreeSet<DriverKi
     };
     for (name, app) in desired.apps {
         let DesiredApp { kind, workload, policy } = app;
-        match release(&name, workload, answers, runtimes) {
-            Ok(release) => {
+        let policy = judged_by(policy, answers, runtimes);
+        let both = release(&name, workload, answers, runtimes).and_then(|release| Ok((release, policy?)));
+        match both {
+            Ok((release, policy)) => {
                 let (id, driver) = (release.id(), release.driver);
                 let revision = resolved.revision.clone();
                 resolved.apps.insert(name, Target { release: id, kind, driver, policy, revision });
@@ -158,7 +173,7 @@ fn release(
             release
         }
         Workload::Wasm(wasm) => {
-            let (wasm, digest) = pin(wasm, &answers.artifacts)?;
+            let (wasm, digest) = pin(wasm, answers)?;
             // A workload is strings, numbers and maps with string keys, and so always has a JSON form.
             let spec = serde_json::to_value(wasm).unwrap_or_default();
             let mut release = empty(app, DriverKind::Wasm);
@@ -170,6 +185,31 @@ fn release(
         Workload::Plugin(_) => return Err(no_driver("plugins")),
     };
     if runtimes.contains(&release.driver) { Ok(release) } else { Err(no_driver(release.driver.word())) }
+}
+
+/// The policy, every probe component by its digest.
+fn judged_by(
+    policy: Policy<ArtifactRef>,
+    answers: &Answers,
+    runtimes: &BTreeSet<DriverKind>,
+) -> Result<Policy, Held> {
+    policy.try_map(|component| {
+        if has_engine(runtimes) {
+            return digest_of(&component, answers);
+        }
+        Err(Held::until_changed(
+            "health.checks asks by a wasm probe, and this agent has no WebAssembly engine",
+            "take an agent that is built with it, and switch it on by drivers.wasm.enabled in agent.toml; or leave the check out",
+        ))
+    })
+}
+
+fn digest_of(artifact: &ArtifactRef, answers: &Answers) -> Result<Digest, Held> {
+    match answers.artifacts.get(artifact) {
+        Some(Ok(digest)) => Ok(*digest),
+        Some(Err(cause)) => Err(Held::until_changed(cause.clone(), "correct it in a new commit")),
+        None => Err(Held::until_changed("a component was not looked for", "this is a defect: report it")),
+    }
 }
 
 fn empty(app: &AppName, driver: DriverKind) -> Release {
@@ -246,26 +286,14 @@ fn seal<'a>(
     Ok(())
 }
 
-fn pin(
-    wasm: WasmWorkload<ArtifactRef>,
-    digests: &BTreeMap<ArtifactRef, Result<Digest, String>>,
-) -> Result<(WasmWorkload<Digest>, Digest), Held> {
+fn pin(wasm: WasmWorkload<ArtifactRef>, answers: &Answers) -> Result<(WasmWorkload<Digest>, Digest), Held> {
     if let Some((name, _)) = wasm.env.iter().find(|(_, value)| matches!(value, EnvValue::Secret { .. })) {
         return Err(Held::until_changed(
             format!("env {name} names a secret, and this agent has no source of secrets yet"),
             "take the secretRef out of app.yaml, or wait for an agent that has one",
         ));
     }
-    let digest = match digests.get(&wasm.component) {
-        Some(Ok(digest)) => *digest,
-        Some(Err(cause)) => return Err(Held::until_changed(cause.clone(), "correct it in a new commit")),
-        None => {
-            return Err(Held::until_changed(
-                "its component was not looked for",
-                "this is a defect: report it",
-            ));
-        }
-    };
+    let digest = digest_of(&wasm.component, answers)?;
     let WasmWorkload { component: _, args, env, http, dirs, limits, restart } = wasm;
     Ok((WasmWorkload { component: digest, args, env, http, dirs, limits, restart }, digest))
 }
@@ -285,4 +313,77 @@ fn faulty(faults: &[Diagnostic]) -> Held {
         cause.push_str(&format!("; and {} more", faults.len() - SHOWN));
     }
     Held::until_changed(cause, "correct it in a new commit; `holdfast validate` shows every error before")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::{Files, render_for};
+
+    const HEAD: &str = "apiVersion: holdfast.dev/v1alpha1\n";
+    const PROBE: &str = "apps/pos/files/ask.wat";
+
+    /// An app on the simulated runtime that is judged by a probe.
+    fn judged_by_a_probe() -> Desired {
+        let spec = "spec:\n  placement: {}\n  container: {driver: simulated}\n  health: {checks: [{wasm: {component: files/ask.wat}}]}\n";
+        let manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n";
+        let files: Files = [
+            ("holdfast.yaml", format!("{HEAD}kind: Fleet\nmetadata: {{name: f}}\n")),
+            ("devices/d.yaml", format!("{HEAD}kind: Device\nmetadata: {{name: d}}\n")),
+            ("apps/pos/app.yaml", format!("{HEAD}kind: App\nmetadata: {{name: pos}}\n{spec}")),
+            ("apps/pos/manifests/c.yaml", manifest.to_owned()),
+        ]
+        .map(|(path, text)| (path.to_owned(), text.into_bytes()))
+        .into();
+        render_for(&files, &"d".parse().unwrap(), &semver::Version::new(0, 1, 0)).unwrap()
+    }
+
+    fn with_probe(content: &str) -> Answers {
+        let artifact = ArtifactRef::File(PROBE.into());
+        Answers { artifacts: [(artifact, Ok(Digest::of(content.as_bytes())))].into(), ..Answers::default() }
+    }
+
+    fn both() -> BTreeSet<DriverKind> {
+        [DriverKind::Simulated, DriverKind::Wasm].into()
+    }
+
+    fn only<T>(map: &BTreeMap<AppName, T>) -> &T {
+        map.values().next().unwrap()
+    }
+
+    #[test]
+    fn another_probe_is_another_policy_and_no_other_release() {
+        let one = resolve(judged_by_a_probe(), &with_probe("one"), &both());
+        let two = resolve(judged_by_a_probe(), &with_probe("two"), &both());
+        let (one, two) = (only(&one.apps), only(&two.apps));
+        assert_eq!(one.release, two.release);
+        assert_ne!(one.policy, two.policy);
+        assert_eq!(one.policy.components().collect::<Vec<_>>(), [&Digest::of(b"one")]);
+    }
+
+    #[test]
+    fn a_probe_is_looked_for_and_one_that_is_not_there_holds_its_app() {
+        let desired = judged_by_a_probe();
+        let artifact = ArtifactRef::File(PROBE.into());
+        assert!(
+            only(&needs(&desired, &both()).into_iter().map(|(n, v)| (n.clone(), v)).collect())
+                .artifacts
+                .contains(&artifact)
+        );
+        let missing = [(artifact, Err(format!("{PROBE} is not in the repository")))].into();
+        let resolved = resolve(desired, &Answers { artifacts: missing, ..Answers::default() }, &both());
+        assert!(resolved.apps.is_empty());
+        assert!(only(&resolved.held).cause.contains(PROBE), "{resolved:?}");
+    }
+
+    #[test]
+    fn an_agent_without_an_engine_holds_an_app_that_is_judged_by_a_probe() {
+        let runtimes = [DriverKind::Simulated].into();
+        let desired = judged_by_a_probe();
+        assert!(needs(&desired, &runtimes).values().all(|needs| needs.artifacts.is_empty()));
+        let resolved = resolve(desired, &Answers::default(), &runtimes);
+        let held = only(&resolved.held);
+        assert!(held.cause.contains("this agent has no WebAssembly engine"), "{held:?}");
+        assert!(resolved.apps.is_empty() && resolved.releases.is_empty());
+    }
 }

@@ -100,6 +100,13 @@ fn with_a_device_what_only_rendering_shows_is_told_as_well() {
     let errors = to_text(&validate(&files, Some(&device("emea/de/store-0042/till-1")), &VERSION));
     assert!(errors.contains("apps/pos/manifests/more.yaml.j2:3:"), "{errors}");
     assert!(errors.contains("the component apps/hello/files/helo.wat isn't in the repository"), "{errors}");
+    let probe = "kind: App\nmetadata: {name: hello}\nspec: {placement: {}, wasm: {component: files/hello.wat}, health: {checks: [{wasm: {component: files/ask.wat}}]}}\n";
+    let files = with(&[("apps/hello/app.yaml", probe)]);
+    let errors = to_text(&validate(&files, Some(&device("emea/de/store-0042/till-1")), &VERSION));
+    assert!(
+        errors.contains("the probe component apps/hello/files/ask.wat isn't in the repository"),
+        "{errors}"
+    );
     let unknown = to_text(&validate(&files, Some(&device("nowhere")), &VERSION));
     assert!(unknown.contains("devices/nowhere.yaml:1:1: this box's document is missing"), "{unknown}");
 }

@@ -14,6 +14,7 @@ pub mod simulated;
 pub mod wasm;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use holdfast_core::health::Health;
 use holdfast_core::name::{AppName, DeviceName, ObjectKey};
 use holdfast_core::observe::AppObservation;
 use holdfast_core::plan::Action;
+use holdfast_core::probe::WasmCheck;
 use holdfast_core::release::{DriverKind, ExecCheck, HttpCheck, Release, Strategy};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -126,6 +128,23 @@ pub trait Driver: Send + Sync {
         Err(format!("{} can't run {} in a workload", self.kind(), check.command.join(" ")))
     }
 
+    /// Stages a probe component, so that it can be run at once; only what has an engine can. Probes are of any
+    /// runtime's apps.
+    async fn prepare_probe(&self, _check: &WasmCheck<Digest>) -> Result<(), DriverError> {
+        Err(DriverError::Runtime(NO_ENGINE.to_owned()))
+    }
+
+    /// Runs a probe component for `app`, and wants 0 of it; else what was seen instead, for people. It may connect
+    /// to the loopback and to `target`, and to nothing else.
+    async fn run_probe(
+        &self,
+        _app: &AppName,
+        _check: &WasmCheck<Digest>,
+        _target: Option<SocketAddr>,
+    ) -> Result<(), String> {
+        Err(NO_ENGINE.to_owned())
+    }
+
     /// How often something of the release was started again up to now; `None` if the runtime doesn't count.
     async fn restarts(&self, _release: &Release) -> Option<u64> {
         None
@@ -157,6 +176,9 @@ pub struct Owner {
     /// The device's name.
     pub device: DeviceName,
 }
+
+/// Why a probe component can't be run.
+pub const NO_ENGINE: &str = "this agent has no WebAssembly engine";
 
 /// How long a driver's call may take before the loop goes on without it.
 pub const CALL_LIMIT: Duration = Duration::from_secs(60);

@@ -160,6 +160,7 @@ fn wasm_child() -> Option<ExitCode> {
     let word = arguments.next()?;
     match word.to_str()? {
         "wasm-run" => Some(holdfast_drivers::wasm::run_main(arguments)),
+        "wasm-probe" => Some(holdfast_drivers::wasm::probe_main(arguments)),
         "wasm-compile" => Some(holdfast_drivers::wasm::compile_main(arguments)),
         _ => None,
     }

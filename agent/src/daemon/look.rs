@@ -9,11 +9,12 @@ use holdfast_core::release::{Check, ExecCheck, HttpCheck};
 use holdfast_drivers::probe;
 use tokio::time::timeout;
 
+use super::probes;
 use super::windows::Windows;
 use crate::keeper::Look;
 
 /// How long one check may take.
-const CHECK_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const CHECK_LIMIT: Duration = Duration::from_secs(5);
 
 /// Looks at an app. Ends within its limits, whatever the app does.
 pub(super) async fn look(look: &Look, windows: &Windows) -> Sight {
@@ -46,6 +47,7 @@ async fn run(look: &Look, check: &Check, windows: &Windows) -> Result<Option<Str
         Check::Tcp { address } => probe::tcp(address, CHECK_LIMIT).await,
         Check::Http(check) => http(look, check).await,
         Check::Exec(check) => exec(look, check).await,
+        Check::Wasm(check) => probes::run(look, check).await,
         Check::Metrics(check) => return metrics(look, check, windows).await,
     };
     done.map(|()| None).map_err(unhealthy)

@@ -15,6 +15,7 @@ mod journal;
 mod look;
 mod offline;
 mod outside;
+mod probes;
 mod progress;
 mod setup;
 mod status;
@@ -423,10 +424,13 @@ impl Daemon {
             }
             let jobs = self.jobs.clone();
             tokio::spawn(async move {
-                let result = match todo.driver.check(&todo.release) {
+                let mut result = match todo.driver.check(&todo.release) {
                     Ok(()) => todo.driver.prepare(&todo.release).await,
                     refused => refused,
                 };
+                if result.is_ok() {
+                    result = probes::prepare(&todo).await;
+                }
                 let _ = jobs.send(Event::Prepared(todo.app, todo.id, result)).await;
             });
         }

@@ -7,7 +7,7 @@ use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::ReleaseId;
 use holdfast_core::health::{Health, Sight};
 use holdfast_core::name::AppName;
-use holdfast_core::release::{Policy, Release, Target};
+use holdfast_core::release::{DriverKind, Policy, Release, Target};
 use holdfast_drivers::{Driver, DriverError};
 
 use super::Keeper;
@@ -24,6 +24,10 @@ pub struct Preparation {
     pub id: ReleaseId,
     /// Who prepares it.
     pub driver: Arc<dyn Driver>,
+    /// How it will be judged.
+    pub policy: Policy,
+    /// Who runs probe components; none without the WebAssembly runtime.
+    pub prober: Option<Arc<dyn Driver>>,
 }
 
 /// Something to be looked at, in the background.
@@ -41,9 +45,16 @@ pub struct Look {
     pub is_starting: bool,
     /// Who holds it.
     pub driver: Arc<dyn Driver>,
+    /// Who runs probe components; none without the WebAssembly runtime.
+    pub prober: Option<Arc<dyn Driver>>,
 }
 
 impl<J: Journal> Keeper<J> {
+    /// Who runs probe components, of whatever runtime's apps.
+    fn prober(&self) -> Option<Arc<dyn Driver>> {
+        self.drivers.get(&DriverKind::Wasm).cloned()
+    }
+
     /// What is to be prepared now.
     pub fn to_prepare(&self, now: &Now) -> Vec<Preparation> {
         let preparing =
@@ -56,6 +67,8 @@ impl<J: Journal> Keeper<J> {
                     release: Arc::clone(self.releases.get(&target.release)?),
                     id: target.release,
                     driver: Arc::clone(self.drivers.get(&target.driver)?),
+                    policy: target.policy.clone(),
+                    prober: self.prober(),
                 })
             })
             .collect()
@@ -101,6 +114,7 @@ impl<J: Journal> Keeper<J> {
                     policy: current.policy.clone(),
                     is_starting: is_starting(app, current, now),
                     driver: Arc::clone(self.drivers.get(&current.driver)?),
+                    prober: self.prober(),
                 })
             })
             .collect()

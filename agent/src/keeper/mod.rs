@@ -416,7 +416,11 @@ impl<J: Journal> Keeper<J> {
     /// Every digest that must stay on disk.
     pub fn pinned(&self) -> BTreeSet<Digest> {
         let artifacts = self.releases.values().flat_map(|release| release.artifacts.iter().copied());
-        artifacts.chain(self.releases.keys().map(|id| id.0)).collect()
+        // Probes belong to the policy: a release may come to be judged by others while it runs.
+        let resolved = self.resolved.iter().flat_map(|resolved| resolved.apps.values());
+        let targets = self.apps.values().flat_map(App::targets).chain(resolved);
+        let probes = targets.flat_map(|target| target.policy.components().copied());
+        artifacts.chain(probes).chain(self.releases.keys().map(|id| id.0)).collect()
     }
 
     /// Lets go of releases that no app names any more.

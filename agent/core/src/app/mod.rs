@@ -300,7 +300,12 @@ impl App {
 
     /// Every release that must stay on disk for this app.
     pub fn pinned(&self) -> impl Iterator<Item = ReleaseId> + '_ {
-        [&self.target, &self.current, &self.good, &self.previous].into_iter().flatten().map(|t| t.release)
+        self.targets().map(|target| target.release)
+    }
+
+    /// Every target that the app may still come to run or be judged by.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        [&self.target, &self.current, &self.good, &self.previous].into_iter().flatten()
     }
 
     /// Why it waits, if it does; for people.

@@ -10,7 +10,7 @@ use super::decode::{Context, Decode, Placed, entries, record, text, words};
 use super::document::{Metadata, Values};
 use super::selector::Selector;
 use super::units::Span;
-use super::wasm::WasmFields;
+use super::wasm::{ArtifactRef, WasmFields};
 use crate::diagnostic::quoted;
 use crate::name::AppName;
 use crate::release::{Check, DriverKind, HealthPolicy, OnFailure, Policy, Strategy, WorkloadKind};
@@ -41,7 +41,7 @@ pub struct AppSpec {
     /// What it is.
     pub workload: Body,
     /// How it is judged and changed.
-    pub policy: Policy,
+    pub policy: Policy<ArtifactRef>,
 }
 
 /// What an app is: exactly one of these.
@@ -198,13 +198,13 @@ record! {
     /// How an app's health is judged.
     pub struct HealthFields, "health" {
         /// How long it may be unhealthy after its start before that counts.
-        "startup" => startup: Span = Span(HealthPolicy::default().startup);
+        "startup" => startup: Span = Span(HealthPolicy::<ArtifactRef>::default().startup);
         /// When, after its start, it must have been healthy for `soak` at the latest.
-        "deadline" => deadline: Span = Span(HealthPolicy::default().deadline);
+        "deadline" => deadline: Span = Span(HealthPolicy::<ArtifactRef>::default().deadline);
         /// How long it must stay healthy without a break.
-        "soak" => soak: Span = Span(HealthPolicy::default().soak);
+        "soak" => soak: Span = Span(HealthPolicy::<ArtifactRef>::default().soak);
         /// What is asked beside the driver.
-        "checks" => checks: Vec<Check> = Vec::new();
+        "checks" => checks: Vec<Check<ArtifactRef>> = Vec::new();
     }
 }
 
@@ -230,7 +230,7 @@ record! {
         /// What an executable outside of Holdfast makes of it.
         "plugin" => plugin: Option<Opaque> = None;
         /// How its health is judged.
-        "health" => health: Placed<HealthPolicy> = default_health();
+        "health" => health: Placed<HealthPolicy<ArtifactRef>> = default_health();
         /// What follows a failure.
         "onFailure" => on_failure: OnFailure = OnFailure::Rollback;
         /// How it is changed.
@@ -242,11 +242,11 @@ fn default_strategy() -> Placed<Strategy> {
     Placed { at: crate::diagnostic::Position::START, value: Strategy::StopStart }
 }
 
-fn default_health() -> Placed<HealthPolicy> {
+fn default_health() -> Placed<HealthPolicy<ArtifactRef>> {
     Placed { at: crate::diagnostic::Position::START, value: HealthPolicy::default() }
 }
 
-impl Decode for HealthPolicy {
+impl Decode for HealthPolicy<ArtifactRef> {
     fn decode(node: &Node, context: &mut Context<'_>) -> Option<Self> {
         let fields = HealthFields::decode(node, context)?;
         if fields.deadline.0 < fields.soak.0 || fields.deadline.0.is_zero() {
@@ -275,7 +275,7 @@ impl Decode for HealthPolicy {
 }
 
 /// The interval of a metrics check that would never see anything grow before the app is found good.
-fn slow_metrics(checks: &[Check], soak: Duration) -> Option<Duration> {
+fn slow_metrics(checks: &[Check<ArtifactRef>], soak: Duration) -> Option<Duration> {
     checks.iter().find_map(|check| match check {
         Check::Metrics(metrics) if 2 * metrics.interval > soak => Some(metrics.interval),
         _ => None,

@@ -6,14 +6,16 @@ use serde_json::{Value, json};
 
 use super::decode::{Context, Decode, Placed, Whole, from_text, record, text};
 use super::units::Span;
+use super::wasm::ArtifactRef;
 use crate::diagnostic::{Position, quoted};
 use crate::metrics::MetricsCheck;
 use crate::name::ObjectKey;
+use crate::probe::WasmCheck;
 use crate::release::{Check, ExecCheck, HttpCheck};
 use crate::yaml::Node;
 
 record! {
-    /// One health check: exactly one of http, tcp, exec and metrics.
+    /// One health check: exactly one of http, tcp, exec, wasm and metrics.
     pub struct CheckFields, "the check" {
         /// A GET that must be answered with 200 to 399.
         "http" => http: Option<HttpCheck> = None;
@@ -21,6 +23,8 @@ record! {
         "tcp" => tcp: Option<TcpFields> = None;
         /// A program that is run in the workload and must end with 0.
         "exec" => exec: Option<ExecCheck> = None;
+        /// A WebAssembly program that the agent runs beside the app, and that must end with 0.
+        "wasm" => wasm: Option<WasmCheck<ArtifactRef>> = None;
         /// A page of metrics, and what it must say over a window.
         "metrics" => metrics: Option<MetricsCheck> = None;
     }
@@ -203,16 +207,17 @@ impl Decode for ExecCheck {
     }
 }
 
-impl Decode for Check {
+impl Decode for Check<ArtifactRef> {
     fn decode(node: &Node, context: &mut Context<'_>) -> Option<Self> {
         let fields = CheckFields::decode(node, context)?;
-        match (fields.http, fields.tcp, fields.exec, fields.metrics) {
-            (Some(http), None, None, None) => Some(Check::Http(http)),
-            (None, Some(tcp), None, None) => Some(Check::Tcp { address: tcp.address.0 }),
-            (None, None, Some(exec), None) => Some(Check::Exec(exec)),
-            (None, None, None, Some(metrics)) => Some(Check::Metrics(Box::new(metrics))),
+        match (fields.http, fields.tcp, fields.exec, fields.wasm, fields.metrics) {
+            (Some(http), None, None, None, None) => Some(Check::Http(http)),
+            (None, Some(tcp), None, None, None) => Some(Check::Tcp { address: tcp.address.0 }),
+            (None, None, Some(exec), None, None) => Some(Check::Exec(exec)),
+            (None, None, None, Some(wasm), None) => Some(Check::Wasm(Box::new(wasm))),
+            (None, None, None, None, Some(metrics)) => Some(Check::Metrics(Box::new(metrics))),
             _ => {
-                context.error(node.at, "a check is exactly one of http, tcp, exec and metrics");
+                context.error(node.at, "a check is exactly one of http, tcp, exec, wasm and metrics");
                 None
             }
         }

@@ -8,6 +8,7 @@ pub mod document;
 pub mod metrics;
 pub mod order;
 pub mod policy;
+pub mod probe;
 pub mod selector;
 #[cfg(test)]
 mod tests;

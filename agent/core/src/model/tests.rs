@@ -129,7 +129,7 @@ fn a_soak_that_outlasts_the_deadline_is_refused() {
 }
 
 /// The errors of the contract's app with this check in place of one of its own.
-fn with_check(check: &str) -> Result<Check, String> {
+fn with_check(check: &str) -> Result<Check<ArtifactRef>, String> {
     let found = app(&APP.replace("tcp: { address: \"127.0.0.1:5432\" }", check))?;
     Ok(found.spec.policy.health.checks[2].clone())
 }
@@ -160,6 +160,48 @@ fn a_wasm_app_cannot_be_asked_by_a_program_in_it() {
     let health = "    component: files/a.wasm\n  health:\n    checks:\n      - exec: { target: Wasm/pos, command: [a] }\n";
     let errors = wasm(health).unwrap_err();
     assert!(errors.contains("10:15: a wasm app can't be asked by exec"), "{errors}");
+}
+
+#[test]
+fn a_probe_names_a_component_and_has_the_usual_limits_unless_it_says_others() {
+    let Check::Wasm(probe) = with_check("wasm: { component: files/ask.wasm }").unwrap() else { panic!() };
+    assert_eq!(probe.component, ArtifactRef::File("files/ask.wasm".into()));
+    assert_eq!((probe.timeout.as_secs(), probe.memory, probe.target), (5, 32 << 20, None));
+    let all = "wasm: { component: 'oci://registry.example/ask@sha256:ab', args: [--quick], env: { TILL: '1' }, target: Deployment/pos, port: 8080, timeout: 1m, memory: 64Ki }";
+    let Check::Wasm(probe) = with_check(all).unwrap() else { panic!() };
+    assert_eq!(
+        (probe.name.as_str(), probe.args.as_slice()),
+        ("oci://registry.example/ask@sha256:ab", &["--quick".to_owned()][..])
+    );
+    assert_eq!(
+        probe.target.map(|target| (target.object.to_string(), target.port)),
+        Some(("Deployment/pos".into(), 8080))
+    );
+    assert_eq!((probe.timeout.as_secs(), probe.memory, probe.env["TILL"].as_str()), (60, 64 << 10, "1"));
+}
+
+#[test]
+fn a_probe_that_could_never_run_is_refused_with_its_place() {
+    for (fields, error) in [
+        ("component: ../ask.wasm", "19:28: \"../ask.wasm\" is not a file in the app's folder"),
+        ("args: [a]", "19:15: wasm has no component"),
+        ("component: files/a.wat, timeout: 2m", "19:50: the timeout of a probe"),
+        ("component: files/a.wat, timeout: 0s", "19:50: the timeout of a probe"),
+        ("component: files/a.wat, memory: 63Ki", "19:49: the memory of a probe"),
+        ("component: files/a.wat, memory: 2Gi", "19:49: the memory of a probe"),
+        (
+            "component: files/a.wat, target: Pod/a",
+            "19:15: a probe has either a target and its port, or neither",
+        ),
+        ("component: files/a.wat, port: 80", "19:15: a probe has either a target and its port, or neither"),
+        ("component: files/a.wat, env: { HOLDFAST_APP: x }", "19:46: \"HOLDFAST_APP\" is not yours to set"),
+        ("component: files/a.wat, env: { 'A=B': x }", "19:46: \"A=B\" is not the name of a variable"),
+        ("component: files/a.wat, args: [\"a\\0\"]", "the text has a NUL in it"),
+        ("component: files/a.wat, dirs: []", "unknown field \"dirs\" in wasm"),
+    ] {
+        let errors = with_check(&format!("wasm: {{ {fields} }}")).unwrap_err();
+        assert!(errors.contains(error), "{fields}: {errors}");
+    }
 }
 
 #[test]

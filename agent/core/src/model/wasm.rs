@@ -73,6 +73,13 @@ impl FromStr for Argument {
         }
     }
 }
+impl Argument {
+    /// The text.
+    pub fn into_text(self) -> String {
+        self.0
+    }
+}
+
 text!(Argument, json!({"type": "string"}));
 
 /// An IP address and a port.

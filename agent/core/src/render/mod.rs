@@ -7,6 +7,7 @@ mod template;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 use minijinja::value::Serde;
 use minijinja::{Value as TemplateValue, context};
@@ -53,7 +54,7 @@ pub struct DesiredApp {
     /// The workload.
     pub workload: Workload,
     /// How it is judged and changed.
-    pub policy: Policy,
+    pub policy: Policy<ArtifactRef>,
 }
 
 /// A workload whose artifacts are still called by their places.
@@ -102,7 +103,7 @@ pub fn render(selected: Selected, manifests: &BTreeMap<AppName, Vec<File>>) -> D
         match workload(&selected, name, placed, files) {
             Ok(workload) => {
                 let kind = placed.app.spec.workload.kind();
-                let policy = placed.app.spec.policy.clone();
+                let policy = in_repository(name, placed.app.spec.policy.clone());
                 desired.apps.insert(name.clone(), DesiredApp { kind, workload, policy });
             }
             Err(errors) => {
@@ -224,11 +225,22 @@ fn wasm(name: &AppName, file: &str, node: &Node) -> Result<WasmWorkload<Artifact
     let workload = fields.map(|fields| fields.into_workload(node.at, &mut context));
     match workload {
         Some(mut workload) if context.errors.is_empty() => {
-            if let ArtifactRef::File(path) = &mut workload.component {
-                *path = format!("apps/{name}/{path}");
-            }
+            workload.component = of_app(name, workload.component);
             Ok(workload)
         }
         _ => Err(context.errors),
     }
+}
+
+/// An artifact that a document names relative to its app's folder.
+fn of_app(name: &AppName, artifact: ArtifactRef) -> ArtifactRef {
+    match artifact {
+        ArtifactRef::File(path) => ArtifactRef::File(format!("apps/{name}/{path}")),
+        other => other,
+    }
+}
+
+fn in_repository(name: &AppName, policy: Policy<ArtifactRef>) -> Policy<ArtifactRef> {
+    let Ok(policy) = policy.try_map(|artifact| Ok::<_, Infallible>(of_app(name, artifact)));
+    policy
 }

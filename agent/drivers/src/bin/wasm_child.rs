@@ -1,4 +1,4 @@
-//! What tests start in the place of `holdfast`: the two hidden subcommands of the WebAssembly driver.
+//! What tests start in the place of `holdfast`: the hidden subcommands of the WebAssembly driver.
 
 use std::process::ExitCode;
 
@@ -7,6 +7,7 @@ fn main() -> ExitCode {
     match args.next().as_deref().and_then(|name| name.to_str()) {
         Some("wasm-compile") => holdfast_drivers::wasm::compile_main(args),
         Some("wasm-run") => holdfast_drivers::wasm::run_main(args),
+        Some("wasm-probe") => holdfast_drivers::wasm::probe_main(args),
         _ => ExitCode::from(64),
     }
 }

@@ -1,7 +1,7 @@
 //! WebAssembly: each workload in a process of its own, which is this same program started again.
 //!
-//! The agent's process never loads the engine. It compiles in a child ([`compile_main`]), starts workloads
-//! ([`run_main`]) with one JSON line, and finds them again by the folder that each app has in the run
+//! The agent's process never loads the engine. It compiles in a child ([`compile_main`]), runs probe components in
+//! others ([`probe_main`]), starts workloads ([`run_main`]) with one JSON line, and finds them again by the folder that each app has in the run
 //! directory: a record of the process, and a socket on which it answers. A workload needs no agent to go on:
 //! the agent's stop, upgrade or crash isn't seen by it.
 //!
@@ -25,12 +25,14 @@ mod files;
 mod guest;
 mod launch;
 mod look;
+mod probe;
 mod process;
 mod protocol;
 mod spec;
 mod watch;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -39,26 +41,29 @@ use holdfast_core::digest::Digest;
 use holdfast_core::health::Health;
 use holdfast_core::name::AppName;
 use holdfast_core::observe::AppObservation;
+use holdfast_core::probe::WasmCheck;
 use holdfast_core::release::{DriverKind, HttpCheck, Release};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use self::cache::Cache;
 use self::watch::Watchers;
 use crate::{ApplyStep, Driver, DriverError, DriverEvent, Fingerprint, Owner};
 
-pub use self::child::run_main;
+pub use self::child::{probe_main, run_main};
 pub use self::compile::compile_main;
 pub use self::protocol::User;
 
 /// The engine's name and version. Compiled code of another one is compiled again.
 const ENGINE: &str = "wasmtime-48.0.8";
+/// Each is a process with memory of its own.
+const PROBES_AT_ONCE: usize = 4;
 /// The compiler's exit code for code that it refuses.
 const COMPILE_REFUSED: u8 = 2;
 
 /// What the driver needs to know of its box.
 #[derive(Clone)]
 pub struct WasmConfig {
-    /// The program with the subcommands `wasm-compile` and `wasm-run`. The agent gives `/proc/self/exe`: it
+    /// The program with the subcommands `wasm-compile`, `wasm-run` and `wasm-probe`. The agent gives `/proc/self/exe`: it
     /// works even when the file has been replaced, and is then the same version as the agent.
     pub program: PathBuf,
     /// Pinned content; a file is `<content_dir>/sha256/<hex>`.
@@ -81,6 +86,8 @@ pub struct WasmDriver {
     config: WasmConfig,
     cache: Arc<Cache>,
     watchers: Watchers,
+    /// Probes that may run at once.
+    probes: Semaphore,
 }
 
 impl WasmDriver {
@@ -97,7 +104,7 @@ impl WasmDriver {
             config.mac_key,
             config.user,
         );
-        WasmDriver { config, cache, watchers: Watchers::default() }
+        WasmDriver { config, cache, watchers: Watchers::default(), probes: Semaphore::new(PROBES_AT_ONCE) }
     }
 
     /// The folder of an app in the run directory.
@@ -170,6 +177,19 @@ impl Driver for WasmDriver {
             });
         }
         Some(format!("http://{listen}{path}"))
+    }
+
+    async fn prepare_probe(&self, check: &WasmCheck<Digest>) -> Result<(), DriverError> {
+        self.compile_probe(check).await
+    }
+
+    async fn run_probe(
+        &self,
+        app: &AppName,
+        check: &WasmCheck<Digest>,
+        target: Option<SocketAddr>,
+    ) -> Result<(), String> {
+        self.ask_probe(app, check, target).await
     }
 
     async fn restarts(&self, release: &Release) -> Option<u64> {

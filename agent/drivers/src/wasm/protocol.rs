@@ -8,7 +8,9 @@
 //! From then on over `control.sock`: one JSON object a line, one [`Request`] a connection. The answer is one
 //! line, except for `watch`, which gets a [`Status`] at once and at each change until either side is gone.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use holdfast_core::digest::{Digest, ReleaseId};
 use holdfast_core::name::{AppName, DeviceName};
@@ -80,6 +82,33 @@ pub(super) enum Because {
     Box,
     /// Compiled code that this engine doesn't take: of another version, or for another processor.
     Code,
+}
+
+/// What a probe's process is told, over its standard input.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ProbeOrder {
+    /// Compiled code; the agent has proved that it is its own.
+    pub(super) code: PathBuf,
+    /// A command that runs once.
+    pub(super) workload: WasmWorkload<Digest>,
+    /// How long it may run.
+    pub(super) limit: Duration,
+    /// Where it may connect to beside the loopback.
+    pub(super) target: Option<SocketAddr>,
+    pub(super) user: Option<User>,
+}
+
+/// What a probe's process says before it ends, over its standard output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "report", rename_all = "camelCase")]
+pub(super) enum ProbeReport {
+    /// The probe ended with 0.
+    Well,
+    /// It ended otherwise, or was ended.
+    Ill { what: String },
+    /// It didn't begin.
+    NotRun { because: Because, what: String },
 }
 
 /// `workload.json`: which process it is. Written by the process itself once it holds the app's lock, so that

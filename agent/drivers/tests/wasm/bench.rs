@@ -97,7 +97,11 @@ impl Bench {
 
     /// Pins content.
     pub fn pin(&self, text: &str) -> Digest {
-        let digest = Digest::of(text.as_bytes());
+        self.pin_bytes(text.as_bytes())
+    }
+
+    pub fn pin_bytes(&self, text: &[u8]) -> Digest {
+        let digest = Digest::of(text);
         let folder = self.dir.path().join("content/sha256");
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join(digest.to_hex()), text).unwrap();

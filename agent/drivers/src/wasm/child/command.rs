@@ -70,7 +70,7 @@ async fn forgive_later(board: &Board) -> Infallible {
 }
 
 /// Runs the command once.
-async fn run(maker: &Maker, code: &Linked) -> Ended {
+pub(super) async fn run(maker: &Maker, code: &Linked) -> Ended {
     maker.cpu.admit().await;
     match run_to_end(maker, code).await {
         Ok(()) => Ended { ok: true, what: "exited with code 0".into() },

@@ -22,6 +22,9 @@ const LONGEST: usize = 4 << 10;
 /// What a guest may write at once.
 const PERMIT: usize = 64 << 10;
 
+/// What the host's own lines begin with.
+const NOTE: &str = "holdfast: ";
+
 /// The last lines.
 pub(in super::super) struct Ring {
     kept: Mutex<Kept>,
@@ -47,7 +50,12 @@ impl Ring {
     /// Adds a line of the host's own, such as how the guest ended.
     pub(in super::super) fn note(&self, text: &str) {
         let text: String = text.chars().map(|c| if c == '\n' { ' ' } else { c }).take(LONGEST / 4).collect();
-        self.push(format!("holdfast: {text}"));
+        self.push(format!("{NOTE}{text}"));
+    }
+
+    /// Whether a line is the host's own, as far as a guest doesn't write such lines.
+    pub(in super::super) fn is_note(line: &str) -> bool {
+        line.starts_with(NOTE)
     }
 
     fn push(&self, line: String) {

@@ -1,7 +1,7 @@
 //! A workload's memory: one account for all of its instances, memories and tables.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use wasmtime::ResourceLimiter;
 
@@ -18,12 +18,13 @@ const MEMORIES_AND_TABLES: usize = 100;
 pub(in super::super) struct Account {
     limit: u64,
     used: AtomicU64,
+    refused: AtomicBool,
     log: Arc<Ring>,
 }
 
 impl Account {
     pub(in super::super) fn new(limit: u64, log: Arc<Ring>) -> Arc<Self> {
-        Arc::new(Account { limit, used: AtomicU64::new(0), log })
+        Arc::new(Account { limit, used: AtomicU64::new(0), refused: AtomicBool::new(false), log })
     }
 
     fn take(&self, bytes: u64) -> bool {
@@ -31,9 +32,15 @@ impl Account {
             used.checked_add(bytes).filter(|sum| *sum <= self.limit)
         });
         if taken.is_err() {
+            self.refused.store(true, Ordering::Relaxed);
             self.log.note(&format!("memory: {bytes} more bytes were refused, the limit is {}", self.limit));
         }
         taken.is_ok()
+    }
+
+    /// Whether somebody wanted more than there is.
+    pub(in super::super) fn has_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 
     fn give_back(&self, bytes: u64) {

@@ -9,6 +9,7 @@ mod http;
 mod instance;
 pub(super) mod log;
 pub(super) mod memory;
+mod probe;
 mod slow;
 mod state;
 mod steps;
@@ -34,8 +35,10 @@ use self::log::Ring;
 use self::memory::Account;
 use self::state::Board;
 use self::steps::{Held, Loaded};
-use super::guest::Linked;
+use super::guest::{Linked, Mode};
 use super::protocol::{Because, FORMAT, GO, LONGEST_LINE, Outcome, Progress, StartOrder, State, line};
+
+pub use self::probe::probe_main;
 
 /// What requests in flight get when the system asks the process to end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -86,7 +89,8 @@ fn start() -> Result<Option<bool>, Refusal> {
     let log = Ring::new();
     steps::detach(&log);
     confine::limit_workload(order.workload.limits.memory);
-    let loaded = steps::load(&order)?;
+    let mode = if order.workload.http.is_some() { Mode::Http } else { Mode::Command };
+    let loaded = steps::load(&order.code, mode)?;
     say(&Progress::Loaded);
     if read_line().ok().as_deref().map(str::trim_end) != Some(GO) {
         return Ok(None);
@@ -94,7 +98,7 @@ fn start() -> Result<Option<bool>, Refusal> {
     let agent = Uid::effective();
     let held = steps::take_place(&order)?;
     steps::give_up_rights(&order, &log)?;
-    let runtime = steps::runtime(&order)?;
+    let runtime = steps::runtime(steps::threads(&order))?;
     let cpu = Cpu::start(&loaded.engine, order.workload.limits.cpu_millis).map_err(|e| Refusal {
         because: Because::Box,
         what: format!("cannot start the thread that interrupts the guest: {e}"),
@@ -118,8 +122,14 @@ async fn live(
     let board = Arc::new(Board::new(order.mark.clone()));
     let (stop, mut stopped) = mpsc::channel(1);
     let memory = Account::new(order.workload.limits.memory, Arc::clone(&log));
-    let maker =
-        Maker { engine: loaded.engine, workload: order.workload.clone(), memory, cpu, log: Arc::clone(&log) };
+    let maker = Maker {
+        engine: loaded.engine,
+        workload: order.workload.clone(),
+        network: None,
+        memory,
+        cpu,
+        log: Arc::clone(&log),
+    };
     match UnixListener::from_std(held.control) {
         Ok(socket) => {
             let control =

@@ -5,6 +5,7 @@ use std::io;
 use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use wasmtime::{Engine, Module, Precompiled};
 use super::super::files::{self, CONTROL_SOCKET, LIFE_LOCK, RECORD};
 use super::super::guest::{self, Linked, Mode};
 use super::super::process;
-use super::super::protocol::{Because, FORMAT, Record, StartOrder};
+use super::super::protocol::{Because, FORMAT, Record, StartOrder, User};
 use super::super::{engine, protocol};
 use super::log::Ring;
 use super::{Refusal, confine};
@@ -59,19 +60,18 @@ pub(super) fn detach(log: &Arc<Ring>) {
 }
 
 /// Brings compiled code into memory and links it.
-pub(super) fn load(order: &StartOrder) -> Result<Loaded, Refusal> {
+pub(super) fn load(code: &Path, mode: Mode) -> Result<Loaded, Refusal> {
     let engine = engine::engine()
         .map_err(|e| of_the_box(format!("cannot set up the WebAssembly engine: {}", guest::causes(&e))))?;
-    let mode = if order.workload.http.is_some() { Mode::Http } else { Mode::Command };
     let stale = |e: wasmtime::Error| Refusal { because: Because::Code, what: guest::causes(&e) };
     let refused = |e: wasmtime::Error| Refusal { because: Because::Release, what: guest::causes(&e) };
-    let code = match Engine::detect_precompiled_file(&order.code).map_err(stale)? {
+    let code = match Engine::detect_precompiled_file(code).map_err(stale)? {
         Some(Precompiled::Module) => {
-            let module = read_module(&engine, order).map_err(stale)?;
+            let module = read_module(&engine, code).map_err(stale)?;
             guest::link_module(&engine, &module, mode).map_err(refused)?
         }
         Some(Precompiled::Component) => {
-            let component = read_component(&engine, order).map_err(stale)?;
+            let component = read_component(&engine, code).map_err(stale)?;
             guest::link_component(&engine, &component, mode).map_err(refused)?
         }
         None => return Err(Refusal { because: Because::Code, what: "it isn't compiled code".into() }),
@@ -80,17 +80,17 @@ pub(super) fn load(order: &StartOrder) -> Result<Loaded, Refusal> {
 }
 
 #[allow(unsafe_code)]
-fn read_module(engine: &Engine, order: &StartOrder) -> wasmtime::Result<Module> {
+fn read_module(engine: &Engine, code: &Path) -> wasmtime::Result<Module> {
     // SAFETY: the file was written by this program's own compiler. The agent has checked its keyed digest
     // just before it gave the order, it lies in a folder that only the agent's user can write to, and it is
     // replaced by renaming alone, never changed in place.
-    unsafe { Module::deserialize_file(engine, &order.code) }
+    unsafe { Module::deserialize_file(engine, code) }
 }
 
 #[allow(unsafe_code)]
-fn read_component(engine: &Engine, order: &StartOrder) -> wasmtime::Result<Component> {
+fn read_component(engine: &Engine, code: &Path) -> wasmtime::Result<Component> {
     // SAFETY: as in `read_module`.
-    unsafe { Component::deserialize_file(engine, &order.code) }
+    unsafe { Component::deserialize_file(engine, code) }
 }
 
 /// Takes the app's place: its lock, its record, its port, its socket. From here on nobody else can.
@@ -183,21 +183,28 @@ fn control_socket(order: &StartOrder) -> Result<UnixListener, Refusal> {
 /// Goes on as the workloads' user, with a filter of system calls. What the box cannot do is noted, but for
 /// the user: that was asked for.
 pub(super) fn give_up_rights(order: &StartOrder, log: &Ring) -> Result<(), Refusal> {
-    if let Some(user) = order.user {
-        confine::become_user(user.uid, user.gid)
-            .map_err(|e| of_the_box(format!("cannot become user {}:{}: {e}", user.uid, user.gid)))?;
-    }
+    become_workload(order.user)?;
     if let Err(why) = confine::forbid_system_calls() {
         log.note(&format!("the workload runs without a filter of system calls: {why}"));
     }
     Ok(())
 }
 
+/// Goes on as the workloads' user, where there is one.
+pub(super) fn become_workload(user: Option<User>) -> Result<(), Refusal> {
+    let Some(User { uid, gid }) = user else { return Ok(()) };
+    confine::become_user(uid, gid).map_err(|e| of_the_box(format!("cannot become user {uid}:{gid}: {e}")))
+}
+
 /// As many threads as the workload may use processors; a command is one thread by nature.
-pub(super) fn runtime(order: &StartOrder) -> Result<Runtime, Refusal> {
+pub(super) fn threads(order: &StartOrder) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let share = order.workload.limits.cpu_millis.map_or(cores, |millis| millis.div_ceil(1000) as usize);
-    let threads = if order.workload.http.is_some() { share.clamp(1, cores) } else { 1 };
+    if order.workload.http.is_some() { share.clamp(1, cores) } else { 1 }
+}
+
+/// What drives the guest, with so many threads.
+pub(super) fn runtime(threads: usize) -> Result<Runtime, Refusal> {
     let mut builder = if threads == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
     builder
         .worker_threads(threads)
