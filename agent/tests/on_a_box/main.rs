@@ -8,9 +8,15 @@ mod support;
 
 mod apps;
 mod boxes;
+#[cfg(feature = "wasm")]
+#[allow(missing_docs, unreachable_pub)]
+#[path = "../../drivers/tests/wasm/component.rs"]
+mod component;
 mod health;
 mod lifecycle;
 mod looking;
 mod network;
 mod parts;
+#[cfg(feature = "wasm")]
+mod probes;
 mod trust;
