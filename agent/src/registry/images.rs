@@ -109,7 +109,7 @@ impl Images {
     }
 
     /// Brings what is missing of the image whose manifest is called `manifest` (as [`Images::resolve`] gave
-    /// it), and proves all of it. Nothing is downloaded that wouldn't fit. What came when it fails stays, and
+    /// it), and proves all of it. Nothing is downloaded that wouldn't fit, on the disk or into the byte budget. What came when it fails stays, and
     /// the next call goes on with it.
     ///
     /// # Errors
@@ -123,7 +123,10 @@ impl Images {
         let blobs = parsed.blobs();
         let hold = self.content.hold(blobs.iter().map(|blob| blob.digest).chain([manifest]));
         drop(hold_manifest);
-        self.make_room(&blobs).map_err(RegistryError::disk(image))?;
+        let missing = self.missing(&blobs);
+        // Before what is here is proved again: whoever waits for the next period asks often.
+        pull.check_budget(missing)?;
+        self.make_room(missing, &blobs).map_err(RegistryError::disk(image))?;
         for blob in &blobs {
             pull.blob(blob, &self.content)?;
         }
@@ -148,10 +151,13 @@ impl Images {
         }
     }
 
-    fn make_room(&self, blobs: &[&Descriptor]) -> Result<(), StoreError> {
+    /// How many bytes are to be downloaded.
+    fn missing(&self, blobs: &[&Descriptor]) -> u64 {
         let missing = blobs.iter().filter(|blob| !self.content.has(&blob.digest));
-        let missing: u64 =
-            missing.map(|blob| blob.size.saturating_sub(self.content.downloaded(&blob.digest))).sum();
+        missing.map(|blob| blob.size.saturating_sub(self.content.downloaded(&blob.digest))).sum()
+    }
+
+    fn make_room(&self, missing: u64, blobs: &[&Descriptor]) -> Result<(), StoreError> {
         self.content.make_room(missing, &blobs.iter().map(|blob| blob.digest).collect())
     }
 

@@ -73,6 +73,15 @@ impl<'a> Pull<'a> {
         Pull { image, places: servers.into_iter().map(place).collect(), tokens, limits, deadline }
     }
 
+    /// Whether `missing` bytes of content may be downloaded now.
+    pub(super) fn check_budget(&self, missing: u64) -> Result<(), RegistryError> {
+        if missing == 0 {
+            return Ok(());
+        }
+        let begun = self.deadline.line().begin(Purpose::Content(missing));
+        begun.map(drop).map_err(|cause| RegistryError::UsedUp { what: self.image.to_string(), cause })
+    }
+
     /// Brings one blob into `content`.
     pub(super) fn blob(&mut self, wanted: &Descriptor, content: &Content) -> Result<(), RegistryError> {
         let what = format!("{} of {}", wanted.digest, self.image);

@@ -2,9 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use holdfast_core::network::{BudgetPeriod, ByteBudget, DownloadLimits, Usage};
+use holdfast_store::records::LinkUsage;
+use holdfast_store::{Options as StoreOptions, Store};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde_json::json;
 
-use crate::boxes::{TestBox, of, pos};
+use crate::boxes::{DEVICE, TestBox, of, pos};
 use crate::support::git_server::{GitServer, Options};
 use crate::support::hostile::Hostile;
 use crate::support::tools::free_port;
@@ -115,4 +120,50 @@ fn a_restart_without_a_network_brings_up_the_last_known_good() {
     assert_eq!(status["revision"]["accepted"], json!(accepted));
     assert_eq!(status["converged"], true, "{status:#}");
     assert!(status["source"]["nextPoll"].is_string(), "{status:#}");
+}
+
+/// Writes what downloads may use, and what they used, as the agent left it.
+fn remember(test_box: &TestBox, usage: &LinkUsage) {
+    let options = StoreOptions::new(DEVICE.parse().unwrap(), Timestamp::now());
+    let (store, _) = Store::open(&test_box.path("state"), &options).unwrap();
+    store.set_link_usage(usage).unwrap();
+    store.flush().unwrap();
+}
+
+#[test]
+fn a_box_whose_byte_budget_is_used_up_says_so_and_until_when() {
+    let test_box = TestBox::new();
+    let commit = test_box.commit(&pos("1", ""));
+    let server = GitServer::start(&test_box.repo);
+    test_box.follow(&format!("url = \"{}\"\nca_file = \"{}\"", server.url(), server.ca_file().display()));
+    let used = |per| {
+        let mut usage = Usage::new(per, Timestamp::now(), &TimeZone::UTC);
+        usage.book(1 << 20);
+        Some(usage)
+    };
+    let budget = Some(ByteBudget { bytes: 1 << 20, per: BudgetPeriod::Month });
+    let limits = DownloadLimits { rate: None, budget };
+    remember(
+        &test_box,
+        &LinkUsage { limits, used: used(BudgetPeriod::Month), extra: used(BudgetPeriod::Day) },
+    );
+    for _ in 0..2 {
+        let (code, status) = test_box.once();
+        assert_eq!((code, &status["revision"]["accepted"]), (2, &json!(null)), "{status:#}");
+        let held = &status["held"][0];
+        assert!(held["cause"].as_str().unwrap().contains("used up (1.0 MiB of 1 MiB a month)"), "{status:#}");
+        assert!(
+            held["next"].is_string() && held["unblock"].as_str().unwrap().contains("budget"),
+            "{status:#}"
+        );
+        let shown = &status["downloads"]["budget"];
+        assert_eq!((&shown["bytes"], &shown["per"]), (&json!(1 << 20), &json!("month")), "{status:#}");
+    }
+    // The server was asked what there is, twice by two requests, and for nothing of it.
+    assert_eq!(server.requests(4).len(), 4);
+
+    remember(&test_box, &LinkUsage::default());
+    let (code, status) = test_box.once();
+    assert_eq!((code, &status["revision"]["applied"]), (0, &json!(commit)), "{status:#}");
+    assert_eq!(status.get("downloads"), None);
 }

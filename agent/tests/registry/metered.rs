@@ -24,7 +24,7 @@ const ASIDE: u64 = 80 * KIB;
 
 /// An image of one layer, in a registry that can be watched.
 struct Shop {
-    _registry: Registry,
+    registry: Registry,
     proxy: FaultyProxy,
     image: Image,
     digest: Digest,
@@ -38,7 +38,7 @@ impl Shop {
         let digest = registry.push("pos", "v1", &image);
         let proxy = FaultyProxy::start(registry.port(), |_| Fault::Pass);
         let bench = Bench { allowance, ..Bench::plain(proxy.host()) };
-        Shop { _registry: registry, proxy, image, digest, bench }
+        Shop { registry, proxy, image, digest, bench }
     }
 
     fn name(&self) -> String {
@@ -95,11 +95,11 @@ fn a_layer_that_does_not_fit_any_more_is_not_begun() {
     let clock = MovedClock::new();
     let shop = Shop::new(clock.allowance(None, Some(SIZE + SIZE / 2)));
     let other = Image::new().noise(SIZE as usize, 8);
-    let digest = shop._registry.push("other", "v1", &other);
+    let digest = shop.registry.push("other", "v1", &other);
     shop.fetch().unwrap();
     let name = format!("{}/other@{digest}", shop.proxy.host());
     let said = shop.bench.fetch(&name, digest).unwrap_err().to_string();
-    assert!(said.contains("it needs 600 KiB"), "{said}");
+    assert!(said.contains("it needs 600.") && said.contains("of 900 KiB a month are used"), "{said}");
     let content = shop.bench.content();
     assert_eq!(content.downloaded(&Digest::of(&other.layers()[0].bytes)), 0);
     drop(content);

@@ -153,7 +153,7 @@ fn what_does_not_fit_any_more_is_not_begun_unless_it_never_would() {
     download(&line, Purpose::Content(MIB / 2), MIB / 2).unwrap();
     let refused = line.begin(Purpose::Content(MIB / 2 + 1)).unwrap_err();
     assert!(
-        refused.to_string().starts_with("it needs 512.0 KiB, and 512 KiB of the byte budget"),
+        refused.to_string().starts_with("it needs 512.0 KiB, and 512 KiB of 1 MiB a month are used"),
         "{refused}"
     );
     assert!(line.begin(Purpose::Content(MIB / 2)).is_ok());

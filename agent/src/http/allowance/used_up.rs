@@ -26,7 +26,7 @@ impl fmt::Display for UsedUp {
         match self.wanted.filter(|_| self.used < self.budget.bytes) {
             Some(wanted) => write!(
                 f,
-                "it needs {}, and {used} of the byte budget of {bytes} a {per} are used",
+                "it needs {}, and {used} of {bytes} a {per} are used of the byte budget",
                 Size(wanted)
             )?,
             None => write!(f, "the byte budget of this link is used up ({used} of {bytes} a {per})")?,
