@@ -75,6 +75,15 @@ impl Daemon {
     }
 
     pub(super) fn poll_failed(&mut self, error: &SourceError, now: &Now) {
+        if matches!(error, SourceError::UsedUp { .. }) {
+            tracing::warn!(%error, "the source has something new, which waits for the byte budget");
+            // It answers, and is asked as often as ever and no more: each time costs.
+            self.backoff.succeeded();
+            self.progress.last_poll = Some(now.wall);
+            self.progress.poll_in(self.config.source.interval, now);
+            self.progress.error = None;
+            return;
+        }
         tracing::warn!(%error, "the source can't be asked; the box holds what it has");
         let mut random = [0; 8];
         // Without randomness there is no jitter, and nothing worse.
@@ -83,9 +92,7 @@ impl Daemon {
         self.progress.poll_in(wait, now);
         self.progress.error = Some(error.to_string());
         // What waits for the source waits for the next poll.
-        let of_source = !matches!(error, SourceError::UsedUp { .. });
-        if let Some(held) = self.progress.unrendered.as_mut().filter(|held| of_source && held.next.is_some())
-        {
+        if let Some(held) = self.progress.unrendered.as_mut().filter(|held| held.next.is_some()) {
             held.next = self.progress.next_poll_wall;
         }
     }

@@ -150,6 +150,8 @@ fn a_box_whose_byte_budget_is_used_up_says_so_and_until_when() {
     for _ in 0..2 {
         let (code, status) = test_box.once();
         assert_eq!((code, &status["revision"]["accepted"]), (2, &json!(null)), "{status:#}");
+        assert!(status["source"]["lastPoll"].is_string(), "{status:#}");
+        assert_eq!(status["source"]["error"], json!(null), "the source answers: {status:#}");
         let held = &status["held"][0];
         assert!(held["cause"].as_str().unwrap().contains("used up (1.0 MiB of 1 MiB a month)"), "{status:#}");
         assert!(
