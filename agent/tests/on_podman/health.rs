@@ -1,5 +1,7 @@
 //! Health checks that only a runtime with real processes can show.
 
+#[cfg(feature = "wasm")]
+use crate::component::ask;
 use crate::shop::Shop;
 use crate::support::agent_box::app;
 
@@ -35,4 +37,32 @@ fn a_program_in_the_container_says_whether_the_release_is_good() {
         write(&shop, "1", "/webapp, exit, \"0\"");
         shop.converge();
     }
+}
+
+#[cfg(feature = "wasm")]
+#[test]
+fn a_probe_component_asks_a_container_where_podman_says_that_it_is() {
+    let mut shop = Shop::new();
+    let image = shop.push("1");
+    let files = shop.agent.repo.path().join("apps/pos/files");
+    std::fs::create_dir_all(&files).unwrap();
+    std::fs::write(files.join("ask.wasm"), ask()).unwrap();
+    let judged = "  health:\n    startup: 2s\n    deadline: 60s\n    soak: 300ms\n    checks: [ { wasm: { component: files/ask.wasm, args: [get, /healthz], target: Deployment/pos, port: 8080 } } ]\n";
+    let write = |shop: &Shop, health: u16| {
+        let container = format!("          env: [ {{ name: HEALTH, value: \"{health}\" }} ]\n");
+        shop.write_app("pos", &image, judged, "", &container);
+    };
+    write(&shop, 200);
+    shop.agent.start(&[]);
+    shop.converge();
+    write(&shop, 503);
+    shop.commit();
+    shop.agent.wait_until("taken back", |_, status| {
+        app(status, "pos").is_some_and(|app| app.phase == "RolledBack")
+    });
+    let log = shop.agent.log();
+    assert!(
+        log.contains("probe files/ask.wasm: exited with code 1: ") && log.contains(":8080 said"),
+        "{log}"
+    );
 }

@@ -6,6 +6,10 @@
 mod support;
 
 mod apps;
+#[cfg(feature = "wasm")]
+#[allow(missing_docs, unreachable_pub)]
+#[path = "../../drivers/tests/wasm/component.rs"]
+mod component;
 mod conformance;
 mod demo;
 mod faults;
