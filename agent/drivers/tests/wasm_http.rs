@@ -127,6 +127,69 @@ async fn another_release_takes_the_place_of_the_one_before() {
 }
 
 #[tokio::test]
+async fn no_request_is_refused_while_one_release_after_the_other_comes() {
+    let bench = Bench::new();
+    let driver = bench.driver();
+    let first = bench.service(&hello("release 0\\n"));
+    let address = first.http.as_ref().unwrap().listen;
+    create(&driver, &first).await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let stopped = stopped.clone();
+            tokio::spawn(async move {
+                let mut answers = Vec::new();
+                while !*stopped.borrow() {
+                    answers.push(get(address, "/").await);
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                answers
+            })
+        })
+        .collect();
+    let mut pids = vec![bench.pid().unwrap()];
+    for number in 1..=8 {
+        let text = hello(&format!("release {number}\\n"));
+        let workload = WasmWorkload { http: first.http.clone(), ..bench.command(&text) };
+        let release = release(&workload);
+        driver.prepare(&release).await.unwrap();
+        act(&driver, Action::Recreate, Some(&release)).await.unwrap();
+        pids.push(bench.pid().unwrap());
+        let answer = get(address, "/").await.unwrap();
+        assert!(answer.contains(&format!("release {number}\n")), "{answer}");
+    }
+    pids.dedup();
+    assert_eq!(pids.len(), 9, "a process for each release");
+    stop.send(true).unwrap();
+    let mut asked = 0;
+    for client in clients {
+        for answer in client.await.unwrap() {
+            asked += 1;
+            let answer = answer.unwrap();
+            let whole = answer.starts_with("HTTP/1.1 200 OK") && answer.contains("release ");
+            assert!(whole, "after {asked} requests: {answer:?}");
+        }
+    }
+    assert!(asked > 8, "the clients asked only {asked} times");
+    // With the last one gone, nobody listens: no process holds on to the socket.
+    act(&driver, Action::Remove, None).await.unwrap();
+    assert!(get(address, "/").await.is_err());
+}
+
+#[tokio::test]
+async fn a_release_at_another_address_listens_there_and_nowhere_else() {
+    let bench = Bench::new();
+    let driver = bench.driver();
+    let first = bench.service(&hello("one\\n"));
+    let second = bench.service(&hello("two\\n"));
+    create(&driver, &first).await;
+    create(&driver, &second).await;
+    let answer = get(second.http.unwrap().listen, "/").await.unwrap();
+    assert!(answer.contains("two\n"), "{answer}");
+    assert!(get(first.http.unwrap().listen, "/").await.is_err());
+}
+
+#[tokio::test]
 async fn a_workload_without_requests_is_not_woken() {
     let bench = Bench::new();
     let service = bench.service(&hello("hello"));

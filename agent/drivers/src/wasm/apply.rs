@@ -87,7 +87,7 @@ impl WasmDriver {
         Ok(())
     }
 
-    /// Loads the new, stops the old, starts the new.
+    /// Loads the new, stops the old, starts the new. What connects meanwhile waits for the new one's answer.
     async fn replace(
         &self,
         mark: &Mark,
@@ -107,6 +107,7 @@ impl WasmDriver {
             volumes,
             outcome: self.outcome_of(&mark.app),
             user: self.config.user,
+            takes_over_from: before.filter(|(_, answers)| *answers).map(|(record, _)| record.pid),
         };
         let loaded = launch::load(&self.config.program, &order).await?;
         if let Some((record, answers)) = before {

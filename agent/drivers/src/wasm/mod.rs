@@ -23,6 +23,7 @@ mod compile;
 mod engine;
 mod files;
 mod guest;
+mod handover;
 mod launch;
 mod look;
 mod probe;

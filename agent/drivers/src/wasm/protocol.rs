@@ -1,9 +1,9 @@
 //! What the agent and a workload's process say to each other, and what is written down about the process.
 //!
 //! At the start, over the process's standard input and output: the agent writes one line, a [`StartOrder`];
-//! the process loads the code and writes [`Progress::Loaded`]; the agent stops what ran before and writes one
-//! more line, [`GO`]; the process takes its lock, listens, and writes [`Progress::Ready`]. End of input
-//! before `GO` ends the process.
+//! the process loads the code, asks the process before it for the listening socket (`handover.rs`), and writes
+//! [`Progress::Loaded`]; the agent stops what ran before and writes one more line, [`GO`]; the process takes its
+//! lock, listens if it has no socket yet, and writes [`Progress::Ready`]. End of input before `GO` ends the process.
 //!
 //! From then on over `control.sock`: one JSON object a line, one [`Request`] a connection. The answer is one
 //! line, except for `watch`, which gets a [`Status`] at once and at each change until either side is gone.
@@ -58,6 +58,9 @@ pub(super) struct StartOrder {
     /// Where the end of a workload that isn't started again is written down.
     pub(super) outcome: PathBuf,
     pub(super) user: Option<User>,
+    /// The process that serves until this one has loaded its code. It is asked for its listening socket.
+    #[serde(default)]
+    pub(super) takes_over_from: Option<i32>,
 }
 
 /// How the start goes on.
@@ -195,6 +198,8 @@ pub(super) enum Request {
         lines: usize,
     },
     Watch,
+    /// A duplicate of the listening socket, with the answer.
+    Listener,
 }
 
 /// What it gets.
@@ -203,6 +208,7 @@ pub(super) enum Request {
 pub(super) enum Answer {
     Status(Status),
     Stopping,
+    Listener,
     Logs { lines: Vec<String> },
     Refused { why: String },
 }

@@ -1,14 +1,15 @@
 //! The workload's control socket: it answers the agent, and nobody else.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use nix::unistd::Uid;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
+use super::super::handover;
 use super::super::protocol::{Answer, LONGEST_LINE, Request, line};
 use super::log::Ring;
 use super::state::Board;
@@ -28,6 +29,8 @@ pub(super) struct Control {
     pub(super) log: Arc<Ring>,
     /// Told the grace time when the workload is to stop.
     pub(super) stop: mpsc::Sender<Duration>,
+    /// Where the workload listens, for as long as it does.
+    pub(super) listener: Option<Weak<TcpListener>>,
     /// Who started the process.
     pub(super) agent: Uid,
 }
@@ -77,6 +80,10 @@ impl Control {
                 let _ = self.stop.try_send(grace);
                 say(&mut writer, &Answer::Stopping).await
             }
+            Ok(Request::Listener) => match self.listener.as_ref().and_then(Weak::upgrade) {
+                Some(listener) => timeout(PATIENCE, handover::give(writer.as_ref(), &*listener)).await?,
+                None => say(&mut writer, &Answer::Refused { why: "it doesn't listen".into() }).await,
+            },
             Ok(Request::Watch) => self.report_changes(&mut reader, &mut writer).await,
             Err(e) => say(&mut writer, &Answer::Refused { why: format!("not a request: {e}") }).await,
         }

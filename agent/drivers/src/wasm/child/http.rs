@@ -35,6 +35,8 @@ const GUESTS: usize = 64;
 const QUEUE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a client may take for a request's head.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// How long a client that has just connected may take for its first request once the server stops.
+const FIRST_REQUEST: Duration = Duration::from_millis(250);
 /// How long a guest may take until it has begun to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// How long a guest may go on after its answer has been sent or its client has gone.
@@ -58,7 +60,11 @@ impl Server {
     }
 
     /// Serves until `stop` says how long requests in flight may still take, and then for no longer than that.
-    pub(super) async fn serve(self: Arc<Self>, listener: TcpListener, mut stop: mpsc::Receiver<Duration>) {
+    pub(super) async fn serve(
+        self: Arc<Self>,
+        listener: Arc<TcpListener>,
+        mut stop: mpsc::Receiver<Duration>,
+    ) {
         let (stopping, stopped) = watch::channel(false);
         // Each connection holds a sender: when all are gone, the receiver sees it.
         let (open, mut closed) = mpsc::channel::<Infallible>(1);
@@ -94,7 +100,9 @@ impl Server {
     async fn connection(self: Arc<Self>, stream: tokio::net::TcpStream, mut stopped: watch::Receiver<bool>) {
         // Answers are small and go out at once; without it the connection is only slower.
         let _ = stream.set_nodelay(true);
+        let (asks, mut asked) = watch::channel(false);
         let service = service_fn(move |request| {
+            asks.send_replace(true);
             let server = Arc::clone(&self);
             async move { Ok::<_, Infallible>(server.answer(request).await) }
         });
@@ -108,8 +116,14 @@ impl Server {
         tokio::select! {
             // A client's errors are its own.
             _ = connection.as_mut() => return,
-            _ = stopped.wait_for(|stopped| *stopped) => connection.as_mut().graceful_shutdown(),
+            _ = stopped.wait_for(|stopped| *stopped) => {}
         }
+        // hyper closes a connection on which nothing was asked yet, and its request is most likely on its way.
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            _ = timeout(FIRST_REQUEST, asked.wait_for(|asked| *asked)) => {}
+        }
+        connection.as_mut().graceful_shutdown();
         let _ = connection.await;
     }
 

@@ -91,12 +91,13 @@ fn start() -> Result<Option<bool>, Refusal> {
     confine::limit_workload(order.workload.limits.memory);
     let mode = if order.workload.http.is_some() { Mode::Http } else { Mode::Command };
     let loaded = steps::load(&order.code, mode)?;
+    let inherited = steps::inherit(&order);
     say(&Progress::Loaded);
     if read_line().ok().as_deref().map(str::trim_end) != Some(GO) {
         return Ok(None);
     }
     let agent = Uid::effective();
-    let held = steps::take_place(&order)?;
+    let held = steps::take_place(&order, inherited)?;
     steps::give_up_rights(&order, &log)?;
     let runtime = steps::runtime(steps::threads(&order))?;
     let cpu = Cpu::start(&loaded.engine, order.workload.limits.cpu_millis).map_err(|e| Refusal {
@@ -130,16 +131,23 @@ async fn live(
         cpu,
         log: Arc::clone(&log),
     };
+    let listener = held.listener.take().map(|listener| TcpListener::from_std(listener).map(Arc::new));
     match UnixListener::from_std(held.control) {
         Ok(socket) => {
-            let control =
-                Control { board: Arc::clone(&board), log: Arc::clone(&log), stop: stop.clone(), agent };
+            let control = Control {
+                board: Arc::clone(&board),
+                log: Arc::clone(&log),
+                stop: stop.clone(),
+                // Not kept: once the server has let go of it, nobody listens.
+                listener: listener.iter().flatten().next().map(Arc::downgrade),
+                agent,
+            };
             tokio::spawn(control::serve(Arc::new(control), socket));
         }
         Err(e) => log.note(&format!("nobody can ask how the workload is: {e}")),
     }
     end_on_signal(stop, &log);
-    match (loaded.code, held.listener.take().map(TcpListener::from_std)) {
+    match (loaded.code, listener) {
         (Linked::Http(code), Some(Ok(listener))) => {
             board.set(State::Running);
             Server::new(maker, code).serve(listener, stopped).await;

@@ -18,9 +18,9 @@ use wasmtime::{Engine, Module, Precompiled};
 
 use super::super::files::{self, CONTROL_SOCKET, LIFE_LOCK, RECORD};
 use super::super::guest::{self, Linked, Mode};
-use super::super::process;
 use super::super::protocol::{Because, FORMAT, Record, StartOrder, User};
 use super::super::{engine, protocol};
+use super::super::{handover, process};
 use super::log::Ring;
 use super::{Refusal, confine};
 
@@ -93,8 +93,14 @@ fn read_component(engine: &Engine, code: &Path) -> wasmtime::Result<Component> {
     unsafe { Component::deserialize_file(engine, code) }
 }
 
+/// The listening socket of the process that serves now, if it listens where this one is to listen.
+pub(super) fn inherit(order: &StartOrder) -> Option<TcpListener> {
+    let (before, http) = (order.takes_over_from?, order.workload.http.as_ref()?);
+    handover::take(&order.dir, before, http.listen)
+}
+
 /// Takes the app's place: its lock, its record, its port, its socket. From here on nobody else can.
-pub(super) fn take_place(order: &StartOrder) -> Result<Held, Refusal> {
+pub(super) fn take_place(order: &StartOrder, inherited: Option<TcpListener>) -> Result<Held, Refusal> {
     let life = lock_life(order)?;
     let record = Record {
         version: FORMAT,
@@ -106,7 +112,11 @@ pub(super) fn take_place(order: &StartOrder) -> Result<Held, Refusal> {
     };
     files::write_atomically(&order.dir.join(RECORD), protocol::line(&record).as_bytes())
         .map_err(|e| of_the_box(format!("cannot write {}: {e}", order.dir.join(RECORD).display())))?;
-    let listener = order.workload.http.as_ref().map(|http| listen(http.listen)).transpose()?;
+    let listener = match (&order.workload.http, inherited) {
+        (Some(_), Some(inherited)) => Some(inherited),
+        (Some(http), None) => Some(listen(http.listen)?),
+        (None, _) => None,
+    };
     let control = control_socket(order)?;
     let outcome = (order.workload.restart != Restart::Always)
         .then(|| OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&order.outcome))
