@@ -108,6 +108,7 @@ spec:
         - name: {name}
           image: {image}
           command: [/holdfast, {COMMAND}, "{port}"]
+          readinessProbe: {{ httpGet: {{ path: /, port: {port} }}, periodSeconds: 1 }}
           volumeMounts:
 {mounts}      volumes:
 {volumes}"#

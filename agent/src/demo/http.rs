@@ -24,7 +24,8 @@ pub(super) fn serve(listener: TcpListener, answer: impl Fn(&str) -> Answer + Sen
     });
 }
 
-fn serve_one(mut stream: TcpStream, answer: &impl Fn(&str) -> Answer) -> std::io::Result<()> {
+/// Answers the one request of a connection.
+pub(super) fn serve_one(mut stream: TcpStream, answer: &impl Fn(&str) -> Answer) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     let first = lines.next().transpose()?.unwrap_or_default();

@@ -14,9 +14,10 @@ mod stage;
 #[cfg(feature = "podman")]
 pub(crate) mod web;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -122,13 +123,16 @@ fn a_broken_document(screen: &Screen, stage: &mut Stage) -> Result<()> {
 fn a_bad_release(screen: &Screen, stage: &mut Stage) -> Result<()> {
     screen.chapter("5. A signed commit whose app starts, and then fails its health check");
     stage.app("hello", stage.hello, "Hello, this is version 4", 503)?;
+    let watch = Watch::start(stage.hello);
     push(screen, stage, "Say version 4", true)?;
     answers(screen, stage.hello, "Hello, this is version 4")?;
     let held = screen.wait("taken back", || {
         stage.app_status("hello").filter(|app| app.phase == "RolledBack").and_then(|app| app.held)
     })?;
     screen.say(&format!("the agent says: {}", held.cause));
-    answers(screen, stage.hello, "Hello, this is version 3")
+    answers(screen, stage.hello, "Hello, this is version 3")?;
+    watch.stop().say(screen);
+    Ok(())
 }
 
 fn a_killed_agent(screen: &Screen, stage: &mut Stage) -> Result<()> {
@@ -142,9 +146,9 @@ fn a_killed_agent(screen: &Screen, stage: &mut Stage) -> Result<()> {
     screen.wait("started again, and it found what runs", || {
         stage.app_status("hello").filter(|app| app.health == "Healthy").map(drop)
     })?;
-    let (asked, lost) = watch.stop();
-    screen.say(&format!("the app was asked {asked} times meanwhile; answers lost: {lost}"));
-    if lost > 0 {
+    let heard = watch.stop();
+    heard.say(screen);
+    if heard.lost > 0 {
         bail!("the app was away while the agent was dead");
     }
     Ok(())
@@ -162,36 +166,60 @@ fn answers(screen: &Screen, port: u16, text: &str) -> Result<()> {
     screen.wait(&what, || ask(port).filter(|answer| answer == text).map(drop))
 }
 
+/// How long a [`Watch`] waits between two questions: about 20 of them a second.
+const BETWEEN_QUESTIONS: Duration = Duration::from_millis(50);
+
 /// Asks a port again and again, on a thread of its own.
 struct Watch {
     stop: Arc<AtomicBool>,
-    thread: thread::JoinHandle<(u32, u32)>,
+    thread: thread::JoinHandle<Heard>,
+}
+
+/// What a [`Watch`] heard.
+#[derive(Default)]
+struct Heard {
+    asked: u32,
+    /// How often nobody answered.
+    lost: u32,
+    /// How often it heard each text.
+    texts: BTreeMap<String, u32>,
 }
 
 impl Watch {
     fn start(port: u16) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
-        let lost = AtomicU32::new(0);
         let thread = thread::spawn(move || {
-            let mut asked = 0;
+            let mut heard = Heard::default();
             while !told.load(Ordering::Relaxed) {
-                asked += 1;
-                if ask(port).is_none() {
-                    lost.fetch_add(1, Ordering::Relaxed);
+                heard.asked += 1;
+                match ask(port) {
+                    Some(text) => *heard.texts.entry(text).or_default() += 1,
+                    None => heard.lost += 1,
                 }
-                thread::sleep(Duration::from_millis(10));
+                thread::sleep(BETWEEN_QUESTIONS);
             }
-            (asked, lost.into_inner())
+            heard
         });
         Watch { stop, thread }
     }
 
-    /// How often it asked, and how often nobody answered.
-    fn stop(self) -> (u32, u32) {
+    fn stop(self) -> Heard {
         self.stop.store(true, Ordering::Relaxed);
         // The thread has nothing in it that panics.
         self.thread.join().unwrap_or_default()
+    }
+}
+
+impl Heard {
+    fn say(&self, screen: &Screen) {
+        let Heard { asked, lost, texts } = self;
+        let texts: Vec<String> =
+            texts.iter().map(|(text, times)| format!("{times} times \"{text}\"")).collect();
+        let texts = texts.join(", ");
+        screen.say(&format!(
+            "the app was asked {asked} times meanwhile and answered {texts}; answers lost: {lost}"
+        ));
     }
 }
 

@@ -78,7 +78,9 @@ impl Stage {
             Workloads::Podman(containers) => {
                 let manifests = containers.manifests(name, port, text, health)?;
                 self.repository.put(&format!("apps/{name}/manifests/{name}.yaml"), manifests);
-                app_spec("  container: { driver: podman }\n", port)
+                // The new version is started beside the old one, so that somebody answers all the time.
+                let workload = "  container: { driver: podman }\n  update: { strategy: start-stop }\n";
+                app_spec(workload, port)
             }
         };
         self.repository.put(&format!("apps/{name}/app.yaml"), document("App", name, &spec));
