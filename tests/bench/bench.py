@@ -15,11 +15,12 @@ sys.dont_write_bytecode = True
 
 import fleets
 import pods
+import rollback
 import scenarios
 from box import FOLDER, run
 from table import HEAD
 
-ALL = {**scenarios.ALL, "podman": pods.podman}
+ALL = {**scenarios.ALL, "podman": pods.podman, "rollback": rollback.rollback}
 
 
 def arguments():
@@ -33,6 +34,7 @@ def arguments():
     parser.add_argument("--starts", type=int, default=20)
     parser.add_argument("--changes", type=int, default=5)
     parser.add_argument("--deploys", type=int, default=10)
+    parser.add_argument("--rollbacks", type=int, default=10)
     return parser.parse_args()
 
 
