@@ -1,7 +1,10 @@
 //! Events: what the box did and what was done to it, as one chain in which each link names the one before.
 //!
 //! Whoever holds one hash from outside (the anchor holds the newest) can tell whether any event up to it was
-//! changed, left out or put in later. The chain proves order and integrity, not authorship.
+//! changed, left out or put in later. The chain proves order and integrity, not authorship. What was dropped for
+//! age leaves a [`segment`] in its place.
+
+pub mod segment;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -29,6 +32,9 @@ pub struct Event {
     pub revision: Option<Revision>,
     /// What happened, for people. Never a secret.
     pub message: String,
+    /// The digest of the sealed segments, as they are from this event on; only in an event that is about these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seals: Option<Digest>,
     /// The hash of the event before; 32 zero bytes in front of the first.
     pub prev: Digest,
     /// SHA-256 over the canonical JSON of all the other fields.
@@ -79,6 +85,15 @@ pub struct ChainHead {
 impl Event {
     /// The event that follows `head`; the first of all when there is none.
     pub fn after(head: Option<&ChainHead>, time: Timestamp, draft: Draft) -> Event {
+        Event::linked(None, head, time, draft)
+    }
+
+    /// The same for one that takes sealed segments into the chain.
+    fn sealing(seals: Digest, head: Option<&ChainHead>, time: Timestamp, draft: Draft) -> Event {
+        Event::linked(Some(seals), head, time, draft)
+    }
+
+    fn linked(seals: Option<Digest>, head: Option<&ChainHead>, time: Timestamp, draft: Draft) -> Event {
         let mut event = Event {
             seq: head.map_or(0, |head| head.seq).saturating_add(1),
             time,
@@ -86,6 +101,7 @@ impl Event {
             app: draft.app,
             revision: draft.revision,
             message: cut(draft.message),
+            seals,
             prev: head.map_or(Digest::from_bytes([0; 32]), |head| head.hash),
             hash: Digest::from_bytes([0; 32]),
         };
@@ -121,28 +137,34 @@ pub struct BrokenChain {
     pub reason: &'static str,
 }
 
-/// Checks that `events`, oldest first, are one chain without a gap. The oldest may have any place: what lay
-/// before it was dropped for age. Gives the newest link, for comparing with a head that was kept elsewhere.
+/// Checks that `events`, oldest first, are one chain without a gap. The oldest may have any place: for a log from its
+/// first event on there is [`segment::verify_log`]. Gives the newest link, for comparing with a head that was kept
+/// elsewhere.
 pub fn verify_chain<'a>(
     events: impl IntoIterator<Item = &'a Event>,
 ) -> Result<Option<ChainHead>, BrokenChain> {
     let mut head: Option<ChainHead> = None;
     for event in events {
-        let broken = |reason| Err(BrokenChain { seq: event.seq, reason });
-        if event.computed_hash() != event.hash {
-            return broken("its content doesn't match its hash: it was changed after it was written");
-        }
-        if let Some(before) = &head {
-            if before.seq.checked_add(1) != Some(event.seq) {
-                return broken("it doesn't follow the event before it: events are missing or out of order");
-            }
-            if before.hash != event.prev {
-                return broken("it names another event as the one before it");
-            }
-        }
+        check(event, head.as_ref())?;
         head = Some(event.head());
     }
     Ok(head)
+}
+
+/// Checks one event, and that it follows `before`.
+fn check(event: &Event, before: Option<&ChainHead>) -> Result<(), BrokenChain> {
+    let broken = |reason| Err(BrokenChain { seq: event.seq, reason });
+    if event.computed_hash() != event.hash {
+        return broken("its content doesn't match its hash: it was changed after it was written");
+    }
+    let Some(before) = before else { return Ok(()) };
+    if before.seq.checked_add(1) != Some(event.seq) {
+        return broken("it doesn't follow what comes before it: events are missing or out of order");
+    }
+    if before.hash != event.prev {
+        return broken("it names another event as the one before it");
+    }
+    Ok(())
 }
 
 fn cut(mut message: String) -> String {
