@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_core::event::Event;
+use holdfast_core::event::segment::Seal;
 use holdfast_core::report::{PlanReport, Status};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -70,6 +71,11 @@ impl Client {
     /// What would be done now.
     pub async fn plan(&self) -> Result<PlanReport, ClientError> {
         self.json(Method::GET, "/v1/plan").await
+    }
+
+    /// What the audit log is checked by, beside its events.
+    pub async fn seal(&self) -> Result<Seal, ClientError> {
+        self.json(Method::GET, "/v1/events/seal").await
     }
 
     /// Polls the source now.

@@ -9,6 +9,7 @@
 //! | `GET /v1/status` | [`Status`] |
 //! | `GET /v1/plan` | [`PlanReport`] |
 //! | `GET /v1/events?since=N&follow=1` | one [`Event`] a line, those after N; with `follow` it doesn't end |
+//! | `GET /v1/events/seal` | [`Seal`]: what those that were dropped are checked by |
 //! | `POST /v1/poll` | `{}`, once the loop has taken it |
 //!
 //! Errors are `{"error": "…"}` with a fitting status. The loop only receives [`Request`]s and answers those it
@@ -20,6 +21,7 @@ mod server;
 mod socket;
 
 use holdfast_core::event::Event;
+use holdfast_core::event::segment::Seal;
 use holdfast_core::report::{PlanReport, Status};
 use tokio::sync::oneshot;
 
@@ -50,6 +52,8 @@ pub enum Request {
         /// The error says why they can't be read.
         reply: oneshot::Sender<Result<Vec<Event>, String>>,
     },
+    /// What the audit log is checked by.
+    Seal(oneshot::Sender<Seal>),
     /// Poll the source now; answered as soon as that is on its way.
     Poll(oneshot::Sender<()>),
 }

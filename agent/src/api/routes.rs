@@ -34,8 +34,9 @@ pub(super) async fn answer(request: hyper::Request<Incoming>, caller: Caller) ->
         (&Method::GET, "/v1/status") => status(&caller).await,
         (&Method::GET, "/v1/plan") => plan(&caller).await,
         (&Method::GET, "/v1/events") => events(request.uri().query().unwrap_or(""), caller).await,
+        (&Method::GET, "/v1/events/seal") => json(caller.ask(Request::Seal).await),
         (&Method::POST, "/v1/poll") => poll(&caller).await,
-        (_, "/v1/status" | "/v1/plan" | "/v1/events" | "/v1/poll") => {
+        (_, "/v1/status" | "/v1/plan" | "/v1/events" | "/v1/events/seal" | "/v1/poll") => {
             failure(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} doesn't take {method}"))
         }
         _ => failure(StatusCode::NOT_FOUND, "no such path; there are /v1/status, plan, events and poll"),

@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use holdfast_core::event::segment::Seal;
 use holdfast_core::event::{ChainHead, Draft};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -67,6 +68,7 @@ fn start(limits: Limits, allow: fn(u32) -> bool, count: u64) -> Agent {
                     let some = all.iter().filter(|e| e.seq > since && e.seq <= shown).take(limit).cloned();
                     drop(reply.send(Ok(some.collect())));
                 }
+                Request::Seal(reply) => drop(reply.send(Seal::default())),
                 Request::Poll(reply) => {
                     poll_sender.send_modify(|polls| *polls += 1);
                     let _ = reply.send(());

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use holdfast_core::event::Event;
+use holdfast_core::event::segment::Seal;
 use holdfast_core::report::{PlanReport, Status};
 use holdfast_drivers::Fingerprint;
 
@@ -34,6 +35,11 @@ pub(super) fn offline_plan(config: &Config) -> Result<PlanReport> {
 /// Events after `since`, oldest first, read from the state folder.
 pub(super) fn offline_events(config: &Config, since: u64) -> Result<Vec<Event>> {
     daemon::offline_events(config, since)
+}
+
+/// The events that are there and what they are checked by, read from the state folder.
+pub(super) fn offline_audit(config: &Config) -> Result<(Vec<Event>, Seal)> {
+    daemon::offline_audit(config)
 }
 
 /// What the drivers that are switched on find on this box.

@@ -2,10 +2,14 @@
 //! one unbroken chain.
 
 use anyhow::bail;
-use holdfast_core::event::{Event, verify_chain};
+use holdfast_core::event::Event;
+use holdfast_core::event::segment::{Seal, verify_log};
 
 use super::output::{print, print_error, print_json, try_print};
 use super::{Common, Exit, agent, block_on, client, unless_not_running};
+
+/// How often the log is read when its oldest events are sealed meanwhile.
+const SEAL_TRIES: usize = 5;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -66,33 +70,58 @@ fn all_events(common: &Common, since: u64) -> anyhow::Result<Vec<Event>> {
     Ok(events)
 }
 
+/// All events and what they are checked by, as they were at one moment.
+fn audit(common: &Common) -> anyhow::Result<(Vec<Event>, Seal)> {
+    let config = common.load()?;
+    let asked = client(&config.api.socket);
+    let Some(mut before) = unless_not_running(block_on(asked.seal())?)? else {
+        return agent::offline_audit(&config);
+    };
+    for _ in 0..SEAL_TRIES {
+        let events = all_events(common, 0)?;
+        match unless_not_running(block_on(asked.seal())?)? {
+            // The anchor may have moved on, which the events of before can't show.
+            Some(after) if after.segments == before.segments => return Ok((events, before)),
+            Some(after) => before = after,
+            None => return agent::offline_audit(&config),
+        }
+    }
+    bail!("the agent seals events faster than they can be read; try again")
+}
+
 fn verify(common: &Common) -> anyhow::Result<Exit> {
-    let events = all_events(common, 0)?;
-    let head = match verify_chain(&events) {
+    let (events, seal) = audit(common)?;
+    let verified = verify_log(&seal, &events);
+    let oldest = events.first().map(|event| event.seq);
+    if common.json {
+        print_json(&match &verified {
+            Ok(head) => serde_json::json!({
+                "whole": true, "oldest": oldest, "head": head, "segments": seal.segments,
+            }),
+            Err(broken) => serde_json::json!({
+                "whole": false, "seq": broken.seq, "reason": broken.reason, "oldest": oldest,
+                "segments": seal.segments,
+            }),
+        })?;
+    } else {
+        seal.segments.iter().for_each(|segment| print(&segment.render()));
+    }
+    let head = match verified {
         Ok(head) => head,
         Err(broken) => {
-            if common.json {
-                print_json(
-                    &serde_json::json!({ "whole": false, "seq": broken.seq, "reason": broken.reason }),
-                )?;
-            }
             print_error(&format!("{broken}; what came before it can be trusted, what follows can't"));
             return Ok(Exit::Error);
         }
     };
-    let oldest = events.first().map(|event| event.seq);
-    match (common.json, oldest, &head) {
-        (true, ..) => print_json(&serde_json::json!({ "whole": true, "oldest": oldest, "head": head }))?,
-        (false, Some(oldest), Some(head)) => {
-            print(&format!(
-                "events {oldest} to {} are one unbroken chain; its head is {}",
-                head.seq, head.hash
-            ));
+    match (oldest, &head) {
+        _ if common.json => {}
+        (Some(oldest), Some(head)) => {
             if oldest > 1 {
-                print("the older ones were dropped for their age");
+                print(&format!("events {oldest} to {} are here in full", head.seq));
             }
+            print(&format!("events 1 to {} are one unbroken chain; its head is {}", head.seq, head.hash));
         }
-        (false, ..) => print("nothing happened yet"),
+        _ => print("nothing happened yet"),
     }
     Ok(Exit::Done)
 }

@@ -55,7 +55,7 @@ use crate::memory;
 use crate::notify::{Environment, Notifier};
 use crate::source::SourceError;
 
-pub use offline::{offline_events, offline_plan, offline_status};
+pub use offline::{offline_audit, offline_events, offline_plan, offline_status};
 pub use setup::fingerprints;
 
 /// Events that may wait for the loop.

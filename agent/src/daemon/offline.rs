@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Result, anyhow};
 use holdfast_core::event::Event;
+use holdfast_core::event::segment::Seal;
 use holdfast_core::report::{PlanReport, Status};
 use tokio::task::JoinSet;
 
@@ -81,4 +82,12 @@ pub fn offline_events(config: &Config, since: u64) -> Result<Vec<Event>> {
     let store = setup::open_store(config, &Clock::new().now())?;
     let events = lock(&store).audit().after(since, usize::MAX);
     events.map_err(|error| anyhow!("the audit log can't be read: {error}"))
+}
+
+/// The events that are there, oldest first, and what they are checked by, read from the state folder.
+pub fn offline_audit(config: &Config) -> Result<(Vec<Event>, Seal)> {
+    let store = setup::open_store(config, &Clock::new().now())?;
+    let store = lock(&store);
+    let events = store.audit().after(0, usize::MAX);
+    Ok((events.map_err(|error| anyhow!("the audit log can't be read: {error}"))?, store.seal()))
 }

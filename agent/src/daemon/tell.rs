@@ -26,6 +26,9 @@ impl Daemon {
                 let events = lock(&self.store).audit().after(since, limit);
                 let _ = reply.send(events.map_err(|error| error.to_string()));
             }
+            Request::Seal(reply) => {
+                let _ = reply.send(lock(&self.store).seal());
+            }
             Request::Poll(reply) => {
                 self.poll_asked = true;
                 let _ = reply.send(());

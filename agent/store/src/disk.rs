@@ -114,6 +114,13 @@ pub(crate) fn free_space(path: &Path) -> Result<u64, DiskError> {
     Ok((free as u64).saturating_mul(stat.fragment_size() as u64))
 }
 
+/// Files that the agent could still make on the file system of `path`; none where they aren't counted.
+pub(crate) fn free_inodes(path: &Path) -> Result<Option<u64>, DiskError> {
+    let stat =
+        nix::sys::statvfs::statvfs(path).map_err(|errno| DiskError::new("measure", path, errno.into()))?;
+    Ok((stat.files() > 0).then(|| stat.files_free() as u64))
+}
+
 /// Root may use the blocks that are kept back for it; whether we are root shows in what we own.
 fn nix_is_root() -> bool {
     use std::os::unix::fs::MetadataExt;

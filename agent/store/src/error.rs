@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use holdfast_core::digest::Digest;
 
+use crate::content::Collected;
+
 /// The operating system refused something.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {doing} {}: {cause}{}", path.display(), self.trouble().advice())]
@@ -150,8 +152,9 @@ pub enum StoreError {
     },
     /// The disk budget is used up.
     #[error(
-        "cannot keep {size} more bytes of content: {used} of {budget} are in use; raise state.disk_budget, or \
-         remove apps from this box"
+        "cannot keep {size} more bytes of content: {used} of {budget} are in use{}; raise state.disk_budget, or \
+         remove apps from this box",
+        after(evicted)
     )]
     OverBudget {
         /// What should be added, in bytes.
@@ -160,6 +163,23 @@ pub enum StoreError {
         used: u64,
         /// What may be used, in bytes.
         budget: u64,
+        /// What was evicted for it in vain.
+        evicted: Collected,
+    },
+    /// The file system has too little room.
+    #[error(
+        "cannot keep {size} more bytes of content: {free} are free on the file system of {}, beside what is kept for \
+         going back{}; free some space there, or remove apps from this box", path.display(), after(evicted)
+    )]
+    NoSpace {
+        /// The size of what should be added, in bytes.
+        size: u64,
+        /// What is free for content, in bytes.
+        free: u64,
+        /// Where.
+        path: PathBuf,
+        /// What was evicted for it in vain.
+        evicted: Collected,
     },
     /// Another thread downloads the same for longer than anybody waits.
     #[error("cannot download {digest}: another download of it is still under way; it is tried again")]
@@ -182,6 +202,16 @@ pub enum StoreError {
     },
 }
 
+/// What was tried before.
+fn after(evicted: &Collected) -> String {
+    match evicted {
+        Collected { removed: 0, .. } => ", and nothing there could be evicted".to_owned(),
+        Collected { removed, bytes } => {
+            format!(", after {removed} pieces of {bytes} bytes that nothing needs were evicted")
+        }
+    }
+}
+
 impl StoreError {
     /// Whether the database on disk is damaged, so that only [`crate::Store::rebuild_database`] helps.
     pub fn is_damage(&self) -> bool {
@@ -190,6 +220,15 @@ impl StoreError {
 
     /// Whether the disk is full, so that making room helps.
     pub fn is_full(&self) -> bool {
-        matches!(self, StoreError::Disk(error) if error.trouble() == Trouble::Full)
+        self.trouble() == Some(Trouble::Full)
+    }
+
+    /// What kind of trouble the disk is in, if that is the reason.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            StoreError::Disk(error) => Some(error.trouble()),
+            StoreError::NoSpace { .. } => Some(Trouble::Full),
+            _ => None,
+        }
     }
 }

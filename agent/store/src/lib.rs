@@ -15,10 +15,10 @@
 //! ```text
 //! anchor       two checksummed slots
 //! db/          sled              db.opening  a start that hasn't come back yet
-//! content/     sha256/<hex>, tmp/, partial/<hex>, reserve
+//! content/     sha256/<hex>, tmp/, partial/<hex>, reserve, reserve.inodes/
 //! keys/        signing.key, age.key, box.key (0600)
 //! lock         flock; the holder's process id
-//! mirror/      git's, not this crate's
+//! mirror/      git's, not this crate's; wasm/ the runtime's
 //! *.damaged-N  what was set aside; the newest three of each are kept
 //! ```
 //!
@@ -37,24 +37,25 @@ mod opened;
 pub mod records;
 pub mod sealed;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use holdfast_core::app::App;
+use holdfast_core::event::segment::Seal;
 use holdfast_core::event::{Draft, Event};
 use holdfast_core::generation::OwnedObjects;
 use holdfast_core::name::{AppName, DeviceName};
 use jiff::Timestamp;
 
 use anchor::{Anchor, AnchorFile};
-use audit::AuditLog;
+use audit::{AuditLog, Bounds, TakenOut};
 use content::{Content, Reserve};
 use db::{Database, DbOptions, Key, Record, Table};
 use keystore::FileKeystore;
 use lock::StateLock;
 use records::{LinkUsage, Revisions, Tags};
 
+pub use audit::Bounds as AuditBounds;
 pub use error::{DiskError, StoreError, Trouble};
 pub use opened::Opened;
 
@@ -63,6 +64,8 @@ const APPS: &str = "apps";
 const INVENTORY: &str = "inventory";
 const META: &str = "meta";
 const TAGS: &str = "tags";
+/// What others keep in the state folder, and what counts to the disk budget: git's mirror and compiled code.
+const BESIDE: &[&str] = &["mirror", "wasm/compiled"];
 /// The one record of the table of revisions.
 const REVISIONS: &str = "revisions";
 const LINK: &str = "link";
@@ -80,21 +83,21 @@ pub struct Options {
     pub disk_budget: u64,
     /// The room that is kept for a full disk, in bytes.
     pub reserve: u64,
-    /// How many events are kept.
-    pub events_kept: usize,
+    /// How large the audit log may grow before its oldest events are sealed.
+    pub audit: Bounds,
     /// How sled is opened.
     pub db: DbOptions,
 }
 
 impl Options {
-    /// The defaults for a box: 2 GiB of content, 4 MiB of reserve, 10,000 events.
+    /// The defaults for a box: 2 GiB of content, 4 MiB of reserve, 10,000 events in 8 MiB.
     pub fn new(device: DeviceName, now: Timestamp) -> Self {
         Options {
             device,
             now,
             disk_budget: 2 << 30,
             reserve: 4 << 20,
-            events_kept: 10_000,
+            audit: Bounds { events: 10_000, bytes: 8 << 20 },
             db: DbOptions::default(),
         }
     }
@@ -108,9 +111,9 @@ pub struct Store {
     audit: AuditLog,
     db: Database,
     content: Arc<Content>,
-    reserve: Reserve,
+    reserve: Arc<Reserve>,
     keys: FileKeystore,
-    events_kept: usize,
+    bounds: Bounds,
     /// Last, so that it is given up last.
     _lock: StateLock,
 }
@@ -133,22 +136,26 @@ impl Store {
         let (keys, replaced) = FileKeystore::open(&dir.join("keys"))?;
         opened.extend(replaced.into_iter().map(Opened::KeyReplaced));
 
-        let content = Arc::new(Content::open(&dir.join("content"), options.disk_budget)?);
+        disk::private_dir(&dir.join("content"))?;
         let (reserve, reserved) = Reserve::open(&dir.join("content/reserve"), options.reserve);
+        let reserve = Arc::new(reserve);
         if let Err(error) = reserved {
             tracing::warn!(%error, "there is no reserve for a full disk");
         }
+        let content = Content::open(&dir.join("content"), options.disk_budget)?;
+        let beside = BESIDE.iter().map(|name| dir.join(name)).collect();
+        let content = Arc::new(content.within(beside, Arc::clone(&reserve)));
 
         let db_dir = dir.join("db");
         let (db, rebuilt) = with_reserve(&reserve, || Database::open(&db_dir, options.db.clone()))?;
         opened.extend(rebuilt.map(Opened::DatabaseRebuilt));
         let fresh = opened.iter().any(|report| matches!(report, Opened::DatabaseRebuilt(_)));
-        let (audit, found) = open_audit(&db, anchor.get(), options.events_kept, fresh)?;
+        let (audit, found) = open_audit(&db, anchor.get(), options.audit, fresh)?;
         opened.extend(found);
 
         let dir = dir.to_owned();
-        let events_kept = options.events_kept;
-        let mut store = Store { dir, anchor, audit, db, content, reserve, keys, events_kept, _lock: lock };
+        let bounds = options.audit;
+        let mut store = Store { dir, anchor, audit, db, content, reserve, keys, bounds, _lock: lock };
         for report in &opened {
             store.append_event(options.now, report.draft())?;
         }
@@ -192,7 +199,12 @@ impl Store {
     /// [`Store::update_anchor`].
     pub fn append_event(&mut self, now: Timestamp, draft: Draft) -> Result<Event, StoreError> {
         let audit = &mut self.audit;
-        with_reserve(&self.reserve, || audit.append(now, draft.clone()))
+        let (event, sealed) = with_reserve(&self.reserve, || audit.append(now, draft.clone()))?;
+        // So that the anchor's head is one that can be looked up. Without, it is one that was sealed, no more.
+        if sealed && let Err(error) = self.anchor_head() {
+            tracing::warn!(%error, "the audit log's head can't be written into the anchor");
+        }
+        Ok(event)
     }
 
     /// The audit log.
@@ -200,9 +212,10 @@ impl Store {
         &self.audit
     }
 
-    /// The events as a table, for readers that mustn't wait for whoever holds the store.
-    pub fn events(&self) -> Table<u64, Event> {
-        self.db.table(EVENTS)
+    /// What the audit log is checked by, beside its events.
+    pub fn seal(&self) -> Seal {
+        let anchored = self.anchor.get().audit_head.clone();
+        Seal { segments: self.audit.segments().clone(), anchored }
     }
 
     /// The pinned content.
@@ -276,8 +289,7 @@ impl Store {
     /// [is damage](StoreError::is_damage). The caller then finds its facts again.
     pub fn rebuild_database(&mut self, now: Timestamp, reason: &str) -> Result<Opened, StoreError> {
         let rebuilt = self.db.rebuild(reason)?;
-        let (audit, _) =
-            AuditLog::open(self.db.table(EVENTS), self.anchor.get().audit_head.as_ref(), self.events_kept)?;
+        let (audit, _) = AuditLog::open(&self.db, self.anchor.get().audit_head.as_ref(), self.bounds)?;
         self.audit = audit;
         let report = Opened::DatabaseRebuilt(rebuilt);
         self.append_event(now, report.draft())?;
@@ -290,7 +302,9 @@ impl Store {
         self.flush()?;
         self.audit.catch_up()?;
         let head = self.audit.head().cloned();
-        self.anchor.update(|anchor| anchor.audit_head = head).map(|_| ())
+        let anchor = &mut self.anchor;
+        with_reserve(&self.reserve, || anchor.update(|anchor| anchor.audit_head.clone_from(&head)))
+            .map(|_| ())
     }
 }
 
@@ -312,19 +326,18 @@ fn with_reserve<T>(
 fn open_audit(
     db: &Database,
     anchor: &Anchor,
-    kept: usize,
+    bounds: Bounds,
     fresh: bool,
 ) -> Result<(AuditLog, Vec<Opened>), StoreError> {
-    let table: Table<u64, Event> = db.table(EVENTS);
-    let open = || AuditLog::open(table.clone(), anchor.audit_head.as_ref(), kept);
-    let (events, rebuilt, cut) = match open() {
+    let open = || AuditLog::open(db, anchor.audit_head.as_ref(), bounds);
+    let (taken, rebuilt, cut) = match open() {
         Ok((audit, None)) => return Ok((audit, Vec::new())),
         Ok((audit, Some(cut))) if fresh => return Ok((audit, vec![Opened::AuditCut(cut)])),
-        Ok((_, Some(cut))) => (table.all()?, db.rebuild(&cut.to_string())?, Some(cut)),
-        Err(error) if error.is_damage() => (BTreeMap::new(), db.rebuild(&error.to_string())?, None),
+        Ok((audit, Some(cut))) => (audit.take_out()?, db.rebuild(&cut.to_string())?, Some(cut)),
+        Err(error) if error.is_damage() => (TakenOut::default(), db.rebuild(&error.to_string())?, None),
         Err(error) => return Err(error),
     };
-    table.replace(&events)?;
+    AuditLog::put_back(db, &taken)?;
     let (audit, still_cut) = open()?;
     let cut = cut.or(still_cut).map(Opened::AuditCut);
     Ok((audit, std::iter::once(Opened::DatabaseRebuilt(rebuilt)).chain(cut).collect()))

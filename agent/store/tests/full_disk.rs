@@ -16,9 +16,9 @@ use jiff::Timestamp;
 struct Tmpfs(tempfile::TempDir);
 
 impl Tmpfs {
-    fn new(size: &str) -> Self {
+    fn new(options: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let options = format!("size={size},mode=0700");
+        let options = format!("{options},mode=0700");
         run(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "holdfast-test"]).arg(dir.path()));
         Tmpfs(dir)
     }
@@ -33,6 +33,12 @@ impl Tmpfs {
         for size in [65536, 4096, 1] {
             while filler.write_all(&vec![7; size]).is_ok() {}
         }
+    }
+
+    /// Leaves not one free inode; gives the files that hold them.
+    fn take_inodes(&self) -> Vec<std::path::PathBuf> {
+        let paths = (0..).map(|n| self.path().join(format!("inode-{n}")));
+        paths.take_while(|path| File::create(path).is_ok()).collect()
     }
 
     fn empty(&self) {
@@ -69,7 +75,7 @@ fn is_full<T: std::fmt::Debug>(result: Result<T, StoreError>) -> bool {
 
 #[test]
 fn a_full_disk_is_an_error_and_leaves_room_for_the_anchor_and_the_log() {
-    let disk = Tmpfs::new("8m");
+    let disk = Tmpfs::new("size=8m");
     let dir = disk.path().join("state");
     let (mut store, _) = Store::open(&dir, &options()).unwrap();
     let kept = store.content().put(b"kept").unwrap();
@@ -100,7 +106,7 @@ fn a_full_disk_is_an_error_and_leaves_room_for_the_anchor_and_the_log() {
 
 #[test]
 fn a_download_that_the_disk_cannot_hold_is_not_begun_and_one_that_fills_it_gives_its_room_back() {
-    let disk = Tmpfs::new("8m");
+    let disk = Tmpfs::new("size=8m");
     let (store, _) = Store::open(&disk.path().join("state"), &options()).unwrap();
     let content = store.content();
     let (wanted, patience) = (Digest::of(b"large"), std::time::Duration::ZERO);
@@ -118,7 +124,7 @@ fn a_download_that_the_disk_cannot_hold_is_not_begun_and_one_that_fills_it_gives
 
 #[test]
 fn a_disk_that_is_full_beyond_the_reserve_gives_errors_until_there_is_room_again() {
-    let disk = Tmpfs::new("8m");
+    let disk = Tmpfs::new("size=8m");
     let dir = disk.path().join("state");
     let (mut store, _) = Store::open(&dir, &options()).unwrap();
     store.set_revisions(&revisions("before".into())).unwrap();
@@ -144,8 +150,8 @@ fn a_disk_that_is_full_beyond_the_reserve_gives_errors_until_there_is_room_again
     let after_failure = Timestamp::from_second(1).unwrap();
     store.update_anchor(|anchor| anchor.time_floor = after_failure).unwrap();
     let head = store.anchor().audit_head.clone().unwrap();
-    let kept = store.events().get(&head.seq).unwrap().map(|event| event.hash);
-    assert_eq!(kept, Some(head.hash));
+    let kept = store.audit().after(head.seq - 1, 1).unwrap();
+    assert_eq!(kept[0].hash, head.hash);
     let after = revisions("after".into());
     store.set_revisions(&after).unwrap();
     store.flush().unwrap();
@@ -155,12 +161,94 @@ fn a_disk_that_is_full_beyond_the_reserve_gives_errors_until_there_is_room_again
     let (store, opened) = Store::open(&dir, &options()).unwrap();
     assert_eq!(opened, []);
     assert_eq!(store.revisions().unwrap(), after);
-    assert!(store.audit().verify().unwrap().is_ok());
+    assert!(store.audit().verify(store.anchor().audit_head.as_ref()).unwrap().is_ok());
+}
+
+#[test]
+fn what_was_put_while_the_disk_refused_it_is_on_disk_once_there_is_room() {
+    let disk = Tmpfs::new("size=8m");
+    let dir = disk.path().join("state");
+    let (mut store, _) = Store::open(&dir, &options()).unwrap();
+    store.flush().unwrap();
+    store.reserve().release().unwrap();
+    let mut last = None;
+    for n in 0..3000 {
+        disk.fill();
+        let put = revisions(format!("{n}{}", "x".repeat(2000)));
+        store.set_revisions(&put).unwrap();
+        store.append_event(Timestamp::UNIX_EPOCH, Draft::new("n", n.to_string())).unwrap();
+        if is_full(store.flush()) {
+            last = Some((put, n));
+            break;
+        }
+    }
+    let (put, n) = last.expect("3,000 records fit on a full disk");
+    let head = store.audit().head().cloned();
+    // Again and again, and nothing is lost of it, in memory either.
+    for _ in 0..3 {
+        assert!(is_full(store.flush()));
+    }
+    disk.empty();
+    store.flush().unwrap();
+    assert_eq!((store.revisions().unwrap(), store.audit().head().cloned()), (put.clone(), head));
+    drop(store);
+    let (store, opened) = Store::open(&dir, &options()).unwrap();
+    assert_eq!(opened, []);
+    assert_eq!(store.revisions().unwrap(), put);
+    assert_eq!(store.audit().newest(1).unwrap()[0].message, n.to_string());
+    assert!(store.audit().verify(None).unwrap().is_ok());
+}
+
+#[test]
+fn the_first_flush_that_finds_the_disk_full_has_it_all_by_the_reserve() {
+    let disk = Tmpfs::new("size=8m");
+    let dir = disk.path().join("state");
+    let (store, _) = Store::open(&dir, &options()).unwrap();
+    store.flush().unwrap();
+    let mut last = None;
+    for n in 0..3000 {
+        disk.fill();
+        let put = revisions(format!("{n}{}", "x".repeat(2000)));
+        store.set_revisions(&put).unwrap();
+        store.flush().unwrap();
+        if !store.reserve().is_held() {
+            last = Some(put);
+            break;
+        }
+    }
+    let put = last.expect("3,000 records fit without the reserve");
+    drop(store);
+    let (store, opened) = Store::open(&dir, &options()).unwrap();
+    assert_eq!(opened, []);
+    assert_eq!(store.revisions().unwrap(), put);
+}
+
+#[test]
+fn where_inodes_run_out_the_reserve_has_some_and_content_is_refused() {
+    let disk = Tmpfs::new("size=8m,nr_inodes=200");
+    let dir = disk.path().join("state");
+    let (mut store, _) = Store::open(&dir, &options()).unwrap();
+    store.flush().unwrap();
+    let taken = disk.take_inodes();
+    let refused = store.content().put(b"new").unwrap_err();
+    assert!(refused.is_full(), "{refused}");
+    // A record of this size is a file of its own in the database.
+    let large = revisions("x".repeat(300_000));
+    store.set_revisions(&large).unwrap();
+    store.append_event(Timestamp::UNIX_EPOCH, Draft::new("disk.full", "")).unwrap();
+    store.flush().unwrap();
+    drop(store);
+    let (store, opened) = Store::open(&dir, &options()).unwrap();
+    assert_eq!(opened, []);
+    assert_eq!(store.revisions().unwrap(), large);
+    assert!(!store.reserve().restore().unwrap());
+    taken.iter().for_each(|path| fs::remove_file(path).unwrap());
+    assert!(store.reserve().restore().unwrap());
 }
 
 #[test]
 fn a_first_start_on_a_full_disk_is_an_error_and_the_next_one_with_room_is_not() {
-    let disk = Tmpfs::new("4m");
+    let disk = Tmpfs::new("size=4m");
     let dir = disk.path().join("state");
     disk.fill();
     let refused = Store::open(&dir, &options()).unwrap_err();
@@ -171,7 +259,7 @@ fn a_first_start_on_a_full_disk_is_an_error_and_the_next_one_with_room_is_not() 
 
 #[test]
 fn a_read_only_disk_is_an_error_that_says_so() {
-    let disk = Tmpfs::new("8m");
+    let disk = Tmpfs::new("size=8m");
     let dir = disk.path().join("state");
     let (mut store, _) = Store::open(&dir, &options()).unwrap();
     store.update_anchor(|anchor| anchor.time_floor = Timestamp::MAX).unwrap();

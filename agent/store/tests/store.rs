@@ -7,6 +7,7 @@ use std::path::Path;
 
 use holdfast_core::clock::BootId;
 use holdfast_core::digest::{Digest, ReleaseId, Revision};
+use holdfast_core::event::segment::MAX_SEGMENTS;
 use holdfast_core::event::{ChainHead, Draft};
 use holdfast_core::generation::{Owned, OwnedObjects};
 use holdfast_core::name::{AppName, ObjectKey};
@@ -16,7 +17,7 @@ use holdfast_store::anchor::{
 };
 use holdfast_store::keystore::Keystore;
 use holdfast_store::records::Revisions;
-use holdfast_store::{Opened, Options, Store, StoreError};
+use holdfast_store::{AuditBounds, Opened, Options, Store, StoreError};
 use jiff::Timestamp;
 
 fn options() -> Options {
@@ -199,28 +200,58 @@ fn a_database_that_silently_went_back_in_time_is_rebuilt_and_keeps_its_older_eve
     assert!(store.inventory().all().unwrap().is_empty());
     assert_eq!(store.audit().after(0, 1).unwrap()[0].kind, "store.created");
     assert_eq!(store.audit().newest(1).unwrap()[0].kind, "audit.cut");
-    assert!(store.audit().verify().unwrap().is_err(), "the gap must stay visible");
+    assert!(store.audit().verify(None).unwrap().is_err(), "the gap must stay visible");
     assert_eq!(store.anchor().floor, Some(floor("b")));
     drop(store);
     assert_eq!(open(dir.path()).1, [] as [&str; 0]);
 }
 
 #[test]
-fn old_events_are_dropped_and_the_rest_is_still_a_chain() {
+fn old_events_are_sealed_and_all_of_the_log_is_still_one_chain_from_event_1() {
     let dir = tempfile::tempdir().unwrap();
-    let few = Options { events_kept: 10, ..options() };
+    let few = Options { audit: AuditBounds { events: 10, bytes: 1 << 20 }, ..options() };
     let (mut store, _) = Store::open(dir.path(), &few).unwrap();
-    for n in 0..40 {
+    for n in 0..400 {
+        let event = store.append_event(Timestamp::UNIX_EPOCH, Draft::new("x", n.to_string())).unwrap();
+        assert_eq!(event.message, n.to_string());
+        let events = store.audit().after(0, 100).unwrap();
+        assert!(events.len() <= 10, "{events:?}");
+        let sealed = store.audit().segments().last().map_or(0, |newest| newest.last);
+        assert_eq!(events[0].seq, sealed + 1);
+        assert_eq!(store.audit().verify(None).unwrap().unwrap().as_ref(), store.audit().head());
+    }
+    assert!(store.audit().segments().iter().count() <= MAX_SEGMENTS);
+    store.update_anchor(|anchor| anchor.floor = Some(floor("a"))).unwrap();
+    let head = store.audit().head().cloned();
+    drop(store);
+    let (mut store, opened) = Store::open(dir.path(), &few).unwrap();
+    assert_eq!(opened, []);
+    assert_eq!(store.audit().head(), head.as_ref());
+    for n in 0..20 {
         store.append_event(Timestamp::UNIX_EPOCH, Draft::new("x", n.to_string())).unwrap();
     }
-    let events = store.audit().after(0, 100).unwrap();
-    assert_eq!((events.len(), events[0].seq, events[9].seq), (10, 32, 41));
-    assert_eq!(store.audit().verify().unwrap().unwrap().as_ref(), store.audit().head());
-    store.update_anchor(|anchor| anchor.floor = Some(floor("a"))).unwrap();
-    drop(store);
-    let (store, opened) = Store::open(dir.path(), &few).unwrap();
-    assert_eq!(opened, []);
-    assert_eq!(store.audit().head().unwrap().seq, 41);
+    assert!(store.audit().after(0, 100).unwrap().len() <= 10);
+    let sealed = store.audit().segments().last().unwrap().last;
+    let anchored = store.anchor().audit_head.clone().unwrap();
+    assert!(anchored.seq > sealed, "the anchor's head can be looked up");
+    assert_eq!(store.audit().verify(Some(&anchored)).unwrap().unwrap().as_ref(), store.audit().head());
+}
+
+#[test]
+fn the_audit_log_is_bounded_in_bytes_too_after_a_restart_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = Options { audit: AuditBounds { events: 10_000, bytes: 20_000 }, ..options() };
+    for _ in 0..5 {
+        let (mut store, _) = Store::open(dir.path(), &small).unwrap();
+        for _ in 0..40 {
+            store.append_event(Timestamp::UNIX_EPOCH, Draft::new("x", "y".repeat(1000))).unwrap();
+            let events = store.audit().after(0, 1000).unwrap();
+            let bytes: usize = events.iter().map(|event| serde_json::to_vec(event).unwrap().len()).sum();
+            assert!(bytes <= 20_000, "{bytes} bytes of {} events", events.len());
+        }
+        assert!(store.audit().after(0, 1000).unwrap().len() >= 10);
+        assert_eq!(store.audit().verify(None).unwrap().unwrap().as_ref(), store.audit().head());
+    }
 }
 
 /// Anchors that were written once must open for ever.

@@ -208,3 +208,66 @@ fn an_error_is_1_and_wrong_usage_is_64() {
         assert!(said.contains("agent.toml"), "{command:?}: {said}");
     }
 }
+
+/// A record of the store, whatever is in it.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+struct Raw(Value);
+
+impl holdfast_store::db::Record for Raw {}
+
+/// Opens the box's store with an audit log of at most so many events, and does something with it.
+fn with_store(test_box: &TestBox, work: impl FnOnce(&mut holdfast_store::Store)) {
+    let device = DEVICE.parse().unwrap();
+    let audit = holdfast_store::AuditBounds { events: 40, bytes: 1 << 20 };
+    let options =
+        holdfast_store::Options { audit, ..holdfast_store::Options::new(device, jiff::Timestamp::now()) };
+    let (mut store, _) = holdfast_store::Store::open(&test_box.path("state"), &options).unwrap();
+    work(&mut store);
+}
+
+#[test]
+fn sealed_events_are_told_and_checked_and_whoever_meddles_with_them_is_found() {
+    let test_box = TestBox::converged();
+    with_store(&test_box, |store| {
+        for n in 0..1000 {
+            let draft = holdfast_core::event::Draft::new("test", format!("event {n}"));
+            store.append_event(jiff::Timestamp::now(), draft).unwrap();
+        }
+        store.flush().unwrap();
+    });
+    let verify = || test_box.json(&["events", "verify"]);
+    let (code, offline) = verify();
+    assert_eq!((code, &offline["whole"]), (0, &json!(true)), "{offline:#}");
+    let segments = offline["segments"].as_array().unwrap();
+    assert!((2..=16).contains(&segments.len()), "{offline:#}");
+    assert_eq!(segments[0]["first"], 1);
+    let all = ["count", "digest", "end", "first", "from", "gaps", "last", "prev", "to"];
+    assert_eq!(fields(&segments[0]), all);
+    assert_eq!(segments.last().unwrap()["last"].as_u64().unwrap() + 1, offline["oldest"].as_u64().unwrap());
+    let text = test_box.holdfast(&["events", "verify"]).stdout;
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.starts_with("sealed: events 1 to ") && text.contains("one unbroken chain"), "{text}");
+    let sealed = test_box.events().into_iter().find(|event| event["kind"] == "audit.sealed").unwrap();
+    assert!(sealed["seals"].as_str().unwrap().starts_with("sha256:"), "{sealed:#}");
+
+    let agent = test_box.start();
+    agent.wait("the first poll", |status| status["source"]["lastPoll"].is_string());
+    let (code, asked) = verify();
+    assert_eq!((code, &asked["segments"]), (0, &offline["segments"]));
+    assert_eq!(agent.stop(), Some(0));
+
+    let mut forged = segments.clone();
+    forged[1]["to"] = json!("2026-01-01T00:00:00Z");
+    for segments in [forged, segments[1..].to_vec(), segments[..segments.len() - 1].to_vec(), Vec::new()] {
+        with_store(&test_box, |store| {
+            store.table("events").put(&0u64, &Raw(json!(segments))).unwrap();
+        });
+        let (code, found) = verify();
+        assert_eq!((code, &found["whole"]), (1, &json!(false)), "{found:#}");
+    }
+    with_store(&test_box, |store| {
+        store.table("events").put(&0u64, &Raw(offline["segments"].clone())).unwrap();
+    });
+    assert_eq!(verify().0, 0, "as it was, it is well again");
+}

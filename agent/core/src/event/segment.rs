@@ -150,6 +150,12 @@ impl Segments {
         Event::sealing(self.digest(), head, time, Draft::new(SEALED_KIND, message))
     }
 
+    /// Whether `head` is of an event that was sealed, as far as that can be told: of most only the place is known.
+    pub fn may_hold(&self, head: &ChainHead) -> bool {
+        let of = self.0.iter().find(|segment| (segment.first..=segment.last).contains(&head.seq));
+        of.is_some_and(|segment| head.seq < segment.last || head.hash == segment.end)
+    }
+
     /// Checks that the segments follow each other from event 1 without a gap, and were whole when they were sealed.
     fn verify(&self) -> Result<(), BrokenChain> {
         let mut before: (u64, Digest) = (0, Digest::from_bytes([0; 32]));
@@ -190,7 +196,7 @@ impl<'a> Verifier<'a> {
     pub fn begin(seal: &'a Seal) -> Result<Self, BrokenChain> {
         seal.segments.verify()?;
         let head = seal.segments.last().map(|newest| ChainHead { seq: newest.last, hash: newest.end });
-        let anchored = seal.anchored.as_ref().is_none_or(|anchored| Some(anchored) == head.as_ref());
+        let anchored = seal.anchored.as_ref().is_none_or(|anchored| seal.segments.may_hold(anchored));
         Ok(Verifier { seal, head, sealed: None, anchored })
     }
 

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::{AppStatus, DownloadStatus, PlanReport, Status};
 use crate::digest::{ReleaseId, Revision};
 use crate::event::Event;
+use crate::event::segment::Segment;
 use crate::held::Held;
 use crate::network::Size;
 
@@ -134,6 +135,15 @@ impl Event {
         let revision =
             self.revision.as_ref().map_or(String::new(), |id| format!(" ({})", short_revision(id)));
         printable(&format!("{:.0}  {:<18}{app} {}{revision}", self.time, self.kind, self.message))
+    }
+}
+
+impl Segment {
+    /// The segment as one line.
+    pub fn render(&self) -> String {
+        let Segment { first, last, count, from, to, end, gaps, .. } = self;
+        let broken = if *gaps == 0 { "" } else { ", BROKEN when it was sealed" };
+        format!("sealed: events {first} to {last} ({count}), {from:.0} to {to:.0}, ending in {end}{broken}")
     }
 }
 

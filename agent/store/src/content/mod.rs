@@ -1,20 +1,23 @@
 //! Pinned content: bytes by their digest, in `content/sha256/<hex>`. What is there is whole: it is written to
 //! `content/tmp`, synced, renamed, and the folder synced. Its digest is checked when it comes in and each time
 //! that it is read; what doesn't fit any more counts as absent, so that it is fetched again.
-//! Long downloads grow in `content/partial`, and what is in use is held.
+//! Long downloads grow in `content/partial`, and what is in use is held. What isn't pinned goes when its room is
+//! needed.
 //!
 //! Releases are content too: [`holdfast_core::release::Release::to_bytes`] has the release's name as digest.
 
 mod hold;
 mod partial;
 mod reserve;
+mod room;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use holdfast_core::digest::Digest;
 use sha2::{Digest as _, Sha256};
@@ -26,6 +29,7 @@ use crate::fault;
 pub use hold::Hold;
 pub use partial::Partial;
 pub use reserve::Reserve;
+use room::{Pins, Promise};
 
 /// How much is read at once.
 const CHUNK: usize = 64 * 1024;
@@ -46,6 +50,10 @@ pub struct Content {
     temp: PathBuf,
     partial: PathBuf,
     budget: u64,
+    /// Other folders that count to the budget.
+    beside: Vec<PathBuf>,
+    /// Whose room is nobody's.
+    reserve: Option<Arc<Reserve>>,
     /// Sizes by digest. What is reserved for a write under way is in `promised`.
     state: Mutex<State>,
     /// Told when a download is no longer under way.
@@ -60,6 +68,7 @@ struct State {
     promised: u64,
     partials: partial::Partials,
     holds: hold::Holds,
+    pins: Pins,
 }
 
 impl Content {
@@ -71,19 +80,32 @@ impl Content {
             disk::private_dir(folder)?;
         }
         sweep(&temp)?;
-        let sizes = scan(&pinned)?;
+        let found = scan(&pinned)?;
         let partials = partial::Partials::of_disk(&partial)?;
-        let used = sizes.values().sum::<u64>().saturating_add(partials.used());
-        let state = State { sizes, used, partials, ..State::default() };
+        let mut state = State { partials, ..State::default() };
+        for (digest, size, _) in found {
+            // In the order of their age: older ones go first.
+            state.pins.touch(&digest);
+            state.sizes.insert(digest, size);
+        }
+        state.used = state.sizes.values().sum::<u64>().saturating_add(state.partials.used());
         let (state, closed) = (Mutex::new(state), Condvar::new());
-        Ok(Content { pinned, temp, partial, budget, state, closed, next_temp: AtomicU64::new(0) })
+        let (beside, reserve, next_temp) = (Vec::new(), None, AtomicU64::new(0));
+        Ok(Content { pinned, temp, partial, budget, beside, reserve, state, closed, next_temp })
+    }
+
+    /// The same, where these folders count to the budget as well, and the room of `reserve` is left alone.
+    #[must_use]
+    pub fn within(self, beside: Vec<PathBuf>, reserve: Arc<Reserve>) -> Self {
+        Content { beside, reserve: Some(reserve), ..self }
     }
 
     /// Keeps `bytes`, and gives their digest once they are on disk. What is there already is checked, and
     /// written again only if it is damaged.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
-        self.put_reader(bytes, Some(digest), bytes.len() as u64)
+        let size = bytes.len() as u64;
+        self.put_known(bytes, Some(digest), size, size)
     }
 
     /// Keeps `bytes`, which must have the digest `expected`.
@@ -103,6 +125,17 @@ impl Content {
         expected: Option<Digest>,
         limit: u64,
     ) -> Result<Digest, StoreError> {
+        self.put_known(source, expected, limit, 0)
+    }
+
+    /// The same for `known` bytes, for which there must be room before anything is written.
+    fn put_known(
+        &self,
+        source: impl Read,
+        expected: Option<Digest>,
+        limit: u64,
+        known: u64,
+    ) -> Result<Digest, StoreError> {
         if let Some(digest) = expected
             && self.verify(&digest)?
         {
@@ -110,10 +143,10 @@ impl Content {
         }
         let number = self.next_temp.fetch_add(1, Ordering::Relaxed);
         let temp = self.temp.join(format!("{}-{number}", std::process::id()));
-        let mut promise = Promise { content: self, bytes: 0 };
+        let mut promise = Promise::of(self);
         let written = self
-            .fill(&temp, source, expected, limit, &mut promise)
-            .and_then(|digest| self.pin(&temp, digest, promise.bytes).map(|()| digest));
+            .fill(&temp, source, expected, (limit, known), &mut promise)
+            .and_then(|(digest, size)| self.pin(&temp, digest, size).map(|()| digest));
         if written.is_err() {
             let _ = fs::remove_file(&temp);
         }
@@ -126,10 +159,13 @@ impl Content {
         temp: &Path,
         mut source: impl Read,
         expected: Option<Digest>,
-        limit: u64,
+        (limit, known): (u64, u64),
         promise: &mut Promise<'_>,
-    ) -> Result<Digest, StoreError> {
+    ) -> Result<(Digest, u64), StoreError> {
+        // Room comes before the first byte.
+        promise.extend(known)?;
         let mut file = disk::create_private(temp)?;
+        let mut size = 0;
         let mut hasher = Sha256::new();
         let mut chunk = vec![0; CHUNK];
         loop {
@@ -139,11 +175,12 @@ impl Content {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(StoreError::Source(error)),
             };
-            if promise.bytes + count as u64 > limit {
+            size += count as u64;
+            if size > limit {
                 let what = expected.map_or("content".to_owned(), |digest| digest.to_string());
                 return Err(StoreError::ContentTooLarge { what, limit });
             }
-            promise.extend(count as u64)?;
+            promise.extend(size.saturating_sub(promise.bytes))?;
             hasher.update(&chunk[..count]);
             file.write_all(&chunk[..count]).map_err(at("write", temp))?;
         }
@@ -153,7 +190,7 @@ impl Content {
         }
         file.sync_all().map_err(at("sync", temp))?;
         fault::point("content.temp-synced");
-        Ok(got)
+        Ok((got, size))
     }
 
     /// Gives the file `temp` its name.
@@ -164,6 +201,7 @@ impl Content {
         // Known from here on, even if the sync of the folder fails: the next collection must see it.
         let mut state = self.state();
         let replaced = state.sizes.insert(digest, size).unwrap_or(0);
+        state.pins.came(&digest);
         state.used = state.used.saturating_sub(replaced).saturating_add(size);
         drop(state);
         disk::sync_dir(&self.pinned)?;
@@ -195,6 +233,7 @@ impl Content {
             self.discard(digest, "its bytes don't have its digest any more");
             return Ok(None);
         }
+        self.state().pins.touch(digest);
         Ok(Some(bytes))
     }
 
@@ -214,8 +253,9 @@ impl Content {
             }
             Err(error) => return Err(DiskError::new("read", &path, error).into()),
         };
-        if !whole {
-            self.discard(digest, "its bytes don't have its digest any more");
+        match whole {
+            true => self.state().pins.touch(digest),
+            false => self.discard(digest, "its bytes don't have its digest any more"),
         }
         Ok(whole)
     }
@@ -248,6 +288,7 @@ impl Content {
     /// Removes everything but `keep` and what is [held](Content::hold). A crash in the middle leaves some of
     /// it for the next time. Must not run beside a `put` of something that isn't in `keep` or held yet.
     pub fn collect(&self, keep: &BTreeSet<Digest>) -> Result<Collected, StoreError> {
+        self.set_pins(keep.clone());
         let found: Vec<Digest> =
             self.state().sizes.keys().filter(|digest| !keep.contains(digest)).copied().collect();
         let mut collected = Collected::default();
@@ -292,51 +333,9 @@ impl State {
     /// Takes `digest` off the books; gives its size.
     fn forget(&mut self, digest: &Digest) -> u64 {
         let size = self.sizes.remove(digest).unwrap_or(0);
+        self.pins.forget(digest);
         self.used = self.used.saturating_sub(size);
         size
-    }
-}
-
-/// Room in the budget for a write under way, given back when it ends.
-#[derive(Debug)]
-struct Promise<'a> {
-    content: &'a Content,
-    bytes: u64,
-}
-
-impl Promise<'_> {
-    /// Takes more room. Where there is none, downloads that nobody is busy with make some.
-    fn extend(&mut self, more: u64) -> Result<(), StoreError> {
-        match self.take(more) {
-            Err(StoreError::OverBudget { .. }) if self.content.give_up_partials() > 0 => self.take(more),
-            taken => taken,
-        }
-    }
-
-    fn take(&mut self, more: u64) -> Result<(), StoreError> {
-        let mut state = self.content.state();
-        let used = state.used.saturating_add(state.promised);
-        let budget = self.content.budget;
-        if used.saturating_add(more) > budget {
-            return Err(StoreError::OverBudget { size: more, used, budget });
-        }
-        state.promised += more;
-        self.bytes += more;
-        Ok(())
-    }
-
-    /// Gives a part back.
-    fn shrink(&mut self, bytes: u64) {
-        let bytes = bytes.min(self.bytes);
-        let mut state = self.content.state();
-        state.promised = state.promised.saturating_sub(bytes);
-        self.bytes -= bytes;
-    }
-}
-
-impl Drop for Promise<'_> {
-    fn drop(&mut self) {
-        self.shrink(self.bytes);
     }
 }
 
@@ -378,22 +377,26 @@ fn sweep(temp: &Path) -> Result<(), DiskError> {
     Ok(())
 }
 
-/// What is pinned, by name and size. Names that are no digests aren't ours, and stay.
-fn scan(pinned: &Path) -> Result<BTreeMap<Digest, u64>, DiskError> {
-    let mut sizes = BTreeMap::new();
-    for entry in fs::read_dir(pinned).map_err(at("list", pinned))? {
-        let entry = entry.map_err(at("list", pinned))?;
+/// What is in a folder, by name and size and when it was written, oldest first. Names that are no digests aren't
+/// ours, and stay.
+fn scan(dir: &Path) -> Result<Vec<(Digest, u64, SystemTime)>, DiskError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(at("list", dir))? {
+        let entry = entry.map_err(at("list", dir))?;
         let name = entry.file_name();
         let digest = name.to_str().and_then(|name| format!("sha256:{name}").parse::<Digest>().ok());
         let (Some(digest), Ok(meta)) = (digest, entry.metadata()) else { continue };
         if meta.is_file() {
-            sizes.insert(digest, meta.len());
+            found.push((digest, meta.len(), meta.modified().unwrap_or(SystemTime::UNIX_EPOCH)));
         }
     }
-    Ok(sizes)
+    found.sort_by_key(|(_, _, written)| *written);
+    Ok(found)
 }
 
 #[cfg(test)]
 mod partial_tests;
+#[cfg(test)]
+mod room_tests;
 #[cfg(test)]
 mod tests;

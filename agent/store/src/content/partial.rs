@@ -4,14 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use holdfast_core::digest::Digest;
 
-use super::{Content, Promise, hash_of, scan};
+use super::room::Promise;
+use super::{Content, hash_of, scan};
 use crate::disk;
 use crate::error::{DiskError, StoreError, at};
 use crate::fault;
@@ -28,7 +29,8 @@ pub(super) struct Partials {
 impl Partials {
     /// Finds what earlier runs left in `dir`.
     pub(super) fn of_disk(dir: &Path) -> Result<Self, DiskError> {
-        Ok(Partials { sizes: scan(dir)?, open: BTreeSet::new() })
+        let sizes = scan(dir)?.into_iter().map(|(digest, size, _)| (digest, size)).collect();
+        Ok(Partials { sizes, open: BTreeSet::new() })
     }
 
     pub(super) fn used(&self) -> u64 {
@@ -90,12 +92,8 @@ impl Content {
             length = 0;
         }
         self.book_partial(&digest, length);
-        let mut promise = Promise { content: self, bytes: 0 };
+        let mut promise = Promise::of(self);
         promise.extend(size - length)?;
-        if disk::free_space(&self.partial)? < size - length {
-            let full = io::Error::from(io::ErrorKind::StorageFull);
-            return Err(DiskError::new("find room to download", &path, full).into());
-        }
         Ok(Partial { content: self, digest, size, path, file, length, promise })
     }
 
@@ -115,35 +113,19 @@ impl Content {
         self.state().partials.sizes.get(digest).copied().unwrap_or(0)
     }
 
-    /// Makes sure that `bytes` more fit into the budget. Where they don't, downloads that nobody is busy with
-    /// make room: first those that aren't in `keep`, and all of them if that isn't enough, since what can't be
-    /// finished only takes room.
-    pub fn make_room(&self, bytes: u64, keep: &BTreeSet<Digest>) -> Result<(), StoreError> {
-        let fits = || Promise { content: self, bytes: 0 }.take(bytes);
-        if fits().is_ok() {
-            return Ok(());
-        }
-        for digest in self.idle_partials().iter().filter(|digest| !keep.contains(digest)) {
-            self.remove_idle(digest);
-        }
-        fits().inspect_err(|_| {
-            self.give_up_partials();
-        })
-    }
-
     /// Gives the room of downloads that nobody is busy with to whoever needs it now.
     pub(super) fn give_up_partials(&self) -> u64 {
         self.idle_partials().iter().map(|digest| self.remove_idle(digest)).sum()
     }
 
-    fn idle_partials(&self) -> Vec<Digest> {
+    pub(super) fn idle_partials(&self) -> Vec<Digest> {
         let state = self.state();
         let open = &state.partials.open;
         state.partials.sizes.keys().filter(|digest| !open.contains(digest)).copied().collect()
     }
 
     /// Removes a download, unless somebody took it up in the meantime.
-    fn remove_idle(&self, digest: &Digest) -> u64 {
+    pub(super) fn remove_idle(&self, digest: &Digest) -> u64 {
         if !self.state().partials.open.insert(*digest) {
             return 0;
         }

@@ -80,7 +80,10 @@ fn a_download_that_cannot_fit_is_not_begun_and_leaves_nothing() {
     let store = content(dir.path());
     store.put(&[1; 600]).unwrap();
     let refused = store.partial(Digest::of(b"x"), 401, NOW).unwrap_err();
-    assert!(matches!(refused, StoreError::OverBudget { size: 401, used: 600, budget: 1000 }), "{refused}");
+    assert!(
+        matches!(refused, StoreError::OverBudget { size: 401, used: 600, budget: 1000, .. }),
+        "{refused}"
+    );
     assert_eq!((store.used(), store.state().promised, files(dir.path())), (600, 0, 1));
     assert!(store.partial(Digest::of(b"x"), 400, NOW).is_ok());
 }

@@ -1,4 +1,5 @@
-//! The reserve: a file that holds some room, so that a box with a full disk can still roll back and log.
+//! The reserve: a file that holds some room, and a few empty ones that hold inodes, so that a box with a full disk can
+//! still roll back and log.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -10,10 +11,15 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use crate::disk;
 use crate::error::{DiskError, at};
 
+/// How many inodes are kept: for what the database, the runtimes and the log make in files.
+const SPARE_INODES: u64 = 16;
+
 /// The room that is kept free. It is there, or it was released and is made again once there is room.
 #[derive(Debug)]
 pub struct Reserve {
     path: PathBuf,
+    /// The folder of empty files.
+    spare: PathBuf,
     size: u64,
 }
 
@@ -21,23 +27,32 @@ impl Reserve {
     /// The reserve at `path`, of `size` bytes; it is made if it isn't there. A disk that is too full for it
     /// is an error with which the rest can go on.
     pub fn open(path: &Path, size: u64) -> (Self, Result<(), DiskError>) {
-        let reserve = Reserve { path: path.to_owned(), size };
+        let spare = disk::with_suffix(path, ".inodes");
+        let reserve = Reserve { path: path.to_owned(), spare, size };
         let made = reserve.restore().map(|_| ());
         (reserve, made)
     }
 
     /// Whether it is there in full.
     pub fn is_held(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|meta| meta.len() >= self.size)
+        self.missing() == 0 && self.spare_files().count() as u64 >= SPARE_INODES
+    }
+
+    /// How many bytes must stay free as they were given away.
+    pub(super) fn missing(&self) -> u64 {
+        let there = fs::metadata(&self.path).map_or(0, |meta| meta.len());
+        self.size.saturating_sub(there)
     }
 
     /// Gives the room away. Gives whether there was any.
     pub fn release(&self) -> Result<bool, DiskError> {
-        if !self.path.exists() {
+        let spare: Vec<PathBuf> = self.spare_files().collect();
+        if !self.path.exists() && spare.is_empty() {
             return Ok(false);
         }
         tracing::warn!(bytes = self.size, "the disk is full: the reserve is released");
         disk::remove_if_there(&self.path)?;
+        spare.iter().try_for_each(|file| disk::remove_if_there(file))?;
         Ok(true)
     }
 
@@ -48,8 +63,13 @@ impl Reserve {
             return Ok(true);
         }
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        if disk::free_space(folder)? < self.size.saturating_mul(2) {
+        let inodes = disk::free_inodes(folder)?.is_none_or(|free| free >= 2 * SPARE_INODES);
+        if !inodes || disk::free_space(folder)? < self.missing().saturating_mul(2) {
             return Ok(false);
+        }
+        self.take_inodes()?;
+        if self.missing() == 0 {
+            return Ok(true);
         }
         disk::remove_if_there(&self.path)?;
         let file = disk::create_private(&self.path)?;
@@ -58,6 +78,21 @@ impl Reserve {
             let _ = fs::remove_file(&self.path);
         }
         made.map(|()| true)
+    }
+
+    fn take_inodes(&self) -> Result<(), DiskError> {
+        disk::private_dir(&self.spare)?;
+        for number in 0..SPARE_INODES {
+            let path = self.spare.join(number.to_string());
+            if !path.exists() {
+                disk::create_private(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn spare_files(&self) -> impl Iterator<Item = PathBuf> {
+        fs::read_dir(&self.spare).into_iter().flatten().flatten().map(|entry| entry.path())
     }
 }
 

@@ -120,7 +120,7 @@ fn the_budget_is_kept_and_what_is_there_stays_readable() {
     let content = Content::open(dir.path(), 100).unwrap();
     let digest = content.put(&[1; 60]).unwrap();
     let refused = content.put(&[2; 60]).unwrap_err();
-    assert!(matches!(refused, StoreError::OverBudget { size: 60, used: 60, budget: 100 }), "{refused}");
+    assert!(matches!(refused, StoreError::OverBudget { size: 60, used: 60, budget: 100, .. }), "{refused}");
     assert!(content.verify(&digest).unwrap());
     // What is there already needs no room.
     content.put(&[1; 60]).unwrap();

@@ -3,7 +3,8 @@
 //! - A panic inside sled, an error that means damage, and an open that never ends are caught, and the folder
 //!   is set aside: nothing in it is more than a fact that can be found again.
 //! - After an error of the disk sled refuses everything until it is opened anew; that happens here, at the
-//!   next use. What wasn't flushed is gone then.
+//!   next use. What wasn't flushed is gone then, and is put again: whoever makes room and flushes once more
+//!   has it on disk.
 //! - sled's own flush leaves out the file's metadata and the disk's cache (`sync_file_range`), so that each
 //!   flush is followed by an fsync.
 //! - It ends its log silently at the first page that it can't read; [`crate::Store::open`] finds that out by
@@ -16,6 +17,7 @@ mod open;
 mod table;
 
 use std::fs::File;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,9 +26,14 @@ use std::time::Duration;
 use crate::error::{DiskError, StoreError, at};
 use crate::{disk, fault};
 
+pub(crate) use table::Staged;
 pub use table::{Key, RECORD_LIMIT, Record, Table};
 
 use open::OpenFailure;
+use table::Change;
+
+/// How much may be put without ever coming to the disk, in bytes: two of the largest records.
+const UNFLUSHED_LIMIT: usize = 2 * RECORD_LIMIT;
 
 /// How the database is opened.
 #[derive(Clone, Debug)]
@@ -71,6 +78,16 @@ struct State {
     handle: Handle,
     /// Whether something was written since the last flush.
     dirty: bool,
+    /// What was put since the last flush, by table.
+    unflushed: Vec<(&'static str, Vec<Change>)>,
+    /// How large that is, in bytes.
+    unflushed_bytes: usize,
+}
+
+impl State {
+    fn of(db: sled::Db) -> State {
+        State { handle: Handle::Open(db), dirty: true, unflushed: Vec::new(), unflushed_bytes: 0 }
+    }
 }
 
 #[derive(Debug)]
@@ -94,7 +111,7 @@ impl Database {
                 (db, Some(rebuilt))
             }
         };
-        let state = Mutex::new(State { handle: Handle::Open(handle), dirty: true });
+        let state = Mutex::new(State::of(handle));
         Ok((Database { shared: Arc::new(Shared { dir: dir.to_owned(), options, state }) }, rebuilt))
     }
 
@@ -105,16 +122,21 @@ impl Database {
 
     /// Returns once everything that was put is on disk; gives whether there was something to do.
     pub fn flush(&self) -> Result<bool, StoreError> {
-        let mut state = self.state();
+        self.flush_state(&mut self.state())
+    }
+
+    fn flush_state(&self, state: &mut State) -> Result<bool, StoreError> {
         if !state.dirty {
             return Ok(false);
         }
-        self.with_state(&mut state, "flush", |db| db.flush())?;
+        self.with_state(state, "flush", |db| db.flush())?;
         let file = self.shared.dir.join("db");
         File::open(&file).and_then(|file| file.sync_all()).map_err(at("sync", &file))?;
         // Large records have files of their own; sled syncs these, but not their names.
         disk::sync_dir(&self.shared.dir.join("blobs"))?;
         state.dirty = false;
+        state.unflushed.clear();
+        state.unflushed_bytes = 0;
         fault::point("db.flushed");
         Ok(true)
     }
@@ -124,20 +146,29 @@ impl Database {
         let mut state = self.state();
         close(std::mem::replace(&mut state.handle, Handle::Closed));
         let (db, rebuilt) = begin_anew(&self.shared.dir, &self.shared.options, reason.to_owned())?;
-        *state = State { handle: Handle::Open(db), dirty: true };
+        *state = State::of(db);
         Ok(rebuilt)
     }
 
-    /// Runs `work` on sled, opening it if need be, and sorts what goes wrong.
-    pub(crate) fn with<T>(
-        &self,
-        doing: &str,
-        writes: bool,
-        work: impl FnOnce(&sled::Db) -> sled::Result<T>,
-    ) -> Result<T, StoreError> {
+    /// Runs `work`, which only reads, on sled, opening it if need be, and sorts what goes wrong.
+    fn with<T>(&self, doing: &str, work: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, StoreError> {
+        self.with_state(&mut self.state(), doing, work)
+    }
+
+    /// Makes changes in one table, all or none.
+    fn change(&self, table: &'static str, changes: Vec<Change>) -> Result<(), StoreError> {
         let mut state = self.state();
-        state.dirty |= writes;
-        self.with_state(&mut state, doing, work)
+        let bytes: usize =
+            changes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
+        if state.unflushed_bytes + bytes > UNFLUSHED_LIMIT {
+            // The disk has refused this for long. What was put is kept, and nothing more is taken.
+            self.flush_state(&mut state)?;
+        }
+        state.dirty = true;
+        self.with_state(&mut state, &format!("write {table}"), |db| apply(db, table, &changes))?;
+        state.unflushed_bytes += bytes;
+        state.unflushed.push((table, changes));
+        Ok(())
     }
 
     fn with_state<T>(
@@ -176,6 +207,17 @@ impl Database {
     fn reopen(&self, state: &mut State) -> Result<(), StoreError> {
         match open::guarded(&self.shared.dir, &self.shared.options) {
             Ok(db) => {
+                let again = |(table, changes): &(&'static str, Vec<Change>)| apply(&db, table, changes);
+                if let Err(error) = state.unflushed.iter().try_for_each(again) {
+                    close(Handle::Open(db));
+                    let cause = match error {
+                        sled::Error::Io(cause) => cause,
+                        error => io::Error::other(error.to_string()),
+                    };
+                    return Err(
+                        DiskError::new("write again what was lost of", &self.shared.dir, cause).into()
+                    );
+                }
                 state.handle = Handle::Open(db);
                 Ok(())
             }
@@ -198,6 +240,17 @@ impl Drop for Shared {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         close(std::mem::replace(&mut state.handle, Handle::Closed));
     }
+}
+
+fn apply(db: &sled::Db, table: &str, changes: &[Change]) -> sled::Result<()> {
+    let mut batch = sled::Batch::default();
+    for (key, value) in changes {
+        match value {
+            Some(value) => batch.insert(key.as_slice(), value.as_slice()),
+            None => batch.remove(key.as_slice()),
+        }
+    }
+    db.open_tree(table)?.apply_batch(batch)
 }
 
 /// Drops sled, which flushes, and may panic when the disk refuses that.

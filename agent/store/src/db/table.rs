@@ -75,6 +75,15 @@ impl Key for Digest {
     }
 }
 
+/// Changes that are made all at once. Tables of one name may share one.
+#[derive(Default)]
+pub(crate) struct Staged {
+    changes: Vec<Change>,
+}
+
+/// A record's key, and what it becomes.
+pub(super) type Change = (Vec<u8>, Option<Vec<u8>>);
+
 /// A table. Cheap to make; stays good when the database is rebuilt.
 #[derive(Debug)]
 pub struct Table<K, V> {
@@ -120,29 +129,35 @@ impl<K: Key, V: Record> Table<K, V> {
         K: 'a,
         V: 'a,
     {
-        let mut batch = sled::Batch::default();
-        let mut differs = false;
+        let mut staged = Staged::default();
         for (key, value) in changes {
-            let key = key.to_bytes();
-            let before = self.read(|tree| tree.get(&key))?;
-            match value {
-                Some(value) => {
-                    let bytes = self.encode(value)?;
-                    if before.is_none_or(|before| before != bytes) {
-                        differs = true;
-                        batch.insert(key, bytes);
-                    }
-                }
-                None if before.is_some() => {
-                    differs = true;
-                    batch.remove(key);
-                }
-                None => {}
-            }
+            self.stage(&mut staged, key, value)?;
         }
+        self.apply(staged)
+    }
+
+    /// Adds a change to `staged`. What is equal to what is there is left out.
+    pub(crate) fn stage(&self, staged: &mut Staged, key: &K, value: Option<&V>) -> Result<(), StoreError> {
+        let key = key.to_bytes();
+        let before = self.read(|tree| tree.get(&key))?;
+        match value {
+            Some(value) => {
+                let bytes = self.encode(value)?;
+                if before.is_none_or(|before| before != bytes) {
+                    staged.changes.push((key, Some(bytes)));
+                }
+            }
+            None if before.is_some() => staged.changes.push((key, None)),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Does what was staged, all of it or, after a crash, nothing; gives whether anything differed.
+    pub(crate) fn apply(&self, staged: Staged) -> Result<bool, StoreError> {
+        let differs = !staged.changes.is_empty();
         if differs {
-            let doing = format!("write {}", self.name);
-            self.db.with(&doing, true, |db| db.open_tree(self.name)?.apply_batch(batch))?;
+            self.db.change(self.name, staged.changes)?;
             fault::point("db.record-written");
         }
         Ok(differs)
@@ -174,6 +189,12 @@ impl<K: Key, V: Record> Table<K, V> {
         entries.iter().map(|(key, bytes)| Ok((self.key(key)?, self.decode(bytes)?))).collect()
     }
 
+    /// The record with the highest key that is `from` or higher.
+    pub fn last_from(&self, from: &K) -> Result<Option<(K, V)>, StoreError> {
+        let start = from.to_bytes();
+        self.edge(|tree| tree.range(start..).next_back().transpose())
+    }
+
     /// The record with the lowest key.
     pub fn first(&self) -> Result<Option<(K, V)>, StoreError> {
         self.edge(|tree| tree.first())
@@ -195,7 +216,7 @@ impl<K: Key, V: Record> Table<K, V> {
     /// Reads the tree; one that was never written reads as empty, and is not made for that.
     fn read<T: Default>(&self, work: impl FnOnce(&sled::Tree) -> sled::Result<T>) -> Result<T, StoreError> {
         let doing = format!("read {}", self.name);
-        self.db.with(&doing, false, |db| {
+        self.db.with(&doing, |db| {
             if db.tree_names().iter().any(|name| name == self.name.as_bytes()) {
                 work(&db.open_tree(self.name)?)
             } else {

@@ -65,7 +65,8 @@ fn a_record_of_another_format_or_of_garbage_is_damage_and_a_rebuild_helps() {
     let dir = tempfile::tempdir().unwrap();
     let (db, _) = open(&dir.path().join("db"));
     for bad in [&b"\x01{"[..], b"\x09[]", b""] {
-        db.with("test", true, |sled| sled.open_tree("test")?.insert(7u64.to_be_bytes(), bad)).unwrap();
+        db.state().dirty = true;
+        db.with("test", |sled| sled.open_tree("test")?.insert(7u64.to_be_bytes(), bad)).unwrap();
         assert!(table(&db).get(&7).unwrap_err().is_damage());
     }
     let records = table(&db);
