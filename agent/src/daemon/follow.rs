@@ -10,7 +10,7 @@ use holdfast_core::held::Held;
 use holdfast_core::name::AppName;
 use holdfast_core::resolve::Resolved;
 use holdfast_core::verify::{Fetched, Floor, Refused, verify};
-use holdfast_store::{anchor, fault};
+use holdfast_store::{Trouble, anchor, fault};
 
 use super::journal::lock;
 use super::sync::{self, Ask, Found, NotRendered, Renderer};
@@ -41,6 +41,10 @@ impl Daemon {
         now: &Now,
     ) -> Result<(), JournalError> {
         self.untrimmed = true;
+        // Once a poll is often enough to see whether the disk has room again, if nothing waits for that.
+        if let Err(error) = lock(&self.store).reserve().restore() {
+            tracing::warn!(%error, "there is no room for what is kept for a full disk");
+        }
         let found = match result {
             Ok(found) => found,
             Err(error) => {
@@ -57,10 +61,6 @@ impl Daemon {
         self.progress.error = None;
         self.progress.unfetched = None;
         self.progress.last_poll = Some(now.wall);
-        // Once a poll is often enough to see whether the disk has room again.
-        if let Err(error) = lock(&self.store).reserve().restore() {
-            tracing::warn!(%error, "there is no room for what is kept for a full disk");
-        }
         match found {
             Found::Same => {
                 self.backoff.succeeded();
@@ -91,6 +91,9 @@ impl Daemon {
         let wait = self.backoff.failed(u64::from_le_bytes(random));
         self.progress.poll_in(wait, now);
         self.progress.error = Some(error.to_string());
+        if matches!(error, SourceError::Local(_)) || Trouble::is_named_in(&error.to_string()) {
+            self.note_disk(&error.to_string(), now);
+        }
         // What waits for the source waits for the next poll.
         if let Some(held) = self.progress.unrendered.as_mut().filter(|held| held.next.is_some()) {
             held.next = self.progress.next_poll_wall;
@@ -191,7 +194,10 @@ impl Daemon {
                 self.progress.unrendered = None;
                 let before: BTreeMap<AppName, Held> =
                     self.keeper.faulty().map(|(name, held)| (name.clone(), held.clone())).collect();
-                self.keeper.place(&resolved, now)?;
+                if let Err(error) = self.keeper.place(&resolved, now) {
+                    // A new revision that can't be pinned holds nothing up of what is here.
+                    return self.rendered(revision, Err(NotRendered::Disk(error.to_string())), now);
+                }
                 self.note_faulty(&before, &resolved, now);
                 self.progress.resolved = Some(resolved.revision);
                 self.widen(Scope::All);
@@ -209,7 +215,11 @@ impl Daemon {
                 if !matches!(why, NotRendered::Documents(_)) {
                     self.progress.known = None;
                 }
+                let of_disk = matches!(why, NotRendered::Disk(_) | NotRendered::Mirror(_));
                 let held = why.held(self.progress.next_poll_wall);
+                if of_disk {
+                    self.note_disk(&held.cause, now);
+                }
                 if self.progress.unrendered.as_ref() != Some(&held) {
                     self.note("revision.held", Some(revision), &held.cause, now);
                 }

@@ -8,6 +8,7 @@
 //! Jobs block or wait; they run beside the loop, end within limits of their own, and come back as an
 //! [`Event`]. The loop never ticks: between events it sleeps until the next deadline.
 
+mod disk;
 mod follow;
 mod gather;
 mod images;
@@ -18,13 +19,14 @@ mod outside;
 mod probes;
 mod progress;
 mod setup;
+mod starting;
 mod status;
 mod sync;
 mod tell;
 mod windows;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -43,6 +45,7 @@ use self::images::BoxImages;
 use self::journal::{SharedStore, StoreJournal, lock};
 use self::outside::{Outside, Signals};
 use self::progress::Progress;
+use self::starting::Parts;
 use self::sync::{Found, NotRendered, SharedSource};
 use self::windows::Windows;
 use crate::api::Request;
@@ -104,6 +107,8 @@ struct Daemon {
     /// Much was done since memory was last given back.
     untrimmed: bool,
     trouble: Option<(Moment, String)>,
+    /// The disk refused something.
+    short: Option<disk::Short>,
     /// Deadlines up to here have been seen to.
     handled: Moment,
     jobs: mpsc::Sender<Event>,
@@ -119,17 +124,21 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
     // Before anything else: a signal that comes while the agent starts must not end the process.
     let signals = Signals::catch()?;
     let clock = Clock::new();
-    let now = clock.now();
-    let store = setup::wait_for_store(&config, &now).await?;
-    let allowance = Allowance::open(Arc::clone(&store), clock.clone());
-    let drivers = setup::open_drivers(&config, &store, &allowance)?;
-    let keeper = Keeper::open(StoreJournal::new(Arc::clone(&store)), drivers, &now)?;
-    let source = Arc::new(Mutex::new(setup::open_source(&config, &allowance)?));
-    let images = BoxImages::new(&config, lock(&store).shared_content(), &allowance);
-    let progress = progress_of(&store)?;
-    let (jobs, mut events) = mpsc::channel(WAITING_EVENTS);
-    let newest = lock(&store).audit().head().map_or(0, |head| head.seq);
     let notifier = Notifier::new(&Environment::of_process());
+    let newest_event = watch::Sender::new(0);
+    let (parts, outside) = match Parts::open(&config, &clock).await {
+        Err(error) if once.is_none() && starting::is_of_disk(&error) => {
+            let mut outside = Outside::open(&config, signals, &notifier, newest_event.subscribe())?;
+            let waited = starting::wait_for_disk(&config, &clock, &mut outside, &notifier, error).await?;
+            let Some(parts) = waited else { return Ok(None) };
+            (parts, Ok(outside))
+        }
+        parts => (parts?, Outside::open(&config, signals, &notifier, newest_event.subscribe())),
+    };
+    let Parts { store, allowance, keeper, source, images, progress } = parts;
+    let now = clock.now();
+    let (jobs, mut events) = mpsc::channel(WAITING_EVENTS);
+    newest_event.send_replace(lock(&store).audit().head().map_or(0, |head| head.seq));
     let backoff = Backoff::new(FIRST_RETRY, config.source.interval);
     let mut daemon = Daemon {
         config,
@@ -153,14 +162,14 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         stopped: false,
         untrimmed: true,
         trouble: None,
+        short: None,
         handled: now.moment,
         jobs,
-        newest_event: watch::Sender::new(newest),
+        newest_event,
         notifier,
         told: String::new(),
     };
-    let newest_event = daemon.newest_event.subscribe();
-    let mut outside = match Outside::open(&daemon.config, signals, &daemon.notifier, newest_event) {
+    let mut outside = match outside {
         Ok(outside) => Some(outside),
         Err(error) => {
             // Nobody can ask, but what should run can be seen to before the agent is started again.
@@ -237,7 +246,11 @@ impl Daemon {
         let trouble = self.trouble.as_ref().map(|(until, _)| until.clone());
         // While the disk refuses writes, nothing of the keeper's can be done.
         let keeper = if trouble.is_some() { None } else { self.keeper.next_wake(&self.handled) };
-        [limit, poll, trouble, keeper].into_iter().flatten().map(|at| self.clock.until(&at)).min()
+        [limit, poll, trouble, keeper, self.disk_is_due()]
+            .into_iter()
+            .flatten()
+            .map(|at| self.clock.until(&at))
+            .min()
     }
 
     /// Takes in what happened; gives whether the agent goes on.
@@ -287,6 +300,9 @@ impl Daemon {
             }
             Event::Prepared(app, release, result) => {
                 self.preparing.remove(&(app.clone(), release));
+                if let Err(error) = &result {
+                    self.note_disk(&error.to_string(), &now);
+                }
                 self.widen(Scope::Apps(BTreeSet::from([app.clone()])));
                 self.keeper.prepared(&app, release, result, &now)
             }
@@ -317,6 +333,7 @@ impl Daemon {
     /// Starts what is due, and makes a pass if there is a reason for one.
     async fn advance(&mut self, outside: &mut Option<Outside>) {
         let now = self.clock.now();
+        self.look_at_disk(&now);
         if self.trouble.as_ref().is_some_and(|(until, _)| self.clock.until(until).is_zero()) {
             self.trouble = None;
             self.widen(Scope::All);
@@ -413,15 +430,21 @@ impl Daemon {
             tracing::error!(%error, "the agent can't write down what it does, and waits");
             let until = now.moment.uptime + DISK_PAUSE;
             self.trouble = Some((Moment { boot: now.moment.boot.clone(), uptime: until }, error.to_string()));
+            self.note_disk(&error.to_string(), now);
         }
     }
 
     fn start_preparing(&mut self) {
         let now = self.clock.now();
-        for todo in self.keeper.to_prepare(&now) {
-            if !self.preparing.insert((todo.app.clone(), todo.id)) {
-                continue;
-            }
+        let todo = self.keeper.to_prepare(&now).into_iter();
+        let new: Vec<_> = todo.filter(|todo| self.preparing.insert((todo.app.clone(), todo.id))).collect();
+        // Downloads may take the room of what no release needs. While a job may be pinning something new, what came
+        // since the pins were last set stays as well.
+        if !new.is_empty() && !self.syncing {
+            let pins = self.images.with_parts(self.keeper.pinned());
+            lock(&self.store).content().set_pins(pins);
+        }
+        for todo in new {
             let jobs = self.jobs.clone();
             tokio::spawn(async move {
                 let mut result = match todo.driver.check(&todo.release) {

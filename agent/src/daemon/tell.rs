@@ -2,11 +2,10 @@
 
 use holdfast_core::clock::Now;
 use holdfast_core::digest::Revision;
-use holdfast_core::held::Held;
 use holdfast_core::report::Status;
 
 use super::journal::lock;
-use super::{DISK_PAUSE, Daemon, status};
+use super::{Daemon, status};
 use crate::api::Request;
 use crate::keeper::{Journal, Note};
 
@@ -39,13 +38,9 @@ impl Daemon {
     pub(super) fn status(&self) -> Status {
         let mut status = status::status(&self.config, &self.keeper, &self.progress, &self.clock.now());
         status.downloads = self.allowance.standing();
-        if let Some((_, cause)) = &self.trouble {
+        if let Some(held) = self.held_by_disk() {
             status.converged = false;
-            status.held.push(Held {
-                cause: format!("the agent can't write down what it does: {cause}"),
-                next: Some(self.clock.now().wall_in(DISK_PAUSE)),
-                unblock: "make room on the disk, or mend it".to_owned(),
-            });
+            status.held.push(held);
         }
         status
     }

@@ -158,7 +158,7 @@ impl Images {
     }
 
     fn make_room(&self, missing: u64, blobs: &[&Descriptor]) -> Result<(), StoreError> {
-        self.content.make_room(missing, &blobs.iter().map(|blob| blob.digest).collect())
+        self.content.make_room(missing, &blobs.iter().map(|blob| blob.digest).collect()).map(drop)
     }
 
     /// Gives up downloads that nobody goes on with.

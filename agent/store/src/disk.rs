@@ -106,19 +106,28 @@ pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Bytes that the agent could still write on the file system of `path`.
-pub(crate) fn free_space(path: &Path) -> Result<u64, DiskError> {
-    let stat =
-        nix::sys::statvfs::statvfs(path).map_err(|errno| DiskError::new("measure", path, errno.into()))?;
-    let free = if nix_is_root() { stat.blocks_free() } else { stat.blocks_available() };
-    Ok((free as u64).saturating_mul(stat.fragment_size() as u64))
+/// What the file system of a path still takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that the agent could still write.
+    pub bytes: u64,
+    /// Files that it could still make; none where they aren't counted.
+    pub inodes: Option<u64>,
+    /// It takes nothing at all.
+    pub is_read_only: bool,
 }
 
-/// Files that the agent could still make on the file system of `path`; none where they aren't counted.
-pub(crate) fn free_inodes(path: &Path) -> Result<Option<u64>, DiskError> {
-    let stat =
-        nix::sys::statvfs::statvfs(path).map_err(|errno| DiskError::new("measure", path, errno.into()))?;
-    Ok((stat.files() > 0).then(|| stat.files_free() as u64))
+impl Room {
+    pub(crate) fn of(path: &Path) -> Result<Room, DiskError> {
+        let stat = nix::sys::statvfs::statvfs(path)
+            .map_err(|errno| DiskError::new("measure", path, errno.into()))?;
+        let blocks = if nix_is_root() { stat.blocks_free() } else { stat.blocks_available() };
+        Ok(Room {
+            bytes: (blocks as u64).saturating_mul(stat.fragment_size() as u64),
+            inodes: (stat.files() > 0).then(|| stat.files_free() as u64),
+            is_read_only: stat.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY),
+        })
+    }
 }
 
 /// Root may use the blocks that are kept back for it; whether we are root shows in what we own.

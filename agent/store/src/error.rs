@@ -46,6 +46,19 @@ impl Trouble {
         }
     }
 
+    /// Whether it may end without anybody touching the agent.
+    pub fn may_pass(self) -> bool {
+        matches!(self, Trouble::Full | Trouble::ReadOnly | Trouble::Failing)
+    }
+
+    /// Whether an error's text says that the disk is the reason: for errors that have lost their number.
+    pub fn is_named_in(text: &str) -> bool {
+        let words = ["No space left", "Read-only file system", "quota exceeded", "Input/output error"];
+        let advice = [Trouble::Full, Trouble::ReadOnly, Trouble::Failing].map(Trouble::advice);
+        words.iter().chain(&advice).any(|word| text.contains(word))
+            || text.contains(" are free on the file system of ")
+    }
+
     fn advice(self) -> &'static str {
         match self {
             Trouble::Full => "; free some space on this file system, or lower state.disk_budget",

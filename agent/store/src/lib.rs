@@ -15,7 +15,7 @@
 //! ```text
 //! anchor       two checksummed slots
 //! db/          sled              db.opening  a start that hasn't come back yet
-//! content/     sha256/<hex>, tmp/, partial/<hex>, reserve, reserve.inodes/
+//! content/     sha256/<hex>, tmp/, partial/<hex>, reserve*
 //! keys/        signing.key, age.key, box.key (0600)
 //! lock         flock; the holder's process id
 //! mirror/      git's, not this crate's; wasm/ the runtime's
@@ -56,6 +56,7 @@ use lock::StateLock;
 use records::{LinkUsage, Revisions, Tags};
 
 pub use audit::Bounds as AuditBounds;
+pub use disk::Room;
 pub use error::{DiskError, StoreError, Trouble};
 pub use opened::Opened;
 
@@ -66,6 +67,8 @@ const META: &str = "meta";
 const TAGS: &str = "tags";
 /// What others keep in the state folder, and what counts to the disk budget: git's mirror and compiled code.
 const BESIDE: &[&str] = &["mirror", "wasm/compiled"];
+/// As much is kept for a start on a full disk, in bytes, or a quarter of a small reserve.
+const START_RESERVE: u64 = 512 << 10;
 /// The one record of the table of revisions.
 const REVISIONS: &str = "revisions";
 const LINK: &str = "link";
@@ -139,6 +142,10 @@ impl Store {
         disk::private_dir(&dir.join("content"))?;
         let (reserve, reserved) = Reserve::open(&dir.join("content/reserve"), options.reserve);
         let reserve = Arc::new(reserve);
+        // What a start needs is never given away for anything else: after a power cut on a full disk the box must
+        // come up again.
+        let (for_start, _) =
+            Reserve::open(&dir.join("content/reserve.start"), (options.reserve / 4).min(START_RESERVE));
         if let Err(error) = reserved {
             tracing::warn!(%error, "there is no reserve for a full disk");
         }
@@ -147,11 +154,15 @@ impl Store {
         let content = Arc::new(content.within(beside, Arc::clone(&reserve)));
 
         let db_dir = dir.join("db");
-        let (db, rebuilt) = with_reserve(&reserve, || Database::open(&db_dir, options.db.clone()))?;
+        let db_options = DbOptions { reserve: Some(Arc::clone(&reserve)), ..options.db.clone() };
+        let open = || Database::open(&db_dir, db_options.clone());
+        let (db, rebuilt) = with_reserve(&reserve, || with_reserve(&for_start, open))?;
         opened.extend(rebuilt.map(Opened::DatabaseRebuilt));
         let fresh = opened.iter().any(|report| matches!(report, Opened::DatabaseRebuilt(_)));
         let (audit, found) = open_audit(&db, anchor.get(), options.audit, fresh)?;
         opened.extend(found);
+
+        for_start.take_back_now();
 
         let dir = dir.to_owned();
         let bounds = options.audit;
@@ -198,8 +209,7 @@ impl Store {
     /// Adds an event to the audit log. It is on disk after the next [`Store::flush`] or
     /// [`Store::update_anchor`].
     pub fn append_event(&mut self, now: Timestamp, draft: Draft) -> Result<Event, StoreError> {
-        let audit = &mut self.audit;
-        let (event, sealed) = with_reserve(&self.reserve, || audit.append(now, draft.clone()))?;
+        let (event, sealed) = self.audit.append(now, draft)?;
         // So that the anchor's head is one that can be looked up. Without, it is one that was sealed, no more.
         if sealed && let Err(error) = self.anchor_head() {
             tracing::warn!(%error, "the audit log's head can't be written into the anchor");
@@ -231,6 +241,11 @@ impl Store {
     /// The room that is kept for a full disk.
     pub fn reserve(&self) -> &Reserve {
         &self.reserve
+    }
+
+    /// What the file system of the state folder still takes.
+    pub fn room(&self) -> Result<Room, DiskError> {
+        Room::of(&self.dir)
     }
 
     /// The box's own keys.
@@ -282,7 +297,7 @@ impl Store {
 
     /// Returns once every record and event is on disk; gives whether there was something to do.
     pub fn flush(&self) -> Result<bool, StoreError> {
-        with_reserve(&self.reserve, || self.db.flush())
+        self.db.flush()
     }
 
     /// Sets the database aside and begins an empty one, after an error that

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use holdfast::api::Client;
+use holdfast_core::event::Event;
 use holdfast_core::report::{AppStatus, Status};
 use holdfast_drivers::simulated::log::{creates_without_absence, parse};
 use nix::sys::signal::{Signal, kill};
@@ -181,6 +182,18 @@ impl AgentBox {
         self.runtime.block_on(client.status()).ok()
     }
 
+    /// What happened, as the agent tells it.
+    pub fn events(&self) -> Vec<Event> {
+        let client = Client::new(&self.dir().join("api.sock"));
+        let mut events = Vec::new();
+        let keep = |event| {
+            events.push(event);
+            true
+        };
+        self.runtime.block_on(client.events(0, false, keep)).unwrap();
+        events
+    }
+
     /// Waits until the agent says what `wanted` wants, or has ended; gives how it ended.
     pub fn wait_or_end(&mut self, what: &str, wanted: impl Fn(&Self, &Status) -> bool) -> Option<ExitStatus> {
         let began = Instant::now();
@@ -248,6 +261,18 @@ impl AgentBox {
         }
         found.sort_unstable();
         found
+    }
+
+    /// Ends every process of the box that isn't the agent, as a restart of the box does.
+    pub fn end_workloads(&self) {
+        let agent = self.agent.as_ref().map(|agent| agent.id() as i32);
+        for pid in self.processes().into_iter().filter(|pid| Some(*pid) != agent) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            // Gone is gone: what it had open is closed.
+            while Path::new(&format!("/proc/{pid}/fd/0")).exists() {
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
     }
 
     /// The agent's log.

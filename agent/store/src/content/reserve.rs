@@ -59,12 +59,25 @@ impl Reserve {
     /// Takes the room back if it was given away, and only if as much again stays free. Gives whether the
     /// reserve is held now.
     pub fn restore(&self) -> Result<bool, DiskError> {
+        self.take_back(2)
+    }
+
+    /// Takes back at once what was lent for a moment, if it is still free.
+    pub(crate) fn take_back_now(&self) {
+        if let Err(error) = self.take_back(1) {
+            tracing::warn!(%error, "what is kept for a start on a full disk is used up");
+        }
+    }
+
+    /// Takes the room back if `times` as much is free.
+    fn take_back(&self, times: u64) -> Result<bool, DiskError> {
         if self.is_held() {
             return Ok(true);
         }
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        let inodes = disk::free_inodes(folder)?.is_none_or(|free| free >= 2 * SPARE_INODES);
-        if !inodes || disk::free_space(folder)? < self.missing().saturating_mul(2) {
+        let room = disk::Room::of(folder)?;
+        let inodes = room.inodes.is_none_or(|free| free >= times * SPARE_INODES);
+        if room.is_read_only || !inodes || room.bytes < self.missing().saturating_mul(times) {
             return Ok(false);
         }
         self.take_inodes()?;

@@ -5,6 +5,9 @@
 //! - After an error of the disk sled refuses everything until it is opened anew; that happens here, at the
 //!   next use. What wasn't flushed is gone then, and is put again: whoever makes room and flushes once more
 //!   has it on disk.
+//! - A record that needs a file of its own, and can't have one, leaves sled waiting for itself for ever. So before
+//!   each write the file system is asked whether it takes writes and has room; where it hasn't, the reserve is
+//!   released, and where that isn't enough, sled is left alone and can still be read.
 //! - sled's own flush leaves out the file's metadata and the disk's cache (`sync_file_range`), so that each
 //!   flush is followed by an fsync.
 //! - It ends its log silently at the first page that it can't read; [`crate::Store::open`] finds that out by
@@ -23,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::content::Reserve;
 use crate::error::{DiskError, StoreError, at};
 use crate::{disk, fault};
 
@@ -35,6 +39,14 @@ use table::Change;
 /// How much may be put without ever coming to the disk, in bytes: two of the largest records.
 const UNFLUSHED_LIMIT: usize = 2 * RECORD_LIMIT;
 
+/// What a write may need beside itself, in bytes: sled writes in segments of 128 KiB, and rewrites what it splits.
+const ROOM: u64 = 512 << 10;
+/// The same in inodes: large records are files.
+const INODES: u64 = 4;
+
+/// From here on a record may become a file, in bytes. sled: above a quarter of a segment.
+const LARGE: u64 = 16 << 10;
+
 /// How the database is opened.
 #[derive(Clone, Debug)]
 pub struct DbOptions {
@@ -42,12 +54,16 @@ pub struct DbOptions {
     pub cache: u64,
     /// After how long an open counts as one that never ends.
     pub open_limit: Duration,
+    /// How much must be free on the file system for a write, in bytes, beside what is written.
+    pub room: u64,
+    /// What is released when there is no room.
+    pub reserve: Option<Arc<Reserve>>,
 }
 
 impl Default for DbOptions {
     fn default() -> Self {
         // Measured: docs/adr/0002-store.md.
-        DbOptions { cache: 1024 * 1024, open_limit: Duration::from_secs(30) }
+        DbOptions { cache: 1024 * 1024, open_limit: Duration::from_secs(30), room: ROOM, reserve: None }
     }
 }
 
@@ -129,7 +145,8 @@ impl Database {
         if !state.dirty {
             return Ok(false);
         }
-        self.with_state(state, "flush", |db| db.flush())?;
+        let bytes = state.unflushed_bytes as u64;
+        self.with_room(bytes, || self.with_state(state, "flush", |db| db.flush()))?;
         let file = self.shared.dir.join("db");
         File::open(&file).and_then(|file| file.sync_all()).map_err(at("sync", &file))?;
         // Large records have files of their own; sled syncs these, but not their names.
@@ -150,6 +167,45 @@ impl Database {
         Ok(rebuilt)
     }
 
+    /// Does `write` of so many bytes if there is room for it. Where there is none, or it finds none, the reserve is
+    /// released, and it is done once more.
+    fn with_room<T>(
+        &self,
+        bytes: u64,
+        mut write: impl FnMut() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut attempt = || self.check_room(bytes).map_err(StoreError::from).and_then(|()| write());
+        match attempt() {
+            Err(error) if error.is_full() && self.release()? => attempt(),
+            other => other,
+        }
+    }
+
+    fn release(&self) -> Result<bool, DiskError> {
+        self.shared.options.reserve.as_ref().map_or(Ok(false), |reserve| reserve.release())
+    }
+
+    fn check_room(&self, bytes: u64) -> Result<(), DiskError> {
+        let Shared { dir, options, .. } = &*self.shared;
+        let refuse = |kind: io::ErrorKind| Err(DiskError::new("write the database in", dir, kind.into()));
+        let disk = disk::Room::of(dir)?;
+        if disk.is_read_only {
+            return refuse(io::ErrorKind::ReadOnlyFilesystem);
+        }
+        let few = options.room > 0 && disk.inodes.is_some_and(|free| free < INODES);
+        if few || (options.room > 0 && disk.bytes < options.room.saturating_add(bytes)) {
+            return refuse(io::ErrorKind::StorageFull);
+        }
+        if bytes < LARGE {
+            return Ok(());
+        }
+        // A file system that the kernel has given up says nothing of it but to whoever writes.
+        let probe = dir.join("probe");
+        let made = File::create(&probe).map_err(at("write the database in", dir));
+        disk::remove_if_there(&probe)?;
+        made.map(drop)
+    }
+
     /// Runs `work`, which only reads, on sled, opening it if need be, and sorts what goes wrong.
     fn with<T>(&self, doing: &str, work: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, StoreError> {
         self.with_state(&mut self.state(), doing, work)
@@ -157,15 +213,18 @@ impl Database {
 
     /// Makes changes in one table, all or none.
     fn change(&self, table: &'static str, changes: Vec<Change>) -> Result<(), StoreError> {
-        let mut state = self.state();
+        let state = &mut *self.state();
         let bytes: usize =
             changes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
         if state.unflushed_bytes + bytes > UNFLUSHED_LIMIT {
             // The disk has refused this for long. What was put is kept, and nothing more is taken.
-            self.flush_state(&mut state)?;
+            self.flush_state(state)?;
         }
-        state.dirty = true;
-        self.with_state(&mut state, &format!("write {table}"), |db| apply(db, table, &changes))?;
+        let doing = format!("write {table}");
+        self.with_room(bytes as u64, || {
+            state.dirty = true;
+            self.with_state(state, &doing, |db| apply(db, table, &changes))
+        })?;
         state.unflushed_bytes += bytes;
         state.unflushed.push((table, changes));
         Ok(())

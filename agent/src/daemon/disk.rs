@@ -1,0 +1,159 @@
+//! The disk that refuses writes: that is told, what runs goes on, and when there is room again the agent goes on by
+//! itself, with what it could not take in meanwhile.
+
+use std::time::Duration;
+
+use holdfast_core::clock::{Moment, Now};
+use holdfast_core::held::Held;
+use holdfast_store::{Room, Trouble};
+
+use super::journal::lock;
+use super::{DISK_PAUSE, Daemon};
+
+/// With less than this a write that failed is taken for the disk's fault.
+const LITTLE: Room = Room { bytes: 1 << 20, inodes: Some(16), is_read_only: false };
+
+/// The disk refused something, and had no more room than this.
+pub(super) struct Short {
+    lowest: Room,
+    lacks_reserve: bool,
+    cause: String,
+    /// When it is looked at next.
+    next: Moment,
+}
+
+impl Short {
+    /// Whether there is more room than when something was refused.
+    fn is_over(&self, room: &Room, holds_reserve: bool) -> bool {
+        let inodes = room
+            .inodes
+            .zip(self.lowest.inodes)
+            .is_some_and(|(now, then)| now >= then.saturating_add(LITTLE.inodes.unwrap_or(0)));
+        let bytes = room.bytes >= self.lowest.bytes.saturating_add(LITTLE.bytes);
+        let reserve = self.lacks_reserve && holds_reserve;
+        !room.is_read_only && (self.lowest.is_read_only || bytes || inodes || reserve)
+    }
+}
+
+/// The word for it in the audit log.
+fn kind(room: &Room) -> &'static str {
+    if room.is_read_only { "disk.readonly" } else { "disk.full" }
+}
+
+impl Daemon {
+    /// Something failed, for which the disk may be the reason.
+    pub(super) fn note_disk(&mut self, cause: &str, now: &Now) {
+        let (room, lacks_reserve) = {
+            let store = lock(&self.store);
+            let Ok(room) = store.room() else { return };
+            (room, !store.reserve().is_held())
+        };
+        let little = room.is_read_only
+            || room.bytes < LITTLE.bytes
+            || room.inodes.zip(LITTLE.inodes).is_some_and(|(now, little)| now < little);
+        if !little && !Trouble::is_named_in(cause) {
+            return;
+        }
+        let next = self.disk_pause(now);
+        match &mut self.short {
+            Some(short) => {
+                short.cause = cause.to_owned();
+                short.lowest = lower(&short.lowest, &room);
+                short.lacks_reserve |= lacks_reserve;
+            }
+            None => {
+                self.short = Some(Short { lowest: room, lacks_reserve, cause: cause.to_owned(), next });
+                self.note(kind(&room), None, cause, now);
+            }
+        }
+    }
+
+    fn disk_pause(&self, now: &Now) -> Moment {
+        Moment { boot: now.moment.boot.clone(), uptime: now.moment.uptime + DISK_PAUSE }
+    }
+
+    /// When the disk is looked at next.
+    pub(super) fn disk_is_due(&self) -> Option<Moment> {
+        self.short.as_ref().map(|short| short.next.clone())
+    }
+
+    /// Looks whether there is room again. Then everything is tried again at once: what waits for the source, for the
+    /// disk, and each app.
+    pub(super) fn look_at_disk(&mut self, now: &Now) {
+        let Some(short) = self.short.as_ref() else { return };
+        if self.clock.until(&short.next) > Duration::ZERO {
+            return;
+        }
+        let (room, held) = {
+            let store = lock(&self.store);
+            let held = store.reserve().restore();
+            (store.room(), held.unwrap_or(false))
+        };
+        if !room.as_ref().is_ok_and(|room| short.is_over(room, held)) {
+            let next = self.disk_pause(now);
+            if let Some(short) = &mut self.short {
+                short.next = next;
+            }
+            return;
+        }
+        self.short = None;
+        self.trouble = None;
+        self.note("disk.room", None, "the disk takes writes again: what waited is tried again", now);
+        self.progress.known = None;
+        self.poll_asked = true;
+        self.keeper.try_all_now(now);
+        self.widen(crate::keeper::Scope::All);
+    }
+
+    /// What is held because of the disk.
+    pub(super) fn held_by_disk(&self) -> Option<Held> {
+        let pause = Some(self.clock.now().wall_in(DISK_PAUSE));
+        let held = |cause: String| Held {
+            cause,
+            next: pause,
+            unblock: "make room on the disk, or mend it: the box then goes on by itself".to_owned(),
+        };
+        match (&self.trouble, &self.short) {
+            (Some((_, cause)), _) => Some(held(format!("the agent can't write down what it does: {cause}"))),
+            (None, Some(short)) => Some(held(format!("the disk refuses writes: {}", short.cause))),
+            (None, None) => None,
+        }
+    }
+}
+
+/// The least of both.
+fn lower(a: &Room, b: &Room) -> Room {
+    Room {
+        bytes: a.bytes.min(b.bytes),
+        inodes: a.inodes.zip(b.inodes).map(|(a, b)| a.min(b)),
+        is_read_only: a.is_read_only || b.is_read_only,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn short(bytes: u64, inodes: u64, is_read_only: bool, lacks_reserve: bool) -> Short {
+        let lowest = Room { bytes, inodes: Some(inodes), is_read_only };
+        let boot = holdfast_core::clock::BootId("b".into());
+        let next = Moment { boot, uptime: Duration::ZERO };
+        Short { lowest, lacks_reserve, cause: String::new(), next }
+    }
+
+    fn room(bytes: u64, inodes: u64, is_read_only: bool) -> Room {
+        Room { bytes, inodes: Some(inodes), is_read_only }
+    }
+
+    #[test]
+    fn it_is_over_when_there_is_more_of_what_was_missing() {
+        let full = short(4096, 1000, false, false);
+        assert!(!full.is_over(&room(8192, 1000, false), true));
+        assert!(full.is_over(&room(2 << 20, 1000, false), true));
+        assert!(!full.is_over(&room(2 << 20, 1000, true), true));
+        assert!(short(2 << 20, 0, false, false).is_over(&room(2 << 20, 16, false), true));
+        assert!(short(2 << 20, 0, true, false).is_over(&room(0, 0, false), false));
+        // The reserve took what was free.
+        assert!(short(4096, 1000, false, true).is_over(&room(4096, 1000, false), true));
+    }
+}

@@ -1,0 +1,125 @@
+//! A start on a disk that takes no writes: the agent can't open its state folder. It waits for the disk, answers
+//! meanwhile, and goes on as if it had only been started when that was mended. What runs is left alone.
+
+use std::sync::{Arc, Mutex};
+
+use anyhow::Result;
+use holdfast_core::held::Held;
+use holdfast_core::report::{PlanReport, RevisionStatus, SourceStatus, Status};
+use holdfast_store::{StoreError, Trouble};
+
+use super::images::BoxImages;
+use super::journal::{SharedStore, StoreJournal, lock};
+use super::outside::Outside;
+use super::progress::Progress;
+use super::sync::SharedSource;
+use super::{DISK_PAUSE, progress_of, setup};
+use crate::api::Request;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::http::allowance::Allowance;
+use crate::keeper::Keeper;
+use crate::notify::Notifier;
+
+/// What the daemon keeps on disk, and what reads and writes there.
+pub(super) struct Parts {
+    pub(super) store: SharedStore,
+    pub(super) allowance: Allowance,
+    pub(super) keeper: Keeper<StoreJournal>,
+    pub(super) source: SharedSource,
+    pub(super) images: BoxImages,
+    pub(super) progress: Progress,
+}
+
+impl Parts {
+    pub(super) async fn open(config: &Config, clock: &Clock) -> Result<Self> {
+        let now = clock.now();
+        let store = setup::wait_for_store(config, &now).await?;
+        let allowance = Allowance::open(Arc::clone(&store), clock.clone());
+        let drivers = setup::open_drivers(config, &store, &allowance)?;
+        let keeper = Keeper::open(StoreJournal::new(Arc::clone(&store)), drivers, &now)?;
+        let source = Arc::new(Mutex::new(setup::open_source(config, &allowance)?));
+        let images = BoxImages::new(config, lock(&store).shared_content(), &allowance);
+        let progress = progress_of(&store)?;
+        Ok(Parts { store, allowance, keeper, source, images, progress })
+    }
+}
+
+/// Whether the disk is why the agent can't start, so that waiting helps.
+pub(super) fn is_of_disk(error: &anyhow::Error) -> bool {
+    let trouble = error.downcast_ref::<StoreError>().and_then(StoreError::trouble);
+    trouble.map_or_else(|| Trouble::is_named_in(&format!("{error:#}")), Trouble::may_pass)
+}
+
+/// Waits until the state folder can be opened; `None` when the agent is told to stop before.
+pub(super) async fn wait_for_disk(
+    config: &Config,
+    clock: &Clock,
+    outside: &mut Outside,
+    notifier: &Notifier,
+    mut error: anyhow::Error,
+) -> Result<Option<Parts>> {
+    // Whoever manages services must not take this for a start that failed: starting again helps nothing.
+    notifier.ready();
+    notifier.status("waits for the disk");
+    loop {
+        tracing::error!(%error, "the state folder can't be opened; what runs goes on, and the agent waits for the disk");
+        let over = tokio::time::sleep(DISK_PAUSE);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = &mut over => break,
+                Some(request) = outside.requests.recv() => answer(request, config, clock, &error),
+                _ = outside.hangup.recv() => break,
+                () = outside.stop.received() => return Ok(None),
+                () = outside.watchdog.due() => notifier.alive(),
+            }
+        }
+        match Parts::open(config, clock).await {
+            Ok(parts) => return Ok(Some(parts)),
+            Err(again) if is_of_disk(&again) => error = again,
+            Err(other) => return Err(other),
+        }
+    }
+}
+
+/// What can be said without the state folder.
+fn answer(request: Request, config: &Config, clock: &Clock, error: &anyhow::Error) {
+    let why = || format!("the agent can't open its state folder: {error}");
+    // A client that went away meanwhile is no error.
+    match request {
+        Request::Status(reply) => {
+            let next = Some(clock.now().wall_in(DISK_PAUSE));
+            let _ = reply.send(status(config, Held { cause: why(), next, unblock: UNBLOCK.to_owned() }));
+        }
+        Request::Plan(reply) => {
+            let _ = reply.send(Err::<PlanReport, _>(why()));
+        }
+        Request::Events { reply, .. } => {
+            let _ = reply.send(Err(why()));
+        }
+        // No answer says that the agent can't.
+        Request::Seal(reply) => drop(reply),
+        Request::Poll(reply) => {
+            let _ = reply.send(());
+        }
+    }
+}
+
+const UNBLOCK: &str = "make room on the disk, or mend it: the agent then goes on by itself";
+
+fn status(config: &Config, held: Held) -> Status {
+    let source =
+        SourceStatus { url: config.source.url.clone(), last_poll: None, next_poll: None, error: None };
+    Status {
+        device: config.device.name.clone(),
+        agent: env!("CARGO_PKG_VERSION").to_owned(),
+        trust: config.trust.mode.word().to_owned(),
+        converged: false,
+        source,
+        revision: RevisionStatus { fetched: None, accepted: None, applied: None },
+        apps: Vec::new(),
+        held: vec![held],
+        downloads: None,
+    }
+}
