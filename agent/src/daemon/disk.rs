@@ -89,7 +89,9 @@ impl Daemon {
             let held = store.reserve().restore();
             (store.room(), held.unwrap_or(false))
         };
-        if !room.as_ref().is_ok_and(|room| short.is_over(room, held)) {
+        // Where nothing waits any more, it is over as well: somebody else's store may have been what was full.
+        let over = self.nothing_waits() || room.as_ref().is_ok_and(|room| short.is_over(room, held));
+        if !over {
             let next = self.disk_pause(now);
             if let Some(short) = &mut self.short {
                 short.next = next;
@@ -103,6 +105,13 @@ impl Daemon {
         self.poll_asked = true;
         self.keeper.try_all_now(now);
         self.widen(crate::keeper::Scope::All);
+    }
+
+    fn nothing_waits(&self) -> bool {
+        let progress = &self.progress;
+        let followed = progress.accepted.as_ref().map(|floor| &floor.revision) == progress.resolved.as_ref();
+        let well = progress.error.is_none() && progress.held().next().is_none() && self.trouble.is_none();
+        well && followed && self.keeper.converged()
     }
 
     /// What is held because of the disk.

@@ -26,10 +26,11 @@ impl Daemon {
         self.widen(Scope::All);
         self.progress.poll_in(self.config.source.interval, now);
         let (source, jobs) = (Arc::clone(&self.source), self.jobs.clone());
+        let content = lock(&self.store).shared_content();
         let known = self.progress.known.clone();
         let accepted = self.progress.accepted.as_ref().map(|floor| floor.revision.clone());
         tokio::task::spawn_blocking(move || {
-            let result = sync::fetch(&source, known.as_ref(), accepted.as_ref());
+            let result = sync::fetch(&source, &content, known.as_ref(), accepted.as_ref());
             let _ = jobs.blocking_send(Event::Fetched(result));
         });
     }

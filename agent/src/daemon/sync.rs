@@ -15,6 +15,7 @@ use holdfast_core::resolve::{Answers, Needs, Resolved, Unresolved, needs, resolv
 use holdfast_core::secret::SecretBytes;
 use holdfast_core::select;
 use holdfast_core::verify::Fetched;
+use holdfast_store::content::Content;
 use holdfast_store::records::Tags;
 use holdfast_store::{StoreError, fault, sealed};
 use jiff::Timestamp;
@@ -26,6 +27,9 @@ use crate::source::{GitSource, Snapshot, SourceError};
 
 /// What is read of one artifact in the repository.
 const ARTIFACT_LIMIT: u64 = 256 << 20;
+
+/// So much must be free for a fetch, in bytes, beside the reserve: less takes no commit.
+const FETCH_LEAST: u64 = 256 << 10;
 
 /// The source, which one job at a time uses.
 pub(super) type SharedSource = Arc<Mutex<GitSource>>;
@@ -41,6 +45,7 @@ pub(super) enum Found {
 /// Fetched: asks for the tip, and fetches it if it isn't `known`.
 pub(super) fn fetch(
     source: &SharedSource,
+    content: &Content,
     known: Option<&Revision>,
     accepted: Option<&Revision>,
 ) -> Result<Found, SourceError> {
@@ -49,6 +54,8 @@ pub(super) fn fetch(
     if known == Some(&tip) {
         return Ok(Found::Same);
     }
+    // How large it is nobody knows before; that nothing fits is known before the first byte.
+    content.make_space(FETCH_LEAST).map_err(|error| SourceError::Local(error.to_string()))?;
     let fetched = source.fetch(&tip, accepted)?;
     fault::point("fetch.objects-stored");
     Ok(Found::New(Box::new(fetched)))

@@ -31,7 +31,7 @@ impl Customer {
     }
 
     /// Every question was answered.
-    pub(crate) fn is_content(self) {
+    pub(crate) fn leave_content(self) {
         self.stop.store(true, Ordering::Relaxed);
         let (asked, lost) = self.thread.join().unwrap();
         assert!(asked > 0 && lost.is_empty(), "{} of {asked} answers were lost: {lost:#?}", lost.len());

@@ -37,7 +37,7 @@ fn while_the_disk_is_read_only_what_runs_goes_on_and_afterwards_the_newest_commi
     disk.uncover();
     it.wait_converged(&third);
     assert_eq!(it.versions_of("pos"), ["3", "3"]);
-    customer.is_content();
+    customer.leave_content();
     it.assert_nothing_made_twice();
     it.stop();
 }
@@ -63,7 +63,7 @@ fn when_the_kernel_gives_a_file_system_up_what_runs_goes_on_until_somebody_mends
     it.wait_until("read-only", |_, status| says_why(status));
     it.kill();
     let third = pos(&it, 3, Kind::Good);
-    customer.is_content();
+    customer.leave_content();
     // What runs has files open there; that is ended as well, as by a restart of the box.
     it.end_workloads();
     disk.mend();
@@ -112,7 +112,7 @@ fn an_agent_that_starts_on_a_read_only_disk_leaves_what_runs_says_so_and_goes_on
     it.wait_until("read-only", |_, status| says_why(status));
     disk.remount("rw");
     it.wait_converged(&second);
-    customer.is_content();
+    customer.leave_content();
     it.assert_nothing_made_twice();
     it.stop();
 }

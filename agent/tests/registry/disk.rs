@@ -84,3 +84,68 @@ fn content_that_was_damaged_on_disk_is_fetched_again() {
     std::fs::write(&layer, bytes).unwrap();
     assert_whole(&bench.fetch(&name, digest).unwrap(), &image);
 }
+
+/// A small file system for content, gone when it is dropped. Needs root; without it the test fails.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn under(bench: &Bench) -> Self {
+        std::fs::create_dir(bench.content_dir()).unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=4m", "holdfast-test"]).arg(bench.content_dir());
+        assert!(mount.status().unwrap().success(), "this test mounts a tmpfs, for which it must be root");
+        SmallDisk(bench.content_dir())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn an_image_that_the_disk_cannot_hold_is_refused_before_its_first_layer_comes() {
+    let registry = Registry::start();
+    let image = Image::new().noise(3 << 20, 1).noise(3 << 20, 2);
+    let digest = registry.push("pos", "v1", &image);
+    let proxy = FaultyProxy::start(registry.port(), |_| Fault::Pass);
+    let bench = Bench::plain(proxy.host());
+    let _disk = SmallDisk::under(&bench);
+    let error = bench.fetch(&format!("{}/pos:v1", proxy.host()), digest).unwrap_err();
+    assert!(matches!(&error, RegistryError::Disk { cause: StoreError::NoSpace { .. }, .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("are free on the file system of") && text.contains("free some space"), "{text}");
+    assert_eq!(proxy.blobs().len(), 0);
+}
+
+#[test]
+fn layers_that_no_release_needs_make_room_and_those_that_one_needs_stay() {
+    let registry = Registry::start();
+    let image = |seed| Image::new().noise(1 << 20, seed);
+    let pushed = ["good", "failed", "next"].map(|name| {
+        let image = image(name.len() as u64);
+        (format!("{}/{name}:v1", registry.host()), registry.push(name, "v1", &image), image)
+    });
+    let [(good_name, good, good_image), (failed_name, failed, _), (next_name, next, next_image)] = pushed;
+    let bench = Bench::plain(registry.host());
+    let _disk = SmallDisk::under(&bench);
+    let content = bench.content();
+    let images = bench.images_in(content.clone());
+    drop(images.fetch_all(&reference(&good_name), good).unwrap());
+    drop(images.fetch_all(&reference(&failed_name), failed).unwrap());
+    // Something else has grown meanwhile: without the failed one's layer there is room for the next.
+    std::fs::write(bench.content_dir().join("other"), vec![7; 3 << 19]).unwrap();
+    let pins = |digest: &Digest| images.parts(digest);
+    content.set_pins(pins(&good).union(&pins(&failed)).copied().collect());
+    let error = images.fetch_all(&reference(&next_name), next).unwrap_err();
+    assert!(matches!(&error, RegistryError::Disk { cause: StoreError::NoSpace { .. }, .. }), "{error}");
+    assert!(
+        images.has_all(&good) && images.has_all(&failed),
+        "what is needed is worth more than what is new"
+    );
+    content.set_pins(pins(&good));
+    assert_whole(&images.fetch_all(&reference(&next_name), next).unwrap(), &next_image);
+    assert!(!images.has_all(&failed));
+    assert_whole(&images.fetch_all(&reference(&good_name), good).unwrap(), &good_image);
+}

@@ -42,7 +42,8 @@ impl<'a> Promise<'a> {
 
     /// Takes more room. Where there is none, what nobody needs makes some.
     pub(super) fn extend(&mut self, more: u64) -> Result<(), StoreError> {
-        let evicted = self.content.evict_for(more, &BTreeSet::new());
+        let short = self.content.short_of(&self.content.state(), more);
+        let evicted = self.content.evict(short, &BTreeSet::new());
         self.content.take_room(more, evicted)?;
         self.bytes += more;
         Ok(())
@@ -76,7 +77,8 @@ impl Content {
     /// was evicted for that. `wanted` is what they are for, and stays. What can't be finished only takes room: where
     /// nothing helps, no download that nobody is busy with is left.
     pub fn make_room(&self, bytes: u64, wanted: &BTreeSet<Digest>) -> Result<Collected, StoreError> {
-        let evicted = self.evict_for(bytes, wanted);
+        let short = self.short_of(&self.state(), bytes);
+        let evicted = self.evict(short, wanted);
         let checked = self.check_room(&self.state(), bytes, evicted);
         checked.inspect_err(|_| {
             self.give_up_partials();
@@ -88,10 +90,22 @@ impl Content {
         Ok(evicted)
     }
 
-    /// Evicts as much as must go so that `bytes` more fit; nothing if that can't be had.
-    fn evict_for(&self, bytes: u64, wanted: &BTreeSet<Digest>) -> Collected {
+    /// Makes sure that `bytes` are free on the file system for something that comes beside the content, and whose size
+    /// nobody knows: the mirror. The budget isn't looked at, since what comes may be what makes room.
+    pub fn make_space(&self, bytes: u64) -> Result<(), StoreError> {
+        let short = |state: &State| bytes.saturating_sub(self.free_for_content(state).unwrap_or(u64::MAX));
+        let before = short(&self.state());
+        let evicted = self.evict(before, &BTreeSet::new());
+        let state = self.state();
+        match short(&state) {
+            0 => Ok(()),
+            _ => Err(self.no_space(bytes, self.free_for_content(&state).unwrap_or(0), evicted)),
+        }
+    }
+
+    /// Evicts `short` bytes; no content if that much can't be had.
+    fn evict(&self, mut short: u64, wanted: &BTreeSet<Digest>) -> Collected {
         let mut evicted = Collected::default();
-        let mut short = self.short_of(&self.state(), bytes);
         if short == 0 {
             return evicted;
         }
@@ -113,7 +127,7 @@ impl Content {
             if short == 0 {
                 break;
             }
-            let gone = self.evict(&digest);
+            let gone = self.evict_one(&digest);
             evicted.removed += gone.removed;
             evicted.bytes += gone.bytes;
             short = short.saturating_sub(gone.bytes);
@@ -143,7 +157,7 @@ impl Content {
         (partials, content)
     }
 
-    fn evict(&self, digest: &Digest) -> Collected {
+    fn evict_one(&self, digest: &Digest) -> Collected {
         // Under the lock, so that nobody begins to need it in between.
         let mut state = self.state();
         if !state.may_evict(digest) {
@@ -180,12 +194,14 @@ impl Content {
             return Err(StoreError::OverBudget { size: bytes, used, budget: self.budget, evicted });
         }
         match self.free_for_content(state) {
-            Some(free) if bytes > free => {
-                let path = self.pinned.parent().unwrap_or(&self.pinned).to_owned();
-                Err(StoreError::NoSpace { size: bytes, free, path, evicted })
-            }
+            Some(free) if bytes > free => Err(self.no_space(bytes, free, evicted)),
             _ => Ok(()),
         }
+    }
+
+    fn no_space(&self, size: u64, free: u64, evicted: Collected) -> StoreError {
+        let path = self.pinned.parent().unwrap_or(&self.pinned).to_owned();
+        StoreError::NoSpace { size, free, path, evicted }
     }
 
     /// What content, writes under way, and what lies beside it use.
