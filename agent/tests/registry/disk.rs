@@ -124,7 +124,7 @@ fn layers_that_no_release_needs_make_room_and_those_that_one_needs_stay() {
     let registry = Registry::start();
     let image = |seed| Image::new().noise(1 << 20, seed);
     let pushed = ["good", "failed", "next"].map(|name| {
-        let image = image(name.len() as u64);
+        let image = image(name.as_bytes()[0].into());
         (format!("{}/{name}:v1", registry.host()), registry.push(name, "v1", &image), image)
     });
     let [(good_name, good, good_image), (failed_name, failed, _), (next_name, next, next_image)] = pushed;
