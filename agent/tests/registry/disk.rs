@@ -123,8 +123,8 @@ fn an_image_that_the_disk_cannot_hold_is_refused_before_its_first_layer_comes() 
 fn layers_that_no_release_needs_make_room_and_those_that_one_needs_stay() {
     let registry = Registry::start();
     let image = |seed| Image::new().noise(1 << 20, seed);
-    let pushed = ["good", "failed", "next"].map(|name| {
-        let image = image(name.as_bytes()[0].into());
+    let pushed = [("good", 1), ("failed", 3), ("next", 5)].map(|(name, seed)| {
+        let image = image(seed);
         (format!("{}/{name}:v1", registry.host()), registry.push(name, "v1", &image), image)
     });
     let [(good_name, good, good_image), (failed_name, failed, _), (next_name, next, next_image)] = pushed;
