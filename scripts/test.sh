@@ -2,7 +2,7 @@
 # Installs what the tests need and runs all of them.
 #
 #   scripts/test.sh                 all tests
-#   scripts/test.sh --long          with far more random histories, kills and crashes: hours, for a release
+#   scripts/test.sh --long          with far more random histories, kills and crashes, and a short soak: hours, for a release
 #   scripts/test.sh --no-setup      without looking whether something must be installed
 #   scripts/test.sh -- NAME …       what follows goes to `cargo test`: one test, one package
 #
@@ -14,14 +14,16 @@ source "$(dirname "$0")/env.sh"
 cd "$HOLDFAST_ROOT"
 
 setup=true
+soak=0
 cargo_args=(--workspace)
 while (($#)); do
   case $1 in
     --long)
-      # Read by the tests that take random steps; proptest reads its own.
+      # Read by the tests that take random steps, or a share of all crashes; proptest reads its own.
       export HOLDFAST_LONG=1 PROPTEST_CASES=${PROPTEST_CASES:-20000}
       export HOLDFAST_MODEL_CASES=${HOLDFAST_MODEL_CASES:-100000} HOLDFAST_KILLS=${HOLDFAST_KILLS:-3000}
       export HOLDFAST_PODMAN_KILLS=${HOLDFAST_PODMAN_KILLS:-1000}
+      soak=${HOLDFAST_SOAK_MINUTES:-2}
       ;;
     --no-setup) setup=false ;;
     --) shift; cargo_args+=("$@"); break ;;
@@ -47,6 +49,12 @@ wait "$cargo" || status=$?
 
 # Adds up one column of cargo's "test result:" lines.
 sum() { sed -n "s/^test result: .* \([0-9]*\) $1;.*/\1/p" "$log" | awk '{ n += $1 } END { print n + 0 }'; }
+if [[ $soak != 0 ]]; then
+  say "soaking the agent for $soak minutes"
+  # It says itself what grew.
+  scripts/soak.sh "$soak" --binary "${CARGO_TARGET_DIR:-target}/debug/holdfast" >&2 || status=1
+fi
+
 passed=$(sum passed) failed=$(sum failed) ignored=$(sum ignored)
 
 if ((ignored > 0)); then
@@ -58,7 +66,7 @@ if ((passed == 0)); then
   status=1
 fi
 if ((status != 0 && failed == 0 && ignored == 0)); then
-  say "cargo test failed beside its tests: see the first \"error\" above"
+  say "cargo test or the soak failed beside its tests: see the first \"error\" above"
 fi
 echo "$passed passed, $failed failed"
 exit "$status"

@@ -5,6 +5,7 @@ threads and the state folder do meanwhile. Prints a table with a slope for each.
 Run by scripts/soak.sh. Needs Linux, git and ssh-keygen; as root also podman, with an app on it."""
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -42,6 +43,7 @@ def arguments():
     parser.add_argument("--every", type=float, default=3.0, help="seconds from a commit to the next one")
     parser.add_argument("--sample", type=float, default=2.0, help="seconds from a sample to the next one")
     parser.add_argument("--seed", type=int, default=1, help="the same seed is the same stream of commits")
+    parser.add_argument("--series", type=Path, help="a file for every sample: JSON, a line each")
     parser.add_argument("--no-podman", action="store_true")
     return parser.parse_args()
 
@@ -237,6 +239,9 @@ def soak(box, apps, options):
             elapsed = now() - began
             if elapsed >= warm:
                 samples.append((elapsed, sample(box)))
+                if options.series:
+                    with open(options.series, "a", encoding="utf-8") as series:
+                        series.write(json.dumps({"at": elapsed, **samples[-1][1]}) + "\n")
                 kinds = kinds or [descriptors(box.pid)]
             look += options.sample
         time.sleep(max(0.0, min(due, look) - now()))

@@ -8,6 +8,8 @@ mod support;
 
 mod apps;
 mod boxes;
+#[cfg(all(feature = "demo", feature = "wasm"))]
+mod demo;
 #[cfg(feature = "wasm")]
 #[allow(missing_docs, unreachable_pub)]
 #[path = "../../drivers/tests/wasm/component.rs"]
