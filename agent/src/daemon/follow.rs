@@ -200,6 +200,8 @@ impl Daemon {
                     return self.rendered(revision, Err(NotRendered::Disk(error.to_string())), now);
                 }
                 self.note_faulty(&before, &resolved, now);
+                // Not only once everything is good: what is held for weeks must not keep what others have replaced.
+                self.uncollected |= self.progress.resolved.as_ref() != Some(&resolved.revision);
                 self.progress.resolved = Some(resolved.revision);
                 self.widen(Scope::All);
             }

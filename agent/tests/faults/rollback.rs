@@ -103,10 +103,16 @@ impl Course {
             }
             it.start(looked_at);
         }
-        let died = self.goes_back(&mut it, &commit, self.last());
+        let mut died = self.goes_back(&mut it, &commit, self.last());
         if died {
             it.start(&[]);
             assert!(!self.goes_back(&mut it, &commit, self.last()), "it died without a fault");
+        }
+        if died || looked_at.iter().all(|(name, _)| *name != "HOLDFAST_FAULT") {
+            it.stop();
+        } else {
+            // It may come by the point after it was seen to be back, and until it is gone.
+            died = died_of(it.kill(), Signal::SIGABRT);
         }
         self.rests_and_is_mended(&mut it);
         died
@@ -124,7 +130,6 @@ impl Course {
 
     /// What failed is remembered and not tried again, whatever else is committed; the next good commit is applied.
     fn rests_and_is_mended(self, it: &mut AgentBox) {
-        it.stop();
         let bad = self.last() - 2;
         assert_eq!(
             failed(it),

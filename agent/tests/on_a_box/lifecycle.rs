@@ -5,9 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use holdfast_core::report::Status;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::boxes::{Agent, TestBox, app, cause, of, pos};
+use crate::support::agent_box::{self, AgentBox, Kind};
 use crate::support::git_repo::Signer;
 
 #[test]
@@ -140,4 +143,27 @@ fn a_signal_that_comes_while_the_agent_starts_is_kept_for_it() {
     assert!(!log.contains(&format!("\"pid\":{pid},")), "it asked its runtime before:\n{log}");
     assert!(std::process::Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
     assert_eq!(agent.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_box_with_an_app_that_stays_held_keeps_no_more_than_it_needs_of_the_others() {
+    let mut it = AgentBox::new();
+    it.write_app("menu", &[], 1, Kind::Broken);
+    it.write_app("pos", &[], 1, Kind::Good);
+    it.commit();
+    it.start(&[]);
+    let runs = |it: &AgentBox, status: &Status, version: usize| {
+        agent_box::app(status, "pos").is_some_and(|pos| pos.phase == "Good")
+            && it.versions_of("pos") == vec![version.to_string(); 2]
+    };
+    it.wait_until("at the first version", |it, status| runs(it, status, 1));
+    for version in 2..=8 {
+        it.write_app("pos", &[], version, Kind::Good);
+        it.commit();
+        it.signal(Signal::SIGHUP);
+        it.wait_until("at the next version", |it, status| runs(it, status, version));
+    }
+    // What it runs and what ran before, and what came last with all that was there until then.
+    let kept = || fs::read_dir(it.state().join("content/sha256")).unwrap().count();
+    assert!(kept() <= 4, "{} releases are kept", kept());
 }

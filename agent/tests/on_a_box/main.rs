@@ -8,12 +8,12 @@ mod support;
 
 mod apps;
 mod boxes;
-#[cfg(all(feature = "demo", feature = "wasm"))]
-mod demo;
 #[cfg(feature = "wasm")]
 #[allow(missing_docs, unreachable_pub)]
 #[path = "../../drivers/tests/wasm/component.rs"]
 mod component;
+#[cfg(all(feature = "demo", feature = "wasm"))]
+mod demo;
 mod health;
 mod lifecycle;
 mod looking;
