@@ -37,6 +37,7 @@ mod opened;
 pub mod records;
 pub mod sealed;
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -67,6 +68,8 @@ const META: &str = "meta";
 const TAGS: &str = "tags";
 /// What others keep in the state folder, and what counts to the disk budget: git's mirror and compiled code.
 const BESIDE: &[&str] = &["mirror", "wasm/compiled"];
+/// As many events wait for a disk that refuses them.
+const WAITING_EVENTS: usize = 256;
 /// As much is kept for a start on a full disk, in bytes, or a quarter of a small reserve.
 const START_RESERVE: u64 = 512 << 10;
 /// The one record of the table of revisions.
@@ -117,6 +120,8 @@ pub struct Store {
     reserve: Arc<Reserve>,
     keys: FileKeystore,
     bounds: Bounds,
+    /// Events that the disk refused, with their times.
+    waiting: VecDeque<(Timestamp, Draft)>,
     /// Last, so that it is given up last.
     _lock: StateLock,
 }
@@ -166,7 +171,18 @@ impl Store {
 
         let dir = dir.to_owned();
         let bounds = options.audit;
-        let mut store = Store { dir, anchor, audit, db, content, reserve, keys, bounds, _lock: lock };
+        let mut store = Store {
+            dir,
+            anchor,
+            audit,
+            db,
+            content,
+            reserve,
+            keys,
+            bounds,
+            waiting: VecDeque::new(),
+            _lock: lock,
+        };
         for report in &opened {
             store.append_event(options.now, report.draft())?;
         }
@@ -207,14 +223,35 @@ impl Store {
     }
 
     /// Adds an event to the audit log. It is on disk after the next [`Store::flush`] or
-    /// [`Store::update_anchor`].
+    /// [`Store::update_anchor`]. One that the disk refuses waits, and is written before the next one: what was wrong
+    /// with the disk is in the log once that takes writes again.
     pub fn append_event(&mut self, now: Timestamp, draft: Draft) -> Result<Event, StoreError> {
-        let (event, sealed) = self.audit.append(now, draft)?;
+        while let Some((time, waiting)) = self.waiting.front() {
+            if let Err(error) = self.audit.append(*time, waiting.clone()) {
+                self.keep_waiting(now, draft, &error);
+                return Err(error);
+            }
+            self.waiting.pop_front();
+        }
+        let (event, sealed) = match self.audit.append(now, draft.clone()) {
+            Ok(appended) => appended,
+            Err(error) => {
+                self.keep_waiting(now, draft, &error);
+                return Err(error);
+            }
+        };
         // So that the anchor's head is one that can be looked up. Without, it is one that was sealed, no more.
         if sealed && let Err(error) = self.anchor_head() {
             tracing::warn!(%error, "the audit log's head can't be written into the anchor");
         }
         Ok(event)
+    }
+
+    /// The first ones are those that tell what began it.
+    fn keep_waiting(&mut self, time: Timestamp, draft: Draft, error: &StoreError) {
+        if error.trouble().is_some() && self.waiting.len() < WAITING_EVENTS {
+            self.waiting.push_back((time, draft));
+        }
     }
 
     /// The audit log.

@@ -229,6 +229,29 @@ fn the_first_write_that_finds_the_disk_full_is_done_by_the_reserve() {
 }
 
 #[test]
+fn events_that_the_disk_refuses_are_in_the_log_in_their_order_once_it_takes_them() {
+    let disk = Tmpfs::new("size=8m");
+    let dir = disk.path().join("state");
+    let (mut store, _) = Store::open(&dir, &options()).unwrap();
+    store.flush().unwrap();
+    store.reserve().release().unwrap();
+    disk.fill();
+    let at = |second| Timestamp::from_second(second).unwrap();
+    for second in 1..=3 {
+        let refused = store.append_event(at(second), Draft::new("disk.full", second.to_string()));
+        assert!(is_full(refused));
+    }
+    disk.empty();
+    let event = store.append_event(at(9), Draft::new("disk.room", "again")).unwrap();
+    assert_eq!(event.kind, "disk.room");
+    let newest = store.audit().newest(4).unwrap();
+    let told: Vec<(i64, &str)> =
+        newest.iter().map(|event| (event.time.as_second(), event.message.as_str())).collect();
+    assert_eq!(told, [(1, "1"), (2, "2"), (3, "3"), (9, "again")]);
+    assert!(store.audit().verify(None).unwrap().is_ok());
+}
+
+#[test]
 fn where_inodes_run_out_the_reserve_has_some_and_content_is_refused() {
     let disk = Tmpfs::new("size=8m,nr_inodes=200");
     let dir = disk.path().join("state");

@@ -134,6 +134,33 @@ fn without_inodes_a_bad_release_goes_back_and_that_is_known_after_a_crash() {
 }
 
 #[test]
+fn on_a_full_disk_a_webassembly_app_goes_back_and_answers() {
+    let mut shop = Shop::open();
+    // It is asked at a port at which nobody ever answers.
+    let app_yaml = shop.it.repo.path().join("apps/hello/app.yaml");
+    let text = std::fs::read_to_string(&app_yaml).unwrap();
+    let port = text.split("127.0.0.1:").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let bad = text
+        .replace(&format!("http://127.0.0.1:{port}/healthz"), "http://127.0.0.1:1/healthz")
+        .replace("deadline: 1m", "deadline: 3s")
+        .replace("startup: 10s", "startup: 1s")
+        .replace("limits: {", "env: { VERSION: bad }\n    limits: {");
+    assert_ne!(bad, text);
+    shop.it.repo.write(&[("apps/hello/app.yaml", &bad)]);
+    shop.it.commit();
+    shop.it.signal(Signal::SIGHUP);
+    shop.it.wait_until("judged", |_, status| app(status, "hello").is_some_and(|app| app.phase == "Judging"));
+    shop.disk.fill();
+    shop.it.wait_until("back", |_, status| app(status, "hello").is_some_and(|app| app.phase == "RolledBack"));
+    // Those who asked while one version took the place of the other may have got no answer; from now on all do.
+    shop.customer.take().unwrap().leave();
+    shop.customer = Some(Customer::of(port.parse().unwrap()));
+    shop.disk.make_room();
+    shop.it.wait_until("well", |_, status| app(status, "hello").is_some_and(|app| app.health == "Healthy"));
+    shop.close();
+}
+
+#[test]
 fn a_box_at_rest_does_not_mind_a_full_disk_and_says_afterwards_what_happened() {
     let mut shop = Shop::open();
     shop.disk.fill();
