@@ -13,7 +13,7 @@ use holdfast_core::digest::{Digest, Revision};
 use holdfast_core::event::Draft;
 use holdfast_store::db::Record;
 use holdfast_store::records::Revisions;
-use holdfast_store::{Options, Store};
+use holdfast_store::{AuditBounds, Options, Store};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -22,8 +22,10 @@ struct Large(String);
 
 impl Record for Large {}
 
+/// So few events that old ones are sealed all the time.
 fn options() -> Options {
-    Options { reserve: 4096, ..Options::new("till-1".parse().unwrap(), Timestamp::UNIX_EPOCH) }
+    let audit = AuditBounds { events: 20, bytes: 1 << 20 };
+    Options { reserve: 4096, audit, ..Options::new("till-1".parse().unwrap(), Timestamp::UNIX_EPOCH) }
 }
 
 fn revisions(n: u64) -> Revisions {

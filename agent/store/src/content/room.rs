@@ -42,6 +42,9 @@ impl<'a> Promise<'a> {
 
     /// Takes more room. Where there is none, what nobody needs makes some.
     pub(super) fn extend(&mut self, more: u64) -> Result<(), StoreError> {
+        if more == 0 {
+            return Ok(());
+        }
         let short = self.content.short_of(&self.content.state(), more);
         let evicted = self.content.evict(short, &BTreeSet::new());
         self.content.take_room(more, evicted)?;
