@@ -17,6 +17,7 @@ pub use window::{DailyWindow, TimeOfDay, Windows, Zone};
 use crate::generation::PruneLimit;
 use crate::held::Held;
 use crate::name::{AppName, ObjectKey};
+use crate::network::DownloadLimits;
 
 /// What a revision's documents say about changing this box.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -28,12 +29,16 @@ pub struct ChangePolicy {
     pub grace: Duration,
     /// What may go of that.
     pub purges: Vec<Purge>,
+    /// Where the box's clocks hang, for windows and for the periods of budgets.
+    pub zone: Zone,
     /// When changes are applied; empty is at any time.
     pub apply: Windows,
     /// When what they need is downloaded; empty is at any time.
     pub download: Windows,
     /// What must be free before a change.
     pub gates: Vec<Gate>,
+    /// What downloads may use of a metered link.
+    pub downloads: DownloadLimits,
     /// Why windows, gates and limits don't count at the moment.
     pub urgent: Option<String>,
     /// Everything is held at what runs.
@@ -46,9 +51,11 @@ impl Default for ChangePolicy {
             prune: PruneLimit::default(),
             grace: GRACE,
             purges: Vec::new(),
+            zone: Zone::utc(),
             apply: Windows::default(),
             download: Windows::default(),
             gates: Vec::new(),
+            downloads: DownloadLimits::default(),
             urgent: None,
             stop: None,
         }

@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 
 use super::check::Url;
 use super::decode::{Context, Decode, Placed, Whole, record, text, words};
-use super::units::{Percent, Span};
+use super::units::{Bytes, Percent, Span};
 use crate::change::{ChangePolicy, DailyWindow, GRACE, Gate, GateProbe, TimeOfDay, Windows, Zone};
 use crate::diagnostic::Position;
 use crate::generation::PruneLimit;
+use crate::network::{BudgetPeriod, ByteBudget, DownloadLimits};
 use crate::yaml::Node;
 
 text!(Zone, json!({"type": "string", "examples": ["Europe/Berlin", "UTC"]}));
@@ -181,6 +182,67 @@ record! {
     }
 }
 
+words! {
+    /// For how long a budget is.
+    pub enum PeriodWord {
+        /// From midnight to midnight.
+        Day = "day",
+        /// From Monday to Sunday.
+        Week = "week",
+        /// From the first of a month.
+        Month = "month",
+    }
+}
+
+record! {
+    /// So many bytes for each period, counted in policy.windows' time zone.
+    pub struct BudgetFields, "budget" {
+        /// How many, such as 500Mi; received and sent together.
+        "bytes" => bytes: Bytes;
+        /// For how long they must do.
+        "per" => per: PeriodWord;
+    }
+}
+
+record! {
+    /// What downloads may use of a metered link; `{}` is no limit.
+    pub struct DownloadFields, "downloads" {
+        /// Bytes a second, such as 1Mi, that all downloads share.
+        "rate" => rate: Option<Placed<Bytes>> = None;
+        /// How much may be used in a period.
+        "budget" => budget: Option<BudgetFields> = None;
+    }
+}
+
+impl Decode for DownloadLimits {
+    fn decode(node: &Node, context: &mut Context<'_>) -> Option<Self> {
+        let fields = DownloadFields::decode(node, context)?;
+        if let Some(rate) = fields.rate.as_ref().filter(|rate| rate.value.0 < SLOWEST_RATE) {
+            context.error(rate.at, format!("a rate is at least {SLOWEST_RATE} bytes a second"));
+            return None;
+        }
+        let budget = fields.budget.map(|budget| ByteBudget { bytes: budget.bytes.0, per: budget.per.into() });
+        Some(DownloadLimits { rate: fields.rate.map(|rate| rate.value.0), budget })
+    }
+
+    fn schema() -> Value {
+        DownloadFields::schema()
+    }
+}
+
+/// With less not even a poll would come to an end.
+const SLOWEST_RATE: u64 = 1024;
+
+impl From<PeriodWord> for BudgetPeriod {
+    fn from(word: PeriodWord) -> Self {
+        match word {
+            PeriodWord::Day => BudgetPeriod::Day,
+            PeriodWord::Week => BudgetPeriod::Week,
+            PeriodWord::Month => BudgetPeriod::Month,
+        }
+    }
+}
+
 record! {
     /// What boxes may do and when. A field that is given stands in the place of the one before.
     pub struct PolicyFields, "policy" {
@@ -190,6 +252,8 @@ record! {
         "windows" => windows: Option<WindowsFields> = None;
         /// What must be free before a change; `[]` is nothing.
         "gates" => gates: Option<Vec<Gate>> = None;
+        /// What downloads may use of a metered link; `{}` is no limit.
+        "downloads" => downloads: Option<DownloadLimits> = None;
         /// While this is set, windows, gates and limits of downloads don't count; say why.
         "urgent" => urgent: Option<String> = None;
     }
@@ -198,7 +262,7 @@ record! {
 impl PolicyFields {
     /// Nothing is said.
     pub fn none() -> Self {
-        PolicyFields { prune: None, windows: None, gates: None, urgent: None }
+        PolicyFields { prune: None, windows: None, gates: None, downloads: None, urgent: None }
     }
 
     /// Takes over what it says, in the place of what came before.
@@ -215,11 +279,15 @@ impl PolicyFields {
                 zone: windows.timezone.clone(),
                 daily: fields.iter().map(DailyWindow::from).collect(),
             };
+            policy.zone = windows.timezone.clone();
             policy.apply = of(&windows.apply);
             policy.download = of(&windows.download);
         }
         if let Some(gates) = &self.gates {
             policy.gates.clone_from(gates);
+        }
+        if let Some(downloads) = self.downloads {
+            policy.downloads = downloads;
         }
         if self.urgent.is_some() {
             policy.urgent.clone_from(&self.urgent);
