@@ -1,7 +1,10 @@
 //! The generation: every app that this box holds, and what a newly resolved revision makes of it.
 
+pub mod group;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::app::{App, Phase};
@@ -24,9 +27,16 @@ pub type Failed = BTreeMap<AppName, BTreeMap<ReleaseId, String>>;
 pub struct Owned {
     /// The runtime that holds it.
     pub driver: DriverKind,
-    /// No app wants it any more, and it holds data: it is listed, and never removed automatically.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub orphaned: bool,
+    /// Since when no app wants it any more. It holds data: it is listed, and never removed automatically.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orphaned: Option<Timestamp>,
+}
+
+impl Owned {
+    /// Made for an app that wants it.
+    pub fn by(driver: DriverKind) -> Self {
+        Owned { driver, orphaned: None }
+    }
 }
 
 /// What we made for one app, as it is kept on disk.
@@ -67,33 +77,41 @@ pub struct Advance {
     pub changed: BTreeSet<AppName>,
     /// Apps that stay although the revision no longer has them, and why.
     pub kept: BTreeMap<AppName, Held>,
+    /// Some of those only stay while changes are withheld.
+    pub withheld: bool,
 }
 
 /// Brings a resolved revision to the apps: places what it wants, withdraws what it no longer has. An app
-/// whose documents are faulty stays as it is.
-pub fn advance(apps: &mut Apps, resolved: &Resolved, failed: &Failed, now: &Now) -> Advance {
+/// whose documents are faulty stays as it is. While changes are `withheld`, nothing is withdrawn.
+pub fn advance(
+    apps: &mut Apps,
+    resolved: &Resolved,
+    failed: &Failed,
+    withheld: Option<&Held>,
+    now: &Now,
+) -> Advance {
     let mut advance = Advance::default();
     for (name, target) in &resolved.apps {
-        let reason = failed.get(name).and_then(|failed| failed.get(&target.release)).map(String::as_str);
+        let reason = group::failure(name, target, resolved, failed);
         match apps.get_mut(name) {
             Some(app) => {
                 let before = app.clone();
-                app.place(target, reason, now);
+                app.place(target, reason.as_deref(), now);
                 if *app != before {
                     advance.changed.insert(name.clone());
                 }
             }
             None => {
-                apps.insert(name.clone(), App::placed(target, reason, now));
+                apps.insert(name.clone(), App::placed(target, reason.as_deref(), now));
                 advance.changed.insert(name.clone());
             }
         }
     }
-    withdraw(apps, resolved, now, &mut advance);
+    withdraw(apps, resolved, withheld, now, &mut advance);
     advance
 }
 
-fn withdraw(apps: &mut Apps, resolved: &Resolved, now: &Now, advance: &mut Advance) {
+fn withdraw(apps: &mut Apps, resolved: &Resolved, withheld: Option<&Held>, now: &Now, advance: &mut Advance) {
     let going: Vec<AppName> = apps
         .iter()
         .filter(|(name, app)| {
@@ -104,15 +122,16 @@ fn withdraw(apps: &mut Apps, resolved: &Resolved, now: &Now, advance: &mut Advan
         .map(|(name, _)| name.clone())
         .collect();
     let present = apps.values().filter(|app| app.phase != Phase::Removing).count();
-    let allowed = resolved.policy.prune.allows(going.len(), present);
-    for name in &going {
-        if allowed {
-            if let Some(app) = apps.get_mut(name) {
-                app.withdraw(now);
-                advance.changed.insert(name.clone());
-            }
-        } else {
-            advance.kept.insert(name.clone(), prune_held(going.len(), present, &resolved.policy.prune));
+    let limit = &resolved.policy.prune;
+    for name in going.iter() {
+        if !limit.allows(going.len(), present) {
+            advance.kept.insert(name.clone(), prune_held(going.len(), present, limit));
+        } else if let Some(held) = withheld {
+            advance.withheld = true;
+            advance.kept.insert(name.clone(), held.clone());
+        } else if let Some(app) = apps.get_mut(name) {
+            app.withdraw(now);
+            advance.changed.insert(name.clone());
         }
     }
 }
@@ -127,11 +146,16 @@ fn prune_held(going: usize, present: usize, limit: &PruneLimit) -> Held {
     )
 }
 
-/// Why a prepared app has to wait for another; `None` when its turn has come.
-pub fn waits_for(app: &App, apps: &Apps) -> Option<Held> {
+/// Apps whose documents are faulty, and why.
+pub type Faulty = BTreeMap<AppName, Held>;
+
+/// Why a prepared app has to wait for others; `None` when its turn has come.
+pub fn waits_for(app: &App, apps: &Apps, faulty: &Faulty) -> Option<Held> {
     let target = app.target.as_ref()?;
-    target.policy.depends_on.iter().find_map(|name| match apps.get(name) {
+    let on = target.policy.depends_on.iter().find_map(|name| match apps.get(name) {
         Some(other) if other.converged() => None,
+        // Of one group: they are good together.
+        Some(other) if other.has_passed() && other.group().is_some() && other.group() == app.group() => None,
         Some(other) => Some(Held::until_changed(
             format!("it waits for the app {name}, which is {}", other.phase.word()),
             format!("nothing to do here: it goes on when {name} is good"),
@@ -140,19 +164,34 @@ pub fn waits_for(app: &App, apps: &Apps) -> Option<Held> {
             format!("it depends on the app {name}, which is not on this box"),
             format!("place {name} on this box, or take it out of dependsOn"),
         )),
-    })
+    });
+    on.or_else(|| group::waits(app, apps, faulty))
 }
 
 /// The prepared apps whose turn has come, in order of their dependencies.
-pub fn ready(apps: &Apps, now: &Now) -> Vec<AppName> {
+pub fn ready(apps: &Apps, faulty: &Faulty, now: &Now) -> Vec<AppName> {
     order(apps)
         .into_iter()
-        .filter(|name| {
-            apps.get(name).is_some_and(|app| {
-                app.phase == Phase::Pending && !app.waits(&now.moment) && waits_for(app, apps).is_none()
-            })
-        })
+        .filter(|name| apps.get(name).is_some_and(|app| is_ready(app, apps, faulty, now)))
         .collect()
+}
+
+/// Whether the turn of an app has come.
+pub fn is_ready(app: &App, apps: &Apps, faulty: &Faulty, now: &Now) -> bool {
+    app.phase == Phase::Pending && !app.waits(&now.moment) && waits_for(app, apps, faulty).is_none()
+}
+
+/// What an app depends on and what is being changed at the moment: how the app fares meanwhile is no fault of its
+/// own.
+pub fn shaken_by<'a>(app: &'a App, apps: &Apps) -> Option<&'a AppName> {
+    let needs = app.current.iter().flat_map(|current| &current.policy.depends_on);
+    needs.into_iter().find(|name| {
+        apps.get(*name).is_some_and(|other| match &other.phase {
+            Phase::Applying | Phase::RollingBack { .. } => true,
+            Phase::Judging(judging) => !judging.has_passed(),
+            _ => false,
+        })
+    })
 }
 
 /// The apps in order of their dependencies, those that depend on nothing first, else by name. Documents

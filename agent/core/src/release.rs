@@ -270,6 +270,9 @@ pub struct Policy<A = Digest> {
     /// Holds instead of going back: it changed data that the old version cannot read.
     #[serde(default)]
     pub irreversible: bool,
+    /// The apps of one group change together: all of them, or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<AppName>,
 }
 
 impl<A> Policy<A> {

@@ -51,6 +51,7 @@ pub(crate) fn target(release: &Release, depends_on: &[&str]) -> Target {
             on_failure: OnFailure::Rollback,
             strategy: Strategy::StopStart,
             irreversible: false,
+            group: None,
         },
         revision: Revision("r".into()),
     }

@@ -34,7 +34,7 @@ fn app() -> AppName {
 }
 
 fn inventory(text: &[u8]) -> OwnedObjects {
-    let owned = Owned { driver: DriverKind::Wasm, orphaned: false };
+    let owned = Owned::by(DriverKind::Wasm);
     let name = Digest::of(text).to_hex();
     OwnedObjects([(ObjectKey::new("Wasm", name), owned)].into())
 }

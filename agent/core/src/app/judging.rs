@@ -42,6 +42,9 @@ pub struct Judging {
     /// And how often since.
     #[serde(skip)]
     restarts: u64,
+    /// The last look ended its soak; it is judged on until the rest of its group has come as far.
+    #[serde(skip)]
+    has_passed: bool,
 }
 
 /// What follows from a look.
@@ -71,15 +74,28 @@ impl Judging {
             falls: 0,
             restarts_at_start: None,
             restarts: 0,
+            has_passed: false,
         }
     }
 
-    /// Takes one look into account.
+    /// Whether it would be good, were it not for the rest of its group.
+    pub fn has_passed(&self) -> bool {
+        self.has_passed
+    }
+
+    /// Takes one look into account. What has passed is judged on: it may still fail.
     pub fn judge(&mut self, policy: &HealthPolicy, seen: &Sight, now: &Moment) -> Verdict {
+        let had_passed = self.has_passed;
+        let verdict = self.weigh(policy, seen, had_passed, now);
+        self.has_passed = verdict == Verdict::Good;
+        verdict
+    }
+
+    fn weigh(&mut self, policy: &HealthPolicy, seen: &Sight, had_passed: bool, now: &Moment) -> Verdict {
         let Some(elapsed) = now.since(&self.started) else {
             // The box was started anew, and the release with it: it is judged from here.
             *self = Judging::begin(now.clone());
-            return self.judge(policy, seen, now);
+            return self.weigh(policy, seen, false, now);
         };
         let is_starting = elapsed < policy.startup && !self.was_healthy;
         self.note_restarts(seen.restarts, is_starting);
@@ -95,7 +111,8 @@ impl Judging {
         if grace_is_over && self.failures >= FAILURES_THAT_COUNT {
             return Verdict::Bad { reason: self.last_reason.clone() };
         }
-        if elapsed >= policy.deadline {
+        // What was well in time, and waits for others, has no deadline any more.
+        if elapsed >= policy.deadline && !had_passed {
             return Verdict::Bad { reason: self.too_late(policy) };
         }
         Verdict::Wait

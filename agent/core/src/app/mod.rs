@@ -16,6 +16,7 @@ pub use judging::{Judging, Verdict};
 use crate::clock::{Moment, Now};
 use crate::digest::ReleaseId;
 use crate::held::Held;
+use crate::name::AppName;
 use crate::release::{OnFailure, Target};
 
 /// Where an app stands.
@@ -151,6 +152,14 @@ impl App {
                 }
             }
             Phase::Removing => self.aim(target, failed, now),
+            // Another of its group failed while it waited.
+            Phase::Preparing | Phase::Pending if same_target && failed.is_some() => {
+                self.aim(target, failed, now);
+            }
+            // What it failed with has changed, or somebody wants another try.
+            Phase::RolledBack { .. } | Phase::Held { .. } if same_target && failed.is_none() => {
+                self.aim(target, None, now);
+            }
             _ if same_target => {}
             _ => self.aim(target, failed, now),
         }
@@ -218,22 +227,34 @@ impl App {
         self.enter(Phase::Good, now);
     }
 
-    /// Applying, Judging -> RollingBack, or Held where the policy says so: the target failed.
-    pub fn fail(&mut self, reason: &str, now: &Now) {
+    /// Applying, Judging -> RollingBack, or Held if it `stays`: the target failed, or another of its group.
+    pub fn fail(&mut self, reason: &str, stays: bool, now: &Now) {
         if !matches!(self.phase, Phase::Applying | Phase::Judging(_)) {
             return;
         }
         let reason = reason.to_owned();
-        let stays = self
-            .target
-            .as_ref()
-            .is_some_and(|t| t.policy.irreversible || t.policy.on_failure == OnFailure::Hold);
         if stays {
             self.enter(Phase::Held { reason }, now);
         } else {
             self.current = self.good.clone();
             self.enter(Phase::RollingBack { reason }, now);
         }
+    }
+
+    /// Whether its policy holds the target that failed, instead of going back.
+    pub fn stays_after_failure(&self) -> bool {
+        let policy = self.target.as_ref().map(|target| &target.policy);
+        policy.is_some_and(|policy| policy.irreversible || policy.on_failure == OnFailure::Hold)
+    }
+
+    /// The group that it changes with.
+    pub fn group(&self) -> Option<&AppName> {
+        self.target.as_ref().or(self.current.as_ref())?.policy.group.as_ref()
+    }
+
+    /// Whether it is judged, and would be good were it not for the rest of its group.
+    pub fn has_passed(&self) -> bool {
+        matches!(&self.phase, Phase::Judging(judging) if judging.has_passed())
     }
 
     /// RollingBack -> RolledBack: the last known good is back.

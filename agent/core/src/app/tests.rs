@@ -25,6 +25,7 @@ fn target(name: &str) -> Target {
             on_failure: OnFailure::Rollback,
             strategy: Strategy::StopStart,
             irreversible: false,
+            group: None,
         },
         revision: Revision("r".into()),
     }
@@ -67,7 +68,7 @@ fn a_failed_update_goes_back_to_the_last_known_good() {
     app.prepared(&now());
     app.apply(&now());
     app.applied(&now());
-    app.fail("answered 500", &now());
+    app.fail("answered 500", false, &now());
     assert_eq!((app.phase.word(), app.current.clone()), ("RollingBack", Some(target("v1"))));
     app.restored(&now());
     assert_eq!(app.phase.word(), "RolledBack");
@@ -85,7 +86,7 @@ fn an_irreversible_update_that_fails_is_held_where_it_is() {
     app.place(&migration, None, &now());
     app.prepared(&now());
     app.apply(&now());
-    app.fail("broken", &now());
+    app.fail("broken", app.stays_after_failure(), &now());
     assert_eq!((app.phase.word(), app.current.clone()), ("Held", Some(migration)));
 }
 

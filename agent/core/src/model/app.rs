@@ -191,6 +191,8 @@ record! {
         "strategy" => strategy: Placed<Strategy> = default_strategy();
         /// It changes data so that the old version can't read them: after a failure it is held, not taken back.
         "irreversible" => irreversible: bool = false;
+        /// The apps that name the same group change together on a box: all of them, or none.
+        "group" => group: Option<AppName> = None;
     }
 }
 
@@ -234,7 +236,7 @@ record! {
         /// What follows a failure.
         "onFailure" => on_failure: OnFailure = OnFailure::Rollback;
         /// How it is changed.
-        "update" => update: Update = Update { strategy: default_strategy(), irreversible: false };
+        "update" => update: Update = Update { strategy: default_strategy(), irreversible: false, group: None };
     }
 }
 
@@ -359,6 +361,7 @@ impl Decode for AppSpec {
                 on_failure: fields.on_failure,
                 strategy: fields.update.strategy.value,
                 irreversible: fields.update.irreversible,
+                group: fields.update.group,
             },
         })
     }

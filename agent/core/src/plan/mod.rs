@@ -1,5 +1,7 @@
 //! The plan: a readable value that says everything that will be done, and why. The executor only walks it.
 
+mod purge;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,6 +14,8 @@ use crate::held::Held;
 use crate::name::{AppName, ObjectKey};
 use crate::observe::{AppObservation, Observations, Observed};
 use crate::release::{DriverKind, Object, Release, Target};
+
+pub use purge::{Orphan, orphans, purges};
 
 /// What is done to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -181,7 +185,7 @@ fn additions(
         steps.push(step(Action::Prepare, &first.key, "the release is new here"));
     }
     for Object { key, .. } in &release.objects {
-        let ours = owned.get(key).is_some_and(|owned| !owned.orphaned);
+        let ours = owned.get(key).is_some_and(|owned| owned.orphaned.is_none());
         match observed.get(key).unwrap_or(&Observed::Absent) {
             Observed::Same if ours => {}
             Observed::Same | Observed::Extra { .. } => {
@@ -222,7 +226,7 @@ fn removals(
     owned
         .iter()
         .rev()
-        .filter(|(key, owned)| !owned.orphaned && !wanted(release, owned.driver, key))
+        .filter(|(key, owned)| owned.orphaned.is_none() && !wanted(release, owned.driver, key))
         .filter_map(|(key, owned)| Some((key, owned.driver, observed.get(&owned.driver)?.get(key))))
         .map(|(key, driver, seen)| {
             let (action, reason) = match seen {

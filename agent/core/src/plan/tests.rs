@@ -35,7 +35,7 @@ impl Box_ {
     }
 
     fn owns(&mut self, app: &str, key: &str) -> &mut Self {
-        let owned = Owned { driver: DriverKind::Simulated, orphaned: false };
+        let owned = Owned::by(DriverKind::Simulated);
         self.inventory.entry(name(app)).or_default().insert(key.parse().unwrap(), owned);
         self
     }

@@ -160,6 +160,7 @@ fn target(app: usize, release: &Release, revision: &Revision) -> Target {
             on_failure: OnFailure::Rollback,
             strategy: holdfast_core::release::Strategy::StopStart,
             irreversible: false,
+            group: None,
         },
         revision: revision.clone(),
     }
