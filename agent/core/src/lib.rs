@@ -12,6 +12,7 @@
 pub mod app;
 pub mod change;
 pub mod clock;
+pub mod diagnosis;
 pub mod diagnostic;
 pub mod digest;
 pub mod event;

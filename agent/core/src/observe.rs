@@ -2,6 +2,7 @@
 //! the planner only reads the result.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,18 @@ pub enum Observed {
         /// The release in its mark, if it can be read.
         release: Option<ReleaseId>,
     },
+}
+
+impl fmt::Display for Observed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Observed::Same => f.write_str("as it should be"),
+            Observed::Drift { difference, .. } => write!(f, "differs: {difference}"),
+            Observed::Absent => f.write_str("absent"),
+            Observed::Foreign { owner } => write!(f, "belongs to {owner}"),
+            Observed::Extra { .. } => f.write_str("left over"),
+        }
+    }
 }
 
 /// Everything that one driver has of one app.

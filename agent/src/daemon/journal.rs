@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdfast_core::app::App;
 use holdfast_core::clock::Now;
+use holdfast_core::diagnosis::Diagnosis;
 use holdfast_core::digest::{Digest, ReleaseId, Revision};
 use holdfast_core::event::Draft;
 use holdfast_core::generation::{Owned, OwnedObjects};
@@ -18,6 +19,10 @@ use crate::keeper::{Journal, JournalError, Loaded, Note, Transaction};
 
 /// The largest release that is read back.
 const RELEASE_LIMIT: u64 = 64 << 20;
+
+/// How many of the newest events are searched for those of an app that failed, and how many of these are kept.
+const EVENTS_LOOKED_AT: usize = 200;
+const EVENTS_KEPT: usize = 20;
 
 /// The store, shared with the jobs that pin content.
 pub(super) type SharedStore = Arc<Mutex<Store>>;
@@ -70,6 +75,8 @@ impl Journal for StoreJournal {
 
     fn save_apps(&mut self, changed: &[(&AppName, Option<&App>)]) -> Result<(), JournalError> {
         let store = lock(&self.store);
+        let gone = changed.iter().filter(|(_, app)| app.is_none()).map(|(name, _)| (*name, None));
+        store.diagnoses().change(gone)?;
         if store.apps().change(changed.iter().copied())? {
             store.flush()?;
             fault::point("state.saved");
@@ -173,6 +180,32 @@ impl Journal for StoreJournal {
         fault::mark("verdict.bad");
         lock(&self.store).update_anchor(|anchor| anchor.remember_failed(app, *release, reason, now.wall))?;
         Ok(())
+    }
+
+    fn forget_failed(&mut self, app: &AppName) -> Result<(), JournalError> {
+        lock(&self.store).update_anchor(|anchor| {
+            anchor.forget_failed(app);
+        })?;
+        Ok(())
+    }
+
+    fn keep_diagnosis(&mut self, app: &AppName, mut diagnosis: Diagnosis) {
+        let store = lock(&self.store);
+        let kept = store.audit().newest(EVENTS_LOOKED_AT).and_then(|events| {
+            let of_app = events.iter().filter(|event| event.app.as_ref() == Some(app));
+            let lines = of_app.map(|event| format!("{} {} {}", event.time, event.kind, event.message));
+            diagnosis.events = lines.rev().take(EVENTS_KEPT).collect();
+            diagnosis.events.reverse();
+            store.diagnoses().put(app, &diagnosis)?;
+            store.flush()
+        });
+        if let Err(error) = kept {
+            tracing::warn!(%app, %error, "what was seen of an app that failed can't be kept");
+        }
+    }
+
+    fn diagnosis(&mut self, app: &AppName) -> Option<Diagnosis> {
+        lock(&self.store).diagnoses().get(app).ok().flatten()
     }
 
     fn note(&mut self, note: Note, now: &Now) {

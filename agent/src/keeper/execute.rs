@@ -10,7 +10,7 @@ use holdfast_core::clock::Now;
 use holdfast_core::generation::Owned;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::Observations;
-use holdfast_core::plan::{Action, Aim, Plan, Step};
+use holdfast_core::plan::{Action, Aim, Plan, Step, purges};
 use holdfast_core::release::{DriverKind, Strategy};
 use holdfast_drivers::{ApplyStep, CALL_LIMIT, DriverError};
 use holdfast_store::fault;
@@ -25,6 +25,7 @@ impl<J: Journal> Keeper<J> {
     /// Observes these apps, plans, walks the plan, and moves each app on by how it went.
     pub(super) async fn converge(&mut self, names: &[AppName], now: &Now) -> Result<(), JournalError> {
         let (observed, unseen) = self.observe(names, Aim::Current).await;
+        self.diagnose(names, &observed, now).await;
         let plan = self.plan(&observed, Aim::Current);
         log_plan(&plan);
         let outcome = self.walk(&plan, now).await?;
@@ -38,6 +39,35 @@ impl<J: Journal> Keeper<J> {
             }
         }
         Ok(())
+    }
+
+    /// Removes what holds data where a Purge document asks for it and its grace time is over.
+    pub(super) async fn purge(&mut self, now: &Now) -> Result<(), JournalError> {
+        let steps = self.purge_steps(now).await;
+        if steps.is_empty() || !self.may_change() {
+            return Ok(());
+        }
+        let plan = Plan { steps, ..Plan::default() };
+        log_plan(&plan);
+        let failed = self.walk(&plan, now).await?;
+        for step in plan.steps.iter().filter(|step| !failed.contains_key(&step.app)) {
+            let message = format!("{}: {}", step.object, step.reason);
+            self.journal.note(Note::of("app.purged", &step.app, message), now);
+        }
+        Ok(())
+    }
+
+    /// What is to be purged now, as far as the runtimes can be asked.
+    pub(super) async fn purge_steps(&self, now: &Now) -> Vec<Step> {
+        let mut orphans = self.orphans();
+        orphans.retain(|orphan| orphan.goes.is_some_and(|goes| goes <= now.wall));
+        let mut observed = Observations::new();
+        for orphan in &orphans {
+            if let Ok(seen) = self.observe_one(&orphan.app, orphan.driver, Aim::Current).await {
+                observed.entry(orphan.app.clone()).or_default().insert(orphan.driver, seen);
+            }
+        }
+        purges(&orphans, &observed, now.wall)
     }
 
     /// Asks the drivers of these apps. A driver that doesn't answer is not asked again in this pass.
@@ -83,7 +113,8 @@ impl<J: Journal> Keeper<J> {
 
     fn drivers_of(&self, name: &AppName, aim: Aim) -> BTreeSet<DriverKind> {
         let wanted = self.apps.get(name).and_then(|app| aim.of(app)).map(|target| target.driver);
-        let made = self.inventory.get(name).into_iter().flatten().filter(|(_, owned)| !owned.orphaned);
+        let made =
+            self.inventory.get(name).into_iter().flatten().filter(|(_, owned)| owned.orphaned.is_none());
         wanted.into_iter().chain(made.map(|(_, owned)| owned.driver)).collect()
     }
 
@@ -115,7 +146,7 @@ impl<J: Journal> Keeper<J> {
         for step in plan.steps.iter().filter(|step| making(step.action)) {
             let known = || self.inventory.get(&step.app).cloned().unwrap_or_default();
             let entry = intents.entry(step.app.clone()).or_insert_with(known);
-            entry.insert(step.object.clone(), Owned { driver: step.driver, orphaned: false });
+            entry.insert(step.object.clone(), Owned::by(step.driver));
         }
         for (name, owned) in intents {
             self.save_inventory(&name, owned)?;
@@ -158,7 +189,8 @@ impl<J: Journal> Keeper<J> {
                 known.remove(&step.object);
             }
             Action::Orphan => {
-                known.insert(step.object.clone(), Owned { driver: step.driver, orphaned: true });
+                let orphaned = Some(now.wall);
+                known.insert(step.object.clone(), Owned { orphaned, ..Owned::by(step.driver) });
                 let message = format!("{}: {}", step.object, step.reason);
                 self.journal.note(Note::of("app.orphaned", &step.app, message), now);
             }
@@ -217,7 +249,10 @@ impl<J: Journal> Keeper<J> {
 
     /// Forgets an app that is gone. What is left in its inventory was orphaned, and stays listed.
     fn remove(&mut self, name: &AppName, now: &Now) -> Result<(), JournalError> {
-        let left = self.inventory.get(name).is_some_and(|owned| owned.values().any(|owned| !owned.orphaned));
+        let left = self
+            .inventory
+            .get(name)
+            .is_some_and(|owned| owned.values().any(|owned| owned.orphaned.is_none()));
         if left {
             return Ok(());
         }

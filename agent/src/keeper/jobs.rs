@@ -5,12 +5,14 @@ use std::sync::Arc;
 use holdfast_core::app::{App, Judging, Phase, Verdict};
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::ReleaseId;
+use holdfast_core::generation::{group, shaken_by};
 use holdfast_core::health::{Health, Sight};
 use holdfast_core::name::AppName;
 use holdfast_core::release::{DriverKind, Policy, Release, Target};
 use holdfast_drivers::{Driver, DriverError};
 
 use super::Keeper;
+use super::diagnose::note_sight;
 use super::journal::{Journal, JournalError, Note};
 
 /// Something to be prepared, in the background.
@@ -57,6 +59,9 @@ impl<J: Journal> Keeper<J> {
 
     /// What is to be prepared now.
     pub fn to_prepare(&self, now: &Now) -> Vec<Preparation> {
+        if self.permit.download.is_some() {
+            return Vec::new();
+        }
         let preparing =
             self.apps.iter().filter(|(_, app)| app.phase == Phase::Preparing && !app.waits(&now.moment));
         preparing
@@ -129,56 +134,68 @@ impl<J: Journal> Keeper<J> {
         now: &Now,
     ) -> Result<(), JournalError> {
         let sight: Sight = sight.into();
-        let Some(app) = self.apps.get_mut(name) else { return Ok(()) };
+        let Some(app) = self.apps.get(name) else { return Ok(()) };
         let Some(policy) = app.current.as_ref().filter(|t| t.release == id).map(|t| t.policy.health.clone())
         else {
             return Ok(());
         };
-        self.health.insert(name.clone(), sight.health.clone());
         self.remarks.remove(name);
-        let Phase::Judging(judging) = &mut app.phase else { return Ok(()) };
+        self.health.insert(name.clone(), sight.health.clone());
+        note_sight(self.sights.entry(name.clone()).or_default(), &sight, now);
+        if !matches!(app.phase, Phase::Judging(_)) {
+            return Ok(());
+        }
+        let shaken = self.apps.get(name).and_then(|app| shaken_by(app, &self.apps)).cloned();
+        let Some(Phase::Judging(judging)) = self.apps.get_mut(name).map(|app| &mut app.phase) else {
+            return Ok(());
+        };
         let next =
             Moment { boot: now.moment.boot.clone(), uptime: now.moment.uptime + Judging::next_look(&policy) };
         self.looks.insert(name.clone(), next);
+        if let Some(other) = shaken {
+            *judging = Judging::begin(now.moment.clone());
+            let remark = format!("not judged while {other} is changed, which it depends on");
+            self.remarks.insert(name.clone(), remark);
+            return Ok(());
+        }
         match judging.judge(&policy, &sight, &now.moment) {
             Verdict::Wait => {
                 self.remarks.extend(sight.remark.map(|remark| (name.clone(), remark)));
                 Ok(())
             }
-            Verdict::Good => {
-                self.change(name, |app| app.pass(now))?;
-                let remark = sight.remark.map(|remark| format!("; {remark}")).unwrap_or_default();
-                let message = format!("{id} was healthy through its soak{remark}");
-                self.journal.note(Note::of("app.good", name, message), now);
-                self.forget_releases();
-                Ok(())
-            }
+            Verdict::Good => self.passed(name, id, sight.remark, now),
             Verdict::Bad { reason } => self.fail(name, id, &reason, now),
         }
     }
 
-    /// The release failed: that is remembered first, then the app goes back.
-    pub(super) fn fail(
+    /// An app was healthy through its soak: it is good, or will be with the rest of its group.
+    fn passed(
         &mut self,
         name: &AppName,
         id: ReleaseId,
-        reason: &str,
+        remark: Option<String>,
         now: &Now,
     ) -> Result<(), JournalError> {
-        self.fail_for_good(name, id, reason, now)?;
-        self.change(name, |app| app.fail(reason, now))
-    }
-
-    fn fail_for_good(
-        &mut self,
-        name: &AppName,
-        id: ReleaseId,
-        reason: &str,
-        now: &Now,
-    ) -> Result<(), JournalError> {
-        self.journal.remember_failed(name, &id, reason, now)?;
-        self.failed.entry(name.clone()).or_default().insert(id, reason.to_owned());
-        self.journal.note(Note::of("app.failed", name, format!("{id}: {reason}")), now);
+        let remark = remark.map(|remark| format!("; {remark}")).unwrap_or_default();
+        let message = format!("{id} was healthy through its soak{remark}");
+        let Some(group) = self.apps.get(name).and_then(App::group).cloned() else {
+            self.change(name, |app| app.pass(now))?;
+            self.journal.note(Note::of("app.good", name, message), now);
+            self.forget_releases();
+            return Ok(());
+        };
+        if !group::is_settled(&group, &self.apps) {
+            self.remarks.insert(name.clone(), format!("well, and good once all of its group {group} is"));
+            return Ok(());
+        }
+        let members = group::others(&group, name, &self.apps).filter(|(_, app)| app.has_passed());
+        let members: Vec<AppName> = members.map(|(name, _)| name.clone()).chain([name.clone()]).collect();
+        self.change_together(&members, |_, app| app.pass(now))?;
+        for name in &members {
+            let message = format!("healthy through its soak, with all of its group {group}");
+            self.journal.note(Note::of("app.good", name, message), now);
+        }
+        self.forget_releases();
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use holdfast_core::app::App;
 use holdfast_core::clock::{BootId, Now};
+use holdfast_core::diagnosis::Diagnosis;
 use holdfast_core::digest::{Digest, ReleaseId};
 use holdfast_core::generation::{Apps, Failed, Inventory, Owned};
 use holdfast_core::name::{AppName, ObjectKey};
@@ -105,6 +106,16 @@ pub trait Journal {
         reason: &str,
         now: &Now,
     ) -> Result<(), JournalError>;
+
+    /// Forgets what failed of an app.
+    fn forget_failed(&mut self, app: &AppName) -> Result<(), JournalError>;
+
+    /// Keeps what was seen of an app that failed, in the place of what was kept of it before. What can't be kept is
+    /// lost: it keeps nothing from going back.
+    fn keep_diagnosis(&mut self, app: &AppName, diagnosis: Diagnosis);
+
+    /// What was kept of an app that failed.
+    fn diagnosis(&mut self, app: &AppName) -> Option<Diagnosis>;
 
     /// Adds to the audit log. A log that can't be written stops nothing: it is reported elsewhere.
     fn note(&mut self, note: Note, now: &Now);

@@ -4,30 +4,38 @@
 //! A pass is [`Keeper::pass`]: every app is brought to what it should run now, then the apps whose turn has
 //! come are changed, one after another, each in a transaction of its own.
 
+mod diagnose;
 mod execute;
+mod failure;
 mod jobs;
 mod journal;
 #[cfg(test)]
 mod model;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::app::{App, Phase, pause};
+use holdfast_core::change::ChangePolicy;
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::{Digest, ReleaseId};
-use holdfast_core::generation::{Apps, Failed, Inventory, Owned, advance, ready, waits_for};
+use holdfast_core::generation::{
+    Apps, Failed, Faulty, Inventory, Owned, advance, is_ready, ready, waits_for,
+};
 use holdfast_core::health::Health;
 use holdfast_core::held::Held;
 use holdfast_core::name::AppName;
 use holdfast_core::observe::{AppObservation, Observations};
-use holdfast_core::plan::{Aim, Known, Plan, plan};
+use holdfast_core::plan::{Aim, Known, Orphan, Plan, orphans, plan};
 use holdfast_core::release::{DriverKind, Release, Target};
 use holdfast_core::resolve::Resolved;
 use holdfast_drivers::{CALL_LIMIT, Driver};
 
 use self::execute::limited;
+
+pub use holdfast_core::diagnosis::Diagnosis;
+use holdfast_core::diagnosis::LookRecord;
 
 pub use jobs::{Look, Preparation};
 pub use journal::{Journal, JournalError, Loaded, Note, Transaction};
@@ -56,7 +64,26 @@ pub struct Keeper<J> {
     remarks: BTreeMap<AppName, String>,
     kept: BTreeMap<AppName, Held>,
     resolved: Option<Resolved>,
+    permit: Permit,
+    /// Some apps are only kept while changes are held.
+    withheld: bool,
+    /// The last looks at the apps, for the diagnosis of one that fails.
+    sights: BTreeMap<AppName, VecDeque<LookRecord>>,
+    /// Apps that failed and of which no diagnosis was kept yet.
+    undiagnosed: BTreeSet<AppName>,
 }
+
+/// What may be done now. What keeps the box as it is, and what brings it back, needs none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Permit {
+    /// Why nothing may be downloaded.
+    pub download: Option<Held>,
+    /// Why nothing may be changed.
+    pub apply: Option<Held>,
+}
+
+/// Apps whose documents are faulty, when no revision is known.
+static NOTHING_FAULTY: Faulty = Faulty::new();
 
 /// Which apps a pass looks at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +119,7 @@ impl<J: Journal> Keeper<J> {
     /// Reads what was written down, and deals with a change under which the agent died.
     pub fn open(journal: J, drivers: Drivers, now: &Now) -> Result<Self, JournalError> {
         let mut keeper = Keeper::load(journal, drivers)?;
+        keeper.find_undiagnosed();
         if let Some(transaction) = keeper.transaction.take() {
             keeper.died_under(transaction, now)?;
         }
@@ -117,13 +145,18 @@ impl<J: Journal> Keeper<J> {
             remarks: BTreeMap::new(),
             kept: BTreeMap::new(),
             resolved: None,
+            permit: Permit::default(),
+            withheld: false,
+            sights: BTreeMap::new(),
+            undiagnosed: BTreeSet::new(),
         })
     }
 
     /// Shows what `resolved` would make of the apps, and writes nothing down.
     pub fn imagine(&mut self, resolved: &Resolved, now: &Now) {
         self.releases.extend(resolved.releases.iter().map(|(id, release)| (*id, Arc::clone(release))));
-        self.kept = advance(&mut self.apps, resolved, &self.failed, now).kept;
+        let withheld = self.permit.apply.as_ref();
+        self.kept = advance(&mut self.apps, resolved, &self.failed, withheld, now).kept;
         self.resolved = Some(Resolved { releases: BTreeMap::new(), ..resolved.clone() });
     }
 
@@ -208,11 +241,12 @@ impl<J: Journal> Keeper<J> {
     fn advance(&mut self, now: &Now) -> Result<(), JournalError> {
         let Some(resolved) = &self.resolved else { return Ok(()) };
         let mut apps = self.apps.clone();
-        let advance = advance(&mut apps, resolved, &self.failed, now);
+        let advance = advance(&mut apps, resolved, &self.failed, self.permit.apply.as_ref(), now);
         let changed: Vec<_> = advance.changed.iter().map(|name| (name, apps.get(name))).collect();
         self.journal.save_apps(&changed)?;
         self.apps = apps;
         self.kept = advance.kept;
+        self.withheld = advance.withheld;
         self.forget_releases();
         Ok(())
     }
@@ -246,7 +280,7 @@ impl<J: Journal> Keeper<J> {
         seen: &AppObservation,
         now: &Now,
     ) -> Result<(), JournalError> {
-        let found = seen.keys().map(|key| (key.clone(), Owned { driver, orphaned: false })).collect();
+        let found = seen.keys().map(|key| (key.clone(), Owned::by(driver))).collect();
         self.save_inventory(&name, found)?;
         self.journal.note(Note::of("app.found", &name, "a runtime has it with our mark"), now);
         let app = App::found(now);
@@ -286,13 +320,53 @@ impl<J: Journal> Keeper<J> {
             .map(|(name, _)| name.clone())
             .collect();
         self.converge(&settled, now).await?;
+        if *scope == Scope::All {
+            self.purge(now).await?;
+        }
         let resumed =
             self.apps.iter().filter(|(_, app)| app.phase == Phase::Applying && !app.waits(&now.moment));
         let resumed: Vec<AppName> = resumed.map(|(name, _)| name.clone()).collect();
-        for name in resumed.into_iter().chain(ready(&self.apps, now)) {
+        let ready = if self.may_change() { ready(&self.apps, self.faulty_apps(), now) } else { Vec::new() };
+        for name in resumed.into_iter().chain(ready) {
             self.turn(&name, now).await?;
         }
         Ok(())
+    }
+
+    /// Says what may be done from now on.
+    pub fn permit(&mut self, permit: Permit) {
+        self.permit = permit;
+    }
+
+    /// Whether a change may begin: it is known what the newest revision says of that, and it allows it.
+    fn may_change(&self) -> bool {
+        self.resolved.is_some() && self.permit.apply.is_none()
+    }
+
+    /// Whether something would be changed now if it were allowed.
+    pub fn wants_change(&self, now: &Now) -> bool {
+        let faulty = self.faulty_apps();
+        self.withheld || self.apps.values().any(|app| is_ready(app, &self.apps, faulty, now))
+    }
+
+    /// Whether anything was ever good here. If not, nobody uses the box yet.
+    pub fn is_in_use(&self) -> bool {
+        self.apps.values().any(|app| app.good.is_some())
+    }
+
+    /// What the newest revision says about changing the box, once that is known.
+    pub fn policy(&self) -> Option<&ChangePolicy> {
+        self.resolved.as_ref().map(|resolved| &resolved.policy)
+    }
+
+    /// What holds data and what no app wants any more.
+    pub fn orphans(&self) -> Vec<Orphan> {
+        let unknown = ChangePolicy::default();
+        orphans(&self.inventory, self.policy().unwrap_or(&unknown))
+    }
+
+    fn faulty_apps(&self) -> &Faulty {
+        self.resolved.as_ref().map_or(&NOTHING_FAULTY, |resolved| &resolved.held)
     }
 
     /// Changes one app to its target, in a transaction.
@@ -325,6 +399,7 @@ impl<J: Journal> Keeper<J> {
         let names: Vec<AppName> = self.apps.keys().cloned().collect();
         let (observed, _) = self.observe(&names, Aim::Target).await;
         let mut plan = self.plan(&observed, Aim::Target);
+        plan.steps.extend(self.purge_steps(now).await);
         for name in &names {
             if let Some(held) = self.held(name, now) {
                 plan.held.entry(name.clone()).or_insert(held);
@@ -347,6 +422,25 @@ impl<J: Journal> Keeper<J> {
             self.journal.save_apps(&[(name, Some(&changed))])?;
             self.apps.insert(name.clone(), changed);
         }
+        Ok(())
+    }
+
+    /// Changes the records of several apps, all of them or none.
+    fn change_together(
+        &mut self,
+        names: &[AppName],
+        change: impl Fn(&AppName, &mut App),
+    ) -> Result<(), JournalError> {
+        let mut changed: Vec<(AppName, App)> = Vec::new();
+        for name in names {
+            if let Some(mut app) = self.apps.get(name).cloned() {
+                change(name, &mut app);
+                changed.push((name.clone(), app));
+            }
+        }
+        let records: Vec<_> = changed.iter().map(|(name, app)| (name, Some(app))).collect();
+        self.journal.save_apps(&records)?;
+        self.apps.extend(changed);
         Ok(())
     }
 
@@ -392,9 +486,12 @@ impl<J: Journal> Keeper<J> {
             return Some(held.clone());
         }
         let app = self.apps.get(name)?;
-        app.held().or_else(|| {
-            let pending = app.phase == Phase::Pending && !app.waits(&now.moment);
-            if pending { waits_for(app, &self.apps) } else { None }
+        app.held().or_else(|| match &app.phase {
+            Phase::Pending if !app.waits(&now.moment) => {
+                waits_for(app, &self.apps, self.faulty_apps()).or_else(|| self.permit.apply.clone())
+            }
+            Phase::Preparing => self.permit.download.clone(),
+            _ => None,
         })
     }
 
@@ -408,7 +505,13 @@ impl<J: Journal> Keeper<J> {
     pub fn at_rest(&self) -> bool {
         self.apps.values().all(|app| match &app.phase {
             Phase::Good | Phase::RolledBack { .. } | Phase::Held { .. } => is_calm(app),
-            Phase::Pending => is_calm(app) && (given_up(app) || waits_for(app, &self.apps).is_some()),
+            Phase::Pending => {
+                is_calm(app)
+                    && (given_up(app)
+                        || !self.may_change()
+                        || waits_for(app, &self.apps, self.faulty_apps()).is_some())
+            }
+            Phase::Preparing if self.permit.download.is_some() => is_calm(app),
             _ => given_up(app),
         })
     }

@@ -43,6 +43,7 @@ use std::sync::Arc;
 
 use holdfast_core::app::App;
 use holdfast_core::event::segment::Seal;
+use holdfast_core::diagnosis::Diagnosis;
 use holdfast_core::event::{Draft, Event};
 use holdfast_core::generation::OwnedObjects;
 use holdfast_core::name::{AppName, DeviceName};
@@ -72,6 +73,7 @@ const BESIDE: &[&str] = &["mirror", "wasm/compiled"];
 const WAITING_EVENTS: usize = 256;
 /// As much is kept for a start on a full disk, in bytes, or a quarter of a small reserve.
 const START_RESERVE: u64 = 512 << 10;
+const DIAGNOSES: &str = "diagnoses";
 /// The one record of the table of revisions.
 const REVISIONS: &str = "revisions";
 const LINK: &str = "link";
@@ -303,6 +305,11 @@ impl Store {
     /// What runs here by our doing, and what of it holds data and is no longer wanted.
     pub fn inventory(&self) -> Table<AppName, OwnedObjects> {
         self.db.table(INVENTORY)
+    }
+
+    /// What was seen of each app when it last failed.
+    pub fn diagnoses(&self) -> Table<AppName, Diagnosis> {
+        self.db.table(DIAGNOSES)
     }
 
     /// What the tags of each app's images mean.

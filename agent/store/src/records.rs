@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use holdfast_core::app::App;
+use holdfast_core::diagnosis::Diagnosis;
 use holdfast_core::digest::{Digest, Revision};
 use holdfast_core::generation::OwnedObjects;
 use holdfast_core::image::ImageReference;
@@ -54,6 +55,7 @@ pub struct LinkUsage {
 
 impl Record for App {}
 impl Record for LinkUsage {}
+impl Record for Diagnosis {}
 impl Record for Tags {}
 impl Record for OwnedObjects {}
 impl Record for Revisions {}

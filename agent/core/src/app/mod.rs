@@ -156,6 +156,11 @@ impl App {
             Phase::Preparing | Phase::Pending if same_target && failed.is_some() => {
                 self.aim(target, failed, now);
             }
+            // It was remembered, and the agent died before it was seen to.
+            Phase::Applying | Phase::Judging(_) if same_target && failed.is_some() => {
+                let stays = self.stays_after_failure();
+                self.fail(failed.unwrap_or_default(), stays, now);
+            }
             // What it failed with has changed, or somebody wants another try.
             Phase::RolledBack { .. } | Phase::Held { .. } if same_target && failed.is_none() => {
                 self.aim(target, None, now);

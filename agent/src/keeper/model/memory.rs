@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use holdfast_core::app::App;
 use holdfast_core::clock::Now;
+use holdfast_core::diagnosis::Diagnosis;
 use holdfast_core::digest::{Digest, ReleaseId};
 use holdfast_core::generation::Owned;
 use holdfast_core::name::{AppName, ObjectKey};
@@ -45,6 +46,7 @@ pub(super) struct Disk {
     pub(super) releases: BTreeMap<ReleaseId, Release>,
     pub(super) set_aside: BTreeMap<(AppName, ReleaseId), u32>,
     pub(super) notes: Vec<Note>,
+    pub(super) diagnoses: BTreeMap<AppName, Diagnosis>,
 }
 
 /// The journal of one process.
@@ -141,6 +143,22 @@ impl Journal for Memory {
         self.write(|disk| {
             disk.loaded.failed.entry(app.clone()).or_default().insert(*release, reason.to_owned());
         })
+    }
+
+    fn forget_failed(&mut self, app: &AppName) -> Result<(), JournalError> {
+        self.write(|disk| {
+            disk.loaded.failed.remove(app);
+        })
+    }
+
+    fn keep_diagnosis(&mut self, app: &AppName, diagnosis: Diagnosis) {
+        let _ = self.write(|disk| {
+            disk.diagnoses.insert(app.clone(), diagnosis);
+        });
+    }
+
+    fn diagnosis(&mut self, app: &AppName) -> Option<Diagnosis> {
+        self.disk.lock().unwrap().diagnoses.get(app).cloned()
     }
 
     fn note(&mut self, note: Note, _: &Now) {

@@ -1,0 +1,89 @@
+//! What follows when a release fails: it is remembered, its app goes back, and with it whatever changes together
+//! with it. And how somebody has it tried again.
+
+use holdfast_core::app::{App, Phase};
+use holdfast_core::clock::Now;
+use holdfast_core::digest::ReleaseId;
+use holdfast_core::generation::group;
+use holdfast_core::name::AppName;
+
+use super::Keeper;
+use super::journal::{Journal, JournalError, Note};
+
+impl<J: Journal> Keeper<J> {
+    /// The release failed: that is remembered first, then the app goes back, and its group with it.
+    pub(super) fn fail(
+        &mut self,
+        name: &AppName,
+        id: ReleaseId,
+        reason: &str,
+        now: &Now,
+    ) -> Result<(), JournalError> {
+        self.fail_for_good(name, id, reason, now)?;
+        let group = self.apps.get(name).and_then(App::group).cloned();
+        let changed = |app: &App| matches!(app.phase, Phase::Applying | Phase::Judging(_));
+        let others: Vec<AppName> = match &group {
+            Some(group) => {
+                let others = group::others(group, name, &self.apps).filter(|(_, app)| changed(app));
+                others.map(|(name, _)| name.clone()).collect()
+            }
+            None => Vec::new(),
+        };
+        let all: Vec<AppName> = others.iter().chain([name]).cloned().collect();
+        // Where one can't go back, the others don't: they belong together.
+        let stays = all.iter().filter_map(|name| self.apps.get(name)).any(App::stays_after_failure);
+        let others_reason = group.as_ref().map(|group| group::together(group, name, reason));
+        let reason_for = |app: &AppName| match &others_reason {
+            Some(others_reason) if app != name => others_reason.clone(),
+            _ => reason.to_owned(),
+        };
+        let was_applied: Vec<&AppName> = others
+            .iter()
+            .filter(|name| self.apps.get(*name).is_some_and(|app| app.phase == Phase::Applying))
+            .collect();
+        self.change_together(&all, |name, app| app.fail(&reason_for(name), stays, now))?;
+        for name in was_applied {
+            self.journal.close_transaction(name, false)?;
+        }
+        for name in &others {
+            self.journal.note(Note::of("app.failed", name, reason_for(name)), now);
+        }
+        self.undiagnosed.extend(all);
+        Ok(())
+    }
+
+    /// Remembers that a release failed.
+    pub(super) fn fail_for_good(
+        &mut self,
+        name: &AppName,
+        id: ReleaseId,
+        reason: &str,
+        now: &Now,
+    ) -> Result<(), JournalError> {
+        self.journal.remember_failed(name, &id, reason, now)?;
+        self.failed.entry(name.clone()).or_default().insert(id, reason.to_owned());
+        self.journal.note(Note::of("app.failed", name, format!("{id}: {reason}")), now);
+        Ok(())
+    }
+
+    /// Somebody wants what failed of an app to be tried again, though nothing of it has changed. An error says why
+    /// there is nothing to try.
+    pub fn retry(
+        &mut self,
+        name: &AppName,
+        who: &str,
+        now: &Now,
+    ) -> Result<Result<(), String>, JournalError> {
+        let Some(app) = self.apps.get(name) else {
+            return Ok(Err(format!("there is no app {name} on this box")));
+        };
+        if !matches!(app.phase, Phase::RolledBack { .. } | Phase::Held { .. }) && app.stuck.is_none() {
+            return Ok(Err(format!("nothing of {name} failed: it is {}", app.phase.word())));
+        }
+        self.journal.forget_failed(name)?;
+        self.failed.remove(name);
+        self.journal.note(Note::of("app.retried", name, format!("asked for by {who}")), now);
+        self.try_now(name, now);
+        Ok(Ok(()))
+    }
+}
