@@ -59,7 +59,7 @@ async fn act(
     action: Action,
     key: &ObjectKey,
 ) -> Result<(), DriverError> {
-    let desired = !matches!(action, Action::Remove | Action::Orphan);
+    let desired = !matches!(action, Action::Remove | Action::Orphan | Action::Purge);
     let step = ApplyStep {
         app: &release.app,
         action,

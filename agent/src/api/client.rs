@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use holdfast_core::diagnosis::Diagnosis;
 use holdfast_core::event::Event;
 use holdfast_core::event::segment::Seal;
+use holdfast_core::name::AppName;
 use holdfast_core::report::{PlanReport, Status};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -76,6 +78,16 @@ impl Client {
     /// What the audit log is checked by, beside its events.
     pub async fn seal(&self) -> Result<Seal, ClientError> {
         self.json(Method::GET, "/v1/events/seal").await
+    }
+
+    /// What was kept of an app when it last failed.
+    pub async fn diagnosis(&self, app: &AppName) -> Result<Diagnosis, ClientError> {
+        self.json(Method::GET, &format!("/v1/diagnosis?app={app}")).await
+    }
+
+    /// Has what failed of an app tried again.
+    pub async fn retry(&self, app: &AppName) -> Result<(), ClientError> {
+        self.json::<serde_json::Value>(Method::POST, &format!("/v1/retry?app={app}")).await.map(drop)
     }
 
     /// Polls the source now.

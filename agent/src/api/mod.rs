@@ -10,6 +10,8 @@
 //! | `GET /v1/plan` | [`PlanReport`] |
 //! | `GET /v1/events?since=N&follow=1` | one [`Event`] a line, those after N; with `follow` it doesn't end |
 //! | `GET /v1/events/seal` | [`Seal`]: what those that were dropped are checked by |
+//! | `GET /v1/diagnosis?app=NAME` | [`Diagnosis`], what was kept of an app when it last failed |
+//! | `POST /v1/retry?app=NAME` | `{}`, once what failed of the app may be tried again |
 //! | `POST /v1/poll` | `{}`, once the loop has taken it |
 //!
 //! Errors are `{"error": "…"}` with a fitting status. The loop only receives [`Request`]s and answers those it
@@ -20,8 +22,10 @@ mod routes;
 mod server;
 mod socket;
 
+use holdfast_core::diagnosis::Diagnosis;
 use holdfast_core::event::Event;
 use holdfast_core::event::segment::Seal;
+use holdfast_core::name::AppName;
 use holdfast_core::report::{PlanReport, Status};
 use tokio::sync::oneshot;
 
@@ -54,6 +58,17 @@ pub enum Request {
     },
     /// What the audit log is checked by.
     Seal(oneshot::Sender<Seal>),
+    /// What was kept of an app when it last failed. The error says why there is nothing.
+    Diagnosis(AppName, oneshot::Sender<Result<Diagnosis, String>>),
+    /// Try what failed of an app again, though nothing of it has changed.
+    Retry {
+        /// The app.
+        app: AppName,
+        /// Who asks, for the audit log.
+        who: String,
+        /// The error says why there is nothing to try.
+        reply: oneshot::Sender<Result<(), String>>,
+    },
     /// Poll the source now; answered as soon as that is on its way.
     Poll(oneshot::Sender<()>),
 }

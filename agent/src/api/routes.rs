@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use holdfast_core::event::Event;
+use holdfast_core::name::AppName;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming};
@@ -35,11 +36,16 @@ pub(super) async fn answer(request: hyper::Request<Incoming>, caller: Caller) ->
         (&Method::GET, "/v1/plan") => plan(&caller).await,
         (&Method::GET, "/v1/events") => events(request.uri().query().unwrap_or(""), caller).await,
         (&Method::GET, "/v1/events/seal") => json(caller.ask(Request::Seal).await),
+        (&Method::GET, "/v1/diagnosis") => diagnosis(request.uri().query().unwrap_or(""), &caller).await,
+        (&Method::POST, "/v1/retry") => retry(request.uri().query().unwrap_or(""), &caller).await,
         (&Method::POST, "/v1/poll") => poll(&caller).await,
-        (_, "/v1/status" | "/v1/plan" | "/v1/events" | "/v1/events/seal" | "/v1/poll") => {
+        (_, "/v1/status" | "/v1/plan" | "/v1/events" | "/v1/events/seal" | "/v1/diagnosis" | "/v1/retry" | "/v1/poll") => {
             failure(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} doesn't take {method}"))
         }
-        _ => failure(StatusCode::NOT_FOUND, "no such path; there are /v1/status, plan, events and poll"),
+        _ => failure(
+            StatusCode::NOT_FOUND,
+            "no such path; there are /v1/status, plan, events, diagnosis, retry and poll",
+        ),
     }
 }
 
@@ -52,6 +58,37 @@ async fn plan(caller: &Caller) -> Answer {
         Ok(plan) => json(plan.map_err(unable)),
         Err(answer) => answer,
     }
+}
+
+async fn diagnosis(query: &str, caller: &Caller) -> Answer {
+    let app = match app_of(query) {
+        Ok(app) => app,
+        Err(why) => return failure(StatusCode::BAD_REQUEST, &why),
+    };
+    match caller.ask(|reply| Request::Diagnosis(app, reply)).await {
+        Ok(Ok(diagnosis)) => json(Ok(diagnosis)),
+        Ok(Err(why)) => failure(StatusCode::NOT_FOUND, &why),
+        Err(answer) => answer,
+    }
+}
+
+async fn retry(query: &str, caller: &Caller) -> Answer {
+    let app = match app_of(query) {
+        Ok(app) => app,
+        Err(why) => return failure(StatusCode::BAD_REQUEST, &why),
+    };
+    let who = format!("user {}", caller.user);
+    match caller.ask(|reply| Request::Retry { app, who, reply }).await {
+        Ok(Ok(())) => json(Ok(serde_json::json!({}))),
+        Ok(Err(why)) => failure(StatusCode::CONFLICT, &why),
+        Err(answer) => answer,
+    }
+}
+
+/// `app=NAME`, and nothing else.
+fn app_of(query: &str) -> Result<AppName, String> {
+    let name = query.strip_prefix("app=").ok_or("which app? use app=NAME")?;
+    name.parse().map_err(|error| format!("{error}"))
 }
 
 async fn poll(caller: &Caller) -> Answer {

@@ -67,6 +67,8 @@ pub(super) struct Shared {
 #[derive(Clone)]
 pub(super) struct Caller {
     pub(super) shared: Shared,
+    /// Who asks.
+    pub(super) user: u32,
     /// The user's id, if it may not ask.
     pub(super) stranger: Option<u32>,
     pub(super) requests: mpsc::Sender<Request>,
@@ -135,6 +137,7 @@ impl Server {
         let user = stream.peer_cred().map_or(u32::MAX, |peer| peer.uid());
         Caller {
             shared: self.shared.clone(),
+            user,
             stranger: Some(user).filter(|&user| !(self.shared.allow)(user)),
             requests: requests.clone(),
             newest: newest.clone(),

@@ -69,6 +69,8 @@ fn start(limits: Limits, allow: fn(u32) -> bool, count: u64) -> Agent {
                     drop(reply.send(Ok(some.collect())));
                 }
                 Request::Seal(reply) => drop(reply.send(Seal::default())),
+                Request::Diagnosis(app, reply) => drop(reply.send(Err(format!("nothing of {app}")))),
+                Request::Retry { app, who, reply } => drop(reply.send(Err(format!("{app} for {who}")))),
                 Request::Poll(reply) => {
                     poll_sender.send_modify(|polls| *polls += 1);
                     let _ = reply.send(());
@@ -104,6 +106,19 @@ async fn root_and_the_agents_own_user_get_answers() {
     assert_eq!(client.status().await.unwrap(), status());
     client.poll().await.unwrap();
     assert_eq!(*agent.polls.borrow(), 1);
+}
+
+#[tokio::test]
+async fn an_app_is_named_and_what_the_agent_says_of_it_comes_back() {
+    let agent = start(LIMITS, everybody, 0);
+    let client = Client::new(&agent.socket);
+    let pos = "pos".parse().unwrap();
+    let error = client.diagnosis(&pos).await.unwrap_err().to_string();
+    assert!(error.contains("nothing of pos"), "{error}");
+    let error = client.retry(&pos).await.unwrap_err().to_string();
+    assert!(error.contains(&format!("pos for user {}", nix::unistd::getuid())), "{error}");
+    let answer = raw(&agent.socket, "POST /v1/retry?app=../x HTTP/1.1\r\nhost: h\r\n\r\n").await;
+    assert!(answer.contains("400 Bad Request"), "{answer}");
 }
 
 #[tokio::test]

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use holdfast_core::diagnosis::Diagnosis;
 use holdfast_core::event::Event;
 use holdfast_core::event::segment::Seal;
+use holdfast_core::name::AppName;
 use holdfast_core::report::{PlanReport, Status};
 use holdfast_drivers::Fingerprint;
 
@@ -30,6 +32,11 @@ pub(super) fn offline_status(config: &Config) -> Result<Status> {
 /// The plan, made from the state folder under its lock.
 pub(super) fn offline_plan(config: &Config) -> Result<PlanReport> {
     block_on(daemon::offline_plan(config))?
+}
+
+/// What was kept of an app when it last failed, read from the state folder.
+pub(super) fn offline_diagnosis(config: &Config, app: &AppName) -> Result<Diagnosis> {
+    daemon::offline_diagnosis(config, app)
 }
 
 /// Events after `since`, oldest first, read from the state folder.

@@ -7,12 +7,14 @@
 mod agent;
 mod config;
 mod demo;
+mod diag;
 mod doctor;
 mod events;
 mod output;
 mod plan;
 mod render;
 mod repository;
+mod retry;
 mod run;
 mod schema;
 mod status;
@@ -83,6 +85,10 @@ enum Command {
     Plan,
     /// What happened
     Events(events::Arguments),
+    /// What was seen of an app when it last failed
+    Diag(diag::Arguments),
+    /// Try what failed of an app again, though nothing of it has changed
+    Retry(retry::Arguments),
     /// Check a repository: every error at once
     Validate(validate::Arguments),
     /// Print what a box would get from a repository
@@ -135,6 +141,8 @@ fn run_command(common: &Common, command: Command) -> anyhow::Result<Exit> {
         Command::Status => status::run(common),
         Command::Plan => plan::run(common),
         Command::Events(arguments) => events::run(common, &arguments),
+        Command::Diag(arguments) => diag::run(common, &arguments),
+        Command::Retry(arguments) => retry::run(common, &arguments),
         Command::Validate(arguments) => validate::run(common, &arguments),
         Command::Render(arguments) => render::run(common, &arguments),
         Command::Demo(arguments) => demo::run(common, &arguments),

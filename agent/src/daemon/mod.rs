@@ -10,12 +10,14 @@
 
 mod disk;
 mod follow;
+mod gates;
 mod gather;
 mod images;
 mod journal;
 mod look;
 mod offline;
 mod outside;
+mod permit;
 mod probes;
 mod progress;
 mod setup;
@@ -30,6 +32,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
+use holdfast_core::change::GateAnswer;
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::{ReleaseId, Revision};
 use holdfast_core::health::Sight;
@@ -44,6 +47,7 @@ use tokio::sync::{mpsc, watch};
 use self::images::BoxImages;
 use self::journal::{SharedStore, StoreJournal, lock};
 use self::outside::{Outside, Signals};
+use self::permit::GateWatch;
 use self::progress::Progress;
 use self::starting::Parts;
 use self::sync::{Found, NotRendered, SharedSource};
@@ -58,7 +62,7 @@ use crate::memory;
 use crate::notify::{Environment, Notifier};
 use crate::source::SourceError;
 
-pub use offline::{offline_audit, offline_events, offline_plan, offline_status};
+pub use offline::{offline_audit, offline_diagnosis, offline_events, offline_plan, offline_status};
 pub use setup::fingerprints;
 
 /// Events that may wait for the loop.
@@ -75,6 +79,7 @@ enum Event {
     Prepared(AppName, ReleaseId, Result<(), DriverError>),
     Seen(AppName, ReleaseId, Sight),
     Runtime(DriverEvent),
+    Gates(Vec<GateAnswer>),
     Asked(Request),
     PollNow,
     Tidied,
@@ -104,6 +109,9 @@ struct Daemon {
     searched: bool,
     uncollected: bool,
     stopped: bool,
+    gates: GateWatch,
+    /// When something may go on that isn't allowed yet.
+    permit_due: Option<Moment>,
     /// Much was done since memory was last given back.
     untrimmed: bool,
     trouble: Option<(Moment, String)>,
@@ -137,6 +145,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
     };
     let Parts { store, allowance, keeper, source, images, progress } = parts;
     let now = clock.now();
+    let gates = GateWatch::new(lock(&store).gate_hold()?);
     let (jobs, mut events) = mpsc::channel(WAITING_EVENTS);
     newest_event.send_replace(lock(&store).audit().head().map_or(0, |head| head.seq));
     let backoff = Backoff::new(FIRST_RETRY, config.source.interval);
@@ -160,6 +169,8 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         searched: false,
         uncollected: true,
         stopped: false,
+        gates,
+        permit_due: None,
         untrimmed: true,
         trouble: None,
         short: None,
@@ -246,7 +257,8 @@ impl Daemon {
         let trouble = self.trouble.as_ref().map(|(until, _)| until.clone());
         // While the disk refuses writes, nothing of the keeper's can be done.
         let keeper = if trouble.is_some() { None } else { self.keeper.next_wake(&self.handled) };
-        [limit, poll, trouble, keeper, self.disk_is_due()]
+        let permit = if trouble.is_some() { None } else { self.permit_due.clone() };
+        [limit, poll, trouble, keeper, permit, self.disk_is_due()]
             .into_iter()
             .flatten()
             .map(|at| self.clock.until(&at))
@@ -263,6 +275,9 @@ impl Daemon {
                 let due = self.keeper.due(&now);
                 if !due.is_empty() {
                     self.widen(Scope::Apps(due));
+                }
+                if self.permit_due.as_ref().is_some_and(|at| self.clock.until(at).is_zero()) {
+                    self.widen(Scope::All);
                 }
                 Ok(())
             }
@@ -284,6 +299,10 @@ impl Daemon {
             }
             Event::Tidied => {
                 self.untrimmed = true;
+                Ok(())
+            }
+            Event::Gates(answers) => {
+                self.gates_answered(answers, &now);
                 Ok(())
             }
             Event::Asked(request) => {
@@ -349,6 +368,8 @@ impl Daemon {
         }
         if self.trouble.is_none() {
             self.pass(outside).await;
+            let now = self.clock.now();
+            self.renew_permit(&now);
             self.start_preparing();
             self.start_looking();
         }
@@ -365,6 +386,7 @@ impl Daemon {
         while let Some(scope) = self.due.take() {
             self.untrimmed = true;
             let now = self.clock.now();
+            self.renew_permit(&now);
             let before = self.keeper.phases();
             let result = self.keeper_pass(&scope, outside, &now).await;
             if result.is_err() {

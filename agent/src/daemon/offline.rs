@@ -3,14 +3,17 @@
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Result, anyhow};
+use holdfast_core::diagnosis::Diagnosis;
 use holdfast_core::event::Event;
 use holdfast_core::event::segment::Seal;
+use holdfast_core::name::AppName;
 use holdfast_core::report::{PlanReport, Status};
 use tokio::task::JoinSet;
 
 use super::journal::{SharedStore, StoreJournal, lock};
 use super::progress::Progress;
 use super::sync::Renderer;
+use super::tell::nothing_kept;
 use super::windows::Windows;
 use super::{look, progress_of, setup, status};
 use crate::clock::Clock;
@@ -75,6 +78,13 @@ pub async fn offline_plan(config: &Config) -> Result<PlanReport> {
     let mut offline = Offline::open(config)?;
     let plan = offline.keeper.plan_to_target(&offline.clock.now()).await;
     Ok(status::plan_report(&plan, &offline.progress))
+}
+
+/// What was kept of an app when it last failed, read from the state folder.
+pub fn offline_diagnosis(config: &Config, app: &AppName) -> Result<Diagnosis> {
+    let store = setup::open_store(config, &Clock::new().now())?;
+    let kept = lock(&store).diagnoses().get(app);
+    kept?.ok_or_else(|| anyhow!(nothing_kept(app)))
 }
 
 /// Events after `since`, oldest first, read from the state folder.

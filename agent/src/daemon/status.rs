@@ -41,6 +41,7 @@ pub(super) fn status<J: Journal>(
         apps: apps(keeper, now),
         held,
         downloads: None,
+        orphans: keeper.orphans(),
     }
 }
 

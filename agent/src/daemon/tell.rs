@@ -2,12 +2,19 @@
 
 use holdfast_core::clock::Now;
 use holdfast_core::digest::Revision;
+use holdfast_core::held::Held;
+use holdfast_core::name::AppName;
 use holdfast_core::report::Status;
 
 use super::journal::lock;
 use super::{Daemon, status};
 use crate::api::Request;
-use crate::keeper::{Journal, Note};
+use crate::keeper::{Journal, Note, Scope};
+
+/// Why there is no diagnosis of an app.
+pub(super) fn nothing_kept(app: &AppName) -> String {
+    format!("nothing was kept of {app}: no release of it has failed here")
+}
 
 impl Daemon {
     pub(super) async fn answer(&mut self, request: Request, now: &Now) {
@@ -27,6 +34,20 @@ impl Daemon {
             }
             Request::Seal(reply) => {
                 let _ = reply.send(lock(&self.store).seal());
+            }
+            Request::Diagnosis(app, reply) => {
+                let kept = self.keeper.journal().diagnosis(&app);
+                let _ = reply.send(kept.ok_or_else(|| nothing_kept(&app)));
+            }
+            Request::Retry { app, who, reply } => {
+                let result = self.keeper.retry(&app, &who, now);
+                let answer = match &result {
+                    Ok(answer) => answer.clone(),
+                    Err(error) => Err(error.to_string()),
+                };
+                self.widen(Scope::All);
+                self.note_trouble(result.map(drop), now);
+                let _ = reply.send(answer);
             }
             Request::Poll(reply) => {
                 self.poll_asked = true;

@@ -185,7 +185,7 @@ impl<J: Journal> Keeper<J> {
         fault::point("executor.step-done");
         let mut known = self.inventory.get(&step.app).cloned().unwrap_or_default();
         match step.action {
-            Action::Remove => {
+            Action::Remove | Action::Purge => {
                 known.remove(&step.object);
             }
             Action::Orphan => {

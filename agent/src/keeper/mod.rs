@@ -349,6 +349,12 @@ impl<J: Journal> Keeper<J> {
         self.withheld || self.apps.values().any(|app| is_ready(app, &self.apps, faulty, now))
     }
 
+    /// Whether something would go on now if it were allowed: a change, or getting ready for one.
+    pub fn waits_for_permit(&self, now: &Now) -> bool {
+        let prepares = self.apps.values().any(|app| app.phase == Phase::Preparing);
+        self.wants_change(now) || (self.permit.download.is_some() && prepares)
+    }
+
     /// Whether anything was ever good here. If not, nobody uses the box yet.
     pub fn is_in_use(&self) -> bool {
         self.apps.values().any(|app| app.good.is_some())

@@ -40,6 +40,7 @@ pub mod sealed;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_core::app::App;
 use holdfast_core::event::segment::Seal;
@@ -55,7 +56,7 @@ use content::{Content, Reserve};
 use db::{Database, DbOptions, Key, Record, Table};
 use keystore::FileKeystore;
 use lock::StateLock;
-use records::{LinkUsage, Revisions, Tags};
+use records::{GateHold, LinkUsage, Revisions, Tags};
 
 pub use audit::Bounds as AuditBounds;
 pub use disk::Room;
@@ -66,6 +67,7 @@ pub(crate) const EVENTS: &str = "events";
 const APPS: &str = "apps";
 const INVENTORY: &str = "inventory";
 const META: &str = "meta";
+const GATE_HOLD: &str = "gate-hold";
 const TAGS: &str = "tags";
 /// What others keep in the state folder, and what counts to the disk budget: git's mirror and compiled code.
 const BESIDE: &[&str] = &["mirror", "wasm/compiled"];
@@ -337,6 +339,17 @@ impl Store {
     /// Keeps what was used of the box's link; gives whether that differs.
     pub fn set_link_usage(&self, usage: &LinkUsage) -> Result<bool, StoreError> {
         self.db.table(LINK).put(&LINK_USAGE.to_owned(), usage)
+    }
+
+    /// For how long gates have held the change that waits for them.
+    pub fn gate_hold(&self) -> Result<Duration, StoreError> {
+        let table: Table<String, GateHold> = self.db.table(META);
+        Ok(table.get(&GATE_HOLD.to_owned())?.unwrap_or_default().held)
+    }
+
+    /// Keeps that; gives whether it differs.
+    pub fn set_gate_hold(&self, held: Duration) -> Result<bool, StoreError> {
+        self.db.table(META).put(&GATE_HOLD.to_owned(), &GateHold { held })
     }
 
     /// Returns once every record and event is on disk; gives whether there was something to do.

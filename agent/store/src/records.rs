@@ -1,6 +1,7 @@
 //! The records that are kept: each app, what runs here by our doing, and how far the source was followed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use holdfast_core::app::App;
 use holdfast_core::diagnosis::Diagnosis;
@@ -53,6 +54,13 @@ pub struct LinkUsage {
     pub extra: Option<Usage>,
 }
 
+/// For how long gates have held the change that waits for them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GateHold {
+    pub(crate) held: Duration,
+}
+
+impl Record for GateHold {}
 impl Record for App {}
 impl Record for LinkUsage {}
 impl Record for Diagnosis {}

@@ -35,6 +35,8 @@ pub enum Action {
     Orphan,
     /// Take into the inventory what carries our mark.
     Adopt,
+    /// Remove what holds data, as a Purge document asks for it; reports call it a removal.
+    Purge,
 }
 
 /// One step.

@@ -65,7 +65,7 @@ pub fn purges(orphans: &[Orphan], observed: &Observations, now: Timestamp) -> Ve
     ours.map(|orphan| Step {
         app: orphan.app.clone(),
         driver: orphan.driver,
-        action: Action::Remove,
+        action: Action::Purge,
         object: orphan.object.clone(),
         reason: format!(
             "purges/{}.yaml asks for it, and nothing has wanted it since {}",

@@ -12,7 +12,7 @@ use crate::digest::{ReleaseId, Revision};
 use crate::held::Held;
 use crate::name::{AppName, DeviceName, ObjectKey};
 use crate::network::BudgetPeriod;
-use crate::plan::{Action, Step};
+use crate::plan::{Action, Orphan, Step};
 use crate::release::{DriverKind, WorkloadKind};
 
 /// How the box is.
@@ -64,6 +64,9 @@ pub struct BudgetStatus {
     pub used: u64,
     /// When the next period begins.
     pub next: Timestamp,
+    /// What holds data and what no app wants any more. It stays until a Purge document asks for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orphans: Vec<Orphan>,
 }
 
 /// Where the state comes from.
@@ -166,7 +169,7 @@ impl From<&Step> for StepReport {
         StepReport {
             app: step.app.clone(),
             driver: step.driver,
-            action: step.action,
+            action: if step.action == Action::Purge { Action::Remove } else { step.action },
             object: step.object.clone(),
             reason: step.reason.clone(),
         }

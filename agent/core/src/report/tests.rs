@@ -37,6 +37,7 @@ fn status() -> Status {
         },
         revision: RevisionStatus::default(),
         apps: vec![app("db"), app("pos")],
+        orphans: Vec::new(),
         held: vec![],
         downloads: None,
     }

@@ -9,6 +9,7 @@ use std::fmt::Write;
 use jiff::Timestamp;
 
 use super::{AppStatus, DownloadStatus, PlanReport, Status};
+use crate::diagnosis::{Diagnosis, LookRecord};
 use crate::digest::{ReleaseId, Revision};
 use crate::event::Event;
 use crate::event::segment::Segment;
@@ -45,6 +46,7 @@ impl Status {
             render_held(&mut out, &what, held, now);
         }
         self.render_apps(&mut out, now);
+        self.render_orphans(&mut out, now);
         self.render_source(&mut out, now);
         out
     }
@@ -69,6 +71,25 @@ impl Status {
             if let Some(reason) = &app.reason {
                 line(out, &format!("{}: {reason}", app.name));
             }
+        }
+    }
+
+    fn render_orphans(&self, out: &mut String, now: Timestamp) {
+        for orphan in &self.orphans {
+            let goes = match (&orphan.purge, orphan.goes) {
+                (Some(purge), Some(goes)) => {
+                    format!("purges/{purge}.yaml removes it {}", relative(goes, now))
+                }
+                _ => "it stays until a Purge document asks for it".to_owned(),
+            };
+            let since = relative(orphan.since, now);
+            line(
+                out,
+                &format!(
+                    "ORPHAN {} of {} holds data, wanted by nothing since {since}; {goes}",
+                    orphan.object, orphan.app
+                ),
+            );
         }
     }
 
@@ -125,6 +146,48 @@ impl PlanReport {
             .collect();
         table(&mut out, &["APP", "DRIVER", "ACTION", "OBJECT", "WHY"], &rows);
         out
+    }
+}
+
+impl Diagnosis {
+    /// The diagnosis as text, as seen at `now`.
+    pub fn render(&self, now: Timestamp) -> String {
+        let mut out = String::new();
+        line(&mut out, &format!("{} failed {}: {}", self.app, relative(self.time, now), self.reason));
+        line(&mut out, &format!("release   {} on {}", self.release, self.driver));
+        line(&mut out, &format!("revision  {}", self.revision));
+        let looks: Vec<String> = self.looks.iter().map(LookRecord::render).collect();
+        let objects: Vec<String> = self.objects.iter().map(|(key, seen)| format!("{key}: {seen}")).collect();
+        let logs = match &self.no_logs {
+            Some(why) => vec![format!("there are none: {why}")],
+            None => self.logs.clone(),
+        };
+        for (title, lines) in
+            [("LOOKS", looks), ("OBJECTS", objects), ("LOG", logs), ("EVENTS", self.events.clone())]
+        {
+            out.push('\n');
+            line(&mut out, title);
+            for text in &lines {
+                line(&mut out, &format!("  {text}"));
+            }
+        }
+        out
+    }
+}
+
+impl LookRecord {
+    fn render(&self) -> String {
+        let mut text = format!("{:.0}  {}", self.time, self.health);
+        if self.times > 1 {
+            let _ = write!(text, " ({} times)", self.times);
+        }
+        if let Some(reason) = &self.reason {
+            let _ = write!(text, ": {reason}");
+        }
+        if let Some(restarts) = self.restarts.filter(|restarts| *restarts > 0) {
+            let _ = write!(text, " (started again {restarts} times)");
+        }
+        text
     }
 }
 

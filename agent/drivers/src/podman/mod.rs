@@ -278,6 +278,17 @@ impl PodmanDriver {
         Ok(self.api.create_volume(&name, &marks::labels(&self.owner, app, claim, release)).await?)
     }
 
+    /// Removes a claim's volume with the data in it, if it is ours and no container uses it.
+    async fn purge_claim(&self, app: &AppName, claim: &ObjectKey) -> Result<(), DriverError> {
+        match self.observe_claim(app, claim).await? {
+            Observed::Same => Ok(self.api.delete_volume(&marks::claim_name(claim)).await?),
+            Observed::Foreign { owner } => {
+                Err(DriverError::Runtime(format!("{claim} is left alone: it belongs to {owner}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn observe_claim(&self, app: &AppName, key: &ObjectKey) -> Result<Observed, DriverError> {
         let Some(volume) = self.api.volume(&marks::claim_name(key)).await? else {
             return Ok(Observed::Absent);
@@ -399,6 +410,7 @@ impl Driver for PodmanDriver {
                     }
                 }
             }
+            (Action::Purge, _) => self.purge_claim(step.app, step.object).await,
             // What holds data is never removed, whatever the plan says.
             (Action::Remove, _) if !step.object.holds_data() => self.remove(step.app, step.object).await,
             (Action::Remove | Action::Adopt | Action::Orphan | Action::Prepare, _) => Ok(()),

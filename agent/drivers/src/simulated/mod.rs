@@ -208,6 +208,7 @@ fn word(action: Action) -> &'static str {
         Action::Recreate => "recreate",
         Action::Remove => "remove",
         Action::Orphan => "orphan",
+        Action::Purge => "purge",
         Action::Adopt => "adopt",
     }
 }

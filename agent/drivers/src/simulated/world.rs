@@ -163,7 +163,7 @@ impl World {
     pub fn apply(&mut self, now: &Moment, step: &ApplyStep<'_>) -> Applied {
         let seen = self.seen(step);
         let result = self.reach().and_then(|()| match step.action {
-            Action::Remove | Action::Orphan => self.let_go(step, seen),
+            Action::Remove | Action::Purge | Action::Orphan => self.let_go(step, seen),
             Action::Adopt => self.adopt(step),
             Action::Create | Action::Update | Action::Recreate => self.make(now, step, seen),
             Action::Prepare => Err(Fault::Release(format!("{} cannot be prepared by a step", step.app))),
@@ -191,7 +191,7 @@ impl World {
             Seen::Foreign => return Ok("foreign"),
             Seen::Same | Seen::Drift | Seen::Extra => {}
         }
-        if step.action == Action::Remove {
+        if step.action != Action::Orphan {
             self.objects.remove(step.object);
         } else if let Some(Entry::Object(stored)) = self.objects.get_mut(step.object) {
             stored.orphaned = true;

@@ -37,7 +37,7 @@ impl WasmDriver {
         }
         match step.action {
             // Nothing but the inventory changes.
-            Action::Prepare | Action::Orphan | Action::Adopt => Ok(()),
+            Action::Prepare | Action::Orphan | Action::Adopt | Action::Purge => Ok(()),
             Action::Remove => self.remove(step.app).await,
             Action::Create | Action::Update | Action::Recreate => match step.release {
                 Some(release) => self.bring_up(release).await,

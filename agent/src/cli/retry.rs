@@ -1,0 +1,25 @@
+//! `holdfast retry`: what failed of an app is tried again, though nothing of it has changed.
+
+use clap::Args;
+use holdfast_core::name::AppName;
+
+use super::output::{print, print_json};
+use super::{Common, Exit, block_on, client};
+
+/// What `retry` takes.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The app
+    app: AppName,
+}
+
+pub(super) fn run(common: &Common, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let config = common.load()?;
+    block_on(client(&config.api.socket).retry(&arguments.app))??;
+    if common.json {
+        print_json(&serde_json::json!({}))?;
+    } else {
+        print(&format!("{} is tried again; `holdfast status` shows how that goes", arguments.app));
+    }
+    Ok(Exit::Done)
+}

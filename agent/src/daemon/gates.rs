@@ -1,0 +1,174 @@
+//! Asking the gates of this box whether it is in use: a file, a program, an HTTP answer. What can't be asked counts
+//! as in use, with the reason.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use holdfast_core::change::{Gate, GateAnswer, GateProbe};
+use holdfast_drivers::probe;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+/// How long a file or an HTTP server may take.
+const LIMIT: Duration = Duration::from_secs(5);
+/// How often a program is looked after.
+const LOOK: Duration = Duration::from_millis(20);
+/// Where a gate's program finds others. Nothing else of the agent's environment is passed on.
+const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Asks each of them. Ends within their limits.
+pub(super) async fn ask(gates: &[Gate]) -> Vec<GateAnswer> {
+    let mut answers = Vec::with_capacity(gates.len());
+    for gate in gates {
+        answers.push(match ask_one(&gate.probe).await {
+            Ok(()) => GateAnswer::Free,
+            Err(why) => GateAnswer::InUse(why),
+        });
+    }
+    answers
+}
+
+async fn ask_one(gate: &GateProbe) -> Result<(), String> {
+    match gate {
+        GateProbe::File { path } => {
+            let path = path.clone();
+            // A file may lie on a server that hangs.
+            let look = tokio::task::spawn_blocking(move || is_absent(&path));
+            match tokio::time::timeout(LIMIT, look).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(error)) => Err(format!("it could not be looked for: {error}")),
+                Err(_) => Err(format!("it could not be looked for within {LIMIT:?}")),
+            }
+        }
+        GateProbe::Command { command, timeout } => {
+            let (command, timeout) = (command.clone(), *timeout);
+            let run = tokio::task::spawn_blocking(move || run(&command, timeout));
+            run.await.unwrap_or_else(|error| Err(error.to_string()))
+        }
+        GateProbe::Http { url } => probe::page(url, usize::from(u16::MAX), LIMIT).await.map(drop),
+    }
+}
+
+fn is_absent(path: &Path) -> Result<(), String> {
+    match std::fs::metadata(path) {
+        Ok(_) => Err(format!("{} is there", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(format!("{} could not be looked for: {error}", path.display())),
+    }
+}
+
+/// Runs a program in a process group of its own, all of which is killed when its time is over.
+fn run(command: &[String], limit: Duration) -> Result<(), String> {
+    let Some((program, arguments)) = command.split_first() else { return Err("it names no program".into()) };
+    let child = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .env("PATH", SEARCH_PATH)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn();
+    let mut child = child.map_err(|error| format!("{program} could not be started: {error}"))?;
+    let ended = wait(&mut child, limit);
+    // What it left running goes too.
+    if let Ok(pid) = i32::try_from(child.id()) {
+        let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    match ended {
+        Ok(Some(status)) if status.success() => Ok(()),
+        Ok(Some(status)) => Err(format!("{program}: {status}")),
+        Ok(None) => {
+            let _ = child.wait();
+            Err(format!("{program} did not end within {limit:?}"))
+        }
+        Err(error) => Err(format!("{program} could not be waited for: {error}")),
+    }
+}
+
+fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    let began = Instant::now();
+    loop {
+        match child.try_wait()? {
+            None if began.elapsed() < limit => std::thread::sleep(LOOK),
+            ended => return Ok(ended),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn answer(probe: GateProbe) -> GateAnswer {
+        ask(&[Gate { name: "x".into(), probe, max_hold: LIMIT }]).await.remove(0)
+    }
+
+    fn why(answer: &GateAnswer) -> &str {
+        match answer {
+            GateAnswer::InUse(why) => why,
+            GateAnswer::Free => "free",
+        }
+    }
+
+    #[tokio::test]
+    async fn the_box_is_in_use_while_the_file_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let gate = || GateProbe::File { path: dir.path().join("sale") };
+        assert_eq!(answer(gate()).await, GateAnswer::Free);
+        std::fs::write(dir.path().join("sale"), "").unwrap();
+        assert!(why(&answer(gate()).await).contains("is there"));
+        let no_folder = GateProbe::File { path: dir.path().join("sale/x") };
+        assert!(why(&answer(no_folder).await).contains("could not be looked for"));
+    }
+
+    #[tokio::test]
+    async fn a_program_says_free_by_ending_with_zero_and_nothing_of_it_is_left_when_it_hangs() {
+        let run = |words: &[&str], timeout| GateProbe::Command {
+            command: words.iter().map(|word| (*word).to_owned()).collect(),
+            timeout: Duration::from_millis(timeout),
+        };
+        assert_eq!(answer(run(&["/bin/true"], 5000)).await, GateAnswer::Free);
+        assert!(why(&answer(run(&["/bin/false"], 5000)).await).contains("exit status: 1"));
+        assert!(why(&answer(run(&["/no/such"], 5000)).await).contains("could not be started"));
+        let dir = tempfile::tempdir().unwrap();
+        let script = format!("sleep 1000 & echo $! > {}/pid; sleep 1000", dir.path().display());
+        assert!(why(&answer(run(&["/bin/sh", "-c", &script], 500)).await).contains("did not end"));
+        let pid: i32 = std::fs::read_to_string(dir.path().join("pid")).unwrap().trim().parse().unwrap();
+        while nix::sys::signal::kill(Pid::from_raw(pid), None).is_ok() && !is_zombie(pid) {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn is_zombie(pid: i32) -> bool {
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+    }
+
+    #[tokio::test]
+    async fn only_a_two_hundred_is_free() {
+        for (status, is_free) in
+            [("200 OK", true), ("204 No Content", true), ("302 Found", false), ("503 Busy", false)]
+        {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/idle", listener.local_addr().unwrap());
+            let serve = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let head = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+                stream.write_all(head.as_bytes()).await.unwrap();
+                std::future::pending::<()>().await
+            };
+            let answer = tokio::select! {
+                answer = answer(GateProbe::Http { url }) => answer,
+                () = serve => unreachable!(),
+            };
+            assert_eq!(answer == GateAnswer::Free, is_free, "{status}: {answer:?}");
+        }
+    }
+}
