@@ -12,14 +12,25 @@ use crate::clock::Now;
 use crate::digest::ReleaseId;
 use crate::held::Held;
 use crate::name::{AppName, ObjectKey};
-use crate::release::DriverKind;
+use crate::release::{DriverKind, JudgedBy};
 use crate::resolve::Resolved;
 
 /// All apps of the box.
 pub type Apps = BTreeMap<AppName, App>;
 
-/// Releases that failed on this box, with why. They are not tried again.
-pub type Failed = BTreeMap<AppName, BTreeMap<ReleaseId, String>>;
+/// Releases that failed on this box. They are not tried again.
+pub type Failed = BTreeMap<AppName, BTreeMap<ReleaseId, Failure>>;
+
+/// How a release failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// Why, for people.
+    pub reason: String,
+    /// What it was judged by: by another policy it may do. None if the runtime refused it, whatever the policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judged_by: Option<JudgedBy>,
+}
 
 /// An object that we made, or are about to make.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

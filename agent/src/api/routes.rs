@@ -39,9 +39,11 @@ pub(super) async fn answer(request: hyper::Request<Incoming>, caller: Caller) ->
         (&Method::GET, "/v1/diagnosis") => diagnosis(request.uri().query().unwrap_or(""), &caller).await,
         (&Method::POST, "/v1/retry") => retry(request.uri().query().unwrap_or(""), &caller).await,
         (&Method::POST, "/v1/poll") => poll(&caller).await,
-        (_, "/v1/status" | "/v1/plan" | "/v1/events" | "/v1/events/seal" | "/v1/diagnosis" | "/v1/retry" | "/v1/poll") => {
-            failure(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} doesn't take {method}"))
-        }
+        (
+            _,
+            "/v1/status" | "/v1/plan" | "/v1/events" | "/v1/events/seal" | "/v1/diagnosis" | "/v1/retry"
+            | "/v1/poll",
+        ) => failure(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} doesn't take {method}")),
         _ => failure(
             StatusCode::NOT_FOUND,
             "no such path; there are /v1/status, plan, events, diagnosis, retry and poll",

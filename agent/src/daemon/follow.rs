@@ -199,6 +199,9 @@ impl Daemon {
                     // A new revision that can't be pinned holds nothing up of what is here.
                     return self.rendered(revision, Err(NotRendered::Disk(error.to_string())), now);
                 }
+                let policy = &resolved.policy;
+                let zone = policy.zone.time_zone().clone();
+                self.allowance.set(policy.downloads, policy.urgent.is_some(), zone);
                 self.note_faulty(&before, &resolved, now);
                 // Not only once everything is good: what is held for weeks must not keep what others have replaced.
                 self.uncollected |= self.progress.resolved.as_ref() != Some(&resolved.revision);

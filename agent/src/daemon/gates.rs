@@ -102,7 +102,7 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -160,6 +160,7 @@ mod tests {
             let url = format!("http://{}/idle", listener.local_addr().unwrap());
             let serve = async {
                 let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 4096]).await.unwrap();
                 let head = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
                 stream.write_all(head.as_bytes()).await.unwrap();
                 std::future::pending::<()>().await

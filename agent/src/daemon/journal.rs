@@ -9,10 +9,10 @@ use holdfast_core::clock::Now;
 use holdfast_core::diagnosis::Diagnosis;
 use holdfast_core::digest::{Digest, ReleaseId, Revision};
 use holdfast_core::event::Draft;
-use holdfast_core::generation::{Owned, OwnedObjects};
+use holdfast_core::generation::{Failure, Owned, OwnedObjects};
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::release::Release;
-use holdfast_store::anchor::{SetAside, Transaction as AnchorTransaction, TransactionKind};
+use holdfast_store::anchor::{FailedRelease, SetAside, Transaction as AnchorTransaction, TransactionKind};
 use holdfast_store::{Store, StoreError, fault};
 
 use crate::keeper::{Journal, JournalError, Loaded, Note, Transaction};
@@ -44,6 +44,10 @@ impl StoreJournal {
     }
 }
 
+fn failure_of(failed: &FailedRelease) -> Failure {
+    Failure { reason: failed.reason.clone(), judged_by: failed.judged_by }
+}
+
 impl From<StoreError> for JournalError {
     fn from(error: StoreError) -> Self {
         JournalError(error.to_string())
@@ -55,7 +59,7 @@ impl Journal for StoreJournal {
         let store = lock(&self.store);
         let anchor = store.anchor();
         let failed = anchor.failed.iter().map(|(app, failed)| {
-            (app.clone(), failed.iter().map(|failed| (failed.release, failed.reason.clone())).collect())
+            (app.clone(), failed.iter().map(|failed| (failed.release, failure_of(failed))).collect())
         });
         let transaction = anchor.transaction.as_ref().and_then(|open| {
             Some(Transaction {
@@ -174,11 +178,11 @@ impl Journal for StoreJournal {
         &mut self,
         app: &AppName,
         release: &ReleaseId,
-        reason: &str,
+        failure: &Failure,
         now: &Now,
     ) -> Result<(), JournalError> {
         fault::mark("verdict.bad");
-        lock(&self.store).update_anchor(|anchor| anchor.remember_failed(app, *release, reason, now.wall))?;
+        lock(&self.store).update_anchor(|anchor| anchor.remember_failed(app, *release, failure, now.wall))?;
         Ok(())
     }
 

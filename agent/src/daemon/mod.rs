@@ -514,7 +514,11 @@ impl Daemon {
 
     /// Whether every verdict is in.
     fn at_rest(&self) -> bool {
-        let jobs = self.syncing || self.poll_asked || !self.preparing.is_empty() || !self.looking.is_empty();
+        let jobs = self.gates.is_asking()
+            || self.syncing
+            || self.poll_asked
+            || !self.preparing.is_empty()
+            || !self.looking.is_empty();
         !jobs && self.due.is_none() && self.trouble.is_none() && self.keeper.at_rest()
     }
 

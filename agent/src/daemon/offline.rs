@@ -19,7 +19,7 @@ use super::{look, progress_of, setup, status};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::allowance::Allowance;
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, Permit};
 
 struct Offline {
     clock: Clock,
@@ -49,7 +49,11 @@ impl Offline {
         let renderer = Renderer { source, store, device, runtimes, ask: None };
         match renderer.render(&floor.revision) {
             Ok(resolved) => {
-                self.keeper.imagine(&resolved, &self.clock.now());
+                let now = self.clock.now();
+                // Gates are asked by the agent alone.
+                let permit = Permit::by_clock(&resolved.policy, self.keeper.is_in_use(), now.wall);
+                self.keeper.permit(permit);
+                self.keeper.imagine(&resolved, &now);
                 self.progress.resolved = Some(resolved.revision);
             }
             Err(why) => self.progress.unrendered = Some(why.held(None)),

@@ -37,6 +37,11 @@ impl GateWatch {
         GateWatch { held, saved: held, ..GateWatch::default() }
     }
 
+    /// Whether an answer is on its way.
+    pub(super) fn is_asking(&self) -> bool {
+        self.asking
+    }
+
     /// Why a change must wait now.
     fn holds(&self, policy: &ChangePolicy, now: &Now) -> Option<Held> {
         let next = now.wall_in(self.pause(now));
@@ -99,18 +104,13 @@ impl Daemon {
     pub(super) fn renew_permit(&mut self, now: &Now) {
         let Some(policy) = self.keeper.policy() else { return };
         let wall = self.trusted_wall(now);
-        // Nobody uses a box that never ran anything; a stop counts all the same.
-        let is_idle = !self.keeper.is_in_use() && policy.stop.is_none();
-        let mut permit = Permit::default();
-        let mut gated = false;
-        if !is_idle {
-            permit.download = policy.holds_download(wall);
-            permit.apply = policy.holds_apply(wall);
-            if permit.apply.is_none() && !policy.gates().is_empty() {
-                permit.apply = self.gates.holds(policy, now);
-                gated = permit.apply.is_some();
-            }
+        let is_in_use = self.keeper.is_in_use();
+        let mut permit = Permit::by_clock(policy, is_in_use, wall);
+        let gated = is_in_use && permit.apply.is_none() && !policy.gates().is_empty();
+        if gated {
+            permit.apply = self.gates.holds(policy, now);
         }
+        let gated = gated && permit.apply.is_some();
         let nexts = [&permit.download, &permit.apply].into_iter().flatten().filter_map(|held| held.next);
         let next = nexts.min();
         self.keeper.permit(permit);

@@ -37,7 +37,7 @@ impl Parts {
         let store = setup::wait_for_store(config, &now).await?;
         let allowance = Allowance::open(Arc::clone(&store), clock.clone());
         let drivers = setup::open_drivers(config, &store, &allowance)?;
-        let keeper = Keeper::open(StoreJournal::new(Arc::clone(&store)), drivers, &now)?;
+        let keeper = Keeper::open(StoreJournal::new(Arc::clone(&store)), drivers)?;
         let source = Arc::new(Mutex::new(setup::open_source(config, &allowance)?));
         let images = BoxImages::new(config, lock(&store).shared_content(), &allowance);
         let progress = progress_of(&store)?;
@@ -100,6 +100,12 @@ fn answer(request: Request, config: &Config, clock: &Clock, error: &anyhow::Erro
         }
         // No answer says that the agent can't.
         Request::Seal(reply) => drop(reply),
+        Request::Diagnosis(_, reply) => {
+            let _ = reply.send(Err(why()));
+        }
+        Request::Retry { reply, .. } => {
+            let _ = reply.send(Err(why()));
+        }
         Request::Poll(reply) => {
             let _ = reply.send(());
         }
@@ -121,5 +127,6 @@ fn status(config: &Config, held: Held) -> Status {
         apps: Vec::new(),
         held: vec![held],
         downloads: None,
+        orphans: Vec::new(),
     }
 }

@@ -2,7 +2,6 @@
 
 use holdfast_core::clock::Now;
 use holdfast_core::digest::Revision;
-use holdfast_core::held::Held;
 use holdfast_core::name::AppName;
 use holdfast_core::report::Status;
 

@@ -4,7 +4,7 @@
 use holdfast_core::app::{App, Phase};
 use holdfast_core::clock::Now;
 use holdfast_core::digest::ReleaseId;
-use holdfast_core::generation::group;
+use holdfast_core::generation::{Failure, group};
 use holdfast_core::name::AppName;
 
 use super::Keeper;
@@ -19,7 +19,8 @@ impl<J: Journal> Keeper<J> {
         reason: &str,
         now: &Now,
     ) -> Result<(), JournalError> {
-        self.fail_for_good(name, id, reason, now)?;
+        let judged = self.apps.get(name).is_some_and(|app| matches!(app.phase, Phase::Judging(_)));
+        self.fail_for_good(name, id, reason, judged, now)?;
         let group = self.apps.get(name).and_then(App::group).cloned();
         let changed = |app: &App| matches!(app.phase, Phase::Applying | Phase::Judging(_));
         let others: Vec<AppName> = match &group {
@@ -52,16 +53,20 @@ impl<J: Journal> Keeper<J> {
         Ok(())
     }
 
-    /// Remembers that a release failed.
+    /// Remembers that a release failed; what was `judged` may do by another health policy.
     pub(super) fn fail_for_good(
         &mut self,
         name: &AppName,
         id: ReleaseId,
         reason: &str,
+        judged: bool,
         now: &Now,
     ) -> Result<(), JournalError> {
-        self.journal.remember_failed(name, &id, reason, now)?;
-        self.failed.entry(name.clone()).or_default().insert(id, reason.to_owned());
+        let target = self.apps.get(name).and_then(|app| app.target.as_ref());
+        let judged_by = target.filter(|_| judged).map(|target| target.policy.health.mark());
+        let failure = Failure { reason: reason.to_owned(), judged_by };
+        self.journal.remember_failed(name, &id, &failure, now)?;
+        self.failed.entry(name.clone()).or_default().insert(id, failure);
         self.journal.note(Note::of("app.failed", name, format!("{id}: {reason}")), now);
         Ok(())
     }

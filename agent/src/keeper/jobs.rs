@@ -94,7 +94,7 @@ impl<J: Journal> Keeper<J> {
             _ if !still_wanted => Ok(()),
             Ok(()) => self.change(name, |app| app.prepared(now)),
             Err(DriverError::Release(reason)) => {
-                self.fail_for_good(name, id, &reason, now)?;
+                self.fail_for_good(name, id, &reason, false, now)?;
                 self.change(name, |app| app.refuse(&reason, now))
             }
             Err(DriverError::Runtime(cause)) => self.change(name, |app| app.stick(&cause, now)),

@@ -7,7 +7,7 @@ use holdfast_core::app::App;
 use holdfast_core::clock::{BootId, Now};
 use holdfast_core::diagnosis::Diagnosis;
 use holdfast_core::digest::{Digest, ReleaseId};
-use holdfast_core::generation::{Apps, Failed, Inventory, Owned};
+use holdfast_core::generation::{Apps, Failed, Failure, Inventory, Owned};
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::release::Release;
 
@@ -103,7 +103,7 @@ pub trait Journal {
         &mut self,
         app: &AppName,
         release: &ReleaseId,
-        reason: &str,
+        failure: &Failure,
         now: &Now,
     ) -> Result<(), JournalError>;
 

@@ -31,6 +31,7 @@ use holdfast_core::plan::{Aim, Known, Orphan, Plan, orphans, plan};
 use holdfast_core::release::{DriverKind, Release, Target};
 use holdfast_core::resolve::Resolved;
 use holdfast_drivers::{CALL_LIMIT, Driver};
+use jiff::Timestamp;
 
 use self::execute::limited;
 
@@ -82,6 +83,24 @@ pub struct Permit {
     pub apply: Option<Held>,
 }
 
+impl Permit {
+    /// What `policy` and the clock on the wall allow, whatever gates say. Nobody uses a box that never ran anything; a
+    /// stop counts all the same.
+    pub fn by_clock(policy: &ChangePolicy, is_in_use: bool, wall: Timestamp) -> Self {
+        if !is_in_use && policy.stop.is_none() {
+            return Permit::default();
+        }
+        Permit { download: policy.holds_download(wall), apply: policy.holds_apply(wall) }
+    }
+
+    /// Nothing, until somebody has looked at what the revision says.
+    fn unknown() -> Self {
+        let cause = "it is not known yet when the revision allows changes";
+        let held = Held::until_changed(cause, "nothing to do: it goes on once the revision was read");
+        Permit { download: Some(held.clone()), apply: Some(held) }
+    }
+}
+
 /// Apps whose documents are faulty, when no revision is known.
 static NOTHING_FAULTY: Faulty = Faulty::new();
 
@@ -116,13 +135,11 @@ impl Scope {
 }
 
 impl<J: Journal> Keeper<J> {
-    /// Reads what was written down, and deals with a change under which the agent died.
-    pub fn open(journal: J, drivers: Drivers, now: &Now) -> Result<Self, JournalError> {
+    /// Reads what was written down. A change under which the agent died is dealt with by the first pass: a disk that
+    /// takes no write keeps no agent from starting.
+    pub fn open(journal: J, drivers: Drivers) -> Result<Self, JournalError> {
         let mut keeper = Keeper::load(journal, drivers)?;
         keeper.find_undiagnosed();
-        if let Some(transaction) = keeper.transaction.take() {
-            keeper.died_under(transaction, now)?;
-        }
         Ok(keeper)
     }
 
@@ -145,7 +162,7 @@ impl<J: Journal> Keeper<J> {
             remarks: BTreeMap::new(),
             kept: BTreeMap::new(),
             resolved: None,
-            permit: Permit::default(),
+            permit: Permit::unknown(),
             withheld: false,
             sights: BTreeMap::new(),
             undiagnosed: BTreeSet::new(),
@@ -184,7 +201,8 @@ impl<J: Journal> Keeper<J> {
         self.journal.close_transaction(&open.app, false)
     }
 
-    /// Takes in what a revision makes of the box. Nothing is touched before the next pass.
+    /// Takes in what a revision makes of the box. Nothing is touched before the next pass, and nothing is changed
+    /// before [`Keeper::permit`] says what this revision allows.
     pub fn place(&mut self, resolved: &Resolved, now: &Now) -> Result<(), JournalError> {
         let new: Vec<Arc<Release>> = resolved
             .releases
@@ -193,6 +211,7 @@ impl<J: Journal> Keeper<J> {
             .map(|(_, release)| Arc::clone(release))
             .collect();
         self.journal.pin(&new)?;
+        self.permit = Permit::unknown();
         self.releases.extend(new.into_iter().map(|release| (release.id(), release)));
         let before = self.resolved.replace(Resolved { releases: BTreeMap::new(), ..resolved.clone() });
         let before = before.map(|before| before.apps).unwrap_or_default();
@@ -312,6 +331,10 @@ impl<J: Journal> Keeper<J> {
     /// One pass: what should run is brought about, for the apps in `scope`; then the apps whose turn has
     /// come are changed.
     pub async fn pass(&mut self, scope: &Scope, now: &Now) -> Result<(), JournalError> {
+        if let Some(transaction) = &self.transaction {
+            self.died_under(transaction.clone(), now)?;
+            self.transaction = None;
+        }
         self.advance(now)?;
         let settled: Vec<AppName> = self
             .apps
@@ -338,9 +361,9 @@ impl<J: Journal> Keeper<J> {
         self.permit = permit;
     }
 
-    /// Whether a change may begin: it is known what the newest revision says of that, and it allows it.
+    /// Whether a change may begin.
     fn may_change(&self) -> bool {
-        self.resolved.is_some() && self.permit.apply.is_none()
+        self.permit.apply.is_none()
     }
 
     /// Whether something would be changed now if it were allowed.
@@ -387,6 +410,7 @@ impl<J: Journal> Keeper<J> {
             self.change(name, |app| app.apply(now))?;
             self.health.remove(name);
             self.looks.remove(name);
+            self.sights.remove(name);
         }
         self.converge(std::slice::from_ref(name), now).await?;
         let applied = self.apps.get(name).is_none_or(|app| app.phase != Phase::Applying);
@@ -492,7 +516,7 @@ impl<J: Journal> Keeper<J> {
             return Some(held.clone());
         }
         let app = self.apps.get(name)?;
-        app.held().or_else(|| match &app.phase {
+        app.held(name).or_else(|| match &app.phase {
             Phase::Pending if !app.waits(&now.moment) => {
                 waits_for(app, &self.apps, self.faulty_apps()).or_else(|| self.permit.apply.clone())
             }

@@ -43,8 +43,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::app::App;
-use holdfast_core::event::segment::Seal;
 use holdfast_core::diagnosis::Diagnosis;
+use holdfast_core::event::segment::Seal;
 use holdfast_core::event::{Draft, Event};
 use holdfast_core::generation::OwnedObjects;
 use holdfast_core::name::{AppName, DeviceName};

@@ -9,7 +9,7 @@ use holdfast_core::clock::BootId;
 use holdfast_core::digest::{Digest, ReleaseId, Revision};
 use holdfast_core::event::segment::MAX_SEGMENTS;
 use holdfast_core::event::{ChainHead, Draft};
-use holdfast_core::generation::{Owned, OwnedObjects};
+use holdfast_core::generation::{Failure, Owned, OwnedObjects};
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::release::DriverKind;
 use holdfast_store::anchor::{
@@ -279,7 +279,12 @@ fn full_anchor() -> Anchor {
     let release = ReleaseId(Digest::of(b"release"));
     let mut anchor = Anchor::new("emea/till-1".parse().unwrap(), at);
     anchor.floor = Some(Floor { revision: Revision("c0ffee".into()), committed: at });
-    anchor.remember_failed(&app(), release, "it never answered", at);
+    anchor.remember_failed(
+        &app(),
+        release,
+        &Failure { reason: "it never answered".into(), judged_by: None },
+        at,
+    );
     anchor.audit_head = Some(ChainHead { seq: 41, hash: Digest::of(b"event") });
     anchor.transaction = Some(Transaction {
         app: app(),

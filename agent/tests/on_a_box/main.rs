@@ -14,11 +14,13 @@ mod boxes;
 mod component;
 #[cfg(all(feature = "demo", feature = "wasm"))]
 mod demo;
+mod failures;
 mod health;
 mod lifecycle;
 mod looking;
 mod network;
 mod parts;
+mod permits;
 #[cfg(feature = "wasm")]
 mod probes;
 mod trust;

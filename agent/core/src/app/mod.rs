@@ -334,8 +334,8 @@ impl App {
         [&self.target, &self.current, &self.good, &self.previous].into_iter().flatten()
     }
 
-    /// Why it waits, if it does; for people.
-    pub fn held(&self) -> Option<Held> {
+    /// Why it waits, if it does; for people, who know it as `name`.
+    pub fn held(&self, name: &AppName) -> Option<Held> {
         let reason = match &self.phase {
             Phase::RollingBack { reason } | Phase::RolledBack { reason } => {
                 Some(format!("the release failed: {reason}"))
@@ -351,7 +351,10 @@ impl App {
             }),
             (None, Some(reason)) => Some(Held::until_changed(
                 reason,
-                "commit a change to this app; the next commit is tried at once",
+                format!(
+                    "commit a change to this app, which is tried at once; `holdfast diag {name}` shows what was \
+                     seen of it, `holdfast retry {name}` tries it again as it is"
+                ),
             )),
             (None, None) => None,
         }

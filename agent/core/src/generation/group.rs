@@ -27,7 +27,11 @@ pub(super) fn failure(
     resolved: &Resolved,
     failed: &Failed,
 ) -> Option<String> {
-    let of = |name: &AppName, target: &Target| failed.get(name)?.get(&target.release).cloned();
+    let of = |name: &AppName, target: &Target| {
+        let failure = failed.get(name)?.get(&target.release)?;
+        let counts = failure.judged_by.is_none_or(|by| by == target.policy.health.mark());
+        counts.then(|| failure.reason.clone())
+    };
     of(name, target).or_else(|| {
         let group = target.policy.group.as_ref()?;
         let mut others = resolved.apps.iter().filter(|(_, other)| other.policy.group.as_ref() == Some(group));
@@ -71,7 +75,7 @@ mod tests {
 
     use super::*;
     use crate::clock::{Moment, Now};
-    use crate::generation::{advance, ready};
+    use crate::generation::{Failure, advance, ready};
     use crate::health::Health;
     use crate::testing::{good, name, now, release, resolved, target};
 
@@ -144,7 +148,8 @@ mod tests {
         let (mut apps, mut new) = updated();
         let failed = Failed::from([(
             name("menu"),
-            [(new.apps[&name("menu")].release, "answered 500".to_owned())].into(),
+            [(new.apps[&name("menu")].release, Failure { reason: "answered 500".into(), judged_by: None })]
+                .into(),
         )]);
         advance(&mut apps, &new, &failed, None, &now());
         let pos = &apps[&name("pos")];

@@ -1,6 +1,7 @@
 //! What a revision makes of the apps, each as a sentence.
 
 use super::*;
+use crate::release::Target;
 use crate::testing::{good, name, now, release, resolved, target};
 
 fn apps(names: &[&str]) -> Apps {
@@ -52,6 +53,26 @@ fn an_app_is_shaken_while_what_it_depends_on_is_changed() {
     assert!(!change(|db| db.restored(&now())));
 }
 
+fn failure(judged_by: Option<JudgedBy>) -> Failure {
+    Failure { reason: "answered 500".to_owned(), judged_by }
+}
+
+#[test]
+fn a_release_that_failed_by_a_wrong_check_is_tried_again_with_another() {
+    let bad = target(&release("a", "2", &["Pod/x"]), &[]);
+    let failed = |by| Failed::from([(name("a"), [(bad.release, failure(by))].into())]);
+    let mut other = bad.clone();
+    other.policy.health.deadline *= 2;
+    let tried = |failed: &Failed, target: &Target| {
+        let mut held = apps(&["a"]);
+        advance(&mut held, &resolved(&[("a", target)]), failed, None, &now());
+        held[&name("a")].phase == Phase::Preparing
+    };
+    let judged = failed(Some(bad.policy.health.mark()));
+    assert!(!tried(&judged, &bad) && tried(&judged, &other));
+    assert!(!tried(&failed(None), &other), "the runtime refused it whatever the policy");
+}
+
 #[test]
 fn an_empty_tree_removes_nothing_and_says_why() {
     let mut held = apps(&["a", "b", "c", "d"]);
@@ -72,7 +93,7 @@ fn an_app_with_faulty_documents_stays_as_it_is() {
 #[test]
 fn a_release_that_failed_on_this_box_is_not_tried_again_after_the_store_was_lost() {
     let bad = target(&release("a", "2", &["Pod/x"]), &[]);
-    let failed = Failed::from([(name("a"), [(bad.release, "answered 500".to_owned())].into())]);
+    let failed = Failed::from([(name("a"), [(bad.release, failure(None))].into())]);
     let mut held = Apps::new();
     advance(&mut held, &resolved(&[("a", &bad)]), &failed, None, &now());
     assert_eq!(held[&name("a")].phase, Phase::RollingBack { reason: "answered 500".into() });

@@ -38,6 +38,9 @@ pub struct Status {
     /// What downloads may use of the link, where that is limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downloads: Option<DownloadStatus>,
+    /// What holds data and what no app wants any more. It stays until a Purge document asks for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orphans: Vec<Orphan>,
 }
 
 /// What downloads may use of the link.
@@ -64,9 +67,6 @@ pub struct BudgetStatus {
     pub used: u64,
     /// When the next period begins.
     pub next: Timestamp,
-    /// What holds data and what no app wants any more. It stays until a Purge document asks for it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub orphans: Vec<Orphan>,
 }
 
 /// Where the state comes from.

@@ -7,7 +7,7 @@ use holdfast_core::app::App;
 use holdfast_core::clock::Now;
 use holdfast_core::diagnosis::Diagnosis;
 use holdfast_core::digest::{Digest, ReleaseId};
-use holdfast_core::generation::Owned;
+use holdfast_core::generation::{Failure, Owned};
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::release::Release;
 
@@ -47,6 +47,8 @@ pub(super) struct Disk {
     pub(super) set_aside: BTreeMap<(AppName, ReleaseId), u32>,
     pub(super) notes: Vec<Note>,
     pub(super) diagnoses: BTreeMap<AppName, Diagnosis>,
+    /// It takes no write.
+    pub(super) is_full: bool,
 }
 
 /// The journal of one process.
@@ -61,7 +63,11 @@ impl Memory {
         if !self.fuse.burn() {
             return Err(JournalError("the process is dead".into()));
         }
-        act(&mut self.disk.lock().unwrap());
+        let mut disk = self.disk.lock().unwrap();
+        if disk.is_full {
+            return Err(JournalError("no space left on device".into()));
+        }
+        act(&mut disk);
         Ok(())
     }
 }
@@ -137,11 +143,11 @@ impl Journal for Memory {
         &mut self,
         app: &AppName,
         release: &ReleaseId,
-        reason: &str,
+        failure: &Failure,
         _: &Now,
     ) -> Result<(), JournalError> {
         self.write(|disk| {
-            disk.loaded.failed.entry(app.clone()).or_default().insert(*release, reason.to_owned());
+            disk.loaded.failed.entry(app.clone()).or_default().insert(*release, failure.clone());
         })
     }
 

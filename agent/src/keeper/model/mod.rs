@@ -5,22 +5,22 @@
 //! `HOLDFAST_MODEL_CASES=100000 cargo test -p holdfast keeper::model` is the long form.
 
 mod memory;
+mod ops;
 mod runtime;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use holdfast_core::app::Phase;
-use holdfast_core::change::ChangePolicy;
+use holdfast_core::app::{App, Phase};
+use holdfast_core::change::{ChangePolicy, Purge};
 use holdfast_core::clock::{BootId, Moment, Now};
 use holdfast_core::digest::{ReleaseId, Revision};
+use holdfast_core::generation::Failed;
 use holdfast_core::held::Held;
-use holdfast_core::name::{AppName, ObjectKey};
+use holdfast_core::name::AppName;
 use holdfast_core::plan::Action;
-use holdfast_core::release::{
-    DriverKind, HealthPolicy, Object, OnFailure, Policy, Release, Target, WorkloadKind,
-};
+use holdfast_core::release::{DriverKind, Object, Release};
 use holdfast_core::resolve::Resolved;
 use holdfast_drivers::Driver;
 use holdfast_drivers::simulated::script::Runtime as RuntimeIs;
@@ -30,141 +30,9 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use self::memory::{Disk, Fuse, Memory};
+use self::ops::{APPS, GRACE, GROUP, Kind, Op, Says, key, name, ops, release, target};
 use self::runtime::{Runtime, Shared};
-use super::{Drivers, Journal, Keeper, Scope};
-
-const APPS: [&str; 5] = ["db", "pos", "menu", "sign", "cam"];
-
-/// How a committed version behaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Good,
-    Slow,
-    Ill,
-    Dies,
-    Flaps,
-    Refused,
-    Unpreparable,
-    Busy,
-    Partial,
-}
-
-/// What a commit says of one app.
-#[derive(Clone, Copy, Debug)]
-enum Says {
-    Version(u8, Kind),
-    Faulty,
-    Nothing,
-}
-
-#[derive(Clone, Debug)]
-enum Op {
-    Commit([Says; 5]),
-    Change(usize, u8, Kind),
-    Wait(u16),
-    Die(u8),
-    Reboot { loses: bool },
-    Clock(i32),
-    Runtime(u8),
-    RemoveByHand(usize),
-    EditByHand(usize),
-    LoseStore,
-}
-
-fn kinds() -> impl Strategy<Value = Kind> {
-    prop_oneof![
-        6 => Just(Kind::Good),
-        1 => Just(Kind::Slow),
-        2 => Just(Kind::Ill),
-        1 => Just(Kind::Dies),
-        1 => Just(Kind::Flaps),
-        1 => Just(Kind::Refused),
-        1 => Just(Kind::Unpreparable),
-        1 => Just(Kind::Busy),
-        1 => Just(Kind::Partial),
-    ]
-}
-
-fn says() -> impl Strategy<Value = Says> {
-    prop_oneof![
-        8 => (0..4u8, kinds()).prop_map(|(version, kind)| Says::Version(version, kind)),
-        1 => Just(Says::Faulty),
-        1 => Just(Says::Nothing),
-    ]
-}
-
-fn ops() -> impl Strategy<Value = Op> {
-    prop_oneof![
-        3 => prop::array::uniform5(says()).prop_map(Op::Commit),
-        6 => (0..5usize, 0..6u8, kinds()).prop_map(|(app, version, kind)| Op::Change(app, version, kind)),
-        8 => (0..150u16).prop_map(Op::Wait),
-        6 => (1..30u8).prop_map(Op::Die),
-        2 => any::<bool>().prop_map(|loses| Op::Reboot { loses }),
-        1 => (-100_000_000..100_000_000i32).prop_map(Op::Clock),
-        2 => (0..3u8).prop_map(Op::Runtime),
-        2 => (0..5usize).prop_map(Op::RemoveByHand),
-        2 => (0..5usize).prop_map(Op::EditByHand),
-        1 => Just(Op::LoseStore),
-    ]
-}
-
-fn name(app: usize) -> AppName {
-    APPS[app].parse().unwrap()
-}
-
-fn release(app: usize, version: u8, kind: Kind) -> Release {
-    let (what, how) = match kind {
-        Kind::Good => ("health", "healthy"),
-        Kind::Slow => ("health", "slow:20s"),
-        Kind::Ill => ("health", "unhealthy"),
-        Kind::Dies => ("health", "dies:8s"),
-        Kind::Flaps => ("health", "flapping"),
-        Kind::Refused => ("apply", "fail"),
-        Kind::Unpreparable => ("prepare", "fail"),
-        Kind::Busy => ("apply", "retry"),
-        Kind::Partial => ("apply", "partial"),
-    };
-    let spec = json!({
-        "version": version,
-        "metadata": { "annotations": { (format!("simulated.holdfast.dev/{what}")): how } },
-    });
-    let mut keys =
-        vec![format!("Deployment/{}", APPS[app]), format!("ConfigMap/{}-{}", APPS[app], version % 2)];
-    if app == 0 && version.is_multiple_of(2) {
-        keys.push("PersistentVolumeClaim/data".into());
-    }
-    Release {
-        app: name(app),
-        driver: DriverKind::Simulated,
-        objects: keys.iter().map(|key| Object { key: key.parse().unwrap(), spec: spec.clone() }).collect(),
-        artifacts: BTreeSet::new(),
-        secrets: BTreeMap::new(),
-    }
-}
-
-fn target(app: usize, release: &Release, revision: &Revision) -> Target {
-    // pos depends on db, menu on pos.
-    let needs = if app == 1 || app == 2 { BTreeSet::from([name(app - 1)]) } else { BTreeSet::new() };
-    Target {
-        release: release.id(),
-        kind: WorkloadKind::Container,
-        driver: DriverKind::Simulated,
-        policy: Policy {
-            depends_on: needs,
-            health: HealthPolicy {
-                startup: Duration::from_secs(30),
-                deadline: Duration::from_secs(90),
-                soak: Duration::from_secs(5),
-                checks: vec![],
-            },
-            on_failure: OnFailure::Rollback,
-            strategy: holdfast_core::release::Strategy::StopStart,
-            irreversible: false,
-            group: None,
-        },
-        revision: revision.clone(),
-    }
-}
+use super::{Drivers, Journal, Keeper, Permit, Scope};
 
 /// A box, its repository, and everything that outlives the agent's process.
 struct History {
@@ -178,6 +46,10 @@ struct History {
     uptime: Duration,
     wall: Timestamp,
     checked: usize,
+    permit: Permit,
+    purge: bool,
+    /// What was good when the newest commit came.
+    good_before: BTreeMap<AppName, Option<ReleaseId>>,
 }
 
 impl History {
@@ -197,6 +69,9 @@ impl History {
             uptime: Duration::from_secs(10),
             wall: Timestamp::from_second(1_700_000_000).unwrap(),
             checked: 0,
+            permit: Permit::default(),
+            purge: false,
+            good_before: BTreeMap::new(),
         }
     }
 
@@ -211,7 +86,7 @@ impl History {
             apps: BTreeMap::new(),
             releases: BTreeMap::new(),
             held: BTreeMap::new(),
-            policy: ChangePolicy::default(),
+            policy: self.policy(),
         };
         for (app, says) in self.commit.iter().enumerate() {
             match says {
@@ -229,6 +104,20 @@ impl History {
         resolved
     }
 
+    fn policy(&self) -> ChangePolicy {
+        let purge = Purge {
+            name: "old-data".into(),
+            reason: "moved".into(),
+            app: name(0),
+            object: key("PersistentVolumeClaim/data"),
+        };
+        ChangePolicy {
+            grace: Duration::from_secs(GRACE),
+            purges: self.purge.then_some(purge).into_iter().collect(),
+            ..ChangePolicy::default()
+        }
+    }
+
     /// Starts the agent if it is down; it renders the accepted revision from its mirror.
     fn start(&mut self) {
         if self.keeper.is_some() {
@@ -239,7 +128,7 @@ impl History {
             Arc::new(Runtime { shared: Arc::clone(&self.shared), fuse: self.fuse.clone() });
         let journal = Memory { disk: Arc::clone(&self.disk), fuse: self.fuse.clone() };
         let drivers = Drivers::from([(DriverKind::Simulated, driver)]);
-        self.keeper = Some(Keeper::open(journal, drivers, &self.now()).unwrap());
+        self.keeper = Some(Keeper::open(journal, drivers).unwrap());
         if self.revisions > 0 {
             self.place();
         }
@@ -249,7 +138,9 @@ impl History {
         let (resolved, now) = (self.resolved(), self.now());
         if let Some(keeper) = &mut self.keeper {
             // The fuse is lit in `live` only, so that nothing dies here.
-            keeper.place(&resolved, &now).unwrap();
+            let placed = keeper.place(&resolved, &now);
+            assert!(placed.is_ok() || self.disk.lock().unwrap().is_full);
+            keeper.permit(self.permit.clone());
         }
     }
 
@@ -270,7 +161,8 @@ impl History {
             if self.fuse.is_burnt() {
                 self.keeper = None;
             } else {
-                end.expect("a turn of the loop ends").expect("the journal works");
+                let worked = end.expect("a turn of the loop ends");
+                assert!(worked.is_ok() || self.disk.lock().unwrap().is_full, "the journal works: {worked:?}");
             }
         }
     }
@@ -320,6 +212,25 @@ impl History {
                     object.spec["version"] = json!("changed by hand");
                 }
             }
+            Op::Permit { download, apply } => {
+                let closed = |open: &bool| (!open).then(|| Held::until_changed("it is closed", "wait"));
+                self.permit = Permit { download: closed(download), apply: closed(apply) };
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.permit(self.permit.clone());
+                }
+            }
+            Op::Purge(asked) => {
+                self.purge = *asked;
+                self.place();
+            }
+            Op::DiskFull(is_full) => self.disk.lock().unwrap().is_full = *is_full,
+            Op::Retry(app) => {
+                let now = self.now();
+                if let Some(keeper) = &mut self.keeper {
+                    let asked = keeper.retry(&name(*app), "the test", &now);
+                    assert!(asked.is_ok() || self.disk.lock().unwrap().is_full);
+                }
+            }
             Op::LoseStore => {
                 self.keeper = None;
                 let mut disk = self.disk.lock().unwrap();
@@ -332,6 +243,9 @@ impl History {
 
     fn push(&mut self, says: [Says; 5]) {
         self.commit = says;
+        let disk = self.disk.lock().unwrap();
+        self.good_before = disk.loaded.apps.iter().map(|(name, app)| (name.clone(), good_of(app))).collect();
+        drop(disk);
         self.revisions += 1;
         self.start();
         self.place();
@@ -346,6 +260,23 @@ impl History {
             let mut shared = self.shared.lock().unwrap();
             shared.world.objects.retain(|key, _| key.kind != "Deployment" || key.name == "somebody");
         }
+    }
+
+    /// What each app should run now.
+    fn current(&self) -> BTreeMap<AppName, ReleaseId> {
+        let disk = self.disk.lock().unwrap();
+        let apps = disk.loaded.apps.iter();
+        apps.filter_map(|(name, app)| Some((name.clone(), app.current.as_ref()?.release))).collect()
+    }
+
+    /// Apps that are on their way to another release, and have left the last one.
+    fn changing(&self) -> BTreeSet<AppName> {
+        let disk = self.disk.lock().unwrap();
+        let begun = |app: &App| {
+            matches!(app.phase, Phase::Applying | Phase::Judging(_) | Phase::Good | Phase::RolledBack { .. })
+                && app.current.as_ref().map(|t| t.release) != good_of(app)
+        };
+        disk.loaded.apps.iter().filter(|(_, app)| begun(app)).map(|(name, _)| name.clone()).collect()
     }
 
     /// The rules that hold after every step.
@@ -367,6 +298,7 @@ impl History {
                 "{} holds data and was removed",
                 done.object
             );
+            assert!(done.action != Action::Purge || self.purge, "nobody asked for {} to go", done.object);
         }
         for app in disk.loaded.apps.values() {
             for kept in [&app.good, &app.previous].into_iter().flatten() {
@@ -386,12 +318,30 @@ impl History {
                 app.phase
             );
         }
+        self.check_group(&disk);
         drop((shared, disk));
         self.checked = self.shared.lock().unwrap().done.len();
     }
 
+    /// Of a group nothing new is good while something of it has failed.
+    fn check_group(&self, disk: &Disk) {
+        let resolved = self.resolved();
+        let wanted = |app: &str| resolved.apps.get(&app.parse::<AppName>().unwrap()).map(|t| t.release);
+        let has_failed = |app: &str| {
+            let failed = disk.loaded.failed.get(&app.parse::<AppName>().unwrap());
+            wanted(app).is_some_and(|release| failed.is_some_and(|failed| failed.contains_key(&release)))
+        };
+        for (one, other) in [(GROUP[0], GROUP[1]), (GROUP[1], GROUP[0])] {
+            let other: AppName = other.parse().unwrap();
+            let Some(app) = disk.loaded.apps.get(&other).filter(|_| has_failed(one)) else { continue };
+            let is_new = good_of(app) != self.good_before.get(&other).copied().flatten();
+            let is_wanted = good_of(app) == wanted(other.as_str());
+            assert!(!(is_new && is_wanted), "{other} is good, and {one} of its group has failed");
+        }
+    }
+
     /// A release that failed is not put in place again, unless it is the last known good.
-    fn check_failed(&self, before: &BTreeMap<AppName, BTreeMap<ReleaseId, String>>, from: usize) {
+    fn check_failed(&self, before: &Failed, held: &BTreeMap<AppName, ReleaseId>, from: usize) {
         let (shared, disk) = (self.shared.lock().unwrap(), self.disk.lock().unwrap());
         for done in &shared.done[from..] {
             let Some(release) = done.release else { continue };
@@ -399,8 +349,10 @@ impl History {
             let app = disk.loaded.apps.get(&done.app);
             let is_good =
                 app.is_some_and(|app| app.good.as_ref().is_some_and(|good| good.release == release));
+            // What isn't to go back is kept as it is.
+            let is_held = held.get(&done.app) == Some(&release);
             assert!(
-                !failed || is_good || done.action == Action::Adopt,
+                !failed || is_good || is_held || done.action == Action::Adopt,
                 "{} was tried again: {done:?}",
                 release
             );
@@ -411,6 +363,8 @@ impl History {
     async fn ends_well(&mut self) {
         self.shared.lock().unwrap().world.script.runtime = RuntimeIs::Up;
         self.fuse.set(None);
+        self.disk.lock().unwrap().is_full = false;
+        self.permit = Permit::default();
         let says: Vec<Says> = (0..5)
             .map(|app| Says::Version(100 + app as u8 * 2 + (self.revisions % 2) as u8, Kind::Good))
             .collect();
@@ -469,8 +423,8 @@ async fn turn_of_the_loop(keeper: &mut Keeper<Memory>, now: &Now) -> Result<(), 
     Ok(())
 }
 
-fn key(text: &str) -> ObjectKey {
-    text.parse().unwrap()
+fn good_of(app: &App) -> Option<ReleaseId> {
+    app.good.as_ref().map(|good| good.release)
 }
 
 /// An object of another device under a name that we never use.
@@ -503,8 +457,18 @@ fn play(ops: &[Op]) {
         for op in ops {
             let failed = history.disk.lock().unwrap().loaded.failed.clone();
             let from = history.shared.lock().unwrap().done.len();
+            let closed = history.permit.apply.is_some();
+            let held = history.current();
+            let before = history.changing();
             history.play(op).await;
-            history.check_failed(&failed, from);
+            // What somebody wants to be tried again may be, and so may what another check is to judge.
+            if !matches!(op, Op::Retry(_)) {
+                history.check_failed(&failed, &held, from);
+            }
+            if closed && history.permit.apply.is_some() {
+                let begun: Vec<AppName> = history.changing().difference(&before).cloned().collect();
+                assert!(begun.is_empty(), "{begun:?} began to change though nothing may");
+            }
         }
         history.ends_well().await;
     });

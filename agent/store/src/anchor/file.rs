@@ -148,9 +148,14 @@ fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_core::generation::Failure;
     use jiff::Timestamp;
 
     use super::*;
+
+    fn failure() -> Failure {
+        Failure { reason: "why".to_owned(), judged_by: None }
+    }
 
     fn fresh() -> Anchor {
         Anchor::new("box".parse().unwrap(), Timestamp::UNIX_EPOCH)
@@ -212,12 +217,14 @@ mod tests {
         // Large enough for several sectors.
         for n in 0..40 {
             anchor
-                .update(|anchor| anchor.remember_failed(&app(n), release, "why", fresh().time_floor))
+                .update(|anchor| anchor.remember_failed(&app(n), release, &failure(), fresh().time_floor))
                 .unwrap();
         }
         let old_file = std::fs::read(&path).unwrap();
         let previous = anchor.get().clone();
-        anchor.update(|anchor| anchor.remember_failed(&app(99), release, "why", fresh().time_floor)).unwrap();
+        anchor
+            .update(|anchor| anchor.remember_failed(&app(99), release, &failure(), fresh().time_floor))
+            .unwrap();
         let new_file = std::fs::read(&path).unwrap();
         let new = anchor.get().clone();
         let start = anchor.slot * SLOT_SIZE;

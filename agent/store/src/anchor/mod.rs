@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use holdfast_core::clock::BootId;
 use holdfast_core::digest::{ReleaseId, Revision};
 use holdfast_core::event::ChainHead;
+use holdfast_core::generation::Failure;
 use holdfast_core::name::{AppName, DeviceName};
+use holdfast_core::release::JudgedBy;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +80,9 @@ pub struct FailedRelease {
     pub release: ReleaseId,
     /// Why, for people.
     pub reason: String,
+    /// What it was judged by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judged_by: Option<JudgedBy>,
     /// When.
     pub at: Timestamp,
 }
@@ -144,10 +149,11 @@ impl Anchor {
 
     /// Remembers that `release` of `app` failed. What failed before is replaced; the oldest go when there
     /// are too many.
-    pub fn remember_failed(&mut self, app: &AppName, release: ReleaseId, reason: &str, at: Timestamp) {
+    pub fn remember_failed(&mut self, app: &AppName, release: ReleaseId, failure: &Failure, at: Timestamp) {
         let of_app = self.failed.entry(app.clone()).or_default();
         of_app.retain(|failed| failed.release != release);
-        of_app.push(FailedRelease { release, reason: short(reason), at });
+        let Failure { reason, judged_by } = failure;
+        of_app.push(FailedRelease { release, reason: short(reason), judged_by: *judged_by, at });
         self.bound();
     }
 
@@ -208,6 +214,10 @@ mod tests {
 
     use super::*;
 
+    fn failure(reason: &str) -> Failure {
+        Failure { reason: reason.to_owned(), judged_by: Some(serde_json::from_str("4294967295").unwrap()) }
+    }
+
     fn second(n: usize) -> Timestamp {
         Timestamp::from_second(n as i64).unwrap()
     }
@@ -221,11 +231,11 @@ mod tests {
         let mut anchor = Anchor::new("box".parse().unwrap(), second(0));
         let app: AppName = "pos".parse().unwrap();
         for n in 0..FAILED_PER_APP + 2 {
-            anchor.remember_failed(&app, release(n), "no", second(n));
+            anchor.remember_failed(&app, release(n), &failure("no"), second(n));
         }
         assert!(anchor.failure(&app, &release(1)).is_none());
         assert!(anchor.failure(&app, &release(2)).is_some());
-        anchor.remember_failed(&app, release(2), "again", second(99));
+        anchor.remember_failed(&app, release(2), &failure("again"), second(99));
         assert_eq!(anchor.failure(&app, &release(2)).unwrap().reason, "again");
         assert_eq!(anchor.failed[&app].len(), FAILED_PER_APP);
     }
@@ -236,7 +246,7 @@ mod tests {
         anchor.identity.device = format!("{}/{}", "a".repeat(63), "b".repeat(63)).parse().unwrap();
         for n in 0..2000 {
             let app: AppName = format!("{n:0>63}").parse().unwrap();
-            anchor.remember_failed(&app, release(n), &"\"\\\u{1}".repeat(500), Timestamp::MAX);
+            anchor.remember_failed(&app, release(n), &failure(&"\"\\\u{1}".repeat(500)), Timestamp::MAX);
             let aside = SetAside { release: Some(release(n)), attempts: u32::MAX, next: Timestamp::MAX };
             anchor.set_aside.insert(app, aside);
         }

@@ -1,0 +1,175 @@
+//! What may happen to a box: commits, faults, and what somebody does by hand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use holdfast_core::digest::Revision;
+use holdfast_core::name::{AppName, ObjectKey};
+use holdfast_core::release::{
+    DriverKind, HealthPolicy, Object, OnFailure, Policy, Release, Target, WorkloadKind,
+};
+use proptest::prelude::*;
+use serde_json::json;
+
+pub(super) const APPS: [&str; 5] = ["db", "pos", "menu", "sign", "cam"];
+/// These change together.
+pub(super) const GROUP: [&str; 2] = ["sign", "cam"];
+/// How long data that nothing wants outlives a Purge document, in seconds.
+pub(super) const GRACE: u64 = 60;
+
+/// How a committed version behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Good,
+    Slow,
+    Ill,
+    Dies,
+    Flaps,
+    Refused,
+    Unpreparable,
+    Busy,
+    Partial,
+}
+
+/// What a commit says of one app.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Says {
+    Version(u8, Kind),
+    Faulty,
+    Nothing,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Op {
+    Commit([Says; 5]),
+    Change(usize, u8, Kind),
+    Wait(u16),
+    Die(u8),
+    Reboot {
+        loses: bool,
+    },
+    Clock(i32),
+    Runtime(u8),
+    RemoveByHand(usize),
+    EditByHand(usize),
+    LoseStore,
+    /// What windows and gates allow from now on.
+    Permit {
+        download: bool,
+        apply: bool,
+    },
+    /// Whether a Purge document asks for the data of `db`.
+    Purge(bool),
+    /// Whether the disk takes no write.
+    DiskFull(bool),
+    /// Somebody wants what failed of an app to be tried again.
+    Retry(usize),
+}
+
+pub(super) fn kinds() -> impl Strategy<Value = Kind> {
+    prop_oneof![
+        6 => Just(Kind::Good),
+        1 => Just(Kind::Slow),
+        2 => Just(Kind::Ill),
+        1 => Just(Kind::Dies),
+        1 => Just(Kind::Flaps),
+        1 => Just(Kind::Refused),
+        1 => Just(Kind::Unpreparable),
+        1 => Just(Kind::Busy),
+        1 => Just(Kind::Partial),
+    ]
+}
+
+pub(super) fn says() -> impl Strategy<Value = Says> {
+    prop_oneof![
+        8 => (0..4u8, kinds()).prop_map(|(version, kind)| Says::Version(version, kind)),
+        1 => Just(Says::Faulty),
+        1 => Just(Says::Nothing),
+    ]
+}
+
+pub(super) fn ops() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        3 => prop::array::uniform5(says()).prop_map(Op::Commit),
+        6 => (0..5usize, 0..6u8, kinds()).prop_map(|(app, version, kind)| Op::Change(app, version, kind)),
+        8 => (0..150u16).prop_map(Op::Wait),
+        6 => (1..30u8).prop_map(Op::Die),
+        2 => any::<bool>().prop_map(|loses| Op::Reboot { loses }),
+        1 => (-100_000_000..100_000_000i32).prop_map(Op::Clock),
+        2 => (0..3u8).prop_map(Op::Runtime),
+        2 => (0..5usize).prop_map(Op::RemoveByHand),
+        2 => (0..5usize).prop_map(Op::EditByHand),
+        1 => Just(Op::LoseStore),
+        3 => (any::<bool>(), prop::bool::weighted(0.6)).prop_map(|(download, apply)| Op::Permit { download, apply }),
+        2 => any::<bool>().prop_map(Op::Purge),
+        2 => any::<bool>().prop_map(Op::DiskFull),
+        2 => (0..5usize).prop_map(Op::Retry),
+    ]
+}
+
+pub(super) fn name(app: usize) -> AppName {
+    APPS[app].parse().unwrap()
+}
+
+pub(super) fn release(app: usize, version: u8, kind: Kind) -> Release {
+    let (what, how) = match kind {
+        Kind::Good => ("health", "healthy"),
+        Kind::Slow => ("health", "slow:20s"),
+        Kind::Ill => ("health", "unhealthy"),
+        Kind::Dies => ("health", "dies:8s"),
+        Kind::Flaps => ("health", "flapping"),
+        Kind::Refused => ("apply", "fail"),
+        Kind::Unpreparable => ("prepare", "fail"),
+        Kind::Busy => ("apply", "retry"),
+        Kind::Partial => ("apply", "partial"),
+    };
+    let spec = json!({
+        "version": version,
+        "metadata": { "annotations": { (format!("simulated.holdfast.dev/{what}")): how } },
+    });
+    let mut keys =
+        vec![format!("Deployment/{}", APPS[app]), format!("ConfigMap/{}-{}", APPS[app], version % 2)];
+    if app == 0 && version.is_multiple_of(2) {
+        keys.push("PersistentVolumeClaim/data".into());
+    }
+    Release {
+        app: name(app),
+        driver: DriverKind::Simulated,
+        objects: keys.iter().map(|key| Object { key: key.parse().unwrap(), spec: spec.clone() }).collect(),
+        artifacts: BTreeSet::new(),
+        secrets: BTreeMap::new(),
+    }
+}
+
+pub(super) fn target(app: usize, release: &Release, revision: &Revision) -> Target {
+    // pos depends on db, menu on pos.
+    let needs = if app == 1 || app == 2 { BTreeSet::from([name(app - 1)]) } else { BTreeSet::new() };
+    // Policies of all kinds, and for a release always the same.
+    let hash = release.id().0.as_bytes()[0];
+    Target {
+        release: release.id(),
+        kind: WorkloadKind::Container,
+        driver: DriverKind::Simulated,
+        policy: Policy {
+            depends_on: needs,
+            health: HealthPolicy {
+                startup: Duration::from_secs(30),
+                deadline: Duration::from_secs(90),
+                soak: Duration::from_secs(5),
+                checks: vec![],
+            },
+            on_failure: if hash % 5 == 0 { OnFailure::Hold } else { OnFailure::Rollback },
+            strategy: match hash % 2 {
+                0 => holdfast_core::release::Strategy::StopStart,
+                _ => holdfast_core::release::Strategy::StartStop,
+            },
+            irreversible: hash % 7 == 0,
+            group: GROUP.contains(&APPS[app]).then(|| "board".parse().unwrap()),
+        },
+        revision: revision.clone(),
+    }
+}
+
+pub(super) fn key(text: &str) -> ObjectKey {
+    text.parse().unwrap()
+}
