@@ -219,16 +219,16 @@ fn the_doctor_looks_on_when_the_configuration_is_wrong() {
 
 #[test]
 fn there_is_a_schema_for_each_kind_and_for_no_other() {
-    for kind in ["Fleet", "site", "Device", "App"] {
+    for kind in ["Fleet", "site", "Device", "App", "Stop", "purge"] {
         let output = holdfast(&["schema", kind]);
         let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert!(schema.is_object(), "{kind}");
     }
     let all: serde_json::Value = serde_json::from_slice(&holdfast(&["schema"]).stdout).unwrap();
-    assert_eq!(all.as_object().unwrap().len(), 4);
+    assert_eq!(all.as_object().unwrap().len(), 6);
     let output = holdfast(&["schema", "Pod"]);
     assert_eq!(code(&output), 1);
-    assert!(err(&output).contains("Fleet, Site, Device, App"), "{}", err(&output));
+    assert!(err(&output).contains("Fleet, Site, Device, App, Stop, Purge"), "{}", err(&output));
 }
 
 /// A repository with one box and one app.

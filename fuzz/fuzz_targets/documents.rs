@@ -4,7 +4,7 @@
 
 use holdfast_core::diagnostic::Diagnostic;
 use holdfast_core::model::document::{Document, read};
-use holdfast_core::model::{App, Device, Fleet, Site};
+use holdfast_core::model::{App, Device, Fleet, Purge, Site, Stop};
 use holdfast_core::yaml::{Dialect, MANIFEST_LIMIT, parse};
 use libfuzzer_sys::fuzz_target;
 
@@ -28,5 +28,7 @@ fuzz_target!(|bytes: &[u8]| {
     of_kind::<Site>(bytes);
     of_kind::<Device>(bytes);
     of_kind::<App>(bytes);
+    of_kind::<Stop>(bytes);
+    of_kind::<Purge>(bytes);
     check(parse("f.yaml", bytes, Dialect::Kubernetes, MANIFEST_LIMIT));
 });

@@ -174,9 +174,15 @@ fn release(
         }
         Workload::Wasm(wasm) => {
             let (wasm, digest) = pin(wasm, answers)?;
+            let mut release = empty(app, DriverKind::Wasm);
+            // Objects of their own, since they outlive the workload.
+            let volumes: BTreeSet<&AppName> = wasm.dirs.iter().map(|dir| &dir.volume).collect();
+            release.objects.extend(volumes.into_iter().map(|volume| Object {
+                key: ObjectKey::new("Volume", volume.as_str()),
+                spec: Value::Object(Default::default()),
+            }));
             // A workload is strings, numbers and maps with string keys, and so always has a JSON form.
             let spec = serde_json::to_value(wasm).unwrap_or_default();
-            let mut release = empty(app, DriverKind::Wasm);
             release.objects.push(Object { key: ObjectKey::new("Wasm", app.as_str()), spec });
             release.artifacts.insert(digest);
             release

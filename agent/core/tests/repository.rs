@@ -3,8 +3,10 @@
 
 mod common;
 
-use common::{golden, read, source};
+use common::{file, golden, read, source};
 use holdfast_core::diagnostic::to_text;
+use holdfast_core::model::document::read as read_document;
+use holdfast_core::model::{App, Fleet, Purge, Stop};
 use holdfast_core::name::DeviceName;
 use holdfast_core::repository::{Files, render_for, validate};
 use semver::Version;
@@ -28,6 +30,46 @@ fn the_example_repository_is_whole() {
     for name in ["emea/de/store-0042/till-1", "emea/de/store-0042/till-2", "apac/kiosk"] {
         assert_eq!(to_text(&validate(&files, Some(&device(name)), &VERSION)), "", "{name}");
     }
+}
+
+/// The blocks of a document that stand by themselves: from a `kind:` at their beginning on.
+fn documents_of(text: &str) -> Vec<String> {
+    let mut blocks: Vec<String> = vec![String::new()];
+    for line in text.lines() {
+        match line.strip_prefix("    ") {
+            Some(line) => blocks.last_mut().unwrap().push_str(&format!("{line}\n")),
+            None if line.is_empty() => {}
+            None => blocks.push(String::new()),
+        }
+    }
+    let bodies = blocks.into_iter().map(|block| block.strip_prefix(HEAD).unwrap_or(&block).to_owned());
+    bodies.filter(|body| body.starts_with("kind: ") && !body.contains('…')).collect()
+}
+
+#[test]
+fn every_document_in_the_documentation_can_be_read() {
+    let text = file("docs/repository.md");
+    let documents = documents_of(&text);
+    let errors = |body: &str| {
+        let text = format!("{HEAD}{body}");
+        let bytes = text.as_bytes();
+        let kind = body["kind: ".len()..].split_whitespace().next().unwrap();
+        match kind {
+            "App" => read_document::<App>("x", bytes, None).err(),
+            "Stop" => read_document::<Stop>("x", bytes, None).err(),
+            "Purge" => read_document::<Purge>("x", bytes, None).err(),
+            other => panic!("{other} is no kind that is shown whole"),
+        }
+    };
+    for body in &documents {
+        assert_eq!(to_text(&errors(body).unwrap_or_default()), "", "{body}");
+    }
+    assert!(documents.len() >= 6, "{documents:#?}");
+    let policy = text.split("    policy:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let fleet = format!("{HEAD}kind: Fleet\nmetadata: {{ name: f }}\nspec:\n    policy:\n{policy}\n");
+    let fleet =
+        read_document::<Fleet>("x", fleet.as_bytes(), None).map_err(|errors| to_text(&errors)).unwrap();
+    assert_eq!(fleet.spec.policy.gates.unwrap().len(), 3);
 }
 
 #[test]

@@ -14,9 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::health::Health;
+use holdfast_core::name::ObjectKey;
 use holdfast_core::observe::Observed;
 use holdfast_core::plan::Action;
-use holdfast_core::release::{EnvValue, Restart, SecretRef, WasmDir, WasmHttp, WasmLimits, WasmWorkload};
+use holdfast_core::release::{
+    EnvValue, Object, Restart, SecretRef, WasmDir, WasmHttp, WasmLimits, WasmWorkload,
+};
 use holdfast_drivers::wasm::User;
 use holdfast_drivers::{Driver, DriverError};
 use tokio::sync::mpsc;
@@ -103,7 +106,38 @@ async fn removing_leaves_the_volumes_and_nothing_else() {
     assert_eq!(fs::read_dir(bench.run_dir()).unwrap().count(), 0);
     assert_eq!(fs::read_dir(bench.state_dir().join("wasm/ended")).unwrap().count(), 0);
     assert!(bench.state_dir().join("wasm/volumes/hello/data/mark").exists());
+
+    // What is left is seen as the app's, and goes only when that is asked for.
+    assert_eq!(driver.apps().await.unwrap(), [app()]);
+    let volume = ObjectKey::new("Volume", "data");
+    let seen = driver.observe(&app(), None).await.unwrap();
+    assert_eq!(seen, [(volume.clone(), Observed::Extra { release: None })].into());
+    act_on(&driver, Action::Remove, &volume, None).await.unwrap();
+    assert!(bench.state_dir().join("wasm/volumes/hello/data/mark").exists());
+    act_on(&driver, Action::Purge, &volume, None).await.unwrap();
+    act_on(&driver, Action::Purge, &volume, None).await.unwrap();
+    assert!(!bench.state_dir().join("wasm/volumes/hello").exists());
     assert_eq!(driver.apps().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_volume_is_an_object_that_is_made_before_the_workload_that_uses_it() {
+    let bench = Bench::new();
+    let driver = bench.driver();
+    let dirs = vec![WasmDir { guest: "/data".into(), volume: "data".parse().unwrap() }];
+    let mut release = release(&WasmWorkload { dirs, ..bench.job(&workload("volume.wat")) });
+    let volume = ObjectKey::new("Volume", "data");
+    release.objects.insert(0, Object { key: volume.clone(), spec: serde_json::json!({}) });
+    driver.check(&release).unwrap();
+    let seen = driver.observe(&app(), Some(&release)).await.unwrap();
+    assert_eq!((&seen[&volume], &seen[&key()]), (&Observed::Absent, &Observed::Absent));
+    driver.prepare(&release).await.unwrap();
+    for object in &release.objects {
+        act_on(&driver, Action::Create, &object.key, Some(&release)).await.unwrap();
+    }
+    wait_for_health(&driver, &release, |health| *health == Health::Healthy).await;
+    let seen = driver.observe(&app(), Some(&release)).await.unwrap();
+    assert!(seen.values().all(|seen| *seen == Observed::Same), "{seen:?}");
 }
 
 #[tokio::test]

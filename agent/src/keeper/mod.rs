@@ -25,7 +25,7 @@ use holdfast_core::generation::{
 };
 use holdfast_core::health::Health;
 use holdfast_core::held::Held;
-use holdfast_core::name::AppName;
+use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::{AppObservation, Observations};
 use holdfast_core::plan::{Aim, Known, Orphan, Plan, orphans, plan};
 use holdfast_core::release::{DriverKind, Release, Target};
@@ -284,12 +284,19 @@ impl<J: Journal> Keeper<J> {
             let unknown = |name: &AppName| !self.apps.contains_key(name) && !faulty.contains(name);
             for name in names.into_iter().filter(unknown).collect::<Vec<_>>() {
                 match limited(CALL_LIMIT, driver.observe(&name, None)).await {
+                    // What was orphaned is listed, and not unknown.
+                    Ok(seen) if seen.keys().all(|key| self.is_orphan(&name, key)) => {}
                     Ok(seen) => self.found(name, driver.kind(), &seen, now)?,
                     Err(_) => asked_all = false,
                 }
             }
         }
         Ok(asked_all)
+    }
+
+    fn is_orphan(&self, app: &AppName, key: &ObjectKey) -> bool {
+        let owned = self.inventory.get(app).and_then(|owned| owned.get(key));
+        owned.is_some_and(|owned| owned.orphaned.is_some())
     }
 
     fn found(
@@ -299,7 +306,10 @@ impl<J: Journal> Keeper<J> {
         seen: &AppObservation,
         now: &Now,
     ) -> Result<(), JournalError> {
-        let found = seen.keys().map(|key| (key.clone(), Owned::by(driver))).collect();
+        let mut found = self.inventory.get(&name).cloned().unwrap_or_default();
+        for key in seen.keys() {
+            found.entry(key.clone()).or_insert_with(|| Owned::by(driver));
+        }
         self.save_inventory(&name, found)?;
         self.journal.note(Note::of("app.found", &name, "a runtime has it with our mark"), now);
         let app = App::found(now);

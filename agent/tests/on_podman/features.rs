@@ -77,6 +77,20 @@ fn a_claim_outlives_its_pods_and_is_left_when_the_app_goes() {
     shop.converge();
     assert_eq!(volumes(&shop).trim(), "pos.data");
     assert!(shop.agent.log().contains("PersistentVolumeClaim/pos/data"));
+
+    // It goes by a Purge document, and nothing else does.
+    let theirs = shop.podman.cli(&["volume", "create", "somebodys"]);
+    assert!(theirs.status.success());
+    let head = "apiVersion: holdfast.dev/v1alpha1\n";
+    let fleet = "kind: Fleet\nmetadata: { name: test }\nspec: { policy: { prune: { grace: 0s } } }\n";
+    let purge = "kind: Purge\nmetadata: { name: old }\nspec:\n  placement: {}\n  reason: moved\n  objects: [ { app: pos, object: PersistentVolumeClaim/pos/data }, { app: pos, object: PersistentVolumeClaim/somebodys } ]\n";
+    shop.agent.repo.write(&[
+        ("holdfast.yaml", &format!("{head}{fleet}")),
+        ("purges/old.yaml", &format!("{head}{purge}")),
+    ]);
+    shop.converge();
+    wait_for("the volume is gone", || (volumes(&shop).trim() == "somebodys").then_some(()));
+    assert!(shop.agent.status().unwrap().orphans.is_empty());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::chown;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holdfast_core::digest::Digest;
@@ -29,6 +29,9 @@ const DEATH_LIMIT: Duration = Duration::from_secs(5);
 
 impl WasmDriver {
     pub(super) async fn take_step(&self, step: ApplyStep<'_>) -> Result<(), DriverError> {
+        if let Some(volume) = spec::volume_of(step.object) {
+            return self.take_volume_step(step.app, &volume, step.action);
+        }
         if *step.object != spec::key_of(step.app) {
             return Err(DriverError::Release(format!(
                 "{} is no object of the WebAssembly driver for the app {}",
@@ -37,8 +40,8 @@ impl WasmDriver {
         }
         match step.action {
             // Nothing but the inventory changes.
-            Action::Prepare | Action::Orphan | Action::Adopt | Action::Purge => Ok(()),
-            Action::Remove => self.remove(step.app).await,
+            Action::Prepare | Action::Orphan | Action::Adopt => Ok(()),
+            Action::Remove | Action::Purge => self.remove(step.app).await,
             Action::Create | Action::Update | Action::Recreate => match step.release {
                 Some(release) => self.bring_up(release).await,
                 None => Err(DriverError::Runtime(format!(
@@ -47,6 +50,22 @@ impl WasmDriver {
                 ))),
             },
         }
+    }
+
+    /// A volume is a folder. It is never removed but where a Purge document asks for that.
+    fn take_volume_step(&self, app: &AppName, volume: &AppName, action: Action) -> Result<(), DriverError> {
+        let dir = self.volumes_of(app).join(volume.as_str());
+        let done = match action {
+            Action::Create | Action::Update | Action::Recreate => files::make_private_dir(&dir),
+            Action::Purge => remove_volume(&dir),
+            Action::Prepare | Action::Remove | Action::Orphan | Action::Adopt => Ok(()),
+        };
+        done.map_err(|e| DriverError::Runtime(format!("{action:?} the volume {}: {e}", dir.display())))
+    }
+
+    /// The folder of an app's volumes.
+    pub(super) fn volumes_of(&self, app: &AppName) -> PathBuf {
+        self.config.state_dir.join("wasm/volumes").join(app.as_str())
     }
 
     /// Has this release run, whatever ran before.
@@ -119,7 +138,7 @@ impl WasmDriver {
     /// Makes what the workload finds on the disk, and returns the folder of the app's volumes.
     fn make_folders(&self, app: &AppName, workload: &WasmWorkload<Digest>) -> io::Result<std::path::PathBuf> {
         files::make_private_dir(&self.config.state_dir.join("wasm/ended"))?;
-        let volumes = self.config.state_dir.join("wasm/volumes").join(app.as_str());
+        let volumes = self.volumes_of(app);
         for dir in &workload.dirs {
             let volume = volumes.join(dir.volume.as_str());
             files::make_private_dir(&volume)?;
@@ -166,6 +185,20 @@ impl WasmDriver {
             "the app {app} is run by process {} for the device {}, not for {}; it is left alone",
             record.pid, record.mark.device, self.config.owner.device
         ))
+    }
+}
+
+/// Removes a volume, and the folder that it was the last one in.
+fn remove_volume(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    match dir.parent().map(fs::remove_dir) {
+        Some(Err(e)) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+            Err(e)
+        }
+        _ => Ok(()),
     }
 }
 

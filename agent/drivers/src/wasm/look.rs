@@ -87,18 +87,49 @@ impl WasmDriver {
     ) -> Result<AppObservation, DriverError> {
         let found = self.find(app).await;
         let wanted = desired.map(|release| spec::read(release, &self.config.owner)).transpose()?;
+        let mut seen = self.observe_volumes(app, desired)?;
         let observed = match (wanted, found) {
-            (None, Found::Nothing) => return Ok(AppObservation::new()),
+            (None, Found::Nothing) => return Ok(seen),
             (None, found) => match found.mark() {
                 Some(mark) if mark.device == self.config.owner.device => {
                     Observed::Extra { release: Some(mark.release) }
                 }
                 // It isn't ours, and nobody asked for it.
-                _ => return Ok(AppObservation::new()),
+                _ => return Ok(seen),
             },
             (Some((mark, _)), found) => compare(&mark, &found),
         };
-        Ok(AppObservation::from([(spec::key_of(app), observed)]))
+        seen.insert(spec::key_of(app), observed);
+        Ok(seen)
+    }
+
+    /// The app's volumes: those that are wanted, and those that are there. They are ours by where they are.
+    fn observe_volumes(
+        &self,
+        app: &AppName,
+        desired: Option<&Release>,
+    ) -> Result<AppObservation, DriverError> {
+        let there = self.volumes_there(app)?;
+        let extra = there.iter().map(|volume| (spec::volume_key(volume), Observed::Extra { release: None }));
+        let mut seen: AppObservation = extra.collect();
+        for object in desired.into_iter().flat_map(|release| &release.objects) {
+            if let Some(volume) = spec::volume_of(&object.key) {
+                let observed = if there.contains(&volume) { Observed::Same } else { Observed::Absent };
+                seen.insert(object.key.clone(), observed);
+            }
+        }
+        Ok(seen)
+    }
+
+    fn volumes_there(&self, app: &AppName) -> Result<Vec<AppName>, DriverError> {
+        let dir = self.volumes_of(app);
+        let entries = match fs::read_dir(&dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => {
+                entries.map_err(|e| DriverError::Runtime(format!("cannot list {}: {e}", dir.display())))?
+            }
+        };
+        Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
     }
 
     /// Every app with something of ours: a process, or the end of a job. What a process that died left behind
@@ -122,6 +153,10 @@ impl WasmDriver {
                     apps.push(app);
                 }
             }
+        }
+        for entry in fs::read_dir(self.config.state_dir.join("wasm/volumes")).into_iter().flatten().flatten()
+        {
+            apps.extend(entry.file_name().to_str().and_then(|name| name.parse::<AppName>().ok()));
         }
         apps.sort();
         apps.dedup();

@@ -9,7 +9,7 @@
 //! `<run>/<app>/` has `workload.json`, `control.sock`, `life.lock` (held by the process while it lives),
 //! `agent.lock` (held by an agent while it changes something) and `stderr`.
 //! `<state>/wasm/compiled/` has compiled code, each file with a keyed digest beside it;
-//! `<state>/wasm/volumes/<app>/<volume>/` has the data, and is never removed;
+//! `<state>/wasm/volumes/<app>/<volume>/` has the data, and goes only by a Purge document;
 //! `<state>/wasm/ended/<app>.json` says how a job ended.
 //!
 //! In the unit file of a systemd service `KillMode=process` is needed, else systemd ends the workloads with

@@ -9,24 +9,37 @@ use holdfast_core::release::{EnvValue, Release, WasmWorkload};
 use super::protocol::Mark;
 use crate::{DriverError, Owner};
 
-/// The kind of this driver's objects.
+/// The kind of a workload.
 const KIND: &str = "Wasm";
+/// The kind of a folder with data.
+const VOLUME: &str = "Volume";
 /// Less memory holds no guest: one page of WebAssembly.
 const LEAST_MEMORY: u64 = 64 << 10;
 /// A share below a thousandth of a core doesn't exist, and one above this is a slip.
 const MOST_CPU_MILLIS: u32 = 1_000_000;
 
-/// The key of an app's one object.
+/// The key of an app's one workload.
 pub(super) fn key_of(app: &AppName) -> ObjectKey {
     ObjectKey::new(KIND, app.as_str())
+}
+
+/// The key of a volume.
+pub(super) fn volume_key(name: &AppName) -> ObjectKey {
+    ObjectKey::new(VOLUME, name.as_str())
+}
+
+/// The volume that a key is of.
+pub(super) fn volume_of(key: &ObjectKey) -> Option<AppName> {
+    (key.kind == VOLUME && key.namespace.is_none()).then(|| key.name.parse().ok()).flatten()
 }
 
 /// The workload of a release, with the mark that its process carries.
 pub(super) fn read(release: &Release, owner: &Owner) -> Result<(Mark, WasmWorkload<Digest>), DriverError> {
     let app = &release.app;
     let refuse = |why: String| Err(DriverError::Release(format!("the app {app} cannot run: {why}")));
-    let [object] = release.objects.as_slice() else {
-        return refuse(format!("its release has {} objects, and a wasm app has one", release.objects.len()));
+    let mut workloads = release.objects.iter().filter(|object| volume_of(&object.key).is_none());
+    let (Some(object), None) = (workloads.next(), workloads.next()) else {
+        return refuse("a wasm app has one workload, and volumes".to_owned());
     };
     if object.key != key_of(app) {
         return refuse(format!("its object is {}, and must be {}", object.key, key_of(app)));

@@ -173,9 +173,16 @@ pub fn release(workload: &WasmWorkload<Digest>) -> Release {
 }
 
 pub async fn act(driver: &WasmDriver, action: Action, release: Option<&Release>) -> Result<(), DriverError> {
-    driver
-        .apply(ApplyStep { app: &app(), action, object: &key(), release, strategy: Strategy::StopStart })
-        .await
+    act_on(driver, action, &key(), release).await
+}
+
+pub async fn act_on(
+    driver: &WasmDriver,
+    action: Action,
+    object: &ObjectKey,
+    release: Option<&Release>,
+) -> Result<(), DriverError> {
+    driver.apply(ApplyStep { app: &app(), action, object, release, strategy: Strategy::StopStart }).await
 }
 
 pub async fn create(driver: &WasmDriver, workload: &WasmWorkload<Digest>) -> Release {
