@@ -56,6 +56,8 @@ fn history() -> impl Strategy<Value = Log> {
     let step = prop_oneof![3 => (0i64..1000).prop_map(Ok), 1 => (1usize..6).prop_map(Err)];
     proptest::collection::vec(step, 1..120).prop_map(|steps| {
         let mut log = Log::default();
+        // There is something to be changed in each of them.
+        log.append(0);
         for step in steps {
             match step {
                 Ok(time) => log.append(time),
