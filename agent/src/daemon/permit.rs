@@ -77,7 +77,7 @@ impl GateWatch {
     }
 
     /// What is to be kept over restarts, if that has changed by enough.
-    fn to_save(&mut self) -> Option<Duration> {
+    fn take_unsaved(&mut self) -> Option<Duration> {
         let begins = self.saved.is_zero() != self.held.is_zero();
         if !begins && self.held.abs_diff(self.saved) < SAVED_EVERY {
             return None;
@@ -148,7 +148,7 @@ impl Daemon {
     }
 
     fn save_hold(&mut self) {
-        if let Some(held) = self.gates.to_save() {
+        if let Some(held) = self.gates.take_unsaved() {
             let store = lock(&self.store);
             if let Err(error) = store.set_gate_hold(held).and_then(|_| store.flush()) {
                 tracing::warn!(%error, "how long gates have held a change can't be kept");
@@ -217,13 +217,13 @@ mod tests {
         let mut watch = GateWatch::default();
         watch.take(in_use(), &at(0));
         watch.take(in_use(), &at(60));
-        assert_eq!(watch.to_save(), Some(Duration::from_secs(60)));
-        assert_eq!(watch.to_save(), None);
+        assert_eq!(watch.take_unsaved(), Some(Duration::from_secs(60)));
+        assert_eq!(watch.take_unsaved(), None);
         let mut later = GateWatch::new(Duration::from_secs(60));
         later.take(in_use(), &at(1000));
         later.take(in_use(), &at(1050));
         assert_eq!(later.holds(&policy(), &at(1050)), None);
         later.forget();
-        assert_eq!(later.to_save(), Some(Duration::ZERO));
+        assert_eq!(later.take_unsaved(), Some(Duration::ZERO));
     }
 }
