@@ -93,21 +93,27 @@ pub struct Advance {
 }
 
 /// Brings a resolved revision to the apps: places what it wants, withdraws what it no longer has. An app
-/// whose documents are faulty stays as it is. While changes are `withheld`, nothing is withdrawn.
+/// whose documents are faulty stays as it is. While changes are `withheld`, nothing is withdrawn; while something may
+/// have to wait for long (`defers`), what is being judged gets its verdict before its successor takes its place.
 pub fn advance(
     apps: &mut Apps,
     resolved: &Resolved,
     failed: &Failed,
     withheld: Option<&Held>,
+    defers: bool,
     now: &Now,
 ) -> Advance {
     let mut advance = Advance::default();
+    let stays: BTreeMap<AppName, bool> =
+        apps.iter().map(|(name, app)| (name.clone(), group::stays(app, apps))).collect();
     for (name, target) in &resolved.apps {
         let reason = group::failure(name, target, resolved, failed);
         match apps.get_mut(name) {
+            Some(app) if defers && app.is_in_between(target) => {}
             Some(app) => {
                 let before = app.clone();
-                app.place(target, reason.as_deref(), now);
+                let stays = stays.get(name).copied().unwrap_or_default();
+                app.place(target, reason.as_deref(), stays, now);
                 if *app != before {
                     advance.changed.insert(name.clone());
                 }

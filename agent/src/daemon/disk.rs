@@ -51,7 +51,9 @@ impl Daemon {
         let little = room.is_read_only
             || room.bytes < LITTLE.bytes
             || room.inodes.zip(LITTLE.inodes).is_some_and(|(now, little)| now < little);
-        if !little && !Trouble::is_named_in(cause) {
+        // Somebody else's disk may be full: what waits for that is tried again by its own pauses.
+        let is_ours = self.trouble.is_some() || cause.contains(&*self.config.state.dir.to_string_lossy());
+        if !little && !(is_ours && Trouble::is_named_in(cause)) {
             return;
         }
         let next = self.disk_pause(now);

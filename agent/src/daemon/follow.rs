@@ -152,7 +152,9 @@ impl Daemon {
         lock(&self.store).update_anchor(|anchor| {
             anchor.floor =
                 Some(anchor::Floor { revision: floor.revision.clone(), committed: floor.committed });
-            anchor.time_floor = anchor.time_floor.max(floor.committed).max(now.wall);
+            // A committer's clock may be ahead of ours: what it says counts where ours is surely wrong.
+            let committed = if now.wall > anchor.time_floor { now.wall } else { floor.committed };
+            anchor.time_floor = anchor.time_floor.max(committed).max(now.wall);
         })?;
         fault::point("accept.floor-written");
         self.note("revision.accepted", Some(&floor.revision), "nothing older is taken from here on", now);

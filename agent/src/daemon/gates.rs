@@ -1,10 +1,12 @@
 //! Asking the gates of this box whether it is in use: a file, a program, an HTTP answer. What can't be asked counts
 //! as in use, with the reason.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use holdfast_core::change::{Gate, GateAnswer, GateProbe};
@@ -35,8 +37,17 @@ async fn ask_one(gate: &GateProbe) -> Result<(), String> {
     match gate {
         GateProbe::File { path } => {
             let path = path.clone();
-            // A file may lie on a server that hangs.
-            let look = tokio::task::spawn_blocking(move || is_absent(&path));
+            // A file may lie on a server that hangs; one look that does is enough.
+            let Some(looking) = Looking::begin(&path) else {
+                return Err(format!(
+                    "{} could not be looked for: an earlier look still hangs",
+                    path.display()
+                ));
+            };
+            let look = tokio::task::spawn_blocking(move || {
+                let _looking = looking;
+                is_absent(&path)
+            });
             match tokio::time::timeout(LIMIT, look).await {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(error)) => Err(format!("it could not be looked for: {error}")),
@@ -49,6 +60,25 @@ async fn ask_one(gate: &GateProbe) -> Result<(), String> {
             run.await.unwrap_or_else(|error| Err(error.to_string()))
         }
         GateProbe::Http { url } => probe::page(url, usize::from(u16::MAX), LIMIT).await.map(drop),
+    }
+}
+
+/// The files that are looked for now.
+static LOOKED_FOR: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// A look for a file, until it is dropped.
+struct Looking(PathBuf);
+
+impl Looking {
+    fn begin(path: &Path) -> Option<Self> {
+        let mut all = LOOKED_FOR.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(path.to_owned()).then(|| Looking(path.to_owned()))
+    }
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        LOOKED_FOR.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
     }
 }
 
@@ -83,7 +113,8 @@ fn run(command: &[String], limit: Duration) -> Result<(), String> {
         Ok(Some(status)) if status.success() => Ok(()),
         Ok(Some(status)) => Err(format!("{program}: {status}")),
         Ok(None) => {
-            let _ = child.wait();
+            // One that waits for a broken disk doesn't end even now: whoever waits for it is nobody else.
+            std::thread::spawn(move || child.wait());
             Err(format!("{program} did not end within {limit:?}"))
         }
         Err(error) => Err(format!("{program} could not be waited for: {error}")),

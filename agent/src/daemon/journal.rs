@@ -187,9 +187,12 @@ impl Journal for StoreJournal {
     }
 
     fn forget_failed(&mut self, app: &AppName) -> Result<(), JournalError> {
-        lock(&self.store).update_anchor(|anchor| {
-            anchor.forget_failed(app);
-        })?;
+        let mut store = lock(&self.store);
+        if store.anchor().failed.contains_key(app) {
+            store.update_anchor(|anchor| {
+                anchor.forget_failed(app);
+            })?;
+        }
         Ok(())
     }
 

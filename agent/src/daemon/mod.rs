@@ -32,7 +32,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
-use holdfast_core::change::GateAnswer;
+use holdfast_core::change::{Gate, GateAnswer};
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::{ReleaseId, Revision};
 use holdfast_core::health::Sight;
@@ -79,7 +79,7 @@ enum Event {
     Prepared(AppName, ReleaseId, Result<(), DriverError>),
     Seen(AppName, ReleaseId, Sight),
     Runtime(DriverEvent),
-    Gates(Vec<GateAnswer>),
+    Gates(Vec<Gate>, Vec<GateAnswer>),
     Asked(Request),
     PollNow,
     Tidied,
@@ -146,6 +146,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
     let Parts { store, allowance, keeper, source, images, progress } = parts;
     let now = clock.now();
     let gates = GateWatch::new(lock(&store).gate_hold()?);
+    clock.not_before(lock(&store).anchor().time_floor);
     let (jobs, mut events) = mpsc::channel(WAITING_EVENTS);
     newest_event.send_replace(lock(&store).audit().head().map_or(0, |head| head.seq));
     let backoff = Backoff::new(FIRST_RETRY, config.source.interval);
@@ -301,8 +302,8 @@ impl Daemon {
                 self.untrimmed = true;
                 Ok(())
             }
-            Event::Gates(answers) => {
-                self.gates_answered(answers, &now);
+            Event::Gates(gates, answers) => {
+                self.gates_answered(gates, answers, &now);
                 Ok(())
             }
             Event::Asked(request) => {

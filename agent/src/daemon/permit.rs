@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use holdfast_core::change::{ChangePolicy, GateAnswer};
+use holdfast_core::change::{ChangePolicy, Gate, GateAnswer};
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::held::Held;
 use jiff::Timestamp;
@@ -16,13 +16,16 @@ use crate::keeper::Permit;
 const FRESH: Duration = Duration::from_secs(10);
 /// The pause before gates are asked again.
 const PAUSE: Duration = Duration::from_secs(30);
+/// From one asking to the next it takes no longer, but where the box slept.
+const LONGEST_ROUND: Duration = Duration::from_secs(180);
 /// How much of a gate's hold may be forgotten by a power cut.
 const SAVED_EVERY: Duration = Duration::from_secs(600);
 
 /// What the gates said, and for how long they have held a change.
 #[derive(Debug, Default)]
 pub(super) struct GateWatch {
-    answers: Option<(Moment, Vec<GateAnswer>)>,
+    /// When they were asked, which they were, and what they said.
+    answers: Option<(Moment, Vec<Gate>, Vec<GateAnswer>)>,
     asking: bool,
     /// For how long they have held what waits, over restarts too.
     held: Duration,
@@ -42,11 +45,18 @@ impl GateWatch {
         self.asking
     }
 
+    /// Whether what they said is too old for a change to begin by it.
+    fn is_stale(&self, now: &Now) -> bool {
+        self.answers
+            .as_ref()
+            .is_some_and(|(asked, ..)| now.moment.since(asked).is_none_or(|age| age >= FRESH))
+    }
+
     /// Why a change must wait now.
     fn holds(&self, policy: &ChangePolicy, now: &Now) -> Option<Held> {
         let next = now.wall_in(self.pause(now));
-        let current = self.answers.as_ref().filter(|(_, answers)| answers.len() == policy.gates().len());
-        let Some((asked, answers)) = current else { return Some(not_asked(next)) };
+        let current = self.answers.as_ref().filter(|(_, gates, _)| gates == policy.gates());
+        let Some((asked, _, answers)) = current else { return Some(not_asked(next)) };
         let held = policy.holds_gates(answers, self.held, next);
         let is_fresh = now.moment.since(asked).is_some_and(|age| age < FRESH);
         // What was free a while ago may be in use again.
@@ -55,20 +65,27 @@ impl GateWatch {
 
     /// How long until they are asked again.
     fn pause(&self, now: &Now) -> Duration {
-        let Some((asked, answers)) = &self.answers else { return Duration::ZERO };
+        let Some((asked, _, answers)) = &self.answers else { return Duration::ZERO };
         let pause =
             if answers.contains(&GateAnswer::Free) && !answers.iter().any(in_use) { FRESH } else { PAUSE };
         now.moment.since(asked).map_or(Duration::ZERO, |age| pause.saturating_sub(age))
     }
 
-    fn take(&mut self, answers: Vec<GateAnswer>, now: &Now) {
+    fn take(&mut self, gates: Vec<Gate>, answers: Vec<GateAnswer>, now: &Now) {
         self.asking = false;
         if answers.iter().any(in_use) {
             let more = self.counted.as_ref().and_then(|counted| now.moment.since(counted));
-            self.held = self.held.saturating_add(more.unwrap_or_default());
+            // A box that slept meanwhile was not held.
+            self.held = self.held.saturating_add(more.unwrap_or_default().min(LONGEST_ROUND));
             self.counted = Some(now.moment.clone());
         }
-        self.answers = Some((now.moment.clone(), answers));
+        self.answers = Some((now.moment.clone(), gates, answers));
+    }
+
+    /// Something else than the gates holds what waits: that time isn't theirs.
+    fn interrupt(&mut self) {
+        self.counted = None;
+        self.answers = None;
     }
 
     /// Nothing waits for the gates any more: the next change begins to count anew.
@@ -103,28 +120,35 @@ impl Daemon {
     /// Tells the keeper what may be done now, and asks the gates if that is all that a change waits for.
     pub(super) fn renew_permit(&mut self, now: &Now) {
         let Some(policy) = self.keeper.policy() else { return };
-        let wall = self.trusted_wall(now);
+        let wall = now.wall;
         let is_in_use = self.keeper.is_in_use();
         let mut permit = Permit::by_clock(policy, is_in_use, wall);
-        let gated = is_in_use && permit.apply.is_none() && !policy.gates().is_empty();
-        if gated {
+        let opens =
+            [&permit.download, &permit.apply].into_iter().flatten().filter_map(|held| held.next).min();
+        if is_in_use && permit.apply.is_none() && !policy.gates().is_empty() {
             permit.apply = self.gates.holds(policy, now);
         }
-        let gated = gated && permit.apply.is_some();
-        let nexts = [&permit.download, &permit.apply].into_iter().flatten().filter_map(|held| held.next);
-        let next = nexts.min();
+        let gated = is_in_use && permit.apply.is_some() && policy.holds_apply(wall).is_none();
         self.keeper.permit(permit);
-        let waits = self.keeper.waits_for_permit(now);
-        self.permit_due = next.filter(|_| waits).map(|next| {
-            let ahead = Duration::try_from(next.duration_since(wall)).unwrap_or_default();
-            Moment { boot: now.moment.boot.clone(), uptime: now.moment.uptime.saturating_add(ahead) }
-        });
         let wants = self.keeper.wants_change(now);
+        let opens = opens.filter(|_| self.keeper.waits_for_permit(now)).map(|opens| {
+            // What has passed meanwhile is due now.
+            Duration::try_from(opens.duration_since(wall)).unwrap_or_default()
+        });
+        let mut asks = None;
         if gated && wants {
             self.ask_gates(now);
+            // While they are asked their answer wakes the loop, and nothing else has to.
+            asks = (!self.gates.asking).then(|| self.gates.pause(now));
         } else if !wants {
             self.gates.forget();
+        } else if !gated && self.gates.is_stale(now) {
+            self.gates.interrupt();
         }
+        self.permit_due = opens.into_iter().chain(asks).min().map(|wait| Moment {
+            boot: now.moment.boot.clone(),
+            uptime: now.moment.uptime.saturating_add(wait),
+        });
         self.save_hold();
     }
 
@@ -137,13 +161,13 @@ impl Daemon {
         let (gates, jobs) = (policy.gates().to_vec(), self.jobs.clone());
         tokio::spawn(async move {
             let answers = gates::ask(&gates).await;
-            let _ = jobs.send(Event::Gates(answers)).await;
+            let _ = jobs.send(Event::Gates(gates, answers)).await;
         });
     }
 
     /// Takes in what the gates said.
-    pub(super) fn gates_answered(&mut self, answers: Vec<GateAnswer>, now: &Now) {
-        self.gates.take(answers, now);
+    pub(super) fn gates_answered(&mut self, gates: Vec<Gate>, answers: Vec<GateAnswer>, now: &Now) {
+        self.gates.take(gates, answers, now);
         self.widen(crate::keeper::Scope::All);
     }
 
@@ -155,21 +179,11 @@ impl Daemon {
             }
         }
     }
-
-    /// The clock on the wall, or where that is surely wrong what is known of it: it can't be earlier than what
-    /// the box has seen before.
-    fn trusted_wall(&self, now: &Now) -> Timestamp {
-        let floor = lock(&self.store).anchor().time_floor;
-        if now.wall >= floor {
-            return now.wall;
-        }
-        floor.saturating_add(now.moment.uptime).unwrap_or(Timestamp::MAX)
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use holdfast_core::change::{Gate, GateProbe};
+    use holdfast_core::change::GateProbe;
     use holdfast_core::clock::BootId;
 
     use super::*;
@@ -193,7 +207,7 @@ mod tests {
     fn a_change_waits_until_the_gates_were_asked_and_begins_right_after() {
         let mut watch = GateWatch::default();
         assert!(watch.holds(&policy(), &at(0)).is_some());
-        watch.take(vec![GateAnswer::Free], &at(1));
+        watch.take(policy().gates, vec![GateAnswer::Free], &at(1));
         assert_eq!(watch.holds(&policy(), &at(2)), None);
         assert!(watch.holds(&policy(), &at(1 + FRESH.as_secs())).is_some(), "that was a while ago");
         assert!(watch.pause(&at(1 + FRESH.as_secs())).is_zero());
@@ -202,26 +216,39 @@ mod tests {
     #[test]
     fn a_gate_that_is_in_use_is_asked_again_and_holds_no_longer_than_it_may() {
         let mut watch = GateWatch::default();
-        watch.take(in_use(), &at(0));
+        watch.take(policy().gates, in_use(), &at(0));
         assert_eq!(watch.pause(&at(10)), PAUSE - Duration::from_secs(10));
         for seconds in [30, 60, 90] {
-            watch.take(in_use(), &at(seconds));
+            watch.take(policy().gates, in_use(), &at(seconds));
             assert!(watch.holds(&policy(), &at(seconds)).unwrap().cause.contains("it is there"));
         }
-        watch.take(in_use(), &at(120));
+        watch.take(policy().gates, in_use(), &at(120));
         assert_eq!(watch.holds(&policy(), &at(120)), None);
+    }
+
+    #[test]
+    fn what_other_gates_said_and_time_in_which_nobody_asked_count_for_nothing() {
+        let mut watch = GateWatch::default();
+        watch.take(Vec::new(), vec![GateAnswer::Free], &at(0));
+        assert!(watch.holds(&policy(), &at(1)).is_some());
+        watch.take(policy().gates, in_use(), &at(10));
+        watch.interrupt();
+        watch.take(policy().gates, in_use(), &at(70_000));
+        assert_eq!(watch.held, Duration::ZERO);
+        watch.take(policy().gates, in_use(), &at(140_000));
+        assert_eq!(watch.held, LONGEST_ROUND, "it slept in between");
     }
 
     #[test]
     fn how_long_gates_held_a_change_outlives_the_agent_and_not_the_change() {
         let mut watch = GateWatch::default();
-        watch.take(in_use(), &at(0));
-        watch.take(in_use(), &at(60));
+        watch.take(policy().gates, in_use(), &at(0));
+        watch.take(policy().gates, in_use(), &at(60));
         assert_eq!(watch.take_unsaved(), Some(Duration::from_secs(60)));
         assert_eq!(watch.take_unsaved(), None);
         let mut later = GateWatch::new(Duration::from_secs(60));
-        later.take(in_use(), &at(1000));
-        later.take(in_use(), &at(1050));
+        later.take(policy().gates, in_use(), &at(1000));
+        later.take(policy().gates, in_use(), &at(1050));
         assert_eq!(later.holds(&policy(), &at(1050)), None);
         later.forget();
         assert_eq!(later.take_unsaved(), Some(Duration::ZERO));

@@ -39,7 +39,7 @@ pub(super) fn note_sight(looks: &mut VecDeque<LookRecord>, sight: &Sight, now: &
 }
 
 impl<J: Journal> Keeper<J> {
-    /// After a crash: apps that go back and of which nothing was kept yet.
+    /// Apps that go back and of which nothing was kept yet: after a crash, or as the store was lost.
     pub(super) fn find_undiagnosed(&mut self) {
         let back = |app: &App| matches!(app.phase, Phase::RollingBack { .. });
         let names: Vec<AppName> =

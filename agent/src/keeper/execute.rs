@@ -49,12 +49,7 @@ impl<J: Journal> Keeper<J> {
         }
         let plan = Plan { steps, ..Plan::default() };
         log_plan(&plan);
-        let failed = self.walk(&plan, now).await?;
-        for step in plan.steps.iter().filter(|step| !failed.contains_key(&step.app)) {
-            let message = format!("{}: {}", step.object, step.reason);
-            self.journal.note(Note::of("app.purged", &step.app, message), now);
-        }
-        Ok(())
+        self.walk(&plan, now).await.map(drop)
     }
 
     /// What is to be purged now, as far as the runtimes can be asked.
@@ -185,8 +180,13 @@ impl<J: Journal> Keeper<J> {
         fault::point("executor.step-done");
         let mut known = self.inventory.get(&step.app).cloned().unwrap_or_default();
         match step.action {
-            Action::Remove | Action::Purge => {
+            Action::Remove => {
                 known.remove(&step.object);
+            }
+            Action::Purge => {
+                known.remove(&step.object);
+                let message = format!("{}: {}", step.object, step.reason);
+                self.journal.note(Note::of("app.purged", &step.app, message), now);
             }
             Action::Orphan => {
                 let orphaned = Some(now.wall);

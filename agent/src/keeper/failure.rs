@@ -85,10 +85,16 @@ impl<J: Journal> Keeper<J> {
         if !matches!(app.phase, Phase::RolledBack { .. } | Phase::Held { .. }) && app.stuck.is_none() {
             return Ok(Err(format!("nothing of {name} failed: it is {}", app.phase.word())));
         }
-        self.journal.forget_failed(name)?;
-        self.failed.remove(name);
+        // Whatever failed of its group keeps it from being tried.
+        let group = app.group().cloned();
+        let others = group.iter().flat_map(|group| group::others(group, name, &self.apps));
+        let all: Vec<AppName> = others.map(|(name, _)| name.clone()).chain([name.clone()]).collect();
+        for name in &all {
+            self.journal.forget_failed(name)?;
+            self.failed.remove(name);
+            self.try_now(name, now);
+        }
         self.journal.note(Note::of("app.retried", name, format!("asked for by {who}")), now);
-        self.try_now(name, now);
         Ok(Ok(()))
     }
 }

@@ -185,6 +185,8 @@ impl<J: Journal> Keeper<J> {
             return Ok(());
         };
         if !group::is_settled(&group, &self.apps) {
+            // That it has passed is written down once: it outlives the agent.
+            self.change_together(std::slice::from_ref(name), |_, _| {})?;
             self.remarks.insert(name.clone(), format!("well, and good once all of its group {group} is"));
             return Ok(());
         }

@@ -21,7 +21,7 @@ use holdfast_core::change::ChangePolicy;
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::{Digest, ReleaseId};
 use holdfast_core::generation::{
-    Apps, Failed, Faulty, Inventory, Owned, advance, is_ready, ready, waits_for,
+    Apps, Failed, Faulty, Inventory, Owned, advance, group, is_ready, ready, waits_for,
 };
 use holdfast_core::health::Health;
 use holdfast_core::held::Held;
@@ -173,7 +173,7 @@ impl<J: Journal> Keeper<J> {
     pub fn imagine(&mut self, resolved: &Resolved, now: &Now) {
         self.releases.extend(resolved.releases.iter().map(|(id, release)| (*id, Arc::clone(release))));
         let withheld = self.permit.apply.as_ref();
-        self.kept = advance(&mut self.apps, resolved, &self.failed, withheld, now).kept;
+        self.kept = advance(&mut self.apps, resolved, &self.failed, withheld, false, now).kept;
         self.resolved = Some(Resolved { releases: BTreeMap::new(), ..resolved.clone() });
     }
 
@@ -260,12 +260,17 @@ impl<J: Journal> Keeper<J> {
     fn advance(&mut self, now: &Now) -> Result<(), JournalError> {
         let Some(resolved) = &self.resolved else { return Ok(()) };
         let mut apps = self.apps.clone();
-        let advance = advance(&mut apps, resolved, &self.failed, self.permit.apply.as_ref(), now);
+        let withheld = self.permit.apply.as_ref();
+        let defers = withheld.is_some() || self.permit.download.is_some();
+        let advance = advance(&mut apps, resolved, &self.failed, withheld, defers, now);
         let changed: Vec<_> = advance.changed.iter().map(|name| (name, apps.get(name))).collect();
         self.journal.save_apps(&changed)?;
         self.apps = apps;
         self.kept = advance.kept;
         self.withheld = advance.withheld;
+        if !advance.changed.is_empty() {
+            self.find_undiagnosed();
+        }
         self.forget_releases();
         Ok(())
     }
@@ -359,7 +364,10 @@ impl<J: Journal> Keeper<J> {
         let resumed =
             self.apps.iter().filter(|(_, app)| app.phase == Phase::Applying && !app.waits(&now.moment));
         let resumed: Vec<AppName> = resumed.map(|(name, _)| name.clone()).collect();
-        let ready = if self.may_change() { ready(&self.apps, self.faulty_apps(), now) } else { Vec::new() };
+        let mut ready = ready(&self.apps, self.faulty_apps(), now);
+        // What has begun of a group is brought to its end.
+        let may = |name: &AppName| self.apps.get(name).is_some_and(|app| group::has_begun(app, &self.apps));
+        ready.retain(|name| self.may_change() || may(name));
         for name in resumed.into_iter().chain(ready) {
             self.turn(&name, now).await?;
         }
@@ -379,7 +387,9 @@ impl<J: Journal> Keeper<J> {
     /// Whether something would be changed now if it were allowed.
     pub fn wants_change(&self, now: &Now) -> bool {
         let faulty = self.faulty_apps();
-        self.withheld || self.apps.values().any(|app| is_ready(app, &self.apps, faulty, now))
+        self.withheld
+            || self.orphans().iter().any(|orphan| orphan.goes.is_some_and(|goes| goes <= now.wall))
+            || self.apps.values().any(|app| is_ready(app, &self.apps, faulty, now))
     }
 
     /// Whether something would go on now if it were allowed: a change, or getting ready for one.
@@ -401,7 +411,16 @@ impl<J: Journal> Keeper<J> {
     /// What holds data and what no app wants any more.
     pub fn orphans(&self) -> Vec<Orphan> {
         let unknown = ChangePolicy::default();
-        orphans(&self.inventory, self.policy().unwrap_or(&unknown))
+        orphans(&self.inventory, self.policy().unwrap_or(&unknown), |app, key| self.may_want(app, key))
+    }
+
+    /// Whether a release of the app that is to come, runs or may come back has this object, or nobody can tell.
+    fn may_want(&self, app: &AppName, key: &ObjectKey) -> bool {
+        let wants = |target: &Target| {
+            self.releases.get(&target.release).is_none_or(|release| release.object(key).is_some())
+        };
+        let targets = self.apps.get(app).into_iter().flat_map(|app| [&app.target, &app.current, &app.good]);
+        self.faulty_apps().contains_key(app) || targets.flatten().any(wants)
     }
 
     fn faulty_apps(&self) -> &Faulty {

@@ -166,11 +166,22 @@ fn what_holds_data_outlives_its_app_is_listed_and_goes_by_a_purge_after_its_grac
     assert_eq!(code, 0);
     assert!(claim.exists(), "its grace isn't over");
     assert_eq!(status["orphans"][0]["purge"], "db");
-    test_box.commit(&[fleet("0s")]);
+    let stop = document("Stop", "all", "spec: { placement: {}, reason: wait }\n");
+    test_box.commit(&[fleet("0s"), ("stops/all.yaml".to_owned(), stop)]);
+    assert_eq!(test_box.once().0, 0);
+    assert!(claim.exists(), "a stop holds a purge too");
     let (_, plan) = test_box.json(&["plan"]);
+    assert_eq!(plan["steps"].as_array().map(Vec::len), Some(1), "{plan:#}");
+    assert_eq!((&plan["steps"][0]["action"], &plan["steps"][0]["app"]), (&json!("remove"), &json!("db")));
+    assert!(
+        plan["steps"][0]["reason"].as_str().unwrap().starts_with("purges/db.yaml asks for it"),
+        "{plan:#}"
+    );
+    test_box.remove("stops/all.yaml");
+    test_box.commit(&[]);
     let (code, status) = test_box.once();
     assert_eq!(code, 0);
-    assert!(!claim.exists(), "{status:#} {plan:#}");
+    assert!(!claim.exists(), "{status:#}");
     assert!(status["orphans"].is_null());
     assert_eq!(test_box.count("app.purged"), 1);
 }

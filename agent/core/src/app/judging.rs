@@ -45,6 +45,12 @@ pub struct Judging {
     /// The last look ended its soak; it is judged on until the rest of its group has come as far.
     #[serde(skip)]
     has_passed: bool,
+    /// It has passed before. From then on its deadline is counted from when it last did, or from the first look after
+    /// the agent was started anew.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    passed_before: bool,
+    #[serde(skip)]
+    last_passed: Option<Moment>,
 }
 
 /// What follows from a look.
@@ -75,6 +81,8 @@ impl Judging {
             restarts_at_start: None,
             restarts: 0,
             has_passed: false,
+            passed_before: false,
+            last_passed: None,
         }
     }
 
@@ -85,17 +93,20 @@ impl Judging {
 
     /// Takes one look into account. What has passed is judged on: it may still fail.
     pub fn judge(&mut self, policy: &HealthPolicy, seen: &Sight, now: &Moment) -> Verdict {
-        let had_passed = self.has_passed;
-        let verdict = self.weigh(policy, seen, had_passed, now);
+        let verdict = self.weigh(policy, seen, now);
         self.has_passed = verdict == Verdict::Good;
+        if self.has_passed {
+            self.passed_before = true;
+            self.last_passed = Some(now.clone());
+        }
         verdict
     }
 
-    fn weigh(&mut self, policy: &HealthPolicy, seen: &Sight, had_passed: bool, now: &Moment) -> Verdict {
+    fn weigh(&mut self, policy: &HealthPolicy, seen: &Sight, now: &Moment) -> Verdict {
         let Some(elapsed) = now.since(&self.started) else {
             // The box was started anew, and the release with it: it is judged from here.
             *self = Judging::begin(now.clone());
-            return self.weigh(policy, seen, false, now);
+            return self.weigh(policy, seen, now);
         };
         let is_starting = elapsed < policy.startup && !self.was_healthy;
         self.note_restarts(seen.restarts, is_starting);
@@ -111,8 +122,14 @@ impl Judging {
         if grace_is_over && self.failures >= FAILURES_THAT_COUNT {
             return Verdict::Bad { reason: self.last_reason.clone() };
         }
-        // What was well in time, and waits for others, has no deadline any more.
-        if elapsed >= policy.deadline && !had_passed {
+        // What was well in time, and waits for others, has a new deadline if it falls ill.
+        let late = if self.passed_before {
+            let since = self.last_passed.get_or_insert_with(|| now.clone());
+            now.since(since).unwrap_or_default()
+        } else {
+            elapsed
+        };
+        if late >= policy.deadline {
             return Verdict::Bad { reason: self.too_late(policy) };
         }
         Verdict::Wait
@@ -335,6 +352,29 @@ mod tests {
             }
             prop_assert!(false, "no verdict");
         }
+    }
+
+    #[test]
+    fn what_passed_and_waits_for_its_group_has_a_new_deadline_after_a_bad_look_and_after_a_restart() {
+        let mut judging = Judging::begin(at(0));
+        let look = |judging: &mut Judging, health: Health, second: u64| {
+            judging.judge(&policy(), &health.into(), &at(second * 1000))
+        };
+        for second in 1..=100 {
+            look(&mut judging, Health::Healthy, second);
+        }
+        assert!(judging.has_passed(), "its deadline of a minute doesn't count any more");
+        assert_eq!(look(&mut judging, Health::Unknown, 101), Verdict::Wait);
+        assert!(!judging.has_passed());
+        assert_eq!(look(&mut judging, Health::Healthy, 102), Verdict::Wait);
+        assert_eq!(look(&mut judging, Health::Healthy, 107), Verdict::Good);
+        let text = serde_json::to_string(&judging).unwrap();
+        let mut again: Judging = serde_json::from_str(&text).unwrap();
+        assert_eq!(look(&mut again, Health::Healthy, 500), Verdict::Wait);
+        assert_eq!(look(&mut again, Health::Healthy, 505), Verdict::Good);
+        let mut ill: Judging = serde_json::from_str(&text).unwrap();
+        assert_eq!(look(&mut ill, Health::Unknown, 500), Verdict::Wait);
+        assert!(matches!(look(&mut ill, Health::Unknown, 560), Verdict::Bad { .. }));
     }
 
     #[test]

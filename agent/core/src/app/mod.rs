@@ -83,6 +83,9 @@ pub struct Stuck {
     pub retry_wall: Timestamp,
 }
 
+/// After so many tries in a row nobody can say when a target will be prepared.
+const LONG_ENOUGH: u32 = 3;
+
 /// The longest pause between two tries of the same thing.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
@@ -137,8 +140,9 @@ impl App {
     }
 
     /// Any phase: a revision wants `target`. The release that it already has or goes to changes nothing but
-    /// the policy; a release that is `failed` is not tried again.
-    pub fn place(&mut self, target: &Target, failed: Option<&str>, now: &Now) {
+    /// the policy; a release that is `failed` is not tried again, and if it was being changed to that, goes back
+    /// unless it `stays`.
+    pub fn place(&mut self, target: &Target, failed: Option<&str>, stays: bool, now: &Now) {
         let same_target = self.target.as_ref().is_some_and(|t| t.release == target.release);
         let is_good = self.good.as_ref().is_some_and(|good| good.release == target.release);
         let runs_good = self.current.as_ref().map(|t| t.release) == self.good.as_ref().map(|t| t.release);
@@ -158,7 +162,6 @@ impl App {
             }
             // It was remembered, and the agent died before it was seen to.
             Phase::Applying | Phase::Judging(_) if same_target && failed.is_some() => {
-                let stays = self.stays_after_failure();
                 self.fail(failed.unwrap_or_default(), stays, now);
             }
             // What it failed with has changed, or somebody wants another try.
@@ -167,6 +170,21 @@ impl App {
             }
             _ if same_target => {}
             _ => self.aim(target, failed, now),
+        }
+    }
+
+    /// Whether it is being changed or judged, and `target` is another release.
+    pub fn is_in_between(&self, target: &Target) -> bool {
+        matches!(self.phase, Phase::Applying | Phase::Judging(_))
+            && self.target.as_ref().is_none_or(|own| own.release != target.release)
+    }
+
+    /// Nothing is to come of its target for long: what runs was never found good, and goes back to what was.
+    fn leave_unproven(&mut self) {
+        let policy = self.current.as_ref().map(|current| &current.policy);
+        let stays = policy.is_some_and(|policy| policy.irreversible || policy.on_failure == OnFailure::Hold);
+        if !stays && self.good.is_some() {
+            self.current = self.good.clone();
         }
     }
 
@@ -201,6 +219,7 @@ impl App {
     /// Preparing -> Held: the target can never run here. What ran runs on.
     pub fn refuse(&mut self, reason: &str, now: &Now) {
         if self.phase == Phase::Preparing {
+            self.leave_unproven();
             self.enter(Phase::Held { reason: reason.to_owned() }, now);
         }
     }
@@ -292,6 +311,9 @@ impl App {
     /// Any phase: the last try of what the phase is about did not work, and is worth another.
     pub fn stick(&mut self, cause: &str, now: &Now) {
         let attempts = self.stuck.as_ref().map_or(1, |stuck| stuck.attempts.saturating_add(1));
+        if self.phase == Phase::Preparing && attempts >= LONG_ENOUGH {
+            self.leave_unproven();
+        }
         self.stick_for(cause, attempts, pause(Duration::from_secs(1), attempts), now);
     }
 

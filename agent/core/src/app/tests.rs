@@ -57,14 +57,14 @@ fn a_new_app_runs_nothing_until_it_is_applied() {
 #[test]
 fn a_good_app_keeps_running_while_its_update_is_prepared() {
     let mut app = good("v1");
-    app.place(&target("v2"), None, &now());
+    app.place(&target("v2"), None, false, &now());
     assert_eq!((app.phase.word(), app.current.clone()), ("Preparing", Some(target("v1"))));
 }
 
 #[test]
 fn a_failed_update_goes_back_to_the_last_known_good() {
     let mut app = good("v1");
-    app.place(&target("v2"), None, &now());
+    app.place(&target("v2"), None, false, &now());
     app.prepared(&now());
     app.apply(&now());
     app.applied(&now());
@@ -72,9 +72,9 @@ fn a_failed_update_goes_back_to_the_last_known_good() {
     assert_eq!((app.phase.word(), app.current.clone()), ("RollingBack", Some(target("v1"))));
     app.restored(&now());
     assert_eq!(app.phase.word(), "RolledBack");
-    app.place(&target("v2"), Some("answered 500"), &now());
+    app.place(&target("v2"), Some("answered 500"), false, &now());
     assert_eq!(app.phase.word(), "RolledBack", "the same release is not tried again");
-    app.place(&target("v3"), None, &now());
+    app.place(&target("v3"), None, false, &now());
     assert_eq!(app.phase.word(), "Preparing", "the next one is tried at once");
 }
 
@@ -83,7 +83,7 @@ fn an_irreversible_update_that_fails_is_held_where_it_is() {
     let mut app = good("v1");
     let mut migration = target("v2");
     migration.policy.irreversible = true;
-    app.place(&migration, None, &now());
+    app.place(&migration, None, false, &now());
     app.prepared(&now());
     app.apply(&now());
     app.fail("broken", app.stays_after_failure(), &now());
@@ -93,26 +93,26 @@ fn an_irreversible_update_that_fails_is_held_where_it_is() {
 #[test]
 fn a_commit_that_takes_a_bad_change_back_ends_as_good_without_a_new_judgement() {
     let mut app = good("v1");
-    app.place(&target("v2"), Some("known as bad"), &now());
+    app.place(&target("v2"), Some("known as bad"), false, &now());
     app.restored(&now());
-    app.place(&target("v1"), None, &now());
+    app.place(&target("v1"), None, false, &now());
     assert_eq!(app.phase, Phase::Good);
 }
 
 #[test]
 fn a_commit_that_goes_back_while_the_new_release_is_judged_applies_the_old_one() {
     let mut app = good("v1");
-    app.place(&target("v2"), None, &now());
+    app.place(&target("v2"), None, false, &now());
     app.prepared(&now());
     app.apply(&now());
-    app.place(&target("v1"), None, &now());
+    app.place(&target("v1"), None, false, &now());
     assert_eq!((app.phase.word(), app.current.clone()), ("Preparing", Some(target("v2"))));
 }
 
 #[test]
 fn the_good_one_before_stays_pinned() {
     let mut app = good("v1");
-    app.place(&target("v2"), None, &now());
+    app.place(&target("v2"), None, false, &now());
     app.prepared(&now());
     app.apply(&now());
     app.applied(&now());
@@ -126,7 +126,7 @@ fn another_policy_is_no_other_release() {
     let mut app = good("v1");
     let mut renewed = target("v1");
     renewed.policy.health.soak = Duration::from_secs(1);
-    app.place(&renewed, None, &now());
+    app.place(&renewed, None, false, &now());
     assert_eq!((app.phase.clone(), app.good.clone()), (Phase::Good, Some(renewed)));
 }
 
@@ -134,14 +134,14 @@ fn another_policy_is_no_other_release() {
 fn an_app_that_comes_back_while_it_is_removed_is_placed_again() {
     let mut app = good("v1");
     app.withdraw(&now());
-    app.place(&target("v1"), None, &now());
+    app.place(&target("v1"), None, false, &now());
     assert_eq!(app.phase, Phase::Preparing);
 }
 
 #[test]
 fn a_change_that_kills_the_agent_is_set_aside_and_tried_later() {
     let mut app = good("v1");
-    app.place(&target("v2"), None, &now());
+    app.place(&target("v2"), None, false, &now());
     app.prepared(&now());
     app.apply(&now());
     app.set_aside("the agent died 3 times", 1, Duration::from_secs(60), &now());

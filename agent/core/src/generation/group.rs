@@ -49,18 +49,45 @@ pub(super) fn waits(app: &App, apps: &Apps, faulty: &Faulty) -> Option<Held> {
     let group = app.group()?;
     let members = apps.iter().filter(|(_, other)| other.group() == Some(group));
     members.into_iter().find_map(|(name, other)| {
-        let why = if faulty.contains_key(name) {
-            "whose documents are faulty".to_owned()
-        } else if other.phase == Phase::Preparing {
-            "which isn't prepared yet".to_owned()
-        } else {
-            return None;
+        let why = match &other.phase {
+            _ if faulty.contains_key(name) => "whose documents are faulty".to_owned(),
+            Phase::Preparing => "which isn't prepared yet".to_owned(),
+            Phase::RollingBack { .. } => "which is being taken back".to_owned(),
+            Phase::Pending => {
+                let outside = |needed: &&AppName| apps.get(*needed).and_then(App::group) != Some(group);
+                let needs = other.target.iter().flat_map(|target| &target.policy.depends_on);
+                let unmet = |needed: &&AppName| !apps.get(*needed).is_some_and(App::converged);
+                let needed = needs.filter(outside).find(unmet)?;
+                format!("which waits for {needed}")
+            }
+            _ => return None,
         };
         Some(Held::until_changed(
             format!("the apps of the group {group} change together, and it waits for {name}, {why}"),
             format!("nothing to do here: it goes on with {name}"),
         ))
     })
+}
+
+/// Whether another of its group has been changed already, so that this one is changed too, whatever the hour.
+pub fn has_begun(app: &App, apps: &Apps) -> bool {
+    let Some(group) = app.group() else { return false };
+    let mut members = apps.values().filter(|other| other.group() == Some(group));
+    members.any(|other| match &other.phase {
+        Phase::Applying => true,
+        Phase::Judging(_) => {
+            other.current.as_ref().map(|t| t.release) != other.good.as_ref().map(|t| t.release)
+        }
+        _ => false,
+    })
+}
+
+/// What becomes of a member whose group failed: where one that was changed can't go back, none does.
+pub(super) fn stays(app: &App, apps: &Apps) -> bool {
+    let changed = |app: &App| matches!(app.phase, Phase::Applying | Phase::Judging(_));
+    let Some(group) = app.group() else { return app.stays_after_failure() };
+    let mut members = apps.values().filter(|other| other.group() == Some(group) && changed(other));
+    members.any(App::stays_after_failure)
 }
 
 /// Whether every member is good or would be: then they are good together.
@@ -93,7 +120,7 @@ mod tests {
         let mut apps: Apps = at("1").iter().map(|(app, target)| (name(app), good(target))).collect();
         let [pos, menu] = at("2");
         let new = resolved(&[("pos", &pos.1), ("menu", &menu.1)]);
-        advance(&mut apps, &new, &Failed::new(), None, &now());
+        advance(&mut apps, &new, &Failed::new(), None, false, &now());
         (apps, new)
     }
 
@@ -137,10 +164,44 @@ mod tests {
     fn an_app_outside_of_the_group_waits_until_all_of_it_is_good() {
         let (mut apps, mut new) = updated();
         new.apps.insert(name("sign"), target(&release("sign", "1", &["Pod/x"]), &["pos"]));
-        advance(&mut apps, &new, &Failed::new(), None, &now());
+        advance(&mut apps, &new, &Failed::new(), None, false, &now());
         apps.values_mut().for_each(|app| app.prepared(&now()));
         pass_judgement(apps.get_mut(&name("pos")).unwrap());
         assert_eq!(ready(&apps, &Faulty::new(), &now()), [name("menu")]);
+    }
+
+    #[test]
+    fn no_member_begins_while_another_one_waits_for_something_outside() {
+        let (mut apps, mut new) = updated();
+        new.apps.get_mut(&name("menu")).unwrap().policy.depends_on.insert(name("sign"));
+        new.apps.insert(name("sign"), target(&release("sign", "1", &["Pod/x"]), &[]));
+        advance(&mut apps, &new, &Failed::new(), None, false, &now());
+        apps.values_mut().for_each(|app| app.prepared(&now()));
+        assert_eq!(ready(&apps, &Faulty::new(), &now()), [name("sign")]);
+    }
+
+    #[test]
+    fn what_has_begun_of_a_group_is_brought_to_its_end() {
+        let (mut apps, _) = updated();
+        apps.values_mut().for_each(|app| app.prepared(&now()));
+        assert!(!has_begun(&apps[&name("menu")], &apps));
+        apps.get_mut(&name("pos")).unwrap().apply(&now());
+        assert!(has_begun(&apps[&name("menu")], &apps));
+        apps.get_mut(&name("pos")).unwrap().applied(&now());
+        assert!(has_begun(&apps[&name("menu")], &apps));
+    }
+
+    #[test]
+    fn after_a_crash_a_group_goes_back_or_stays_as_one() {
+        let (mut apps, mut new) = updated();
+        new.apps.get_mut(&name("pos")).unwrap().policy.irreversible = true;
+        advance(&mut apps, &new, &Failed::new(), None, false, &now());
+        apps.values_mut().for_each(|app| app.prepared(&now()));
+        apps.values_mut().for_each(|app| app.apply(&now()));
+        let failure = Failure { reason: "answered 500".into(), judged_by: None };
+        let failed = Failed::from([(name("menu"), [(new.apps[&name("menu")].release, failure)].into())]);
+        advance(&mut apps, &new, &failed, None, false, &now());
+        assert!(apps.values().all(|app| matches!(app.phase, Phase::Held { .. })), "{apps:?}");
     }
 
     #[test]
@@ -151,15 +212,15 @@ mod tests {
             [(new.apps[&name("menu")].release, Failure { reason: "answered 500".into(), judged_by: None })]
                 .into(),
         )]);
-        advance(&mut apps, &new, &failed, None, &now());
+        advance(&mut apps, &new, &failed, None, false, &now());
         let pos = &apps[&name("pos")];
         let Phase::RollingBack { reason } = &pos.phase else { panic!("{:?}", pos.phase) };
         assert!(reason.contains("group till") && reason.contains("menu failed: answered 500"), "{reason}");
         assert_eq!(pos.current, pos.good);
         apps.values_mut().for_each(|app| app.restored(&now()));
-        assert!(advance(&mut apps, &new, &failed, None, &now()).changed.is_empty());
+        assert!(advance(&mut apps, &new, &failed, None, false, &now()).changed.is_empty());
         new.apps.insert(name("menu"), member("menu", "3", &["pos"]));
-        advance(&mut apps, &new, &failed, None, &now());
+        advance(&mut apps, &new, &failed, None, false, &now());
         assert!(apps.values().all(|app| app.phase == Phase::Preparing), "{apps:?}");
     }
 }

@@ -12,7 +12,7 @@ fn apps(names: &[&str]) -> Apps {
 fn a_revision_without_a_change_changes_nothing() {
     let mut held = apps(&["a", "b"]);
     let (a, b) = (target(&release("a", "1", &["Pod/x"]), &[]), target(&release("b", "1", &["Pod/x"]), &[]));
-    let advance = advance(&mut held, &resolved(&[("a", &a), ("b", &b)]), &Failed::new(), None, &now());
+    let advance = advance(&mut held, &resolved(&[("a", &a), ("b", &b)]), &Failed::new(), None, false, &now());
     assert_eq!(advance, Advance::default());
 }
 
@@ -20,7 +20,7 @@ fn a_revision_without_a_change_changes_nothing() {
 fn one_app_that_is_no_longer_there_is_withdrawn() {
     let mut held = apps(&["a", "b"]);
     let a = target(&release("a", "1", &["Pod/x"]), &[]);
-    advance(&mut held, &resolved(&[("a", &a)]), &Failed::new(), None, &now());
+    advance(&mut held, &resolved(&[("a", &a)]), &Failed::new(), None, false, &now());
     assert_eq!(held[&name("b")].phase, Phase::Removing);
 }
 
@@ -29,9 +29,27 @@ fn while_changes_are_withheld_nothing_is_withdrawn() {
     let mut held = apps(&["a", "b"]);
     let a = target(&release("a", "1", &["Pod/x"]), &[]);
     let closed = Held::until_changed("the window is closed", "wait");
-    let advance = advance(&mut held, &resolved(&[("a", &a)]), &Failed::new(), Some(&closed), &now());
+    let advance = advance(&mut held, &resolved(&[("a", &a)]), &Failed::new(), Some(&closed), true, &now());
     assert_eq!(held[&name("b")].phase, Phase::Good);
     assert_eq!((advance.kept, advance.withheld), ([(name("b"), closed)].into(), true));
+}
+
+#[test]
+fn what_is_being_judged_gets_its_verdict_before_a_successor_that_may_have_to_wait() {
+    let (ill, next) =
+        (target(&release("a", "2", &["Pod/x"]), &[]), target(&release("a", "3", &["Pod/x"]), &[]));
+    let mut held = apps(&["a"]);
+    let mut go_to = |target: &Target, defers: bool| {
+        advance(&mut held, &resolved(&[("a", target)]), &Failed::new(), None, defers, &now());
+        let app = held.get_mut(&name("a")).unwrap();
+        app.prepared(&now());
+        app.apply(&now());
+        app.applied(&now());
+        app.target.as_ref().unwrap().release
+    };
+    assert_eq!(go_to(&ill, false), ill.release);
+    assert_eq!(go_to(&next, true), ill.release);
+    assert_eq!(go_to(&next, false), next.release);
 }
 
 #[test]
@@ -41,7 +59,7 @@ fn an_app_is_shaken_while_what_it_depends_on_is_changed() {
     let mut held = apps(&["db"]);
     let shaken = |held: &Apps| shaken_by(&pos, held).is_some();
     assert!(!shaken(&held));
-    advance(&mut held, &resolved(&[("db", &db)]), &Failed::new(), None, &now());
+    advance(&mut held, &resolved(&[("db", &db)]), &Failed::new(), None, false, &now());
     let mut change = |change: fn(&mut App)| {
         change(held.get_mut(&name("db")).unwrap());
         shaken(&held)
@@ -65,7 +83,7 @@ fn a_release_that_failed_by_a_wrong_check_is_tried_again_with_another() {
     other.policy.health.deadline *= 2;
     let tried = |failed: &Failed, target: &Target| {
         let mut held = apps(&["a"]);
-        advance(&mut held, &resolved(&[("a", target)]), failed, None, &now());
+        advance(&mut held, &resolved(&[("a", target)]), failed, None, false, &now());
         held[&name("a")].phase == Phase::Preparing
     };
     let judged = failed(Some(bad.policy.health.mark()));
@@ -76,7 +94,7 @@ fn a_release_that_failed_by_a_wrong_check_is_tried_again_with_another() {
 #[test]
 fn an_empty_tree_removes_nothing_and_says_why() {
     let mut held = apps(&["a", "b", "c", "d"]);
-    let advance = advance(&mut held, &resolved(&[]), &Failed::new(), None, &now());
+    let advance = advance(&mut held, &resolved(&[]), &Failed::new(), None, false, &now());
     assert_eq!(advance.kept.len(), 4);
     assert!(held.values().all(|app| app.phase == Phase::Good));
 }
@@ -86,7 +104,7 @@ fn an_app_with_faulty_documents_stays_as_it_is() {
     let mut held = apps(&["a"]);
     let mut faulty = resolved(&[]);
     faulty.held.insert(name("a"), Held::until_changed("app.yaml:1:1: unknown field", "fix it"));
-    advance(&mut held, &faulty, &Failed::new(), None, &now());
+    advance(&mut held, &faulty, &Failed::new(), None, false, &now());
     assert_eq!(held[&name("a")].phase, Phase::Good);
 }
 
@@ -95,7 +113,7 @@ fn a_release_that_failed_on_this_box_is_not_tried_again_after_the_store_was_lost
     let bad = target(&release("a", "2", &["Pod/x"]), &[]);
     let failed = Failed::from([(name("a"), [(bad.release, failure(None))].into())]);
     let mut held = Apps::new();
-    advance(&mut held, &resolved(&[("a", &bad)]), &failed, None, &now());
+    advance(&mut held, &resolved(&[("a", &bad)]), &failed, None, false, &now());
     assert_eq!(held[&name("a")].phase, Phase::RollingBack { reason: "answered 500".into() });
     assert_eq!(held[&name("a")].current, None);
 }
@@ -105,7 +123,7 @@ fn an_app_waits_until_what_it_depends_on_is_good() {
     let db = target(&release("db", "1", &["Pod/db"]), &[]);
     let pos = target(&release("pos", "1", &["Pod/pos"]), &["db"]);
     let mut held = Apps::new();
-    advance(&mut held, &resolved(&[("db", &db), ("pos", &pos)]), &Failed::new(), None, &now());
+    advance(&mut held, &resolved(&[("db", &db), ("pos", &pos)]), &Failed::new(), None, false, &now());
     held.values_mut().for_each(|app| app.prepared(&now()));
     assert_eq!(ready(&held, &Faulty::new(), &now()), [name("db")]);
     held.insert(name("db"), good(&db));
@@ -133,7 +151,7 @@ fn the_prune_limit_holds_only_what_is_over_both_bounds() {
 #[test]
 fn apps_that_were_found_after_the_store_was_lost_go_only_within_the_prune_limit() {
     let mut held: Apps = ["a", "b", "c"].iter().map(|app| (name(app), App::found(&now()))).collect();
-    let kept = advance(&mut held, &resolved(&[]), &Failed::new(), None, &now()).kept;
+    let kept = advance(&mut held, &resolved(&[]), &Failed::new(), None, false, &now()).kept;
     assert_eq!(kept.len(), 3);
     assert!(held.values().all(|app| app.phase != Phase::Removing));
 }

@@ -29,14 +29,19 @@ pub struct Orphan {
     pub goes: Option<Timestamp>,
 }
 
-/// Every orphan of the inventory, in order.
-pub fn orphans(inventory: &Inventory, policy: &ChangePolicy) -> Vec<Orphan> {
+/// Every orphan of the inventory, in order. What `is_wanted` again, or may be, goes by no Purge document.
+pub fn orphans(
+    inventory: &Inventory,
+    policy: &ChangePolicy,
+    is_wanted: impl Fn(&AppName, &ObjectKey) -> bool,
+) -> Vec<Orphan> {
     let objects =
         inventory.iter().flat_map(|(app, owned)| owned.iter().map(move |(key, owned)| (app, key, owned)));
     let orphaned = objects.filter_map(|(app, key, owned)| Some((app, key, owned.driver, owned.orphaned?)));
     orphaned
         .map(|(app, key, driver, since)| {
             let purge = policy.purges.iter().find(|purge| purge.app == *app && purge.object == *key);
+            let purge = purge.filter(|_| !is_wanted(app, key));
             // More than jiff can count is never.
             let grace = SignedDuration::try_from(policy.grace).unwrap_or(SignedDuration::MAX);
             let goes = since.checked_add(grace).unwrap_or(Timestamp::MAX);
@@ -88,6 +93,10 @@ mod tests {
 
     const CLAIM: &str = "PersistentVolumeClaim/db/data";
 
+    fn nobody(_: &AppName, _: &ObjectKey) -> bool {
+        false
+    }
+
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
     }
@@ -114,7 +123,7 @@ mod tests {
     }
 
     fn steps(orphaned: Option<&str>, purged: &[(&str, &str)], observed: Observed, now: &str) -> usize {
-        let orphans = orphans(&inventory(orphaned), &policy(purged));
+        let orphans = orphans(&inventory(orphaned), &policy(purged), nobody);
         purges(&orphans, &seen(Some(observed)), at(now)).len()
     }
 
@@ -143,7 +152,7 @@ mod tests {
                 "{observed:?}"
             );
         }
-        let orphans = orphans(&inventory(since), &policy(&[("db", CLAIM)]));
+        let orphans = orphans(&inventory(since), &policy(&[("db", CLAIM)]), nobody);
         assert!(
             purges(&orphans, &Observations::new(), at("2027-01-01T00:00:00Z")).is_empty(),
             "not observed"
@@ -152,11 +161,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_release_wants_that_is_to_come_or_to_come_back_goes_by_no_purge() {
+        let listed =
+            orphans(&inventory(Some("2026-11-01T00:00:00Z")), &policy(&[("db", CLAIM)]), |_, _| true);
+        assert_eq!((&listed[0].purge, listed[0].goes), (&None, None));
+        assert!(
+            purges(&listed, &seen(Some(Observed::Extra { release: None })), at("2027-01-01T00:00:00Z"))
+                .is_empty()
+        );
+    }
+
+    #[test]
     fn every_orphan_is_listed_with_what_becomes_of_it() {
-        let listed = orphans(&inventory(Some("2026-11-01T00:00:00Z")), &policy(&[]));
+        let listed = orphans(&inventory(Some("2026-11-01T00:00:00Z")), &policy(&[]), nobody);
         assert_eq!((listed.len(), &listed[0].purge, listed[0].goes), (1, &None, None));
-        let asked = orphans(&inventory(Some("2026-11-01T00:00:00Z")), &policy(&[("db", CLAIM)]));
+        let asked = orphans(&inventory(Some("2026-11-01T00:00:00Z")), &policy(&[("db", CLAIM)]), nobody);
         assert_eq!(asked[0].goes, Some(at("2026-11-02T00:00:00Z")));
-        assert!(orphans(&inventory(None), &policy(&[])).is_empty());
+        assert!(orphans(&inventory(None), &policy(&[]), nobody).is_empty());
     }
 }

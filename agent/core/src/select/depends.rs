@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Selected;
+use super::{PlacedApp, Selected};
 use crate::diagnostic::{Diagnostic, Position, nearest};
 use crate::model::App;
 use crate::name::AppName;
@@ -32,17 +32,28 @@ pub(super) fn check(selected: &Selected, known: &BTreeSet<&str>) -> BTreeMap<App
             faults.entry(name.clone()).or_default().push(diagnostic);
         }
     }
-    let edges: BTreeMap<&AppName, Vec<&AppName>> = selected
-        .apps
-        .iter()
-        .map(|(name, placed)| (name, placed.app.spec.depends_on.iter().map(|d| &d.value).collect()))
-        .collect();
+    let edges: BTreeMap<&AppName, Vec<&AppName>> =
+        selected.apps.keys().map(|name| (name, waits_on(name, selected))).collect();
     for (name, placed) in &selected.apps {
         if let Some(path) = cycle(name, &edges) {
             faults.entry(name.clone()).or_default().push(in_circle(&placed.file, &placed.app, &path));
         }
     }
     faults
+}
+
+/// What an app waits for: what it depends on, and what the others of its group depend on outside of it, since they
+/// are good together.
+fn waits_on<'a>(name: &AppName, selected: &'a Selected) -> Vec<&'a AppName> {
+    let needs = |placed: &'a PlacedApp| placed.app.spec.depends_on.iter().map(|needed| &needed.value);
+    let group_of = |app: &AppName| selected.apps.get(app).and_then(|app| app.app.spec.policy.group.as_ref());
+    let group = group_of(name);
+    let mut all: Vec<&AppName> = selected.apps.get(name).into_iter().flat_map(needs).collect();
+    if group.is_some() {
+        let others = selected.apps.iter().filter(|(other, _)| *other != name && group_of(other) == group);
+        all.extend(others.flat_map(|(_, placed)| needs(placed)).filter(|needed| group_of(needed) != group));
+    }
+    all
 }
 
 /// What is told to an app on the way of a circle.

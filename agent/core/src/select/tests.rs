@@ -176,6 +176,21 @@ fn every_member_of_a_circle_is_held_and_told_its_way_round_and_no_one_else() {
 }
 
 #[test]
+fn a_group_that_waits_for_what_waits_for_it_is_a_circle() {
+    let app = |name: &str, needs: &str, more: &str| {
+        app(name, &format!("  placement: {{}}\n  dependsOn: [{needs}]\n{more}"))
+    };
+    let group = "  update: {group: till}\n";
+    let (pos, menu) = (app("pos", "", group), app("menu", "x, pos", group));
+    let (x, free) = (app("x", "pos", ""), app("x", "", ""));
+    let selected = run(&index(&[("pos", &pos), ("menu", &menu), ("x", &x)])).unwrap();
+    assert_eq!(names(&selected.faulty), ["menu", "pos", "x"]);
+    assert!(faults(&selected, "x").contains("in a circle: x -> pos -> x"), "{}", faults(&selected, "x"));
+    let selected = run(&index(&[("pos", &pos), ("menu", &menu), ("x", &free)])).unwrap();
+    assert!(selected.faulty.is_empty(), "{:?}", selected.faulty);
+}
+
+#[test]
 fn a_dependency_that_is_missing_or_elsewhere_holds_the_app_that_names_it() {
     let pos = app("pos", "  placement: {}\n  dependsOn: [bd, far]\n");
     let db = app("db", "  placement: {}\n");

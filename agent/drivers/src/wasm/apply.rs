@@ -30,7 +30,7 @@ const DEATH_LIMIT: Duration = Duration::from_secs(5);
 impl WasmDriver {
     pub(super) async fn take_step(&self, step: ApplyStep<'_>) -> Result<(), DriverError> {
         if let Some(volume) = spec::volume_of(step.object) {
-            return self.take_volume_step(step.app, &volume, step.action);
+            return self.take_volume_step(step.app, &volume, step.action).await;
         }
         if *step.object != spec::key_of(step.app) {
             return Err(DriverError::Release(format!(
@@ -53,11 +53,21 @@ impl WasmDriver {
     }
 
     /// A volume is a folder. It is never removed but where a Purge document asks for that.
-    fn take_volume_step(&self, app: &AppName, volume: &AppName, action: Action) -> Result<(), DriverError> {
+    async fn take_volume_step(
+        &self,
+        app: &AppName,
+        volume: &AppName,
+        action: Action,
+    ) -> Result<(), DriverError> {
         let dir = self.volumes_of(app).join(volume.as_str());
         let done = match action {
             Action::Create | Action::Update | Action::Recreate => files::make_private_dir(&dir),
-            Action::Purge => remove_volume(&dir),
+            Action::Purge => {
+                let dir = dir.clone();
+                // There may be much in it.
+                let removed = tokio::task::spawn_blocking(move || remove_volume(&dir)).await;
+                removed.unwrap_or_else(|e| Err(io::Error::other(e)))
+            }
             Action::Prepare | Action::Remove | Action::Orphan | Action::Adopt => Ok(()),
         };
         done.map_err(|e| DriverError::Runtime(format!("{action:?} the volume {}: {e}", dir.display())))
