@@ -99,6 +99,16 @@ fn orders(files: &Files, folder: &str) -> Vec<File> {
     under(files, &folder).filter(|file| is_document_of(&file.path, &folder)).collect()
 }
 
+/// The kind of a document that looks like a Stop or a Purge and stands where nobody reads it.
+fn misplaced_order(path: &str, bytes: &[u8]) -> Option<&'static str> {
+    if !path.ends_with(".yaml") && !path.ends_with(".yml") {
+        return None;
+    }
+    let text = std::str::from_utf8(bytes).ok().filter(|text| text.contains("holdfast.dev/"))?;
+    let kind = |kind: &&str| text.lines().any(|line| line.trim_end() == format!("kind: {kind}"));
+    ["Stop", "Purge"].into_iter().find(kind)
+}
+
 fn is_document_of(path: &str, folder: &str) -> bool {
     path.strip_prefix(folder).is_some_and(|name| !name.contains('/') && select::is_order(name))
 }
@@ -179,6 +189,11 @@ impl Look {
             }
         } else if let Some(folder) = app_folder(path) {
             self.file_of_app(path, folder, bytes);
+        } else if let Some(kind) = misplaced_order(path, bytes) {
+            let folder = format!("{}s", kind.to_ascii_lowercase());
+            let message = format!("a {kind} in {path} counts for nothing");
+            self.errors
+                .push(Diagnostic::of_file(path, message).hint(format!("move it to {folder}/<name>.yaml")));
         } else if path == "holdfast.yml" {
             self.errors.push(Diagnostic::of_file(path, "the Fleet document is called holdfast.yaml"));
         }

@@ -32,6 +32,19 @@ fn the_example_repository_is_whole() {
     }
 }
 
+#[test]
+fn a_stop_that_stands_where_nobody_reads_it_is_told() {
+    let mut files = read(&source("examples/retail"));
+    let stop =
+        format!("{HEAD}kind: Stop\nmetadata: {{ name: x }}\nspec: {{ placement: {{}}, reason: wait }}\n");
+    files.insert("stop/x.yaml".into(), stop.clone().into_bytes());
+    let text = to_text(&validate(&files, None, &VERSION));
+    assert!(text.contains("stop/x.yaml:1:1: a Stop in stop/x.yaml counts for nothing"), "{text}");
+    files.remove("stop/x.yaml");
+    files.insert("stops/x.yaml".into(), stop.into_bytes());
+    assert_eq!(to_text(&validate(&files, None, &VERSION)), "");
+}
+
 /// The blocks of a document that stand by themselves: from a `kind:` at their beginning on.
 fn documents_of(text: &str) -> Vec<String> {
     let mut blocks: Vec<String> = vec![String::new()];

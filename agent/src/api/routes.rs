@@ -46,7 +46,7 @@ pub(super) async fn answer(request: hyper::Request<Incoming>, caller: Caller) ->
         ) => failure(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} doesn't take {method}")),
         _ => failure(
             StatusCode::NOT_FOUND,
-            "no such path; there are /v1/status, plan, events, diagnosis, retry and poll",
+            "no such path; there are /v1/status, plan, events, events/seal, diagnosis, retry and poll",
         ),
     }
 }

@@ -53,7 +53,8 @@ impl Daemon {
             || room.inodes.zip(LITTLE.inodes).is_some_and(|(now, little)| now < little);
         // Somebody else's disk may be full: what waits for that is tried again by its own pauses.
         let is_ours = self.trouble.is_some() || cause.contains(&*self.config.state.dir.to_string_lossy());
-        if !little && !(is_ours && Trouble::is_named_in(cause)) {
+        let is_told = is_ours && Trouble::is_named_in(cause);
+        if !little && !is_told {
             return;
         }
         let next = self.disk_pause(now);

@@ -112,6 +112,8 @@ struct Daemon {
     gates: GateWatch,
     /// When something may go on that isn't allowed yet.
     permit_due: Option<Moment>,
+    /// What was last written down to hold changes.
+    noted_hold: Option<String>,
     /// Much was done since memory was last given back.
     untrimmed: bool,
     trouble: Option<(Moment, String)>,
@@ -172,6 +174,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         stopped: false,
         gates,
         permit_due: None,
+        noted_hold: None,
         untrimmed: true,
         trouble: None,
         short: None,
@@ -217,6 +220,10 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         }
     }
     daemon.notifier.stopping();
+    // So that the anchor vouches for the events up to here.
+    if let Err(error) = lock(&daemon.store).anchor_head() {
+        tracing::warn!(%error, "the audit log's head can't be written into the anchor");
+    }
     tracing::info!("the agent stops; every workload runs on");
     Ok(once.map(|_| daemon.status()))
 }

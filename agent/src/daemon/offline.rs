@@ -81,7 +81,7 @@ pub async fn offline_status(config: &Config) -> Result<Status> {
 pub async fn offline_plan(config: &Config) -> Result<PlanReport> {
     let mut offline = Offline::open(config)?;
     let plan = offline.keeper.plan_to_target(&offline.clock.now()).await;
-    Ok(status::plan_report(&plan, &offline.progress))
+    Ok(status::plan_report(&plan, &offline.progress, offline.keeper.orphans()))
 }
 
 /// What was kept of an app when it last failed, read from the state folder.

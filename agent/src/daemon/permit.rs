@@ -16,6 +16,8 @@ use crate::keeper::Permit;
 const FRESH: Duration = Duration::from_secs(10);
 /// The pause before gates are asked again.
 const PAUSE: Duration = Duration::from_secs(30);
+/// What is said while they are asked.
+const ASKED: &str = "the gates are asked whether the box is in use";
 /// From one asking to the next it takes no longer, but where the box slept.
 const LONGEST_ROUND: Duration = Duration::from_secs(180);
 /// How much of a gate's hold may be forgotten by a power cut.
@@ -65,9 +67,14 @@ impl GateWatch {
 
     /// How long until they are asked again.
     fn pause(&self, now: &Now) -> Duration {
-        let Some((asked, _, answers)) = &self.answers else { return Duration::ZERO };
+        let Some((asked, gates, answers)) = &self.answers else { return Duration::ZERO };
+        let holding =
+            gates.iter().zip(answers).filter(|(_, answer)| in_use(answer)).map(|(gate, _)| gate.max_hold);
+        // No gate holds for longer than it may.
+        let ends =
+            holding.filter_map(|most| most.checked_sub(self.held)).filter(|left| !left.is_zero()).min();
         let pause =
-            if answers.contains(&GateAnswer::Free) && !answers.iter().any(in_use) { FRESH } else { PAUSE };
+            if answers.iter().any(in_use) { ends.map_or(PAUSE, |left| left.min(PAUSE)) } else { FRESH };
         now.moment.since(asked).map_or(Duration::ZERO, |age| pause.saturating_sub(age))
     }
 
@@ -110,7 +117,7 @@ fn in_use(answer: &GateAnswer) -> bool {
 
 fn not_asked(next: Timestamp) -> Held {
     Held {
-        cause: "the gates are asked whether the box is in use".to_owned(),
+        cause: ASKED.to_owned(),
         next: Some(next),
         unblock: "nothing to do: it goes on when they have answered".to_owned(),
     }
@@ -129,6 +136,7 @@ impl Daemon {
             permit.apply = self.gates.holds(policy, now);
         }
         let gated = is_in_use && permit.apply.is_some() && policy.holds_apply(wall).is_none();
+        let hold = permit.apply.as_ref().map(|held| held.cause.clone());
         self.keeper.permit(permit);
         let wants = self.keeper.wants_change(now);
         let opens = opens.filter(|_| self.keeper.waits_for_permit(now)).map(|opens| {
@@ -149,7 +157,20 @@ impl Daemon {
             boot: now.moment.boot.clone(),
             uptime: now.moment.uptime.saturating_add(wait),
         });
+        self.note_hold(hold.filter(|_| wants), now);
         self.save_hold();
+    }
+
+    /// Writes down what holds a change, once.
+    fn note_hold(&mut self, hold: Option<String>, now: &Now) {
+        // That gates are being asked is nothing yet.
+        if hold.as_deref() == Some(ASKED) || hold == self.noted_hold {
+            return;
+        }
+        if let Some(cause) = &hold {
+            self.note("change.held", None, cause, now);
+        }
+        self.noted_hold = hold;
     }
 
     fn ask_gates(&mut self, now: &Now) {

@@ -1,8 +1,9 @@
 //! What the daemon says about itself.
 
+use holdfast_core::change::ChangePolicy;
 use holdfast_core::clock::Now;
 use holdfast_core::health::Health;
-use holdfast_core::plan::Plan;
+use holdfast_core::plan::{Orphan, Plan};
 use holdfast_core::report::{
     AppStatus, HeldReport, PlanReport, RevisionStatus, SourceStatus, Status, StepReport,
 };
@@ -22,11 +23,14 @@ pub(super) fn status<J: Journal>(
     let accepted = progress.accepted.as_ref().map(|floor| floor.revision.clone());
     // What is accepted but not rendered yet, or held on its way, is not what the box holds.
     let follows = accepted.is_some() && progress.resolved == accepted && held.is_empty();
+    let converged = follows && keeper.converged();
+    // A stop changes nothing about what runs, and must be seen all the same.
+    let stopped = keeper.policy().and_then(ChangePolicy::stopped);
     Status {
         device: config.device.name.clone(),
         agent: env!("CARGO_PKG_VERSION").to_owned(),
         trust: config.trust.mode.word().to_owned(),
-        converged: follows && keeper.converged(),
+        converged,
         source: SourceStatus {
             url: config.source.url.clone(),
             last_poll: progress.last_poll,
@@ -39,7 +43,7 @@ pub(super) fn status<J: Journal>(
             applied: progress.applied.clone(),
         },
         apps: apps(keeper, now),
-        held,
+        held: held.into_iter().chain(stopped).collect(),
         downloads: None,
         orphans: keeper.orphans(),
     }
@@ -88,12 +92,13 @@ fn apps<J: Journal>(keeper: &Keeper<J>, now: &Now) -> Vec<AppStatus> {
 }
 
 /// A plan as `holdfast plan` prints it.
-pub(super) fn plan_report(plan: &Plan, progress: &Progress) -> PlanReport {
+pub(super) fn plan_report(plan: &Plan, progress: &Progress, orphans: Vec<Orphan>) -> PlanReport {
     let apps = plan.held.iter().map(|(app, held)| HeldReport { app: Some(app.clone()), held: held.clone() });
     let beyond = progress.held().map(|held| HeldReport { app: None, held });
     PlanReport {
         revision: progress.resolved.clone(),
         steps: plan.steps.iter().map(StepReport::from).collect(),
         held: beyond.chain(apps).collect(),
+        orphans,
     }
 }

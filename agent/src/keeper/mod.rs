@@ -545,13 +545,34 @@ impl<J: Journal> Keeper<J> {
             return Some(held.clone());
         }
         let app = self.apps.get(name)?;
-        app.held(name).or_else(|| match &app.phase {
+        let held = app.held(name).map(|held| match self.blamed(name, app) {
+            Some((group, other)) if app.stuck.is_none() => Held {
+                unblock: format!(
+                    "commit a change to {other}; `holdfast retry {name}` tries all of the group {group} again"
+                ),
+                ..held
+            },
+            _ => held,
+        });
+        held.or_else(|| match &app.phase {
             Phase::Pending if !app.waits(&now.moment) => {
                 waits_for(app, &self.apps, self.faulty_apps()).or_else(|| self.permit.apply.clone())
             }
             Phase::Preparing => self.permit.download.clone(),
             _ => None,
         })
+    }
+
+    /// The other app of its group that failed, if that is why this one isn't tried.
+    fn blamed<'a>(&'a self, name: &AppName, app: &'a App) -> Option<(&'a AppName, &'a AppName)> {
+        let has_failed = |name: &AppName, app: &App| {
+            let failed = self.failed.get(name).zip(app.target.as_ref());
+            failed.is_some_and(|(failed, target)| failed.contains_key(&target.release))
+        };
+        let group = app.group().filter(|_| !has_failed(name, app))?;
+        let other =
+            self.apps.iter().find(|(other, app)| app.group() == Some(group) && has_failed(other, app))?;
+        Some((group, other.0))
     }
 
     /// Whether every app is where the repository wants it, and nothing is held.

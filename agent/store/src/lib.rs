@@ -370,10 +370,13 @@ impl Store {
     }
 
     /// Writes the newest event's link into the anchor, so that the next start doesn't miss one that is gone.
-    fn anchor_head(&mut self) -> Result<(), StoreError> {
+    pub fn anchor_head(&mut self) -> Result<(), StoreError> {
         self.flush()?;
         self.audit.catch_up()?;
         let head = self.audit.head().cloned();
+        if head == self.anchor.get().audit_head {
+            return Ok(());
+        }
         let anchor = &mut self.anchor;
         with_reserve(&self.reserve, || anchor.update(|anchor| anchor.audit_head.clone_from(&head)))
             .map(|_| ())

@@ -190,7 +190,11 @@ impl App {
 
     fn aim(&mut self, target: &Target, failed: Option<&str>, now: &Now) {
         self.target = Some(target.clone());
+        let runs_good = self.good.is_some()
+            && self.current.as_ref().map(|t| t.release) == self.good.as_ref().map(|t| t.release);
         match failed {
+            // Nothing of it was put in place, so nothing is to be taken back.
+            Some(reason) if runs_good => self.enter(Phase::RolledBack { reason: reason.to_owned() }, now),
             // What runs may itself be unproven, so it goes back to what is known to be good.
             Some(reason) => {
                 self.current = self.good.clone();
@@ -362,6 +366,10 @@ impl App {
             Phase::RollingBack { reason } | Phase::RolledBack { reason } => {
                 Some(format!("the release failed: {reason}"))
             }
+            // It was put in place and failed.
+            Phase::Held { reason } if self.current.is_some() && self.stays_after_failure() => Some(format!(
+                "the release failed, and stays as update.irreversible or onFailure: hold wants it: {reason}"
+            )),
             Phase::Held { reason } => Some(reason.clone()),
             _ => None,
         };

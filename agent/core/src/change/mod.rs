@@ -129,7 +129,8 @@ impl ChangePolicy {
         })
     }
 
-    fn stopped(&self) -> Option<Held> {
+    /// What a Stop holds, if there is one for this box.
+    pub fn stopped(&self) -> Option<Held> {
         self.stop.as_ref().map(|stop| {
             Held::until_changed(
                 format!("stopped by stops/{}.yaml: {}", stop.name, stop.reason),

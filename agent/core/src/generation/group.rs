@@ -214,7 +214,7 @@ mod tests {
         )]);
         advance(&mut apps, &new, &failed, None, false, &now());
         let pos = &apps[&name("pos")];
-        let Phase::RollingBack { reason } = &pos.phase else { panic!("{:?}", pos.phase) };
+        let Phase::RolledBack { reason } = &pos.phase else { panic!("{:?}", pos.phase) };
         assert!(reason.contains("group till") && reason.contains("menu failed: answered 500"), "{reason}");
         assert_eq!(pos.current, pos.good);
         apps.values_mut().for_each(|app| app.restored(&now()));

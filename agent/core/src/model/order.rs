@@ -2,6 +2,7 @@
 
 use super::decode::{Placed, record};
 use super::document::Metadata;
+use super::policy::Reason;
 use super::selector::Selector;
 use crate::name::{AppName, ObjectKey};
 
@@ -20,7 +21,7 @@ record! {
         /// Which boxes; `{}` is every box.
         "placement" => placement: Selector;
         /// Why, for people.
-        "reason" => reason: String;
+        "reason" => reason: Reason;
     }
 }
 
@@ -39,7 +40,7 @@ record! {
         /// Which boxes; `{}` is every box.
         "placement" => placement: Selector;
         /// Why, for people.
-        "reason" => reason: String;
+        "reason" => reason: Reason;
         /// What goes.
         "objects" => objects: Vec<PurgedObject>;
     }

@@ -15,7 +15,23 @@ use crate::network::{BudgetPeriod, ByteBudget, DownloadLimits};
 use crate::yaml::Node;
 
 text!(Zone, json!({"type": "string", "examples": ["Europe/Berlin", "UTC"]}));
+text!(Reason, json!({"type": "string", "minLength": 1}));
 text!(TimeOfDay, json!({"type": "string", "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$"}));
+
+/// Why, for people: a text with something in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reason(pub String);
+
+impl std::str::FromStr for Reason {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim().is_empty() {
+            true => Err("an empty text is no reason: say why, or leave the field out".to_owned()),
+            false => Ok(Reason(text.to_owned())),
+        }
+    }
+}
 
 words! {
     /// A day of the week.
@@ -255,7 +271,7 @@ record! {
         /// What downloads may use of a metered link; `{}` is no limit.
         "downloads" => downloads: Option<DownloadLimits> = None;
         /// While this is set, windows, gates and limits of downloads don't count; say why.
-        "urgent" => urgent: Option<String> = None;
+        "urgent" => urgent: Option<Reason> = None;
     }
 }
 
@@ -290,7 +306,7 @@ impl PolicyFields {
             policy.downloads = downloads;
         }
         if self.urgent.is_some() {
-            policy.urgent.clone_from(&self.urgent);
+            policy.urgent = self.urgent.as_ref().map(|reason| reason.0.clone());
         }
     }
 }

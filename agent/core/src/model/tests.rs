@@ -303,6 +303,7 @@ fn a_policy_is_read_strictly() {
         ("gates: [{name: x, command: {run: [/bin/true], timeout: 2m}}]", "from 1ms to 1m"),
         ("downloads: {rate: 100}", "at least 1024 bytes"),
         ("downloads: {budget: {bytes: 5Mi, per: year}}", "is not one of day, week, month"),
+        ("urgent: ''", "say why"),
         ("gate: []", "did you mean gates?"),
     ] {
         let errors = read(policy).unwrap_err();

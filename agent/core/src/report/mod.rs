@@ -135,6 +135,9 @@ pub struct PlanReport {
     pub steps: Vec<StepReport>,
     /// What is left undone on purpose.
     pub held: Vec<HeldReport>,
+    /// What holds data and what no app wants any more, and what becomes of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orphans: Vec<Orphan>,
 }
 
 /// One step of a plan.

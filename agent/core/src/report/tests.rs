@@ -70,6 +70,7 @@ fn the_names_in_status_json_are_those_that_scripts_use() {
 #[test]
 fn the_names_in_plan_json_are_those_that_scripts_use() {
     let plan = PlanReport {
+        orphans: Vec::new(),
         revision: Some(Revision("8f3c".to_owned())),
         steps: vec![StepReport {
             app: "pos".parse().unwrap(),

@@ -15,6 +15,7 @@ use crate::event::Event;
 use crate::event::segment::Segment;
 use crate::held::Held;
 use crate::network::Size;
+use crate::plan::Orphan;
 
 /// How many characters of an id are shown.
 const SHORT: usize = 12;
@@ -46,7 +47,7 @@ impl Status {
             render_held(&mut out, &what, held, now);
         }
         self.render_apps(&mut out, now);
-        self.render_orphans(&mut out, now);
+        render_orphans(&mut out, &self.orphans, now);
         self.render_source(&mut out, now);
         out
     }
@@ -71,25 +72,6 @@ impl Status {
             if let Some(reason) = &app.reason {
                 line(out, &format!("{}: {reason}", app.name));
             }
-        }
-    }
-
-    fn render_orphans(&self, out: &mut String, now: Timestamp) {
-        for orphan in &self.orphans {
-            let goes = match (&orphan.purge, orphan.goes) {
-                (Some(purge), Some(goes)) => {
-                    format!("purges/{purge}.yaml removes it {}", relative(goes, now))
-                }
-                _ => "it stays until a Purge document asks for it".to_owned(),
-            };
-            let since = relative(orphan.since, now);
-            line(
-                out,
-                &format!(
-                    "ORPHAN {} of {} holds data, wanted by nothing since {since}; {goes}",
-                    orphan.object, orphan.app
-                ),
-            );
         }
     }
 
@@ -123,8 +105,13 @@ impl PlanReport {
             let what = held.app.as_ref().map_or("HELD".to_owned(), |app| format!("HELD {app}"));
             render_held(&mut out, &what, &held.held, now);
         }
+        render_orphans(&mut out, &self.orphans, now);
         if self.steps.is_empty() {
-            line(&mut out, "Nothing to do: what runs is what should run.");
+            let nothing = match self.held.is_empty() {
+                true => "Nothing to do: what runs is what should run.",
+                false => "Nothing to do but what is held.",
+            };
+            line(&mut out, nothing);
             return out;
         }
         if let Some(revision) = &self.revision {
@@ -207,6 +194,21 @@ impl Segment {
         let Segment { first, last, count, from, to, end, gaps, .. } = self;
         let broken = if *gaps == 0 { "" } else { ", BROKEN when it was sealed" };
         format!("sealed: events {first} to {last} ({count}), {from:.0} to {to:.0}, ending in {end}{broken}")
+    }
+}
+
+fn render_orphans(out: &mut String, orphans: &[Orphan], now: Timestamp) {
+    for orphan in orphans {
+        let goes = match (&orphan.purge, orphan.goes) {
+            (Some(purge), Some(goes)) if goes > now => {
+                format!("purges/{purge}.yaml removes it {}", relative(goes, now))
+            }
+            (Some(purge), _) => format!("purges/{purge}.yaml removes it as soon as changes are allowed"),
+            _ => "it stays until a Purge document asks for it".to_owned(),
+        };
+        let since = relative(orphan.since, now);
+        let Orphan { object, app, .. } = orphan;
+        line(out, &format!("ORPHAN {object} of {app} holds data, wanted by nothing since {since}; {goes}"));
     }
 }
 

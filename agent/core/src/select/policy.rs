@@ -24,14 +24,14 @@ pub(super) fn of(ground: &Ground, index: &Index, labels: &Labels) -> Result<Chan
     policy.stop = stops
         .into_iter()
         .find(|(_, stop)| stop.spec.placement.matches(labels))
-        .map(|(name, stop)| change::Stop { name, reason: stop.spec.reason });
+        .map(|(name, stop)| change::Stop { name, reason: stop.spec.reason.0 });
     for (name, purge) in orders::<Purge>(&index.purges, PURGES, &mut errors) {
         if !purge.spec.placement.matches(labels) {
             continue;
         }
         policy.purges.extend(purge.spec.objects.into_iter().map(|purged| change::Purge {
             name: name.clone(),
-            reason: purge.spec.reason.clone(),
+            reason: purge.spec.reason.0.clone(),
             app: purged.app,
             object: purged.object.value,
         }));
