@@ -11,6 +11,7 @@ mod jobs;
 mod journal;
 #[cfg(test)]
 mod model;
+mod permit;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -20,9 +21,7 @@ use holdfast_core::app::{App, Phase, pause};
 use holdfast_core::change::ChangePolicy;
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::{Digest, ReleaseId};
-use holdfast_core::generation::{
-    Apps, Failed, Faulty, Inventory, Owned, advance, group, is_ready, ready, waits_for,
-};
+use holdfast_core::generation::{Apps, Failed, Faulty, Inventory, Owned, advance, group, ready, waits_for};
 use holdfast_core::health::Health;
 use holdfast_core::held::Held;
 use holdfast_core::name::{AppName, ObjectKey};
@@ -31,7 +30,6 @@ use holdfast_core::plan::{Aim, Known, Orphan, Plan, orphans, plan};
 use holdfast_core::release::{DriverKind, Release, Target};
 use holdfast_core::resolve::Resolved;
 use holdfast_drivers::{CALL_LIMIT, Driver};
-use jiff::Timestamp;
 
 use self::execute::limited;
 
@@ -40,6 +38,7 @@ use holdfast_core::diagnosis::LookRecord;
 
 pub use jobs::{Look, Preparation};
 pub use journal::{Journal, JournalError, Loaded, Note, Transaction};
+pub use permit::Permit;
 
 /// The runtimes of this box.
 pub type Drivers = BTreeMap<DriverKind, Arc<dyn Driver>>;
@@ -72,33 +71,6 @@ pub struct Keeper<J> {
     sights: BTreeMap<AppName, VecDeque<LookRecord>>,
     /// Apps that failed and of which no diagnosis was kept yet.
     undiagnosed: BTreeSet<AppName>,
-}
-
-/// What may be done now. What keeps the box as it is, and what brings it back, needs none.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Permit {
-    /// Why nothing may be downloaded.
-    pub download: Option<Held>,
-    /// Why nothing may be changed.
-    pub apply: Option<Held>,
-}
-
-impl Permit {
-    /// What `policy` and the clock on the wall allow, whatever gates say. Nobody uses a box that never ran anything; a
-    /// stop counts all the same.
-    pub fn by_clock(policy: &ChangePolicy, is_in_use: bool, wall: Timestamp) -> Self {
-        if !is_in_use && policy.stop.is_none() {
-            return Permit::default();
-        }
-        Permit { download: policy.holds_download(wall), apply: policy.holds_apply(wall) }
-    }
-
-    /// Nothing, until somebody has looked at what the revision says.
-    fn unknown() -> Self {
-        let cause = "it is not known yet when the revision allows changes";
-        let held = Held::until_changed(cause, "nothing to do: it goes on once the revision was read");
-        Permit { download: Some(held.clone()), apply: Some(held) }
-    }
 }
 
 /// Apps whose documents are faulty, when no revision is known.
@@ -372,40 +344,6 @@ impl<J: Journal> Keeper<J> {
             self.turn(&name, now).await?;
         }
         Ok(())
-    }
-
-    /// Says what may be done from now on.
-    pub fn permit(&mut self, permit: Permit) {
-        self.permit = permit;
-    }
-
-    /// Whether a change may begin.
-    fn may_change(&self) -> bool {
-        self.permit.apply.is_none()
-    }
-
-    /// Whether something would be changed now if it were allowed.
-    pub fn wants_change(&self, now: &Now) -> bool {
-        let faulty = self.faulty_apps();
-        self.withheld
-            || self.orphans().iter().any(|orphan| orphan.goes.is_some_and(|goes| goes <= now.wall))
-            || self.apps.values().any(|app| is_ready(app, &self.apps, faulty, now))
-    }
-
-    /// Whether something would go on now if it were allowed: a change, or getting ready for one.
-    pub fn waits_for_permit(&self, now: &Now) -> bool {
-        let prepares = self.apps.values().any(|app| app.phase == Phase::Preparing);
-        self.wants_change(now) || (self.permit.download.is_some() && prepares)
-    }
-
-    /// Whether anything was ever good here. If not, nobody uses the box yet.
-    pub fn is_in_use(&self) -> bool {
-        self.apps.values().any(|app| app.good.is_some())
-    }
-
-    /// What the newest revision says about changing the box, once that is known.
-    pub fn policy(&self) -> Option<&ChangePolicy> {
-        self.resolved.as_ref().map(|resolved| &resolved.policy)
     }
 
     /// What holds data and what no app wants any more.
