@@ -1,18 +1,21 @@
 //! The box's clocks, read here and nowhere else.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_core::clock::{BootId, Moment, Now};
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 
+/// A clock that shows less than this was never set: there was no Holdfast before 2025.
+const NEVER_SET: i64 = 1_735_689_600;
+
 /// The clocks of this boot.
 #[derive(Clone, Debug)]
 pub struct Clock {
     boot: BootId,
     /// What the wall's clock can't have been before, and the uptime at which that was known. Shared by all clones.
-    surely: Arc<OnceLock<(Duration, Timestamp)>>,
+    surely: Arc<Mutex<Option<(Duration, Timestamp)>>>,
 }
 
 impl Clock {
@@ -25,16 +28,30 @@ impl Clock {
     }
 
     /// From here on a clock on the wall that shows less than `floor`, and than the time since, is taken to be wrong: a
-    /// box without a battery begins in 1970. What is known then is the floor and the time since; the first call counts.
+    /// box without a battery begins in 1970. What is known then is the floor and the time since.
     pub fn not_before(&self, floor: Timestamp) {
-        // A second floor would only be later by what this clock itself has shown.
-        let _ = self.surely.set((uptime(), floor));
+        let mut surely = self.surely();
+        let uptime = uptime();
+        if surely.is_none() || floor > trusted(Timestamp::UNIX_EPOCH, uptime, surely.as_ref()) {
+            *surely = Some((uptime, floor));
+        }
+    }
+
+    /// Whether the clock on the wall is surely wrong, or was never set: then others know better.
+    pub fn is_surely_wrong(&self) -> bool {
+        let wall = Timestamp::now();
+        wall.as_second() < NEVER_SET || self.surely().is_some_and(|(_, floor)| wall < floor)
+    }
+
+    fn surely(&self) -> MutexGuard<'_, Option<(Duration, Timestamp)>> {
+        // It is replaced as a whole.
+        self.surely.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the time is.
     pub fn now(&self) -> Now {
         let uptime = uptime();
-        let wall = trusted(Timestamp::now(), uptime, self.surely.get());
+        let wall = trusted(Timestamp::now(), uptime, self.surely().as_ref());
         Now { wall, moment: Moment { boot: self.boot.clone(), uptime } }
     }
 

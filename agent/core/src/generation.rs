@@ -12,7 +12,7 @@ use crate::clock::Now;
 use crate::digest::ReleaseId;
 use crate::held::Held;
 use crate::name::{AppName, ObjectKey};
-use crate::release::{DriverKind, JudgedBy};
+use crate::release::{DriverKind, JudgedBy, Target};
 use crate::resolve::Resolved;
 
 /// All apps of the box.
@@ -88,7 +88,7 @@ pub struct Advance {
     pub changed: BTreeSet<AppName>,
     /// Apps that stay although the revision no longer has them, and why.
     pub kept: BTreeMap<AppName, Held>,
-    /// Some of those only stay while changes are withheld.
+    /// Something waits for nothing but leave to change: a removal, or what comes after a verdict.
     pub withheld: bool,
 }
 
@@ -106,10 +106,14 @@ pub fn advance(
     let mut advance = Advance::default();
     let stays: BTreeMap<AppName, bool> =
         apps.iter().map(|(name, app)| (name.clone(), group::stays(app, apps))).collect();
+    let in_between = group::in_between(apps, resolved);
+    let is_deferred = |app: &App, target: &Target| {
+        defers && (app.is_in_between(target) || app.group().is_some_and(|group| in_between.contains(group)))
+    };
     for (name, target) in &resolved.apps {
         let reason = group::failure(name, target, resolved, failed);
         match apps.get_mut(name) {
-            Some(app) if defers && app.is_in_between(target) => {}
+            Some(app) if is_deferred(app, target) => advance.withheld |= withheld.is_some(),
             Some(app) => {
                 let before = app.clone();
                 let stays = stays.get(name).copied().unwrap_or_default();
@@ -117,6 +121,12 @@ pub fn advance(
                 if *app != before {
                     advance.changed.insert(name.clone());
                 }
+            }
+            // A new member comes with its group.
+            None if defers
+                && target.policy.group.as_ref().is_some_and(|group| in_between.contains(group)) =>
+            {
+                advance.withheld |= withheld.is_some();
             }
             None => {
                 apps.insert(name.clone(), App::placed(target, reason.as_deref(), now));

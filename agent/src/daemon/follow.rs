@@ -149,13 +149,18 @@ impl Daemon {
         if self.progress.accepted.as_ref() == Some(&floor) {
             return Ok(());
         }
+        let is_wrong = self.clock.is_surely_wrong();
         lock(&self.store).update_anchor(|anchor| {
             anchor.floor =
                 Some(anchor::Floor { revision: floor.revision.clone(), committed: floor.committed });
             // A committer's clock may be ahead of ours: what it says counts where ours is surely wrong.
-            let committed = if now.wall > anchor.time_floor { now.wall } else { floor.committed };
+            let committed = if is_wrong { floor.committed } else { now.wall };
             anchor.time_floor = anchor.time_floor.max(committed).max(now.wall);
         })?;
+        let time_floor = lock(&self.store).anchor().time_floor;
+        if is_wrong {
+            self.clock.not_before(time_floor);
+        }
         fault::point("accept.floor-written");
         self.note("revision.accepted", Some(&floor.revision), "nothing older is taken from here on", now);
         self.progress.accepted = Some(floor);

@@ -57,7 +57,11 @@ async fn ask_one(gate: &GateProbe) -> Result<(), String> {
         GateProbe::Command { command, timeout } => {
             let (command, timeout) = (command.clone(), *timeout);
             let run = tokio::task::spawn_blocking(move || run(&command, timeout));
-            run.await.unwrap_or_else(|error| Err(error.to_string()))
+            // A program on a server that hangs can't even be started.
+            match tokio::time::timeout(timeout + LIMIT, run).await {
+                Ok(ran) => ran.unwrap_or_else(|error| Err(error.to_string())),
+                Err(_) => Err(format!("it could not be started within {:?}", timeout + LIMIT)),
+            }
         }
         GateProbe::Http { url } => probe::page(url, usize::from(u16::MAX), LIMIT).await.map(drop),
     }

@@ -31,6 +31,8 @@ pub(super) struct GateWatch {
     asking: bool,
     /// For how long they have held what waits, over restarts too.
     held: Duration,
+    /// They have let a change go: what comes next begins to count anew.
+    let_go: bool,
     /// Up to when that was counted.
     counted: Option<Moment>,
     saved: Duration,
@@ -89,6 +91,14 @@ impl GateWatch {
         self.answers = Some((now.moment.clone(), gates, answers));
     }
 
+    fn begin_to_ask(&mut self) {
+        self.asking = true;
+        if std::mem::take(&mut self.let_go) {
+            self.held = Duration::ZERO;
+            self.counted = None;
+        }
+    }
+
     /// Something else than the gates holds what waits: that time isn't theirs.
     fn interrupt(&mut self) {
         self.counted = None;
@@ -135,6 +145,7 @@ impl Daemon {
         if is_in_use && permit.apply.is_none() && !policy.gates().is_empty() {
             permit.apply = self.gates.holds(policy, now);
         }
+        let let_go = is_in_use && permit.apply.is_none() && !policy.gates().is_empty();
         let gated = is_in_use && permit.apply.is_some() && policy.holds_apply(wall).is_none();
         let hold = permit.apply.as_ref().map(|held| held.cause.clone());
         self.keeper.permit(permit);
@@ -144,6 +155,7 @@ impl Daemon {
             Duration::try_from(opens.duration_since(wall)).unwrap_or_default()
         });
         let mut asks = None;
+        self.gates.let_go |= let_go && wants;
         if gated && wants {
             self.ask_gates(now);
             // While they are asked their answer wakes the loop, and nothing else has to.
@@ -178,7 +190,7 @@ impl Daemon {
         if self.gates.asking || !self.gates.pause(now).is_zero() {
             return;
         }
-        self.gates.asking = true;
+        self.gates.begin_to_ask();
         let (gates, jobs) = (policy.gates().to_vec(), self.jobs.clone());
         tokio::spawn(async move {
             let answers = gates::ask(&gates).await;
@@ -258,6 +270,17 @@ mod tests {
         assert_eq!(watch.held, Duration::ZERO);
         watch.take(policy().gates, in_use(), &at(140_000));
         assert_eq!(watch.held, LONGEST_ROUND, "it slept in between");
+    }
+
+    #[test]
+    fn once_they_have_let_a_change_go_the_next_one_begins_to_count_anew() {
+        let mut watch = GateWatch::new(Duration::from_secs(100));
+        watch.take(policy().gates, in_use(), &at(0));
+        assert_eq!(watch.holds(&policy(), &at(0)), None, "it has held for long enough");
+        watch.let_go = true;
+        watch.begin_to_ask();
+        watch.take(policy().gates, in_use(), &at(30));
+        assert!(watch.holds(&policy(), &at(30)).is_some());
     }
 
     #[test]

@@ -119,7 +119,7 @@ impl App {
     /// An app that was placed here for the first time; `failed` as in [`App::place`].
     pub fn placed(target: &Target, failed: Option<&str>, now: &Now) -> Self {
         let mut app = App::found(now);
-        app.aim(target, failed, now);
+        app.aim(target, failed, false, now);
         app
     }
 
@@ -155,10 +155,10 @@ impl App {
                     self.enter(Phase::Good, now);
                 }
             }
-            Phase::Removing => self.aim(target, failed, now),
+            Phase::Removing => self.aim(target, failed, stays, now),
             // Another of its group failed while it waited.
             Phase::Preparing | Phase::Pending if same_target && failed.is_some() => {
-                self.aim(target, failed, now);
+                self.aim(target, failed, stays, now);
             }
             // It was remembered, and the agent died before it was seen to.
             Phase::Applying | Phase::Judging(_) if same_target && failed.is_some() => {
@@ -166,10 +166,10 @@ impl App {
             }
             // What it failed with has changed, or somebody wants another try.
             Phase::RolledBack { .. } | Phase::Held { .. } if same_target && failed.is_none() => {
-                self.aim(target, None, now);
+                self.aim(target, None, stays, now);
             }
             _ if same_target => {}
-            _ => self.aim(target, failed, now),
+            _ => self.aim(target, failed, stays, now),
         }
     }
 
@@ -181,21 +181,30 @@ impl App {
 
     /// Nothing is to come of its target for long: what runs was never found good, and goes back to what was.
     fn leave_unproven(&mut self) {
-        let policy = self.current.as_ref().map(|current| &current.policy);
-        let stays = policy.is_some_and(|policy| policy.irreversible || policy.on_failure == OnFailure::Hold);
-        if !stays && self.good.is_some() {
+        // Members of a group belong together: one of them alone doesn't go back.
+        if !self.keeps_unproven() && self.good.is_some() && self.group().is_none() {
             self.current = self.good.clone();
         }
     }
 
-    fn aim(&mut self, target: &Target, failed: Option<&str>, now: &Now) {
+    /// Whether what runs was never found good, and stays all the same.
+    pub fn keeps_unproven(&self) -> bool {
+        let policy = self.current.as_ref().map(|current| &current.policy);
+        let stays = policy.is_some_and(|policy| policy.irreversible || policy.on_failure == OnFailure::Hold);
+        stays && self.current.as_ref().map(|t| t.release) != self.good.as_ref().map(|t| t.release)
+    }
+
+    fn aim(&mut self, target: &Target, failed: Option<&str>, stays: bool, now: &Now) {
         self.target = Some(target.clone());
         let runs_good = self.good.is_some()
             && self.current.as_ref().map(|t| t.release) == self.good.as_ref().map(|t| t.release);
         match failed {
             // Nothing of it was put in place, so nothing is to be taken back.
             Some(reason) if runs_good => self.enter(Phase::RolledBack { reason: reason.to_owned() }, now),
-            // What runs may itself be unproven, so it goes back to what is known to be good.
+            // What runs may itself be unproven: it stays if it must, or goes back to what is known to be good.
+            Some(reason) if stays && self.current.is_some() => {
+                self.enter(Phase::Held { reason: reason.to_owned() }, now);
+            }
             Some(reason) => {
                 self.current = self.good.clone();
                 self.enter(Phase::RollingBack { reason: reason.to_owned() }, now);
@@ -267,6 +276,11 @@ impl App {
             self.current = self.good.clone();
             self.enter(Phase::RollingBack { reason }, now);
         }
+    }
+
+    fn runs_target(&self) -> bool {
+        self.current.is_some()
+            && self.current.as_ref().map(|t| t.release) == self.target.as_ref().map(|t| t.release)
     }
 
     /// Whether its policy holds the target that failed, instead of going back.
@@ -367,7 +381,7 @@ impl App {
                 Some(format!("the release failed: {reason}"))
             }
             // It was put in place and failed.
-            Phase::Held { reason } if self.current.is_some() && self.stays_after_failure() => Some(format!(
+            Phase::Held { reason } if self.runs_target() && self.stays_after_failure() => Some(format!(
                 "the release failed, and stays as update.irreversible or onFailure: hold wants it: {reason}"
             )),
             Phase::Held { reason } => Some(reason.clone()),

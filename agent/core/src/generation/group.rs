@@ -4,6 +4,8 @@
 //! changed of them goes back together. What failed is remembered of the one that failed: as long as the revision wants
 //! that, the others stay as they are, and once it wants something else they are tried with it again.
 
+use std::collections::BTreeSet;
+
 use super::{Apps, Failed, Faulty};
 use crate::app::{App, Phase};
 use crate::held::Held;
@@ -82,12 +84,22 @@ pub fn has_begun(app: &App, apps: &Apps) -> bool {
     })
 }
 
-/// What becomes of a member whose group failed: where one that was changed can't go back, none does.
+/// What becomes of an app if it, or its group, fails: where one that was changed can't go back, none does.
 pub(super) fn stays(app: &App, apps: &Apps) -> bool {
-    let changed = |app: &App| matches!(app.phase, Phase::Applying | Phase::Judging(_));
-    let Some(group) = app.group() else { return app.stays_after_failure() };
-    let mut members = apps.values().filter(|other| other.group() == Some(group) && changed(other));
-    members.any(App::stays_after_failure)
+    let stays = |app: &App| {
+        let changed = matches!(app.phase, Phase::Applying | Phase::Judging(_));
+        (changed && app.stays_after_failure()) || app.keeps_unproven()
+    };
+    let Some(group) = app.group() else { return stays(app) };
+    apps.values().any(|other| other.group() == Some(group) && stays(other))
+}
+
+/// The groups of which a member is being changed or judged, and is to become something else.
+pub(super) fn in_between(apps: &Apps, resolved: &Resolved) -> BTreeSet<AppName> {
+    let moving = resolved.apps.iter().filter_map(|(name, target)| {
+        apps.get(name).filter(|app| app.is_in_between(target))?.group().cloned()
+    });
+    moving.collect()
 }
 
 /// Whether every member is good or would be: then they are good together.
@@ -178,6 +190,37 @@ mod tests {
         advance(&mut apps, &new, &Failed::new(), None, false, &now());
         apps.values_mut().for_each(|app| app.prepared(&now()));
         assert_eq!(ready(&apps, &Faulty::new(), &now()), [name("sign")]);
+    }
+
+    #[test]
+    fn a_group_that_has_begun_gets_its_verdict_as_a_whole_before_its_successor_that_has_to_wait() {
+        let (mut apps, _) = updated();
+        apps.values_mut().for_each(|app| app.prepared(&now()));
+        apps.get_mut(&name("pos")).unwrap().apply(&now());
+        let (pos, menu) = (member("pos", "3", &[]), member("menu", "3", &["pos"]));
+        let next = resolved(&[("pos", &pos), ("menu", &menu)]);
+        let closed = Held::until_changed("the window is closed", "wait");
+        let advanced = advance(&mut apps, &next, &Failed::new(), Some(&closed), true, &now());
+        assert!(advanced.changed.is_empty() && advanced.withheld, "{advanced:?}");
+        advance(&mut apps, &next, &Failed::new(), None, false, &now());
+        assert!(apps.values().all(|app| app.phase == Phase::Preparing), "{apps:?}");
+    }
+
+    #[test]
+    fn what_cannot_go_back_is_kept_though_its_successor_is_known_as_bad() {
+        let (mut apps, mut new) = updated();
+        new.apps.get_mut(&name("pos")).unwrap().policy.irreversible = true;
+        advance(&mut apps, &new, &Failed::new(), None, false, &now());
+        apps.values_mut().for_each(|app| app.prepared(&now()));
+        apps.values_mut().for_each(|app| app.apply(&now()));
+        apps.values_mut().for_each(|app| app.fail("answered 500", true, &now()));
+        let (pos, menu) = (member("pos", "3", &[]), member("menu", "3", &["pos"]));
+        let failure = Failure { reason: "refused".into(), judged_by: None };
+        let failed = Failed::from([(name("menu"), [(menu.release, failure)].into())]);
+        advance(&mut apps, &resolved(&[("pos", &pos), ("menu", &menu)]), &failed, None, false, &now());
+        for app in apps.values() {
+            assert!(matches!(app.phase, Phase::Held { .. }) && app.current != app.good, "{app:?}");
+        }
     }
 
     #[test]

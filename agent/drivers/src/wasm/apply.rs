@@ -63,10 +63,15 @@ impl WasmDriver {
         let done = match action {
             Action::Create | Action::Update | Action::Recreate => files::make_private_dir(&dir),
             Action::Purge => {
-                let dir = dir.clone();
-                // There may be much in it.
-                let removed = tokio::task::spawn_blocking(move || remove_volume(&dir)).await;
-                removed.unwrap_or_else(|e| Err(io::Error::other(e)))
+                // Out of the way at once, so that what is made anew in its place is nobody's to remove.
+                let going = going(&dir);
+                match set_aside(&dir, &going) {
+                    // There may be much in it.
+                    Ok(()) => tokio::task::spawn_blocking(move || remove_volume(&going))
+                        .await
+                        .unwrap_or_else(|e| Err(io::Error::other(e))),
+                    error => error,
+                }
             }
             Action::Prepare | Action::Remove | Action::Orphan | Action::Adopt => Ok(()),
         };
@@ -198,7 +203,25 @@ impl WasmDriver {
     }
 }
 
-/// Removes a volume, and the folder that it was the last one in.
+/// Where a volume goes before it is removed. No volume has such a name.
+fn going(dir: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".purged-");
+    name.push(dir.file_name().unwrap_or_default());
+    dir.with_file_name(name)
+}
+
+/// Moves a volume away; what was moved before and isn't gone yet is gone first.
+fn set_aside(dir: &Path, going: &Path) -> io::Result<()> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    if going.exists() {
+        fs::remove_dir_all(going)?;
+    }
+    fs::rename(dir, going)
+}
+
+/// Removes a volume that was set aside, and the folder that it was the last one in.
 fn remove_volume(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
