@@ -179,8 +179,29 @@ fn a_tag_is_asked_once_for_a_release_and_again_for_another() {
     assert_eq!(get(&format!("127.0.0.1:{port}"), "/").unwrap(), "2");
 }
 
+/// Lets the kernel hand what waits at a listener over to another one of the same port when it is closed, as
+/// docs/podman.md advises for boxes; without it, a connection that comes between the last accept and the close is reset.
+struct HandedOver(String);
+
+const MIGRATE: &str = "/proc/sys/net/ipv4/tcp_migrate_req";
+
+impl HandedOver {
+    fn on() -> Self {
+        let before = std::fs::read_to_string(MIGRATE).unwrap();
+        std::fs::write(MIGRATE, "1").unwrap();
+        HandedOver(before)
+    }
+}
+
+impl Drop for HandedOver {
+    fn drop(&mut self) {
+        let _ = std::fs::write(MIGRATE, &self.0);
+    }
+}
+
 #[test]
 fn the_new_version_starts_beside_the_old_one_and_takes_its_port_over() {
+    let _handed_over = HandedOver::on();
     let mut shop = Shop::new();
     let port = free_port();
     let address = format!("127.0.0.1:{port}");
