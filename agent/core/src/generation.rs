@@ -104,32 +104,38 @@ pub fn advance(
     now: &Now,
 ) -> Advance {
     let mut advance = Advance::default();
-    let stays: BTreeMap<AppName, bool> =
-        apps.iter().map(|(name, app)| (name.clone(), group::stays(app, apps))).collect();
-    let in_between = group::in_between(apps, resolved);
+    // Looked at before the first of them is changed: a group is judged as it was.
+    let failing: BTreeMap<&AppName, (String, bool)> = resolved
+        .apps
+        .iter()
+        .filter_map(|(name, target)| {
+            let reason = group::failure(name, target, resolved, failed)?;
+            let stays = apps.get(name).is_some_and(|app| group::stays(app, apps));
+            Some((name, (reason, stays)))
+        })
+        .collect();
+    let in_between = if defers { group::in_between(apps, resolved) } else { BTreeSet::new() };
     let is_deferred = |app: &App, target: &Target| {
         defers && (app.is_in_between(target) || app.group().is_some_and(|group| in_between.contains(group)))
     };
     for (name, target) in &resolved.apps {
-        let reason = group::failure(name, target, resolved, failed);
+        let reason = failing.get(name).map(|(reason, _)| reason.as_str());
         match apps.get_mut(name) {
             Some(app) if is_deferred(app, target) => advance.withheld |= withheld.is_some(),
             Some(app) => {
                 let before = app.clone();
-                let stays = stays.get(name).copied().unwrap_or_default();
-                app.place(target, reason.as_deref(), stays, now);
+                let stays = failing.get(name).is_some_and(|(_, stays)| *stays);
+                app.place(target, reason, stays, now);
                 if *app != before {
                     advance.changed.insert(name.clone());
                 }
             }
             // A new member comes with its group.
-            None if defers
-                && target.policy.group.as_ref().is_some_and(|group| in_between.contains(group)) =>
-            {
+            None if target.policy.group.as_ref().is_some_and(|group| in_between.contains(group)) => {
                 advance.withheld |= withheld.is_some();
             }
             None => {
-                apps.insert(name.clone(), App::placed(target, reason.as_deref(), now));
+                apps.insert(name.clone(), App::placed(target, reason, now));
                 advance.changed.insert(name.clone());
             }
         }

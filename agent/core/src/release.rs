@@ -284,6 +284,11 @@ impl<A> Policy<A> {
         })
     }
 
+    /// Whether a release that fails stays where it is, instead of going back.
+    pub fn stays(&self) -> bool {
+        self.irreversible || self.on_failure == OnFailure::Hold
+    }
+
     /// The same policy with the components of its probes called otherwise.
     ///
     /// # Errors

@@ -150,7 +150,7 @@ impl Daemon {
         let hold = permit.apply.as_ref().map(|held| held.cause.clone());
         self.keeper.permit(permit);
         let wants = self.keeper.wants_change(now);
-        let opens = opens.filter(|_| self.keeper.waits_for_permit(now)).map(|opens| {
+        let opens = opens.filter(|_| wants || self.keeper.wants_download()).map(|opens| {
             // What has passed meanwhile is due now.
             Duration::try_from(opens.duration_since(wall)).unwrap_or_default()
         });

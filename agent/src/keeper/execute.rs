@@ -54,8 +54,7 @@ impl<J: Journal> Keeper<J> {
 
     /// What is to be purged now, as far as the runtimes can be asked.
     pub(super) async fn purge_steps(&self, now: &Now) -> Vec<Step> {
-        let mut orphans = self.orphans();
-        orphans.retain(|orphan| orphan.goes.is_some_and(|goes| goes <= now.wall));
+        let orphans = self.due_purges(now);
         let mut observed = Observations::new();
         for orphan in &orphans {
             if let Ok(seen) = self.observe_one(&orphan.app, orphan.driver, Aim::Current).await {

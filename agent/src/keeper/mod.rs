@@ -352,6 +352,17 @@ impl<J: Journal> Keeper<J> {
         orphans(&self.inventory, self.policy().unwrap_or(&unknown), |app, key| self.may_want(app, key))
     }
 
+    /// What of that is to go now.
+    fn due_purges(&self, now: &Now) -> Vec<Orphan> {
+        // Nearly always nobody asks for anything.
+        if self.policy().is_none_or(|policy| policy.purges.is_empty()) {
+            return Vec::new();
+        }
+        let mut orphans = self.orphans();
+        orphans.retain(|orphan| orphan.goes.is_some_and(|goes| goes <= now.wall));
+        orphans
+    }
+
     /// Whether a release of the app that is to come, runs or may come back has this object, or nobody can tell.
     fn may_want(&self, app: &AppName, key: &ObjectKey) -> bool {
         let wants = |target: &Target| {

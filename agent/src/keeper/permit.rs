@@ -52,14 +52,13 @@ impl<J: Journal> Keeper<J> {
     pub fn wants_change(&self, now: &Now) -> bool {
         let faulty = self.faulty_apps();
         self.withheld
-            || self.orphans().iter().any(|orphan| orphan.goes.is_some_and(|goes| goes <= now.wall))
+            || !self.due_purges(now).is_empty()
             || self.apps.values().any(|app| is_ready(app, &self.apps, faulty, now))
     }
 
-    /// Whether something would go on now if it were allowed: a change, or getting ready for one.
-    pub fn waits_for_permit(&self, now: &Now) -> bool {
-        let prepares = self.apps.values().any(|app| app.phase == Phase::Preparing);
-        self.wants_change(now) || (self.permit.download.is_some() && prepares)
+    /// Whether an app would get ready for its change now if it were allowed.
+    pub fn wants_download(&self) -> bool {
+        self.permit.download.is_some() && self.apps.values().any(|app| app.phase == Phase::Preparing)
     }
 
     /// Whether anything was ever good here. If not, nobody uses the box yet.

@@ -17,7 +17,7 @@ use crate::clock::{Moment, Now};
 use crate::digest::ReleaseId;
 use crate::held::Held;
 use crate::name::AppName;
-use crate::release::{OnFailure, Target};
+use crate::release::Target;
 
 /// Where an app stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -189,8 +189,7 @@ impl App {
 
     /// Whether what runs was never found good, and stays all the same.
     pub fn keeps_unproven(&self) -> bool {
-        let policy = self.current.as_ref().map(|current| &current.policy);
-        let stays = policy.is_some_and(|policy| policy.irreversible || policy.on_failure == OnFailure::Hold);
+        let stays = self.current.as_ref().is_some_and(|current| current.policy.stays());
         stays && self.current.as_ref().map(|t| t.release) != self.good.as_ref().map(|t| t.release)
     }
 
@@ -285,8 +284,7 @@ impl App {
 
     /// Whether its policy holds the target that failed, instead of going back.
     pub fn stays_after_failure(&self) -> bool {
-        let policy = self.target.as_ref().map(|target| &target.policy);
-        policy.is_some_and(|policy| policy.irreversible || policy.on_failure == OnFailure::Hold)
+        self.target.as_ref().is_some_and(|target| target.policy.stays())
     }
 
     /// The group that it changes with.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::clock::BootId;
 use crate::digest::{Digest, Revision};
-use crate::release::{DriverKind, HealthPolicy, Policy, Strategy, WorkloadKind};
+use crate::release::{DriverKind, HealthPolicy, OnFailure, Policy, Strategy, WorkloadKind};
 
 fn now() -> Now {
     Now {
