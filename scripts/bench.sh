@@ -14,11 +14,5 @@ source "$(dirname "$0")/env.sh"
 
 binary=
 if (($#)) && [[ $1 != -* ]]; then binary=$1; shift; fi
-if [[ -z $binary ]]; then
-  binary=${CARGO_TARGET_DIR:-$HOLDFAST_ROOT/target}/static/holdfast-$(uname -m)
-  [[ -x $binary ]] || binary=$("$HOLDFAST_ROOT/scripts/build-static.sh" "$(uname -m)")
-fi
-for tool in python3 git ssh-keygen; do
-  command -v "$tool" >/dev/null || die "there is no $tool on this machine: apt-get install python3 git openssh-client"
-done
+ready_to_measure
 exec python3 "$HOLDFAST_ROOT/tests/bench/bench.py" "$binary" "$@"

@@ -15,3 +15,16 @@ fi
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "$(basename "$0"): $*"; exit 1; }
+
+# Sets `binary` to the static release build, which is made if it isn't there, unless it is set; and wants the tools that
+# the measuring scripts of tests/bench need.
+ready_to_measure() {
+  if [[ -z $binary ]]; then
+    binary=${CARGO_TARGET_DIR:-$HOLDFAST_ROOT/target}/static/holdfast-$(uname -m)
+    [[ -x $binary ]] || binary=$("$HOLDFAST_ROOT/scripts/build-static.sh" "$(uname -m)")
+  fi
+  local tool
+  for tool in python3 git ssh-keygen; do
+    command -v "$tool" >/dev/null || die "there is no $tool on this machine: apt-get install python3 git openssh-client"
+  done
+}

@@ -14,11 +14,5 @@ source "$(dirname "$0")/env.sh"
 minutes=30 binary=
 if (($#)) && [[ $1 != -* ]]; then minutes=$1; shift; fi
 if [[ ${1:-} == --binary ]]; then binary=${2:?--binary needs a file}; shift 2; fi
-if [[ -z $binary ]]; then
-  binary=${CARGO_TARGET_DIR:-$HOLDFAST_ROOT/target}/static/holdfast-$(uname -m)
-  [[ -x $binary ]] || binary=$("$HOLDFAST_ROOT/scripts/build-static.sh" "$(uname -m)")
-fi
-for tool in python3 git ssh-keygen; do
-  command -v "$tool" >/dev/null || die "there is no $tool on this machine: apt-get install python3 git openssh-client"
-done
+ready_to_measure
 exec python3 "$HOLDFAST_ROOT/tests/bench/soak.py" "$binary" --minutes "$minutes" "$@"
