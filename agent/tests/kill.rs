@@ -7,64 +7,19 @@
 
 mod support;
 
-use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use support::agent_box::{AgentBox, Kind, converged_on, died_of};
+use support::customer::Customer;
 use support::git_repo::Signer;
 use support::random::{Random, number};
 use support::tools::{free_port, printed};
 
 /// Each depends on the ones before it.
 const APPS: [&str; 3] = ["db", "pos", "menu"];
-
-/// Asks the WASM app all the time, on a thread of its own.
-struct Customer {
-    stop: Arc<AtomicBool>,
-    thread: thread::JoinHandle<(u64, Vec<String>)>,
-}
-
-impl Customer {
-    fn start(port: u16) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
-        let thread = thread::spawn(move || {
-            let (began, mut asked, mut lost) = (Instant::now(), 0, Vec::new());
-            while !told.load(Ordering::Relaxed) {
-                asked += 1;
-                if let Err(why) = ask(port) {
-                    lost.push(format!("after {:?}: {why}", began.elapsed()));
-                }
-                thread::sleep(Duration::from_millis(20));
-            }
-            (asked, lost)
-        });
-        Customer { stop, thread }
-    }
-
-    fn leave(self) -> (u64, Vec<String>) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
-    }
-}
-
-/// One question, on a connection of its own. The limit is far from what an answer takes: a slow machine is no
-/// lost answer.
-fn ask(port: u16) -> Result<(), String> {
-    let limit = Some(Duration::from_secs(20));
-    let client: ureq::Agent = ureq::Agent::config_builder().timeout_global(limit).build().into();
-    let mut answer = client.get(format!("http://{}:{port}/", Ipv4Addr::LOCALHOST)).call();
-    let text = answer.as_mut().map_err(|error| error.to_string())?.body_mut().read_to_string();
-    match text {
-        Ok(text) if text.starts_with("Hello") => Ok(()),
-        other => Err(format!("{other:?}")),
-    }
-}
 
 /// `holdfast status`, beside whatever else goes on.
 fn look(it: &AgentBox) -> Child {
@@ -111,7 +66,7 @@ fn kill_minus_nine_at_random_moments_loses_no_answer_makes_nothing_twice_and_the
     let workload = it.processes();
     assert_eq!(workload.len(), 1, "the agent left its workload and nothing else");
 
-    let customer = Customer::start(port);
+    let customer = Customer::of(port);
     let began = Instant::now();
     let mut version = 0;
     for round in 0..kills {

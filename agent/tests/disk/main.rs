@@ -6,7 +6,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod customer;
 mod full;
 mod read_only;
 mod small_disk;

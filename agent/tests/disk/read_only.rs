@@ -3,9 +3,9 @@
 use holdfast_core::report::Status;
 use nix::sys::signal::Signal;
 
-use crate::customer::Customer;
 use crate::small_disk::SmallDisk;
 use crate::support::agent_box::{AgentBox, Kind, app};
+use crate::support::customer::Customer;
 use crate::support::tools::free_port;
 
 fn says_why(status: &Status) -> bool {

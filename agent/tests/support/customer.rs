@@ -7,13 +7,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Asks a WASM app without a pause to speak of, on a thread of its own.
-pub(crate) struct Customer {
+pub struct Customer {
     stop: Arc<AtomicBool>,
     thread: thread::JoinHandle<(u64, Vec<String>)>,
 }
 
 impl Customer {
-    pub(crate) fn of(port: u16) -> Self {
+    /// Begins to ask at this port of the loopback.
+    pub fn of(port: u16) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
         let thread = thread::spawn(move || {
@@ -31,19 +32,20 @@ impl Customer {
     }
 
     /// Gives how often it asked, and which questions weren't answered.
-    pub(crate) fn leave(self) -> (u64, Vec<String>) {
+    pub fn leave(self) -> (u64, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
 
     /// Every question was answered.
-    pub(crate) fn leave_content(self) {
+    pub fn leave_content(self) {
         let (asked, lost) = self.leave();
         assert!(asked > 0 && lost.is_empty(), "{} of {asked} answers were lost: {lost:#?}", lost.len());
     }
 }
 
-/// One question, on a connection of its own.
+/// One question, on a connection of its own. The limit is far from what an answer takes: a slow machine is no
+/// lost answer.
 fn ask(port: u16) -> Result<(), String> {
     let limit = Some(Duration::from_secs(20));
     let client: ureq::Agent = ureq::Agent::config_builder().timeout_global(limit).build().into();
