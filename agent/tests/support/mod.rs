@@ -10,6 +10,7 @@ pub mod git_repo;
 pub mod git_server;
 pub mod hostile;
 pub mod image;
+pub mod kubernetes;
 pub mod middleman;
 pub mod moved_clock;
 pub mod podman;

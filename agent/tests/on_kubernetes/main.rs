@@ -1,0 +1,8 @@
+//! The agent on a box with Kubernetes: a real API server, that the tests start.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing helper is a failing test")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod plane;

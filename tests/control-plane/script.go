@@ -1,0 +1,97 @@
+package main
+
+import (
+	"sort"
+	"strings"
+	"time"
+
+	core "k8s.io/api/core/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/informers"
+	informcore "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+)
+
+// What a pod pretends.
+const (
+	// ready: it runs and is ready. What pods do that restart always.
+	ready = "ready"
+	// neverReady: it runs and isn't ready.
+	neverReady = "never-ready"
+	// crashLoop: its containers end with 1, are started again, and so on.
+	crashLoop = "crash-loop"
+	// imagePullError: its images can't be pulled.
+	imagePullError = "image-pull-error"
+	// exitZero: it ends well. What pods do that don't restart always.
+	exitZero = "exit-0"
+	// exitOne: it ends with 1, and is started again when it wants to be.
+	exitOne = "exit-1"
+	// unschedulable: there is no node for it.
+	unschedulable = "unschedulable"
+	// pending: it has a node, that doesn't start it. A claim, a service or an
+	// ingress may be so as well: then it gets no volume and no address.
+	pending = "pending"
+)
+
+const (
+	// behaviourKey is the annotation that says what an object pretends.
+	behaviourKey = "test.holdfast.dev/behaviour"
+	// delayKey is the annotation for how long a pod takes to start, as `3s`.
+	delayKey = "test.holdfast.dev/delay"
+	// stopDelayKey is the annotation for how long a pod takes to stop.
+	stopDelayKey = "test.holdfast.dev/stop-delay"
+	// scriptName is the ConfigMap of a namespace that says what its pods
+	// pretend that have no annotation: a part of an image's name, or of its
+	// digest, to a behaviour.
+	scriptName = "test-behaviours"
+)
+
+// scriptInformer follows the scripts alone, not every ConfigMap.
+func scriptInformer(client kubernetes.Interface, factory informers.SharedInformerFactory) cache.SharedIndexInformer {
+	return factory.InformerFor(&core.ConfigMap{}, func(kubernetes.Interface, time.Duration) cache.SharedIndexInformer {
+		return informcore.NewFilteredConfigMapInformer(client, meta.NamespaceAll, 0,
+			cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc},
+			func(options *meta.ListOptions) {
+				options.FieldSelector = fields.OneTermEqualSelector("metadata.name", scriptName).String()
+			})
+	})
+}
+
+// behaviourOf is what a pod pretends: what its annotation says; else what the
+// script of its namespace says for one of its images; else what its restart
+// policy suggests.
+func (k *keeper) behaviourOf(pod *core.Pod) string {
+	if told := pod.Annotations[behaviourKey]; told != "" {
+		return told
+	}
+	if script, err := k.scripts.ConfigMaps(pod.Namespace).Get(scriptName); err == nil {
+		parts := make([]string, 0, len(script.Data))
+		for part := range script.Data {
+			parts = append(parts, part)
+		}
+		sort.Strings(parts)
+		for _, part := range parts {
+			for _, container := range pod.Spec.Containers {
+				if strings.Contains(container.Image, part) {
+					return script.Data[part]
+				}
+			}
+		}
+	}
+	if pod.Spec.RestartPolicy == core.RestartPolicyAlways {
+		return ready
+	}
+	return exitZero
+}
+
+// delayOf reads an annotation that is a duration; 0 without it, or when it is
+// none.
+func delayOf(object meta.Object, key string) time.Duration {
+	delay, err := time.ParseDuration(object.GetAnnotations()[key])
+	if err != nil {
+		return 0
+	}
+	return delay
+}
