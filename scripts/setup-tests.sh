@@ -3,6 +3,9 @@
 # when all is there. Where systemd runs, Debian starts nginx and fcgiwrap as services; the tests start their own
 # on free ports of loopback, so that `systemctl disable --now nginx fcgiwrap` hurts none.
 #
+# Not installed, as Debian's is too old: Go, which builds the control plane of the Kubernetes tests. Without it they
+# are skipped, and CI refuses that.
+#
 #   scripts/setup-tests.sh          what `cargo test` needs
 #   scripts/setup-tests.sh --ci     also what .ci/run needs: linters, fuzzing, the targets of the static builds
 set -euo pipefail
@@ -33,6 +36,9 @@ esac
 # Pinned: what CI says must not change by itself.
 CARGO_DENY=0.20.2
 CARGO_FUZZ=0.13.2
+
+# What the build of the control plane takes at most, sources and build cache and program.
+CONTROL_PLANE_MB=6000
 
 as_root() {
   if [[ $(id -u) == 0 ]]; then "$@"; else sudo -n "$@"; fi
@@ -71,6 +77,46 @@ install_tool() {
     cargo install --locked --debug --root "$HOLDFAST_CACHE/tools" "cargo-$name@$version"
 }
 
+# Builds the control plane that the Kubernetes tests run against (tests/control-plane), once for each state of its
+# sources. agent/tests/support/kubernetes/program.rs looks for it under the same name.
+build_control_plane() {
+  local hash folder binary build_cache free
+  hash=$(control_plane_hash)
+  folder=$HOLDFAST_CACHE/tools/control-plane
+  binary=$folder/$hash/holdfast-test-plane
+  if [[ -x $binary ]]; then return 0; fi
+  if ! command -v go >/dev/null; then
+    local word="there is no Go on this machine, which builds the control plane of the Kubernetes tests"
+    $ci && die "$word: install Go, as tests/control-plane/go.mod asks for it"
+    say "$word: those tests will say that they are skipped"
+    return 0
+  fi
+  build_cache=$(go env GOCACHE)
+  mkdir -p "$folder" "$build_cache"
+  exec {lock}>"$folder/lock"
+  flock "$lock"
+  # Another may have built it meanwhile.
+  if [[ -x $binary ]]; then return 0; fi
+  # Sources, compiled packages and the program. With filled caches it's less, and nobody knows before.
+  free=$(($(df --output=avail -k "$build_cache" | tail -n 1) / 1024))
+  if ((free < CONTROL_PLANE_MB)); then
+    die "building the control plane of the Kubernetes tests may take $CONTROL_PLANE_MB MB, and there are $free MB at \
+$build_cache: free some, or set GOCACHE to a folder with more"
+  fi
+  say "Building the control plane of the Kubernetes tests into $folder/$hash: up to ten minutes, later builds one"
+  mkdir -p "$folder/$hash"
+  tests/control-plane/build.sh "$binary.new"
+  mv "$binary.new" "$binary"
+  # Those of older sources; the two newest may be of somebody's other branch.
+  find "$folder" -mindepth 1 -maxdepth 1 -type d -printf '%T@ %p\n' | sort -rn | tail -n +4 | cut -d ' ' -f 2- |
+    xargs --no-run-if-empty --delimiter='\n' rm -rf
+  exec {lock}>&-
+}
+
+control_plane_hash() {
+  (cd tests/control-plane && export LC_ALL=C && sha256sum build.sh go.mod go.sum *.go | sha256sum | cut -c 1-16)
+}
+
 install_nightly() {
   if cargo +nightly --version >/dev/null 2>&1; then return 0; fi
   say "Installing Rust's nightly toolchain, which fuzzing needs"
@@ -79,8 +125,10 @@ install_nightly() {
 
 command -v cargo >/dev/null || die "there is no cargo on this machine: install Rust with rustup first"
 command -v rustup >/dev/null || die "there is no rustup on this machine: it brings the Rust targets ${targets[*]}"
+cd "$HOLDFAST_ROOT"
 install_packages
 install_targets
+build_control_plane
 if $ci; then
   install_tool deny "$CARGO_DENY"
   install_tool fuzz "$CARGO_FUZZ"

@@ -6,7 +6,7 @@ use serde_json::Value;
 use ureq::http::{HeaderMap, Method, Request};
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
-use super::certificates::Pair;
+use super::certificates::{Certificates, Pair};
 
 /// More than any call takes on a machine that has other things to do.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,11 +30,12 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(base: &str, authority: &[u8], pair: &Pair) -> Self {
+    pub(super) fn new(base: &str, certificates: &Certificates, pair: &Pair) -> Self {
         let chain = std::fs::read(&pair.certificate).unwrap();
         let leaf = Certificate::from_pem(&chain).unwrap();
         let key = PrivateKey::from_pem(&std::fs::read(&pair.key).unwrap()).unwrap();
-        let roots = RootCerts::new_with_certs(&[Certificate::from_pem(authority).unwrap()]);
+        let authority = std::fs::read(certificates.file("server-ca.pem")).unwrap();
+        let roots = RootCerts::new_with_certs(&[Certificate::from_pem(&authority).unwrap()]);
         let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
         let tls = TlsConfig::builder()
             .root_certs(roots)

@@ -18,6 +18,7 @@
 //! writes their status. What they pretend is said by an annotation of the pod, [`BEHAVIOUR`], or for pods that a test
 //! doesn't write, by the ConfigMap that [`ControlPlane::script`] writes.
 
+mod busy;
 mod certificates;
 mod client;
 mod plane;
@@ -28,7 +29,9 @@ mod view;
 use std::ops::Deref;
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-#[allow(unused_imports, reason = "what `ask` gives back must have a name")]
+#[allow(unused_imports, reason = "what is given back must have a name")]
+pub use busy::Occupied;
+#[allow(unused_imports, reason = "what is given back must have a name")]
 pub use client::Answer;
 pub use plane::{ControlPlane, Options};
 pub use view::has_condition;

@@ -30,8 +30,7 @@ const CONTROLLERS: &str = "deployment-controller,replicaset-controller,statefuls
 /// What a test may want otherwise in a control plane of its own.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Flags for the API server, which win over the usual ones: `--max-requests-inflight=1`,
-    /// `--max-mutating-requests-inflight=1` and `--enable-priority-and-fairness=false` provoke a 429.
+    /// Flags for the API server, which win over the usual ones.
     pub api_flags: Vec<String>,
     /// Start neither controllers nor the stand-in for the kubelet: no status is ever written.
     pub api_only: bool,
@@ -72,8 +71,7 @@ impl ControlPlane {
         let (api_port, etcd_port) = (lasting_port(), lasting_port());
         let admin = certificates.client("admin", &["system:masters"]);
         let base = format!("https://127.0.0.1:{api_port}");
-        let authority = std::fs::read(certificates.file("server-ca.pem")).unwrap();
-        let client = Client::new(&base, &authority, &admin);
+        let client = Client::new(&base, &certificates, &admin);
         let kubeconfig = dir.path().join("kubeconfig");
         std::fs::write(&kubeconfig, certificates.kubeconfig(&base, &User::Certificate(admin))).unwrap();
         let plane = ControlPlane {
