@@ -38,7 +38,7 @@ CARGO_DENY=0.20.2
 CARGO_FUZZ=0.13.2
 
 # What the build of the control plane takes at most, sources and build cache and program.
-CONTROL_PLANE_MB=6000
+CONTROL_PLANE_MB=5000
 
 as_root() {
   if [[ $(id -u) == 0 ]]; then "$@"; else sudo -n "$@"; fi

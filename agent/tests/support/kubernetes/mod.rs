@@ -18,6 +18,8 @@
 //! writes their status. What they pretend is said by an annotation of the pod, [`BEHAVIOUR`], or for pods that a test
 //! doesn't write, by the ConfigMap that [`ControlPlane::script`] writes.
 
+#![allow(unused_imports, reason = "each test program uses a part of it")]
+
 mod busy;
 mod certificates;
 mod client;
@@ -29,9 +31,7 @@ mod view;
 use std::ops::Deref;
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-#[allow(unused_imports, reason = "what is given back must have a name")]
 pub use busy::Occupied;
-#[allow(unused_imports, reason = "what is given back must have a name")]
 pub use client::Answer;
 pub use plane::{ControlPlane, Options};
 pub use view::has_condition;

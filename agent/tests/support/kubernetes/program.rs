@@ -19,7 +19,7 @@ pub(super) fn program() -> Option<PathBuf> {
         Some(path) => path.into(),
         None => cached(),
     };
-    if path.exists() {
+    if path.is_file() {
         return Some(path);
     }
     skip(&format!(
