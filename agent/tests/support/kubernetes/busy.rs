@@ -1,8 +1,9 @@
 //! An API server that is too busy: it answers 429 to others.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject as _;
@@ -13,9 +14,9 @@ use super::plane::{ControlPlane, Options};
 
 /// Takes the API server's only place for changes: to anybody else's it answers 429, and to try again after a second.
 /// Dropped, it is free again; after a minute, at the latest, too.
-pub struct Occupied(
-    #[allow(dead_code, reason = "as long as it is open")] StreamOwned<ClientConnection, TcpStream>,
-);
+pub struct Occupied(#[allow(dead_code, reason = "as long as it is open")] Stream);
+
+type Stream = StreamOwned<ClientConnection, TcpStream>;
 
 impl Options {
     /// An API server that works on one change at a time. The rule doesn't hold for the administrator, who is in
@@ -41,28 +42,30 @@ impl ControlPlane {
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)
             .unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-        let stream = TcpStream::connect(("127.0.0.1", self.port())).unwrap();
-        let mut stream = StreamOwned::new(connection, stream);
-        let request = "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nHost: localhost\r\n\
-                       Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
-        stream.write_all(request.as_bytes()).unwrap();
-        stream.flush().unwrap();
-        let occupied = Occupied(stream);
-        self.wait_until_refused();
-        occupied
+        let config = Arc::new(config);
+        for _ in 0..1000 {
+            if let Some(stream) = self.begin_change(&config) {
+                return Occupied(stream);
+            }
+            // The server itself writes now and then.
+            thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the API server is too busy even for one request");
     }
 
-    /// The server has seen the request when it refuses another.
-    fn wait_until_refused(&self) {
-        for _ in 0..1000 {
-            let answer = self.ask_as("probe", &[], "POST", "/api/v1/namespaces/default/configmaps", b"{}");
-            if answer.status == 429 {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("the API server isn't occupied: was it started with Options::one_change_at_a_time?");
+    /// Sends the head of a request; none if the place is taken.
+    fn begin_change(&self, config: &Arc<ClientConfig>) -> Option<Stream> {
+        let name = ServerName::try_from("localhost").unwrap();
+        let connection = ClientConnection::new(Arc::clone(config), name).unwrap();
+        let stream = TcpStream::connect(("127.0.0.1", self.port())).unwrap();
+        let mut stream = StreamOwned::new(connection, stream);
+        // The server says "Continue" when it begins to read the body: then the request has its place.
+        let request = "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nHost: localhost\r\n\
+                       Content-Type: application/json\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        stream.flush().unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        (&status == b"HTTP/1.1 100").then_some(stream)
     }
 }

@@ -20,6 +20,7 @@
 
 #![allow(unused_imports, reason = "each test program uses a part of it")]
 
+mod audit;
 mod busy;
 mod certificates;
 mod client;
@@ -31,6 +32,7 @@ mod view;
 use std::ops::Deref;
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub use audit::Request;
 pub use busy::Occupied;
 pub use client::Answer;
 pub use plane::{ControlPlane, Options};

@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use ureq::http::Method;
 
+use super::audit;
 use super::certificates::{Certificates, User};
 use super::client::Client;
 use super::process::{Janitor, Process};
@@ -69,18 +70,23 @@ impl ControlPlane {
         let janitor = Janitor::of(dir.path(), &program);
         let certificates = Certificates::make(dir.path());
         let (api_port, etcd_port) = (lasting_port(), lasting_port());
-        let admin = certificates.client("admin", &["system:masters"]);
+        let client_of = |user: &str| certificates.client(user, &["system:masters"]);
+        let tester = client_of("tester");
         let base = format!("https://127.0.0.1:{api_port}");
-        let client = Client::new(&base, &certificates, &admin);
-        let kubeconfig = dir.path().join("kubeconfig");
-        std::fs::write(&kubeconfig, certificates.kubeconfig(&base, &User::Certificate(admin))).unwrap();
+        let client = Client::new(&base, &certificates, &tester);
+        let kubeconfig = |user: &str| dir.path().join(format!("{user}.kubeconfig"));
+        for user in [&["admin"], &audit::OWN[..]].concat() {
+            let pair = if user == "tester" { tester.clone() } else { client_of(user) };
+            std::fs::write(kubeconfig(user), certificates.kubeconfig(&base, &User::Certificate(pair)))
+                .unwrap();
+        }
         let plane = ControlPlane {
             parts: Mutex::default(),
             options: options.clone(),
             program,
             api_port,
             etcd_port,
-            kubeconfig,
+            kubeconfig: kubeconfig("admin"),
             certificates,
             client,
             counter: AtomicU32::new(0),
@@ -91,9 +97,15 @@ impl ControlPlane {
         Some(plane)
     }
 
-    /// The administrator's kubeconfig, in the shape of k3s's.
+    /// The administrator's kubeconfig, in the shape of k3s's. Neither the test's own requests nor kubectl are of this
+    /// user.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
+    }
+
+    /// The kubeconfig of a part, or of the test.
+    pub(super) fn own_kubeconfig(&self, user: &str) -> PathBuf {
+        self.dir().join(format!("{user}.kubeconfig"))
     }
 
     /// Where the API server is: `https://127.0.0.1:PORT`.
@@ -154,7 +166,7 @@ impl ControlPlane {
 
     /// Has the API server do nothing from now on: it takes connections and answers none. Until `resume_api`.
     pub fn hang_api(&self) {
-        self.parts().api.as_ref().expect("the API server doesn't run").signal(Signal::SIGSTOP);
+        self.parts().api.as_ref().expect("the API server doesn't run").hang();
     }
 
     /// Lets it go on.
@@ -172,7 +184,7 @@ impl ControlPlane {
         let flag = |name: &str, file: &Path| format!("--{name}={}", file.display());
         let flags = vec![
             "kube-controller-manager".to_owned(),
-            flag("kubeconfig", &self.kubeconfig),
+            flag("kubeconfig", &self.own_kubeconfig("controllers")),
             flag("service-account-private-key-file", &self.certificates.file("service-account.key")),
             flag("root-ca-file", &self.certificates.file("server-ca.pem")),
             format!("--controllers={CONTROLLERS}"),
@@ -192,7 +204,7 @@ impl ControlPlane {
 
     /// Starts it again.
     pub fn start_kubelet(&self) {
-        let kubeconfig = format!("--kubeconfig={}", self.kubeconfig.display());
+        let kubeconfig = format!("--kubeconfig={}", self.own_kubeconfig("kubelet").display());
         self.begin(vec!["kubelet".into(), kubeconfig, "--node=edge".into()], |parts| &mut parts.kubelet);
     }
 
@@ -296,6 +308,7 @@ impl ControlPlane {
             "--service-cluster-ip-range=10.43.0.0/16".into(),
             "--profiling=false".into(),
         ];
+        flags.extend(audit::flags(self.dir()));
         flags.extend(self.options.api_flags.iter().cloned());
         flags
     }

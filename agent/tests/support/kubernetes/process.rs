@@ -1,7 +1,7 @@
 //! The processes of a control plane. They end with the test program, however it ends, and so does their folder.
 
-use std::fs::File;
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{OnceLock, mpsc};
 use std::thread;
@@ -46,9 +46,24 @@ impl Process {
         self.child.try_wait().unwrap()
     }
 
-    /// SIGSTOP, SIGCONT or another one.
+    /// SIGCONT, SIGTERM or another one.
     pub(super) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// Stops it, and waits until none of its threads does anything any more.
+    pub(super) fn hang(&self) {
+        self.signal(Signal::SIGSTOP);
+        let tasks =
+            || fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap().map(|task| task.unwrap().path());
+        // The state follows the name, which is in parentheses.
+        let stopped = |task: PathBuf| {
+            let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        };
+        while !tasks().all(stopped) {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// The part that it is.

@@ -60,12 +60,12 @@ impl ControlPlane {
         file
     }
 
-    /// Runs the real kubectl as administrator, with `input` on its standard input, however it ends.
+    /// Runs the real kubectl as a person who may do all, with `input` on its standard input, however it ends.
     pub fn kubectl_with(&self, arguments: &[&str], input: &str) -> Output {
         let mut command = Command::new("timeout");
         command.args(["--kill-after=1", "120"]).arg(self.program()).arg("kubectl");
         // Its cache of what the server serves lies in the home folder.
-        command.args(arguments).env("KUBECONFIG", self.kubeconfig()).env("HOME", self.dir());
+        command.args(arguments).env("KUBECONFIG", self.own_kubeconfig("tester")).env("HOME", self.dir());
         command.env("KUBECTL_APPLYSET", "true");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn();
@@ -96,7 +96,7 @@ impl ControlPlane {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// One request as administrator, as `("PATCH", "/api/v1/…", "application/merge-patch+json", …)`.
+    /// One request of the test's, as `("PATCH", "/api/v1/…", "application/merge-patch+json", …)`.
     pub fn ask(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> Answer {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         let kind = (!body.is_empty()).then_some(content_type);
