@@ -131,7 +131,7 @@ spec:
   selector: { matchLabels: { app: store } }
   template:
     metadata: { labels: { app: store } }
-    spec: { containers: [{ name: c, image: x, volumeMounts: [{ name: data, mountPath: /data }] }] }
+    spec: { terminationGracePeriodSeconds: 1, containers: [{ name: c, image: x, volumeMounts: [{ name: data, mountPath: /data }] }] }
   volumeClaimTemplates:
   - metadata: { name: data }
     spec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 1Gi } } }
@@ -141,7 +141,9 @@ kind: DaemonSet
 metadata: { name: every }
 spec:
   selector: { matchLabels: { app: every } }
-  template: { metadata: { labels: { app: every } }, spec: { containers: [{ name: c, image: x }] } }
+  template:
+    metadata: { labels: { app: every } }
+    spec: { terminationGracePeriodSeconds: 1, containers: [{ name: c, image: x }] }
 ---
 apiVersion: v1
 kind: PersistentVolumeClaim
@@ -176,7 +178,8 @@ spec: { defaultBackend: { service: { name: web, port: { number: 80 } } } }
     plane.until(&at("/api/v1/{ns}/services/web"), address);
     plane.until(&at("/apis/networking.k8s.io/v1/{ns}/ingresses/web"), address);
     assert!(!address(&plane.get(&at("/api/v1/{ns}/services/waiting"))));
-    // With all that holds something back from being deleted: claims, jobs, namespaces.
+    // With all that holds something back from being deleted, as a claim's finalizer. A namespace is looked at again
+    // after half of its pods' grace, whence the short one.
     plane.delete(&at("/api/v1/{ns}"));
     plane.until_gone(&at("/api/v1/{ns}"));
 }

@@ -134,7 +134,8 @@ impl ControlPlane {
         self.parts().api.as_ref().expect("the API server doesn't run").pid()
     }
 
-    /// Has the API server end in its own time, as for an update of k3s.
+    /// Has the API server end as for an update of k3s: it no longer listens, gives running requests two seconds, and is
+    /// gone.
     pub fn stop_api(&self) {
         if let Some(api) = self.parts().api.take() {
             api.stop();

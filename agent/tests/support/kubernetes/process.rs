@@ -76,11 +76,12 @@ impl Process {
         self.child.id().try_into().unwrap()
     }
 
-    /// Asks it to end, and kills it if it doesn't.
+    /// Asks it to end, and kills it if it doesn't: an API server no longer listens then, but waits a minute for the
+    /// watches that go on.
     pub(super) fn stop(mut self) {
         self.signal(Signal::SIGTERM);
         let began = Instant::now();
-        while self.ended().is_none() && began.elapsed() < Duration::from_secs(20) {
+        while self.ended().is_none() && began.elapsed() < Duration::from_secs(2) {
             thread::sleep(Duration::from_millis(20));
         }
     }
