@@ -369,7 +369,9 @@ impl<J: Journal> Keeper<J> {
             self.releases.get(&target.release).is_none_or(|release| release.object(key).is_some())
         };
         let targets = self.apps.get(app).into_iter().flat_map(|app| [&app.target, &app.current, &app.good]);
-        self.faulty_apps().contains_key(app) || targets.flatten().any(wants)
+        // What the newest revision wants may not be the app's target yet: one that goes back ends that first.
+        let newest = self.resolved.as_ref().and_then(|resolved| resolved.apps.get(app));
+        self.faulty_apps().contains_key(app) || targets.flatten().chain(newest).any(wants)
     }
 
     fn faulty_apps(&self) -> &Faulty {
