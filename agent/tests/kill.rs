@@ -15,8 +15,9 @@ use nix::sys::signal::Signal;
 use support::agent_box::{AgentBox, Kind, converged_on, died_of};
 use support::customer::Customer;
 use support::git_repo::Signer;
+use support::ports::free_port;
 use support::random::{Random, number};
-use support::tools::{free_port, printed};
+use support::tools::printed;
 
 /// Each depends on the ones before it.
 const APPS: [&str; 3] = ["db", "pos", "menu"];

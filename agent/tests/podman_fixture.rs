@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use support::podman::Podman;
 use support::podman_image::{Image, Wishes};
 use support::podman_traces::{Before, processes};
-use support::tools::free_port;
+use support::ports::free_port;
 
 #[test]
 fn an_image_is_the_same_each_time_and_another_for_another_version() {

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use crate::small_disk::SmallDisk;
 use crate::support::agent_box::{AgentBox, Kind, app};
 use crate::support::customer::Customer;
-use crate::support::tools::free_port;
+use crate::support::ports::free_port;
 
 /// How the disk is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use crate::small_disk::SmallDisk;
 use crate::support::agent_box::{AgentBox, Kind, app};
 use crate::support::customer::Customer;
-use crate::support::tools::free_port;
+use crate::support::ports::free_port;
 
 fn says_why(status: &Status) -> bool {
     let causes: Vec<&str> = status.held.iter().map(|held| held.cause.as_str()).collect();

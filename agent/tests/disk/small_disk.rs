@@ -5,8 +5,14 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::support::agent_box::AgentBox;
+use crate::support::process::holders;
+
+/// For how long a file system may be in use after all that is known to use it has ended.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The file system. Dropped, it is gone.
 pub(crate) struct SmallDisk {
@@ -91,12 +97,29 @@ impl SmallDisk {
     /// Mends what [`SmallDisk::fail`] did, as somebody does who was sent there: newer kernels refuse a remount. No
     /// agent may run.
     pub(crate) fn mend(&self) {
-        run(Command::new("umount").arg(&self.at));
+        self.unmount();
         let image = self.medium.as_ref().unwrap().path().join("image");
         // 1: errors were found and corrected.
         let checked = Command::new("e2fsck").args(["-f", "-y"]).arg(&image).output().unwrap();
         assert!(matches!(checked.status.code(), Some(0 | 1)), "{checked:?}");
         run(Command::new("mount").arg("-o").arg("loop,errors=remount-ro").arg(&image).arg(&self.at));
+    }
+}
+
+impl SmallDisk {
+    /// Nobody has anything open there, or will soon. A look at a process' memory, which is anybody's to take, holds what
+    /// that process had mapped for a moment longer than the process lives.
+    fn unmount(&self) {
+        let began = Instant::now();
+        loop {
+            let output = Command::new("umount").arg(&self.at).output().unwrap();
+            if output.status.success() {
+                return;
+            }
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(began.elapsed() < PATIENCE, "{said}; held by {:#?}", holders(&self.at));
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

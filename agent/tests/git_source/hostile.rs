@@ -46,7 +46,7 @@ fn ends(error: &SourceError) -> bool {
 
 #[test]
 fn nobody_there_is_said() {
-    let port = crate::support::tools::free_port();
+    let port = crate::support::ports::free_port();
     let error = poll(config(&format!("http://127.0.0.1:{port}/x.git")));
     assert!(matches!(error, SourceError::Unreachable { .. }), "{error}");
     let error = poll(config("http://nobody.invalid/x.git"));
@@ -333,7 +333,7 @@ fn a_proxy_is_used_and_a_proxy_that_is_gone_is_said() {
     assert_eq!(revision.0, id);
     source.fetch(&revision, None).unwrap();
     assert!(proxy.heads()[0].starts_with(&format!("CONNECT localhost:{} ", server.port())));
-    config.proxy = Some(format!("http://127.0.0.1:{}", crate::support::tools::free_port()));
+    config.proxy = Some(format!("http://127.0.0.1:{}", crate::support::ports::free_port()));
     let error = poll(config.clone());
     assert!(matches!(error, SourceError::Unreachable { .. }), "{error}");
     config.proxy = Some("socks5://user:s3cret@127.0.0.1:1".to_owned());

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::boxes::{DEVICE, TestBox, of, pos};
 use crate::support::git_server::{GitServer, Options};
 use crate::support::hostile::Hostile;
-use crate::support::tools::free_port;
+use crate::support::ports::free_port;
 
 #[test]
 fn a_box_converges_over_https_with_a_certificate_authority_and_a_password() {

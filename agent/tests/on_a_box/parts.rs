@@ -9,7 +9,8 @@ use serde_json::json;
 use crate::boxes::{TestBox, app, of, pos};
 use crate::support::git_repo::{Signer, git_in, objects};
 use crate::support::middleman::{Deed, Middleman};
-use crate::support::tools::{free_port, printed};
+use crate::support::ports::free_port;
+use crate::support::tools::printed;
 
 /// A box in a fleet of others, whose apps are not placed here and whose documents are broken.
 fn in_a_fleet() -> TestBox {

@@ -15,7 +15,7 @@ use crate::boxes::{TestBox, document, of, pos};
 use crate::component::ask;
 use crate::support::git_repo::objects;
 use crate::support::middleman::{Deed, Middleman};
-use crate::support::tools::free_port;
+use crate::support::ports::free_port;
 
 /// How long something may take that is only waited for.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,7 +1,7 @@
 //! Apps come, change, go wrong and go, as documents say.
 
 use crate::shop::{Shop, get, wait_for};
-use crate::support::tools::free_port;
+use crate::support::ports::free_port;
 
 #[test]
 fn an_app_runs_changes_and_goes_with_its_documents() {

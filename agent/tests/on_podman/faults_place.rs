@@ -11,7 +11,8 @@ use tempfile::TempDir;
 use crate::meddler::HostApp;
 use crate::shop::{Shop, get, wait_for};
 use crate::support::podman::Setup;
-use crate::support::tools::{free_port, run};
+use crate::support::ports::free_port;
+use crate::support::tools::run;
 
 /// Writes the app `pos` on the bridge, with its port as this port of the box.
 fn write_bridged(shop: &Shop, image: &str, port: u16) {

@@ -2,7 +2,7 @@
 
 use crate::shop::{Shop, get, wait_for};
 use crate::support::agent_box::app;
-use crate::support::tools::free_port;
+use crate::support::ports::free_port;
 
 /// A workload of one pod on the bridge whose web server is published at `port`.
 fn published(name: &str, image: &str, port: u16, pod: &str, container: &str) -> String {

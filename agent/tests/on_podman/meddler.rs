@@ -12,7 +12,8 @@ use crate::shop::{Shop, get, wait_for};
 use crate::support::agent_box::app;
 use crate::support::podman::Container;
 use crate::support::podman_image::Image;
-use crate::support::tools::{free_port, printed};
+use crate::support::ports::free_port;
+use crate::support::tools::printed;
 
 /// An app of one container on the box's network.
 pub(crate) struct HostApp {

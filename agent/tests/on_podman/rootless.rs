@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use crate::shop::{get, wait_for, web_server};
 use crate::support::agent_box::AgentBox;
 use crate::support::git_repo::Signer;
+use crate::support::ports::free_port;
 use crate::support::registry::Registry;
-use crate::support::tools::free_port;
 
 /// The user; no account has the number.
 const USER: u32 = 1_234_567;

@@ -6,8 +6,8 @@ use holdfast_core::digest::Digest;
 use crate::bench::{Bench, assert_whole};
 use crate::support::faulty_proxy::{Fault, FaultyProxy, Seen};
 use crate::support::image::Image;
+use crate::support::ports::free_port;
 use crate::support::registry::Registry;
-use crate::support::tools::free_port;
 
 struct Stage {
     registry: Registry,

@@ -17,6 +17,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::git_repo::{SignedRepo, Signer};
+use super::process::wait_until_gone;
 use super::tools::missing;
 
 /// The device that the box is.
@@ -269,9 +270,7 @@ impl AgentBox {
         for pid in self.processes().into_iter().filter(|pid| Some(*pid) != agent) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             // Gone is gone: what it had open is closed.
-            while Path::new(&format!("/proc/{pid}/fd/0")).exists() {
-                thread::sleep(Duration::from_millis(10));
-            }
+            wait_until_gone(pid);
         }
     }
 

@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use super::git_repo::{SignedRepo, git_in};
-use super::tools::{Daemon, free_port, listens, missing, run};
+use super::ports::{free_port, listens};
+use super::tools::{Daemon, missing, run};
 
 /// How the server is to be.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::git_repo::SignedRepo;
 use super::git_server::{GitServer, Options};
 use super::hostile::{Conversation, Hostile, packet};
-use super::tools::free_port;
+use super::ports::free_port;
 
 /// The server, and who stands before it.
 pub struct Middleman {

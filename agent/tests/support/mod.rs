@@ -16,6 +16,8 @@ pub mod moved_clock;
 pub mod podman;
 pub mod podman_image;
 pub mod podman_traces;
+pub mod ports;
+pub mod process;
 pub mod random;
 pub mod registry;
 pub mod token_gate;

@@ -11,7 +11,8 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::git_server::make_certificates;
 use super::image::{Image, descriptor};
-use super::tools::{Daemon, free_port, listens, printed};
+use super::ports::{free_port, listens};
+use super::tools::{Daemon, printed};
 
 /// The type of an index.
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";

@@ -1,6 +1,5 @@
 //! Running the tools that tests need.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
@@ -65,14 +64,4 @@ impl Drop for Daemon {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// A port of the loopback that is free now.
-pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
-
-/// Whether somebody listens there.
-pub fn listens(port: u16) -> bool {
-    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
 }

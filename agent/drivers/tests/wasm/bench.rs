@@ -2,7 +2,7 @@
 //! written in.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,9 @@ use holdfast_drivers::{ApplyStep, Driver, DriverError, Owner};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+#[path = "../../../tests/support/ports.rs"]
+mod ports;
 
 /// How long something may take that is only waited for. Only a failure takes as long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -159,7 +162,7 @@ impl Drop for Bench {
 }
 
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free_port()))
 }
 
 pub fn release(workload: &WasmWorkload<Digest>) -> Release {
