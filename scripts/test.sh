@@ -9,6 +9,8 @@
 # It ends with "N passed, N failed" and fails as well when a test was ignored: a test that isn't run is none. Tests
 # that this machine lacks something for are counted as skipped, not as passed, and named; with CI set, each of them
 # fails.
+# Up to three tests that failed are run once more, alone. Those that pass then are told as "flaky: NAME", and counted in
+# a line of their own; the two outputs stay in flaky/ beside cargo's results. They are to be mended all the same.
 # Where the results are kept: CARGO_TARGET_DIR, or with CI=true a cache outside of the clone (scripts/env.sh).
 set -euo pipefail
 exec </dev/null
@@ -54,13 +56,68 @@ wait "$cargo" || status=$?
 
 # Adds up one column of cargo's "test result:" lines.
 sum() { sed -n "s/^test result: .* \([0-9]*\) $1;.*/\1/p" "$log" | awk '{ n += $1 } END { print n + 0 }'; }
+
+# One line for each test that failed: what cargo calls the program that it is in, a tab, its name. Nothing where a
+# program failed without telling by which tests: no second run excuses that.
+failed_tests() {
+  awk '
+    /^     Running |^   Doc-tests / { names = "" }
+    /^failures:$/ { names = ""; n = 0 }
+    /^    [^ ]+$/ { names = names $1 "\n"; n++ }
+    /^test result: FAILED\./ {
+      match($0, /[0-9]+ failed/)
+      if (substr($0, RSTART, RLENGTH) + 0 == n) programs[++count] = names
+    }
+    /^test result: / { names = ""; n = 0 }
+    # At the end, in the same order.
+    /^error: [0-9]+ targets? failed:$/ { listed = 1; next }
+    listed && /^    `.*`$/ { targets[++failed] = substr($0, 6, length($0) - 6) }
+    END {
+      for (i = 1; i <= count && count == failed; i++) {
+        n = split(programs[i], tests, "\n")
+        for (j = 1; j < n; j++) print targets[i] "\t" tests[j]
+      }
+    }' "$log"
+}
+
+# Runs those once more, each alone; gives whether all of them pass then.
+pass_alone() {
+  local target test kept
+  while IFS=$'\t' read -r target test; do
+    say "once more, alone: $test ($target)"
+    kept=${CARGO_TARGET_DIR:-target}/flaky/${test//[^a-zA-Z0-9_]/-}
+    mkdir -p "$kept"
+    awk -v first="---- $test stdout ----" '/^---- .* stdout ----$|^failures:$/ { on = $0 == first } on' "$log" >"$kept/first"
+    # With the whole workspace, as before: other packages would mean other features, and compiling all again.
+    # shellcheck disable=SC2086 # it is several words
+    if cargo test --locked --features holdfast/faults --workspace ${target#-p * } -- --exact "$test" \
+      </dev/null >"$kept/second" 2>&1 && grep -q '^test result: ok\. 1 passed' "$kept/second"; then
+      flaky+=("$test")
+    else
+      cat "$kept/second"
+      return 1
+    fi
+  done
+}
+
+flaky=()
+if ((status != 0)); then
+  again=$(failed_tests)
+  count=$(grep -c . <<<"$again" || true)
+  if ((count > 3)); then
+    say "$count tests failed: that is no accident, and none of them is run again"
+  elif ((count > 0)) && pass_alone <<<"$again"; then
+    status=0
+  fi
+fi
+
 if [[ $soak != 0 ]]; then
   say "soaking the agent for $soak minutes"
   # It says itself what grew.
   scripts/soak.sh "$soak" --binary "${CARGO_TARGET_DIR:-target}/debug/holdfast" >&2 || status=1
 fi
 
-passed=$(sum passed) failed=$(sum failed) ignored=$(sum ignored)
+passed=$(($(sum passed) + ${#flaky[@]})) failed=$(($(sum failed) - ${#flaky[@]})) ignored=$(sum ignored)
 skipped=$(grep -c '^skipped: ' "$HOLDFAST_SKIPPED" || true)
 # Cargo knows nothing of them: for it they passed.
 passed=$((passed - skipped))
@@ -81,6 +138,10 @@ if ((passed == 0)); then
 fi
 if ((status != 0 && failed == 0 && ignored == 0 && skipped == 0)); then
   say "cargo test or the soak failed beside its tests: see the first \"error\" above"
+fi
+if ((${#flaky[@]})); then
+  printf 'flaky: %s\n' "${flaky[@]}"
+  echo "${#flaky[@]} flaky"
 fi
 echo "$passed passed, $failed failed"
 exit "$status"
