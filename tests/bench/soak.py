@@ -31,6 +31,8 @@ from process import memory, now, wait_until, with_arguments
 CHAIN = ("db", "pos", "menu")
 # What a signed good commit is to what there is else; every other commit is one of the rest.
 BAD = ("ill", "crash", "broken", "unsigned")
+# So long without a commit, in seconds, and the agent is at rest and has given back what it can.
+REST = 6.0
 # So many samples make the first and the last figure: their median.
 ENDS = 12
 HEALTH = "health: { startup: 1s, deadline: 10s, soak: 300ms }"
@@ -160,6 +162,14 @@ def sample(box):
             "threads": of["threads"], "state": sum(sizes.values()), "files": files, "parts": sizes}
 
 
+def at_rest(box):
+    """What there is when nothing was done for a while, after a poll that found nothing new, as between any two."""
+    time.sleep(REST)
+    box.poll_now()
+    time.sleep(REST)
+    return sample(box)
+
+
 def descriptors(pid):
     """What the file descriptors are, by kind."""
     found = Counter()
@@ -222,11 +232,13 @@ def complaints(samples):
 
 
 def soak(box, apps, options):
-    """The stream, with samples; gives them from the end of the warm-up on, and what was committed."""
+    """The stream, with samples; gives them from the end of the warm-up on, what was committed, and what there was at
+    rest before."""
     stream = Stream(box, apps, options.seed)
     commit, _ = stream.all_good()
     box.start()
     box.events.wait("revision.applied", commit)
+    rest = at_rest(box)
     length = options.minutes * 60
     warm, began = min(180.0, length / 4), now()
     due, look, samples, kinds = began, began, [], []
@@ -247,7 +259,7 @@ def soak(box, apps, options):
             look += options.sample
         time.sleep(max(0.0, min(due, look) - now()))
     kinds.append(descriptors(box.pid))
-    return stream, warm, samples, kinds
+    return stream, warm, samples, kinds, rest
 
 
 def settle(box, stream, apps):
@@ -278,13 +290,16 @@ plain_http = true
         apps = [Simulated(box, name, CHAIN[:index]) for index, name in enumerate(CHAIN)]
         apps += [Wasm(box)] if fleets.runs_wasm(binary) else []
         apps += [Pod(box, registry, program)] if podman else []
-        stream, warm, samples, kinds = soak(box, apps, options)
+        stream, warm, samples, kinds, before = soak(box, apps, options)
         settle(box, stream, apps)
+        after = at_rest(box)
         if podman and len(podman.containers()) != 1:
             raise RuntimeError(f"containers at the end: {podman.containers()}")
         log = (box.dir / "agent.log").read_text()
         events = Counter(event["kind"] for _, event in box.events.seen)
         report(stream, warm, samples, kinds, events, apps)
+        print("\nat rest, before the stream and after it: " + ", ".join(
+            f"{what} {written(before[key])} and {written(after[key])}" for what, key, written in ROWS), flush=True)
         if keep := os.environ.get("HOLDFAST_KEEP"):
             shutil.copytree(box.dir, keep, dirs_exist_ok=True, ignore_dangling_symlinks=True,
                             ignore=lambda *_: {"api.sock", "run", "podman"})
