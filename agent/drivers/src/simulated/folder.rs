@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use holdfast_core::name::{AppName, DeviceName, ObjectKey};
@@ -30,6 +30,8 @@ const OBJECTS: &str = "objects";
 const SCRIPT: &str = "script.json";
 const LOG: &str = "log.jsonl";
 const TMP: &str = "tmp";
+/// How much of the log's end is shown, in bytes.
+const SHOWN: u64 = 256 << 10;
 
 /// The world as it lies in a folder.
 pub(super) struct Folder {
@@ -231,9 +233,20 @@ impl Folder {
         self.logged.remove(key);
     }
 
-    /// The whole log, for `logs`.
-    pub(super) fn read_log(&self) -> io::Result<String> {
-        fs::read_to_string(self.dir.join(LOG))
+    /// The last lines of the log, for `logs`: all of it may be more than the memory of a box.
+    pub(super) fn end_of_log(&self) -> io::Result<String> {
+        let mut log = File::open(self.dir.join(LOG))?;
+        let start = log.metadata()?.len().saturating_sub(SHOWN);
+        // With the byte before it, which tells whether a line begins there.
+        log.seek(SeekFrom::Start(start.saturating_sub(1)))?;
+        let mut end = Vec::new();
+        log.read_to_end(&mut end)?;
+        let first = if start == 0 {
+            0
+        } else {
+            end.iter().position(|&byte| byte == b'\n').map_or(end.len(), |at| at + 1)
+        };
+        Ok(String::from_utf8_lossy(&end[first..]).into_owned())
     }
 
     fn path(&self, key: &ObjectKey) -> PathBuf {

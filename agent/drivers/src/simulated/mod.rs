@@ -306,7 +306,7 @@ impl Driver for SimulatedDriver {
         self.delay(None).await;
         let result = self.with(|folder| {
             folder.world.reach()?;
-            folder.read_log().map_err(|error| self.broken(&error))
+            folder.end_of_log().map_err(|error| self.broken(&error))
         });
         let log = self.end("show a log", result).await?;
         let mark = format!("\"app\":\"{app}\"");

@@ -1,6 +1,7 @@
 //! The simulated driver through the conformance suite, and its own faults.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -350,4 +351,21 @@ async fn a_crash_kills_the_process_and_what_was_done_is_found_again() {
         let last = fixture.log().into_iter().rfind(|line| line.op != "observe").unwrap();
         assert_eq!((last.outcome.as_ref(), last.pid == std::process::id()), ("crash", false));
     }
+}
+
+#[tokio::test]
+async fn of_a_long_log_only_whole_lines_from_its_end_are_shown() {
+    let fixture = Fixture::new();
+    let driver = fixture.open();
+    let mut log = fs::OpenOptions::new().append(true).open(fixture.0.path().join("log.jsonl")).unwrap();
+    for n in 0..10_000 {
+        writeln!(log, "{{\"app\":\"pos\",\"n\":{n},\"more\":\"{}\"}}", "x".repeat(n % 100)).unwrap();
+    }
+    let shown = driver.logs(&"pos".parse().unwrap(), 100_000).await.unwrap();
+    let size: usize = shown.iter().map(|line| line.len() + 1).sum();
+    assert!((200 << 10..=256 << 10).contains(&size), "{size}");
+    let numbers =
+        shown.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()["n"].as_u64().unwrap());
+    assert!(numbers.eq(10_000 - shown.len() as u64..10_000));
+    assert_eq!(driver.logs(&"pos".parse().unwrap(), 3).await.unwrap(), shown[shown.len() - 3..]);
 }
