@@ -110,7 +110,7 @@ fn wait_for(port: u16, wanted: &str) {
         if answer.contains(wanted) {
             return;
         }
-        assert!(began.elapsed() < Duration::from_secs(10), "port {port} answers {answer:?}, not {wanted}");
+        assert!(began.elapsed() < Duration::from_secs(60), "port {port} answers {answer:?}, not {wanted}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -94,7 +94,7 @@ fn the_daemon_answers_repairs_and_ends_while_a_server_keeps_it_waiting() {
     let agent = test_box.start();
     let began = Instant::now();
     while server.heads().is_empty() {
-        assert!(began.elapsed() < Duration::from_secs(30), "the server is not asked:\n{}", test_box.log());
+        assert!(began.elapsed() < Duration::from_secs(60), "the server is not asked:\n{}", test_box.log());
         std::thread::sleep(Duration::from_millis(10));
     }
     let status = agent.wait("an answer", |status| of(status, "pos")["health"] == "Healthy");

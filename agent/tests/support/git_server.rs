@@ -111,7 +111,7 @@ impl GitServer {
             log.lines().map(str::to_owned).collect::<Vec<_>>()
         };
         let began = std::time::Instant::now();
-        while read().len() < expected && began.elapsed() < std::time::Duration::from_secs(10) {
+        while read().len() < expected && began.elapsed() < std::time::Duration::from_secs(60) {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         std::thread::sleep(std::time::Duration::from_millis(50));

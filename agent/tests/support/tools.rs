@@ -46,14 +46,14 @@ impl Daemon {
         }
     }
 
-    /// Waits until `ready`, and fails when the process ends before, or after half a minute.
+    /// Waits until `ready`, and fails when the process ends before, or after a minute.
     pub fn wait_until(&mut self, what: &str, ready: impl Fn() -> bool) {
         let began = Instant::now();
         while !ready() {
             if let Some(status) = self.0.try_wait().unwrap() {
                 panic!("{what} ended at once ({status}); {}", missing(&format!("maybe {what}")));
             }
-            assert!(began.elapsed() < Duration::from_secs(30), "{what} did not come up");
+            assert!(began.elapsed() < Duration::from_secs(60), "{what} did not come up");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
