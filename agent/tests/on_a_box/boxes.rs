@@ -110,7 +110,7 @@ impl TestBox {
 
     /// One pass, until every verdict is in: the exit code and the status that it ends with.
     pub(crate) fn once(&self) -> (i32, Value) {
-        self.json(&["run", "--once", "--timeout", "30s", "--log", "error"])
+        self.json(&["run", "--once", "--timeout", "3m", "--log", "error"])
     }
 
     /// What the box says of itself.
@@ -236,7 +236,7 @@ pub(crate) fn document(kind: &str, name: &str, rest: &str) -> String {
 pub(crate) fn app(name: &str, version: &str, script: &str) -> Vec<(String, String)> {
     let spec = format!(
         "spec:\n  placement: {{}}\n  container: {{ namespace: {name}, driver: any }}\n  \
-         health: {{ startup: 1s, deadline: 20s, soak: 200ms }}\n"
+         health: {{ startup: 1s, deadline: 1m, soak: 200ms }}\n"
     );
     let manifest = format!(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: {name}\n  annotations: {{ {script} }}\n\

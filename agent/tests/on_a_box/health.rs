@@ -11,7 +11,7 @@ use crate::boxes::{TestBox, of, pos};
 /// `pos` in a version, with this health.
 fn with_health(version: &str, script: &str, health: &str) -> Vec<(String, String)> {
     let mut files = pos(version, script);
-    let usual = "health: { startup: 1s, deadline: 20s, soak: 200ms }";
+    let usual = "health: { startup: 1s, deadline: 1m, soak: 200ms }";
     assert!(files[0].1.contains(usual));
     files[0].1 = files[0].1.replace(usual, &format!("health: {health}"));
     files
@@ -26,7 +26,7 @@ fn why_it_failed(test_box: &TestBox) -> String {
 
 #[test]
 fn a_release_whose_program_fails_in_the_workload_goes_back_with_the_command_as_the_reason() {
-    let health = "{ startup: 1s, deadline: 20s, soak: 200ms, checks: [ { exec: { target: Deployment/pos/pos, command: [ask, till], timeout: 1s } } ] }";
+    let health = "{ startup: 1s, deadline: 1m, soak: 200ms, checks: [ { exec: { target: Deployment/pos/pos, command: [ask, till], timeout: 1s } } ] }";
     let test_box = TestBox::new();
     test_box.commit(&with_health("1", "", health));
     let (code, status) = test_box.once();

@@ -107,7 +107,7 @@ impl ProbeBox {
         let spec = format!(
             "spec:\n  placement: {{}}\n  wasm:\n    component: files/hello.wat\n    \
              http: {{ listen: \"127.0.0.1:{port}\" }}\n  \
-             health:\n    startup: 1s\n    deadline: 20s\n    soak: 200ms\n    checks:\n      \
+             health:\n    startup: 1s\n    deadline: 1m\n    soak: 200ms\n    checks:\n      \
              - wasm: {{ component: files/ask.wasm, args: [get, /healthz], target: Wasm/hello, port: {port} }}\n"
         );
         self.write_probe("hello", probe);

@@ -88,7 +88,7 @@ impl AgentBox {
             after,
             version,
             kind,
-            &format!("startup: 1s, deadline: 5s, {soak}: 300ms"),
+            &format!("startup: 1s, deadline: 30s, {soak}: 300ms"),
         );
     }
 
