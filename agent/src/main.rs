@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-/// musl's own allocator is an order of magnitude slower (docs/adr/0003-allocator.md).
+/// docs/adr/0003-allocator.md
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: holdfast::allocator::Allocator = holdfast::allocator::Allocator;
 
 fn main() -> ExitCode {
     // Where huge pages are given unasked, each heap would grow in steps of 2 MiB. Children inherit this.

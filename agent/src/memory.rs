@@ -23,7 +23,7 @@ pub fn give_back() {
 
 /// The allocator keeps what was freed for a while, and looks at it again only when it is asked for more.
 fn give_back_heap() {
-    // The allocator is the program's (main.rs); here it only has to be linked.
+    // The allocator is the program's (allocator.rs); here it only has to be linked.
     use mimalloc as _;
     // SAFETY: as mimalloc.h declares it, `void mi_collect(bool force)`; any thread may call it at any time.
     #[allow(unsafe_code)]
