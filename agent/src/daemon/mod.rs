@@ -386,9 +386,6 @@ impl Daemon {
         self.publish();
         if self.untrimmed && self.at_rest() {
             self.untrimmed = false;
-            if let Err(error) = lock(&self.store).let_go() {
-                tracing::warn!(%error, "the database can't be opened anew; it is tried again at its next use");
-            }
             memory::give_back();
         }
     }

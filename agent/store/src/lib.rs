@@ -357,12 +357,6 @@ impl Store {
         self.db.flush()
     }
 
-    /// Gives back the memory that the database has taken over time, where that is worth it; gives whether it did. For
-    /// when nothing else is to be done: everything is on disk, and the next use finds it there.
-    pub fn let_go(&self) -> Result<bool, StoreError> {
-        self.db.let_go()
-    }
-
     /// Sets the database aside and begins an empty one, after an error that
     /// [is damage](StoreError::is_damage). The caller then finds its facts again.
     pub fn rebuild_database(&mut self, now: Timestamp, reason: &str) -> Result<Opened, StoreError> {

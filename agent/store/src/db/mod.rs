@@ -14,9 +14,6 @@
 //!   the audit log, whose head the anchor knows.
 //! - A start that was cut off leaves a half-written snapshot, which sled would take for damage: it is swept.
 //!
-//! - Its cache is not bounded by the size that it is given: of each of its 256 parts the newest page stays, and what was
-//!   used fewer than 64 times, which comes to 6 MB of events. [`Database::let_go`] gives that back.
-//!
 //! What was put is there for this process at once, and on disk once [`Database::flush`] has returned.
 
 mod open;
@@ -46,9 +43,6 @@ const UNFLUSHED_LIMIT: usize = 2 * RECORD_LIMIT;
 const ROOM: u64 = 512 << 10;
 /// The same in inodes: large records are files.
 const INODES: u64 = 4;
-
-/// After so much was written or listed, in bytes, what sled keeps of it in memory is worth opening it anew.
-const WORTH_LETTING_GO: usize = 1 << 20;
 
 /// From here on a record may become a file, in bytes. sled: above a quarter of a segment.
 const LARGE: u64 = 16 << 10;
@@ -104,13 +98,11 @@ struct State {
     unflushed: Vec<(&'static str, Vec<Change>)>,
     /// How large that is, in bytes.
     unflushed_bytes: usize,
-    /// How much was written or listed since it was opened, in bytes.
-    used: usize,
 }
 
 impl State {
     fn of(db: sled::Db) -> State {
-        State { handle: Handle::Open(db), dirty: true, unflushed: Vec::new(), unflushed_bytes: 0, used: 0 }
+        State { handle: Handle::Open(db), dirty: true, unflushed: Vec::new(), unflushed_bytes: 0 }
     }
 }
 
@@ -164,25 +156,6 @@ impl Database {
         state.unflushed_bytes = 0;
         fault::point("db.flushed");
         Ok(true)
-    }
-
-    /// Gives back the memory that sled has taken, by closing it and opening it anew: some 10 ms. Does nothing where
-    /// little was used of it, something isn't on disk yet, or the disk has no room; gives whether it did.
-    pub fn let_go(&self) -> Result<bool, StoreError> {
-        let state = &mut *self.state();
-        let clean = !state.dirty && matches!(state.handle, Handle::Open(_));
-        if !clean || state.used < WORTH_LETTING_GO || self.check_room(0).is_err() {
-            return Ok(false);
-        }
-        close(std::mem::replace(&mut state.handle, Handle::Closed));
-        self.reopen(state)?;
-        Ok(true)
-    }
-
-    /// So many bytes were listed.
-    fn listed(&self, bytes: usize) {
-        let state = &mut *self.state();
-        state.used = state.used.saturating_add(bytes);
     }
 
     /// Sets the database aside and begins an empty one, for when a record turned out to be damaged.
@@ -253,7 +226,6 @@ impl Database {
             self.with_state(state, &doing, |db| apply(db, table, &changes))
         })?;
         state.unflushed_bytes += bytes;
-        state.used = state.used.saturating_add(bytes);
         state.unflushed.push((table, changes));
         Ok(())
     }
@@ -306,7 +278,6 @@ impl Database {
                     );
                 }
                 state.handle = Handle::Open(db);
-                state.used = 0;
                 Ok(())
             }
             Err(OpenFailure::Refused(error)) => Err(error),

@@ -186,7 +186,6 @@ impl<K: Key, V: Record> Table<K, V> {
     pub fn from(&self, from: &K, limit: usize) -> Result<Vec<(K, V)>, StoreError> {
         let start = from.to_bytes();
         let entries = self.read(|tree| tree.range(start..).take(limit).collect::<sled::Result<Vec<_>>>())?;
-        self.db.listed(entries.iter().map(|(_, bytes)| bytes.len()).sum());
         entries.iter().map(|(key, bytes)| Ok((self.key(key)?, self.decode(bytes)?))).collect()
     }
 

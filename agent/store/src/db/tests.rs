@@ -50,46 +50,6 @@ fn records_are_kept_changed_and_removed() {
 }
 
 #[test]
-fn memory_is_given_back_once_much_was_written_or_listed_and_all_of_it_is_on_disk() {
-    let dir = tempfile::tempdir().unwrap();
-    let (db, _) = open(&dir.path().join("db"));
-    let records = table(&db);
-    let kept: BTreeMap<u64, Vec<u8>> = (0..1500).map(|n| (n, vec![n as u8; 400])).collect();
-    assert!(records.replace(&kept).unwrap());
-    db.flush().unwrap();
-    assert!(db.let_go().unwrap());
-    assert!(!db.let_go().unwrap(), "it was done just now");
-    assert!(!db.flush().unwrap(), "and left nothing to write");
-    for _ in 0..3 {
-        assert_eq!(records.from(&0, 1500).unwrap().len(), 1500);
-    }
-    records.put(&0, &vec![7]).unwrap();
-    assert!(!db.let_go().unwrap(), "something isn't on disk");
-    db.flush().unwrap();
-    assert!(db.let_go().unwrap());
-    assert_eq!(records.get(&0).unwrap(), Some(vec![7]));
-    assert_eq!(records.keys().unwrap().len(), 1500);
-}
-
-#[test]
-fn no_memory_is_given_back_where_the_database_could_not_be_opened_anew() {
-    let dir = tempfile::tempdir().unwrap();
-    let (db, _) = open(&dir.path().join("db"));
-    let records = table(&db);
-    records.replace(&(0..1500).map(|n| (n, vec![n as u8; 400])).collect()).unwrap();
-    db.flush().unwrap();
-    drop((records, db));
-    // More than any disk has.
-    let options = DbOptions { room: u64::MAX, ..DbOptions::default() };
-    let (db, _) = Database::open(&dir.path().join("db"), options).unwrap();
-    for _ in 0..3 {
-        table(&db).from(&0, 1500).unwrap();
-    }
-    assert!(!db.let_go().unwrap());
-    assert_eq!(table(&db).keys().unwrap().len(), 1500);
-}
-
-#[test]
 fn a_flush_with_nothing_to_do_does_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (db, _) = open(&dir.path().join("db"));
