@@ -6,9 +6,13 @@
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod diff;
+#[cfg(any(feature = "podman", feature = "kubernetes"))]
+pub mod image;
 #[cfg(feature = "podman")]
 pub mod podman;
 pub mod probe;
+#[cfg(any(feature = "podman", feature = "kubernetes"))]
+pub mod secret;
 pub mod simulated;
 #[cfg(feature = "wasm")]
 pub mod wasm;

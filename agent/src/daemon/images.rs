@@ -1,4 +1,4 @@
-//! What the podman driver needs of the rest of the box: images from registries, and secrets from the store.
+//! What drivers of containers need of the rest of the box: images from registries, and secrets from the store.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -52,12 +52,13 @@ fn for_good(error: &RegistryError) -> bool {
     matches!(error, RegistryError::NoPlatform { .. } | RegistryError::Unusable { .. })
 }
 
-#[cfg(feature = "podman")]
-mod podman {
+#[cfg(any(feature = "podman", feature = "kubernetes"))]
+mod sources {
     use async_trait::async_trait;
     use holdfast_core::pod::PinnedImage;
     use holdfast_core::secret::SecretBytes;
-    use holdfast_drivers::podman::{ImageBlob, ImageError, ImageOnDisk, ImageSource, SecretSource};
+    use holdfast_drivers::image::{ImageBlob, ImageError, ImageOnDisk, ImageSource};
+    use holdfast_drivers::secret::SecretSource;
     use holdfast_store::sealed;
 
     use super::super::journal::{SharedStore, lock};
@@ -111,5 +112,5 @@ mod podman {
     }
 }
 
-#[cfg(feature = "podman")]
-pub(super) use podman::SealedSecrets;
+#[cfg(any(feature = "podman", feature = "kubernetes"))]
+pub(super) use sources::SealedSecrets;

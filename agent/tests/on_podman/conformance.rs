@@ -10,9 +10,9 @@ use holdfast_core::pod::{Container, Limits, Network, PinnedImage, Pod, Security}
 use holdfast_core::release::{DriverKind, EnvValue, Object, Release, Restart};
 use holdfast_core::secret::SecretBytes;
 use holdfast_drivers::conformance::Runtime;
-use holdfast_drivers::podman::{
-    ImageError, ImageOnDisk, ImageSource, PodmanConfig, PodmanDriver, SecretSource,
-};
+use holdfast_drivers::image::{ImageError, ImageOnDisk, ImageSource};
+use holdfast_drivers::podman::{PodmanConfig, PodmanDriver};
+use holdfast_drivers::secret::SecretSource;
 use holdfast_drivers::{Driver, Owner};
 use tempfile::TempDir;
 

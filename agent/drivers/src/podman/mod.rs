@@ -35,7 +35,6 @@ use holdfast_core::observe::{AppObservation, Observed};
 use holdfast_core::plan::Action;
 use holdfast_core::pod::{Network, PinnedImage, Pod};
 use holdfast_core::release::{DriverKind, ExecCheck, HttpCheck, Object, Release};
-use holdfast_core::secret::SecretBytes;
 use tokio::sync::mpsc;
 
 use self::api::Api;
@@ -49,9 +48,9 @@ use self::prober::{Answer, Prober};
 use self::restarts::Restarts;
 use self::strays::Strays;
 use self::watch::{Bell, Vigils};
+use crate::image::ImageSource;
+use crate::secret::SecretSource;
 use crate::{ApplyStep, Driver, DriverError, DriverEvent, Fingerprint, Owner};
-
-pub use images::{ImageBlob, ImageError, ImageOnDisk, ImageSource};
 
 /// The kind of what outlives pods.
 const CLAIM: &str = "PersistentVolumeClaim";
@@ -59,12 +58,6 @@ const CLAIM: &str = "PersistentVolumeClaim";
 const STEP_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// How many lines of a container that ended are kept.
 const LINES_KEPT: usize = 100;
-
-/// Opens the secrets of releases.
-pub trait SecretSource: Send + Sync {
-    /// The secret that was sealed as `digest`; or why it can't be opened, for people.
-    fn open(&self, digest: &Digest) -> Result<SecretBytes, String>;
-}
 
 /// What the driver is made with.
 pub struct PodmanConfig {
