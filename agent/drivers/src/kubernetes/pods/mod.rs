@@ -1,0 +1,275 @@
+//! Reading the pods of a workload: what is wrong with them, how often they were started again, which of them is to
+//! be asked. Functions of what the server sent, without a request; of what is wrong with each container, the kubelet's
+//! own words (k8s.io/kubernetes, pkg/kubelet/images/types.go and pkg/kubelet/container/sync_result.go).
+
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+use std::net::{IpAddr, SocketAddr};
+
+use serde_json::Value;
+
+use super::status::fields::{Condition, annotation, list, number, text, words};
+
+/// What kubectl runs programs in and shows logs of where a pod has several containers.
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+/// What a container that comes up waits for.
+const ON_ITS_WAY: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+
+/// What keeps pods from being well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    /// Which pod and container, and what the runtime says of it, for people.
+    pub(super) reason: String,
+    /// A container ends again and again, and its next start is put off (`CrashLoopBackOff`).
+    pub(super) crashes: bool,
+}
+
+/// Where lines of a log come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LogSource<'a> {
+    /// The pod's namespace.
+    pub(super) namespace: &'a str,
+    /// The pod's name.
+    pub(super) pod: &'a str,
+    /// The container's name.
+    pub(super) container: &'a str,
+}
+
+/// What is wrong with the pods of one workload: the newest pod's trouble, as those of versions before are on their
+/// way out. `None` if nothing is, or nothing is known yet.
+pub(super) fn trouble(pods: &[Value]) -> Option<Trouble> {
+    staying(pods)
+        .into_iter()
+        .filter(|pod| text(pod, "/status/phase") != Some("Succeeded"))
+        .find_map(trouble_of)
+}
+
+/// How often containers of these pods were started again, those of pods on their way out left aside.
+pub(super) fn restarts(pods: &[Value]) -> u64 {
+    let containers = staying(pods).into_iter().flat_map(container_statuses);
+    let counts =
+        containers.filter_map(|one| number(one, "/restartCount")).map(|count| count.max(0).unsigned_abs());
+    counts.fold(0, u64::saturating_add)
+}
+
+/// Where a ready pod is reached: the newest one that stays.
+pub(super) fn ready_address(pods: &[Value], port: u16) -> Option<SocketAddr> {
+    let mut addresses = staying(pods).into_iter().filter(|pod| is_ready(pod)).filter_map(address);
+    addresses.next().map(|address| SocketAddr::new(address, port))
+}
+
+/// The pod to run a program in, in a container of this name if one is given: a ready one before others, then the
+/// newest. One whose container doesn't run can't be asked.
+pub(super) fn pod_for_exec<'a>(pods: &'a [Value], container: Option<&str>) -> Option<&'a Value> {
+    let runs = |pod: &&Value| match container.or_else(|| container_names(pod).first().copied()) {
+        Some(name) => container_statuses(pod)
+            .any(|one| text(one, "/name") == Some(name) && one.pointer("/state/running").is_some()),
+        None => false,
+    };
+    // The sort is stable: among equals the newest stays first.
+    let mut able: Vec<&Value> = staying(pods).into_iter().filter(runs).collect();
+    able.sort_by_key(|pod| !is_ready(pod));
+    able.first().copied()
+}
+
+/// The containers that a log can be had of, the newest pod's first; those that never started have none. Pods on their
+/// way out count: they may be the only ones with something to say.
+pub(super) fn log_sources(pods: &[Value]) -> Vec<LogSource<'_>> {
+    let mut sources = Vec::new();
+    for pod in newest_first(pods.iter().collect()) {
+        let (Some(namespace), Some(name)) = (text(pod, "/metadata/namespace"), text(pod, "/metadata/name"))
+        else {
+            continue;
+        };
+        let has_log =
+            |container: &&str| container_statuses(pod).any(|one| is_of(one, container) && has_run(one));
+        let containers = container_names(pod).into_iter().chain(setup_names(pod)).filter(has_log);
+        sources.extend(containers.map(|container| LogSource { namespace, pod: name, container }));
+    }
+    sources
+}
+
+/// The names of a pod's containers, the one first that kubectl would take; those that run to their end before the
+/// others start are not among them.
+pub(super) fn container_names(pod: &Value) -> Vec<&str> {
+    let is_sidecar = |one: &&Value| text(one, "/restartPolicy") == Some("Always");
+    let sidecars = list(pod, "/spec/initContainers").iter().filter(is_sidecar);
+    let all = list(pod, "/spec/containers").iter().chain(sidecars);
+    let mut names: Vec<&str> = all.filter_map(|one| text(one, "/name")).collect();
+    let first = annotation(pod, DEFAULT_CONTAINER);
+    names.sort_by_key(|name| Some(*name) != first);
+    names
+}
+
+/// The label selector of a workload's pods, or of a Service's, as the API's query wants it.
+///
+/// `None` where there is none (a Pod, a CronJob), where it selects everything, and where it can't be written down:
+/// never a selector that finds more than it should.
+pub(super) fn selector_of(workload: &Value) -> Option<String> {
+    let selector = workload.pointer("/spec/selector");
+    if text(workload, "/kind") == Some("Service") && text(workload, "/apiVersion") == Some("v1") {
+        return joined(equalities(selector?)?);
+    }
+    let Some(selector) = selector.filter(|selector| selector.is_object()) else {
+        // Every Job has a selector once the server has taken it; the label is what it would select by.
+        let is_job = text(workload, "/kind") == Some("Job");
+        let name = text(workload, "/metadata/name").filter(|name| is_job && is_plain(name))?;
+        return Some(format!("batch.kubernetes.io/job-name={name}"));
+    };
+    let mut terms = match selector.get("matchLabels") {
+        Some(labels) => equalities(labels)?,
+        None => Vec::new(),
+    };
+    for expression in list(selector, "/matchExpressions") {
+        terms.push(term(expression)?);
+    }
+    joined(terms)
+}
+
+fn joined(terms: Vec<String>) -> Option<String> {
+    (!terms.is_empty()).then(|| terms.join(","))
+}
+
+fn equalities(labels: &Value) -> Option<Vec<String>> {
+    let pairs = labels.as_object()?.iter();
+    pairs.map(|(key, value)| Some(format!("{}={}", plain(key)?, plain_value(value)?))).collect()
+}
+
+fn term(expression: &Value) -> Option<String> {
+    let key = plain(text(expression, "/key")?)?;
+    let values = || -> Option<String> {
+        let values: Option<Vec<&str>> = list(expression, "/values").iter().map(plain_value).collect();
+        values.filter(|values| !values.is_empty()).map(|values| values.join(","))
+    };
+    match text(expression, "/operator")? {
+        "In" => Some(format!("{key} in ({})", values()?)),
+        "NotIn" => Some(format!("{key} notin ({})", values()?)),
+        "Exists" => Some(key.to_owned()),
+        "DoesNotExist" => Some(format!("!{key}")),
+        _ => None,
+    }
+}
+
+/// A label's key, if it is one: with a comma in it, it would be two.
+fn plain(key: &str) -> Option<&str> {
+    (!key.is_empty() && is_plain(key)).then_some(key)
+}
+
+/// A label's value, which may be empty.
+fn plain_value(value: &Value) -> Option<&str> {
+    value.as_str().filter(|value| is_plain(value))
+}
+
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte))
+}
+
+/// The pods that aren't on their way out, the newest first.
+fn staying(pods: &[Value]) -> Vec<&Value> {
+    newest_first(pods.iter().filter(|pod| text(pod, "/metadata/deletionTimestamp").is_none()).collect())
+}
+
+/// The server writes times in UTC and to the second, so that their texts are in their order. Names decide between
+/// equals, for the same answer every time.
+fn newest_first(mut pods: Vec<&Value>) -> Vec<&Value> {
+    pods.sort_by_key(|pod| {
+        (Reverse(text(pod, "/metadata/creationTimestamp").unwrap_or_default()), text(pod, "/metadata/name"))
+    });
+    pods
+}
+
+fn is_ready(pod: &Value) -> bool {
+    Condition::that_is_true(pod, "Ready").is_some()
+}
+
+fn address(pod: &Value) -> Option<IpAddr> {
+    text(pod, "/status/podIP")?.parse().ok()
+}
+
+/// Containers that run to their end before the others start.
+fn setup_names(pod: &Value) -> impl Iterator<Item = &str> {
+    let all = list(pod, "/spec/initContainers").iter();
+    all.filter(|one| text(one, "/restartPolicy") != Some("Always")).filter_map(|one| text(one, "/name"))
+}
+
+fn container_statuses(pod: &Value) -> impl Iterator<Item = &Value> {
+    list(pod, "/status/initContainerStatuses").iter().chain(list(pod, "/status/containerStatuses"))
+}
+
+fn is_of(status: &Value, container: &str) -> bool {
+    text(status, "/name") == Some(container)
+}
+
+fn has_run(status: &Value) -> bool {
+    let states = ["/state/running", "/state/terminated", "/lastState/terminated"];
+    states.iter().any(|state| status.pointer(state).is_some())
+}
+
+fn trouble_of(pod: &Value) -> Option<Trouble> {
+    let name = text(pod, "/metadata/name").unwrap_or("without a name");
+    let mut troubles = container_statuses(pod).filter_map(trouble_in).collect::<Vec<_>>();
+    // What crashes tells more than what waits for it.
+    troubles.sort_by_key(|(_, crashes)| !crashes);
+    let (reason, crashes) = troubles.into_iter().next().or_else(|| Some((trouble_around(pod)?, false)))?;
+    Some(Trouble { reason: format!("pod {name}: {reason}"), crashes })
+}
+
+/// What is wrong with a pod apart from its containers.
+fn trouble_around(pod: &Value) -> Option<String> {
+    if text(pod, "/status/phase") == Some("Failed") {
+        return Some(words(text(pod, "/status/reason"), text(pod, "/status/message")));
+    }
+    let scheduled = Condition::of(pod, "PodScheduled").filter(|scheduled| scheduled.is("False"))?;
+    Some(format!("no node takes it: {}", scheduled.says()))
+}
+
+/// What is wrong with one container, and whether it crashes again and again.
+fn trouble_in(status: &Value) -> Option<(String, bool)> {
+    let name = text(status, "/name").unwrap_or("without a name");
+    let count = number(status, "/restartCount").unwrap_or(0).max(0);
+    let last = ending(status.pointer("/lastState/terminated"));
+    if let Some(waiting) = status.pointer("/state/waiting") {
+        let why = text(waiting, "/reason").filter(|why| !ON_ITS_WAY.contains(why))?;
+        let said = words(Some(why), text(waiting, "/message"));
+        if why != "CrashLoopBackOff" {
+            return Some((format!("container {name}: {said}"), false));
+        }
+        let last = last.unwrap_or_else(|| "for an unknown reason".to_owned());
+        return Some((
+            format!("container {name} ends again and again ({why}): the last time {last}; {count} restarts"),
+            true,
+        ));
+    }
+    let terminated = status.pointer("/state/terminated");
+    if terminated.is_some() {
+        let failed = terminated.and_then(|one| number(one, "/exitCode")) != Some(0);
+        return failed
+            .then(|| (format!("container {name} ended {}", ending(terminated).unwrap_or_default()), false));
+    }
+    // It runs again. What it ended with is of interest until it is ready.
+    let is_ready = status.get("ready").and_then(Value::as_bool).unwrap_or(false);
+    let last = last.filter(|_| !is_ready && count > 0)?;
+    Some((format!("container {name} isn't ready; the last time it ended {last}; {count} restarts"), false))
+}
+
+/// How a container ended: `with 137 (OOMKilled): …`.
+fn ending(terminated: Option<&Value>) -> Option<String> {
+    let terminated = terminated?;
+    let how = match (
+        number(terminated, "/exitCode"),
+        number(terminated, "/signal").filter(|signal| *signal != 0),
+    ) {
+        (_, Some(signal)) => format!("by signal {signal}"),
+        (Some(code), None) => format!("with {code}"),
+        (None, None) => "in an unknown way".to_owned(),
+    };
+    let reason = match text(terminated, "/reason") {
+        Some("OOMKilled") => " (OOMKilled: it took more memory than its limit)".to_owned(),
+        Some(reason) => format!(" ({})", words(Some(reason), None)),
+        None => String::new(),
+    };
+    let message = text(terminated, "/message").map(|message| format!(": {}", words(None, Some(message))));
+    Some(format!("{how}{reason}{}", message.unwrap_or_default()))
+}
