@@ -20,6 +20,7 @@ pub mod generation;
 pub mod health;
 pub mod held;
 pub mod image;
+pub mod kubernetes;
 pub mod lower;
 pub mod metrics;
 pub mod model;

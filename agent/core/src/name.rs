@@ -27,6 +27,11 @@ fn is_label(text: &str) -> bool {
         && inner(bytes[bytes.len() - 1])
 }
 
+/// An RFC 1123 subdomain: labels joined by dots.
+pub(crate) fn is_subdomain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
 fn is_path(text: &str) -> bool {
     text.len() <= 253 && text.split('/').all(is_label)
 }
@@ -91,13 +96,18 @@ name!(
     /// A device's name: a path such as `emea/de/store-0042/till-1`.
     DeviceName, "a device", is_path, PATH_RULE
 );
+name!(
+    /// The name of a cluster that several nodes with an agent make up: a path such as `emea/de/store-0042`.
+    ClusterName, "a cluster", is_path, PATH_RULE
+);
 
 /// One object that a driver keeps: its kind, its name, and where the runtime has namespaces, the namespace.
-/// Written `Kind/name` or `Kind/namespace/name`.
+/// Written `Kind/name` or `Kind/namespace/name`. A kind of an API group that isn't one of Kubernetes' own is
+/// `Kind.group`, as in `HelmChart.helm.cattle.io/kube-system/traefik`: two groups may have a kind of the same name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ObjectKey {
-    /// Such as `Deployment` or `Wasm`.
+    /// Such as `Deployment`, `Wasm` or `HelmChart.helm.cattle.io`.
     pub kind: String,
     /// Where the runtime has namespaces and the object is in one.
     pub namespace: Option<String>,
@@ -114,6 +124,28 @@ impl ObjectKey {
     /// A key without a namespace.
     pub fn new(kind: impl Into<String>, name: impl Into<String>) -> Self {
         ObjectKey { kind: kind.into(), namespace: None, name: name.into() }
+    }
+
+    /// How a key names `kind` of `api_version`: by itself if the group is one of Kubernetes' own, else with its
+    /// group. Kubernetes' own are the one without a name (`v1`), those without a dot (`apps`, `batch`: the field's
+    /// convention gives everybody else's a domain), and what ends with `.k8s.io`. The version doesn't count, so
+    /// that an object stays the same when its API moves on.
+    pub fn kind_of(api_version: &str, kind: &str) -> String {
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
+        if !group.contains('.') || group.ends_with(".k8s.io") {
+            kind.to_owned()
+        } else {
+            format!("{kind}.{group}")
+        }
+    }
+
+    /// The API group, unless it is one of Kubernetes' own or no kind of Kubernetes at all; and the kind without it.
+    pub fn group_and_kind(&self) -> (Option<&str>, &str) {
+        // No kind has a dot in it.
+        match self.kind.split_once('.') {
+            Some((kind, group)) => (Some(group), kind),
+            None => (None, &self.kind),
+        }
     }
 
     /// Whether it holds data that must never be removed automatically (DESIGN: "Nothing is deleted by
@@ -193,9 +225,35 @@ mod tests {
 
     #[test]
     fn an_object_key_reads_back_as_it_was_written() {
-        for text in ["Wasm/hello", "Deployment/pos/pos"] {
+        for text in ["Wasm/hello", "Deployment/pos/pos", "HelmChart.helm.cattle.io/kube-system/traefik"] {
             assert_eq!(text.parse::<ObjectKey>().unwrap().to_string(), text);
         }
         assert!("Wasm".parse::<ObjectKey>().is_err());
+    }
+
+    #[test]
+    fn a_kind_of_somebody_elses_group_carries_it_and_one_of_kubernetes_own_does_not() {
+        for own in ["v1", "apps/v1", "batch/v1beta1", "networking.k8s.io/v1", "gateway.networking.k8s.io/v1"] {
+            assert_eq!(ObjectKey::kind_of(own, "Thing"), "Thing", "{own}");
+        }
+        for (version, kind) in [
+            ("serving.knative.dev/v1", "Thing.serving.knative.dev"),
+            ("cluster.x-k8s.io/v1beta1", "Thing.cluster.x-k8s.io"),
+        ] {
+            assert_eq!(ObjectKey::kind_of(version, "Thing"), kind);
+        }
+    }
+
+    #[test]
+    fn a_key_tells_its_group_from_its_kind() {
+        let chart: ObjectKey = "HelmChart.helm.cattle.io/kube-system/traefik".parse().unwrap();
+        assert_eq!(chart.group_and_kind(), (Some("helm.cattle.io"), "HelmChart"));
+        assert_eq!(ObjectKey::new("Deployment", "pos").group_and_kind(), (None, "Deployment"));
+    }
+
+    #[test]
+    fn a_custom_resource_that_shares_its_kind_with_what_holds_data_does_not_hold_any() {
+        assert!(ObjectKey::new("Namespace", "shop").holds_data());
+        assert!(!ObjectKey::new("Namespace.example.com", "shop").holds_data());
     }
 }

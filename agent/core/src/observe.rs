@@ -23,6 +23,12 @@ pub enum Observed {
         /// Whether it must be removed and made again, as it cannot be changed in place.
         recreate: bool,
     },
+    /// It is ours and differs in what the runtime doesn't let change in place. What becomes of that is the policy's
+    /// to say.
+    Immutable {
+        /// What differs, for people; no secret in it.
+        difference: String,
+    },
     /// It isn't there.
     Absent,
     /// Something of that name is there, and it isn't ours. It is left alone.
@@ -42,6 +48,7 @@ impl fmt::Display for Observed {
         match self {
             Observed::Same => f.write_str("as it should be"),
             Observed::Drift { difference, .. } => write!(f, "differs: {difference}"),
+            Observed::Immutable { difference } => write!(f, "differs, and can't be changed: {difference}"),
             Observed::Absent => f.write_str("absent"),
             Observed::Foreign { owner } => write!(f, "belongs to {owner}"),
             Observed::Extra { .. } => f.write_str("left over"),

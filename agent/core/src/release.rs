@@ -108,6 +108,25 @@ pub struct Release {
     /// For each secret a digest keyed by the box, so that a changed secret is a changed release.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, Digest>,
+    /// As whom the driver acts for it, on Kubernetes; the agent itself if none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<ServiceAccount>,
+}
+
+/// A Kubernetes service account: what an app may touch is what this account may. Written `namespace/name`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServiceAccount {
+    /// The namespace that it is in.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for ServiceAccount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
 }
 
 impl Release {
@@ -270,6 +289,9 @@ pub struct Policy<A = Digest> {
     /// Holds instead of going back: it changed data that the old version cannot read.
     #[serde(default)]
     pub irreversible: bool,
+    /// What becomes of a change that the runtime doesn't let be made in place.
+    #[serde(default)]
+    pub immutable: Immutable,
     /// The apps of one group change together: all of them, or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<AppName>,
@@ -294,12 +316,12 @@ impl<A> Policy<A> {
     /// # Errors
     /// The first that `name` gives.
     pub fn try_map<B, E>(self, mut name: impl FnMut(A) -> Result<B, E>) -> Result<Policy<B>, E> {
-        let Policy { depends_on, health, on_failure, strategy, irreversible, group } = self;
+        let Policy { depends_on, health, on_failure, strategy, irreversible, immutable, group } = self;
         let HealthPolicy { startup, deadline, soak, checks } = health;
         let checks =
             checks.into_iter().map(|check| check.try_map(&mut name)).collect::<Result<Vec<_>, E>>()?;
         let health = HealthPolicy { startup, deadline, soak, checks };
-        Ok(Policy { depends_on, health, on_failure, strategy, irreversible, group })
+        Ok(Policy { depends_on, health, on_failure, strategy, irreversible, immutable, group })
     }
 }
 
@@ -312,6 +334,17 @@ pub enum Strategy {
     StopStart,
     /// The new one is started, and once it is ready the old one is stopped.
     StartStop,
+}
+
+/// What becomes of a change that the runtime doesn't let be made in place, such as to a Deployment's selector.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Immutable {
+    /// The app is held until somebody says otherwise.
+    #[default]
+    Hold,
+    /// The object is removed and made again, unless it holds data.
+    Recreate,
 }
 
 /// How an app's health is judged.
@@ -482,8 +515,28 @@ mod tests {
             }],
             artifacts: BTreeSet::new(),
             secrets: BTreeMap::new(),
+            account: None,
         };
         assert_eq!(release(r#"{"a":1,"b":[2]}"#).id(), release(r#"{"b":[2],"a":1}"#).id());
         assert_ne!(release(r#"{"a":1}"#).id(), release(r#"{"a":2}"#).id());
+    }
+
+    #[test]
+    fn an_account_is_a_part_of_the_release_and_none_leaves_its_name_as_it_was() {
+        let mut release = Release {
+            app: "pos".parse().unwrap(),
+            driver: DriverKind::Kubernetes,
+            objects: Vec::new(),
+            artifacts: BTreeSet::new(),
+            secrets: BTreeMap::new(),
+            account: None,
+        };
+        let (before, bytes) = (release.id(), release.to_bytes());
+        assert_eq!(bytes, br#"{"app":"pos","driver":"kubernetes","objects":[]}"#);
+        let account = ServiceAccount { namespace: "shop".into(), name: "deployer".into() };
+        assert_eq!(account.to_string(), "shop/deployer");
+        release.account = Some(account);
+        assert_ne!(release.id(), before);
+        assert_eq!(serde_json::from_slice::<Release>(&release.to_bytes()).unwrap(), release);
     }
 }

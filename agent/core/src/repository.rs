@@ -27,6 +27,7 @@ pub fn validate(files: &Files, device: Option<&DeviceName>, agent_version: &Vers
     look.apps_without_document(files);
     look.references();
     look.dependencies();
+    look.too_large(files);
     look.unfit_for_podman(files);
     let mut errors = look.errors;
     if let Some(device) = device {
@@ -258,6 +259,16 @@ impl Look {
                 self.errors
                     .push(Diagnostic::of_file(app_path(app_folder(&folder).unwrap_or_default()), message));
             }
+        }
+    }
+
+    /// Objects that are too large for where their app may run.
+    fn too_large(&mut self, files: &Files) {
+        for (folder, app) in &self.apps {
+            let (Some(App { spec, .. }), Ok(name)) = (app, folder.parse::<AppName>()) else { continue };
+            let Body::Container(container) = &spec.workload else { continue };
+            let manifests: Vec<File> = under(files, &format!("{}/", manifests_folder(&name))).collect();
+            self.errors.extend(manifests::check_sizes(&name, container, &manifests));
         }
     }
 

@@ -161,13 +161,15 @@ fn release(
     runtimes: &BTreeSet<DriverKind>,
 ) -> Result<Release, Held> {
     let release = match workload {
-        Workload::Container { driver, objects, secrets, podman, unfit_for_podman, .. } => {
+        Workload::Container { driver, account, objects, secrets, podman, unfit_for_podman, .. } => {
             let driver = container_runtime(driver, runtimes).ok_or_else(|| no_driver("containers"))?;
             let mut release = empty(app, driver);
             if driver == DriverKind::Podman {
                 hold_pods(&mut release, podman, &unfit_for_podman, answers)?;
             } else {
                 release.objects = objects;
+                // Nothing else has such accounts.
+                release.account = account.filter(|_| driver == DriverKind::Kubernetes);
                 seal(&mut release, secrets.keys(), answers)?;
             }
             release
@@ -225,6 +227,7 @@ fn empty(app: &AppName, driver: DriverKind) -> Release {
         objects: Vec::new(),
         artifacts: BTreeSet::new(),
         secrets: BTreeMap::new(),
+        account: None,
     }
 }
 
@@ -324,6 +327,7 @@ fn faulty(faults: &[Diagnostic]) -> Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::release::ServiceAccount;
     use crate::repository::{Files, render_for};
 
     const HEAD: &str = "apiVersion: holdfast.dev/v1alpha1\n";
@@ -355,6 +359,22 @@ mod tests {
 
     fn only<T>(map: &BTreeMap<AppName, T>) -> &T {
         map.values().next().unwrap()
+    }
+
+    #[test]
+    fn an_account_is_in_the_release_for_kubernetes_and_in_no_other() {
+        let mut desired = judged_by_a_probe();
+        let app = desired.apps.values_mut().next().unwrap();
+        app.policy.health.checks.clear();
+        let Workload::Container { driver, account, podman, .. } = &mut app.workload else { panic!() };
+        let deployer = ServiceAccount { namespace: "shop".into(), name: "deployer".into() };
+        (*driver, *account, *podman) = (None, Some(deployer.clone()), Some(Lowered::default()));
+        let account_on = |kind: DriverKind| {
+            let resolved = resolve(desired.clone(), &Answers::default(), &[kind].into());
+            resolved.releases.values().next().unwrap().account.clone()
+        };
+        assert_eq!(account_on(DriverKind::Kubernetes), Some(deployer));
+        assert_eq!(account_on(DriverKind::Podman), None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::clock::{BootId, Moment, Now};
 use crate::digest::Revision;
 use crate::name::{AppName, ObjectKey};
 use crate::release::{
-    DriverKind, HealthPolicy, Object, OnFailure, Policy, Release, Strategy, Target, WorkloadKind,
+    DriverKind, HealthPolicy, Immutable, Object, OnFailure, Policy, Release, Strategy, Target, WorkloadKind,
 };
 use crate::resolve::Resolved;
 
@@ -37,6 +37,7 @@ pub(crate) fn release(app: &str, version: &str, keys: &[&str]) -> Arc<Release> {
         objects: keys.iter().map(object).collect(),
         artifacts: BTreeSet::new(),
         secrets: BTreeMap::new(),
+        account: None,
     })
 }
 
@@ -51,6 +52,7 @@ pub(crate) fn target(release: &Release, depends_on: &[&str]) -> Target {
             on_failure: OnFailure::Rollback,
             strategy: Strategy::StopStart,
             irreversible: false,
+            immutable: Immutable::Hold,
             group: None,
         },
         revision: Revision("r".into()),

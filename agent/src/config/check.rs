@@ -280,9 +280,33 @@ fn check_drivers(c: &mut Checker<'_>, base: &Path, drivers: file::Drivers) -> Dr
             socket: resolve(base, p.socket.unwrap_or_else(|| "/run/podman/podman.sock".into())),
             run_dir: resolve(base, p.run_dir.unwrap_or_else(|| "/run/holdfast/podman".into())),
         }),
-        kubernetes: drivers.kubernetes.map(|k| Kubernetes {
-            kubeconfig: resolve(base, k.kubeconfig.unwrap_or_else(|| "/etc/rancher/k3s/k3s.yaml".into())),
-        }),
+        kubernetes: drivers.kubernetes.map(|kubernetes| check_kubernetes(c, base, kubernetes)),
         simulated: drivers.simulated.map(|s| Simulated { dir: resolve(base, s.dir) }),
+    }
+}
+
+fn check_kubernetes(c: &mut Checker<'_>, base: &Path, kubernetes: file::Kubernetes) -> Kubernetes {
+    if !cfg!(feature = "kubernetes") {
+        c.report(
+            None,
+            "this holdfast was built without Kubernetes: remove [drivers.kubernetes], or install a build with it",
+        );
+    }
+    if let Some(context) = kubernetes.context.as_ref().filter(|context| context.get_ref().is_empty()) {
+        c.report(Some(context.span()), "context is empty: name one of the kubeconfig's, or remove the line");
+    }
+    if let Some(dir) = kubernetes.images_dir.as_ref().filter(|dir| dir.get_ref().as_os_str().is_empty()) {
+        c.report(
+            Some(dir.span()),
+            "images_dir is empty: write the folder that the cluster imports image archives from, such as \
+             \"/var/lib/rancher/k3s/agent/images\", or remove the line",
+        );
+    }
+    let kubeconfig = kubernetes.kubeconfig.unwrap_or_else(|| "/etc/rancher/k3s/k3s.yaml".into());
+    Kubernetes {
+        kubeconfig: resolve(base, kubeconfig),
+        context: kubernetes.context.map(Spanned::into_inner),
+        cluster: kubernetes.cluster,
+        images_dir: kubernetes.images_dir.map(|dir| resolve(base, dir.into_inner())),
     }
 }

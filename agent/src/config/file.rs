@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use holdfast_core::name::DeviceName;
+use holdfast_core::name::{ClusterName, DeviceName};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -134,6 +134,9 @@ pub(super) struct Podman {
 #[serde(deny_unknown_fields)]
 pub(super) struct Kubernetes {
     pub(super) kubeconfig: Option<PathBuf>,
+    pub(super) context: Option<Spanned<String>>,
+    pub(super) cluster: Option<ClusterName>,
+    pub(super) images_dir: Option<Spanned<PathBuf>>,
 }
 
 #[derive(Debug, Deserialize)]

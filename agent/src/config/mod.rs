@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use holdfast_core::name::DeviceName;
+use holdfast_core::name::{ClusterName, DeviceName};
 use serde::{Deserialize, Serialize, Serializer};
 
 pub use error::{ConfigError, Problem, Problems};
@@ -201,6 +201,15 @@ pub struct Podman {
 pub struct Kubernetes {
     /// How the API server is reached.
     pub kubeconfig: PathBuf,
+    /// Which of the kubeconfig's contexts; its current one unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+    /// The name that the agents of all nodes of one cluster share: one of them leads, by a Lease.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterName>,
+    /// Where the cluster imports image archives from; none are put anywhere unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images_dir: Option<PathBuf>,
 }
 
 /// `[drivers.simulated]`

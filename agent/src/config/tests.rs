@@ -30,7 +30,7 @@ fn the_least_that_must_be_written_gives_a_box_with_every_default() {
 #[test]
 fn what_is_printed_reads_back_as_the_same_configuration() {
     let all = format!(
-        "{LEAST}\n[drivers.podman]\n[drivers.simulated]\ndir = \"sim\"\n[registries.\"registry.example:5000\"]\nmirrors = [\"cache.local:5000\"]\n"
+        "{LEAST}\n[drivers.kubernetes]\ncontext = \"edge\"\ncluster = \"emea/de/store-0042\"\nimages_dir = \"images\"\n[drivers.podman]\n[drivers.simulated]\ndir = \"sim\"\n[registries.\"registry.example:5000\"]\nmirrors = [\"cache.local:5000\"]\n"
     );
     for text in [LEAST, all.as_str()] {
         let config = parse(text).unwrap();
@@ -42,6 +42,29 @@ fn what_is_printed_reads_back_as_the_same_configuration() {
 fn relative_paths_are_relative_to_the_file() {
     let config = parse(&with("ca_file = \"ca.pem\"", "source")).unwrap();
     assert_eq!(config.source.ca_file, Some("/etc/holdfast/ca.pem".into()));
+}
+
+#[test]
+fn a_cluster_is_reached_by_k3ss_kubeconfig_and_the_rest_is_only_what_was_asked_for() {
+    let of = |lines: &str| {
+        parse(&format!("{LEAST}[drivers.kubernetes]\n{lines}"))
+            .map(|config| config.drivers.kubernetes.unwrap())
+    };
+    let kubernetes = of("").unwrap();
+    assert_eq!(kubernetes.kubeconfig, Path::new("/etc/rancher/k3s/k3s.yaml"));
+    assert_eq!((kubernetes.context, kubernetes.cluster, kubernetes.images_dir), (None, None, None));
+    let all = of("cluster = \"emea/de/store-0042\"\nimages_dir = \"images\"\ncontext = \"edge\"\n").unwrap();
+    assert_eq!(all.cluster.unwrap().as_str(), "emea/de/store-0042");
+    assert_eq!(all.images_dir, Some("/etc/holdfast/images".into()));
+    for (line, part) in [
+        ("cluster = \"Store 42\"", "is not a name of a cluster"),
+        ("context = \"\"", "context is empty"),
+        ("images_dir = \"\"", "images_dir is empty"),
+        ("image_dir = \"x\"", "did you mean \"images_dir\""),
+    ] {
+        let error = of(line).unwrap_err();
+        assert!(error.contains("agent.toml:9:") && error.contains(part), "{line}: {error}");
+    }
 }
 
 #[test]

@@ -105,6 +105,7 @@ impl Runtime for Bench {
             objects: vec![object],
             artifacts: BTreeSet::from([self.image.digest]),
             secrets: BTreeMap::new(),
+            account: None,
         }
     }
 

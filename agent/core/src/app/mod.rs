@@ -81,10 +81,19 @@ pub struct Stuck {
     pub retry_at: Moment,
     /// The same for people.
     pub retry_wall: Timestamp,
+    /// What would unblock it, for people, if it isn't only another try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unblock: Option<String>,
+    /// Since when, in a row, the runtime has been there and has not taken the target yet: only while that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_yet: Option<Moment>,
 }
 
 /// After so many tries in a row nobody can say when a target will be prepared.
 const LONG_ENOUGH: u32 = 3;
+
+/// The longest pause between two tries of what the runtime doesn't take yet: what it waits for comes in seconds.
+const LONGEST_PAUSE_NOT_YET: Duration = Duration::from_secs(10);
 
 /// The longest pause between two tries of the same thing.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
@@ -333,12 +342,40 @@ impl App {
         self.stick_for(cause, attempts, pause(Duration::from_secs(1), attempts), now);
     }
 
+    /// Any phase: as [`App::stick`], where something else than another try would `unblock` it.
+    pub fn stick_until(&mut self, cause: &str, unblock: &str, now: &Now) {
+        self.stick(cause, now);
+        if let Some(stuck) = &mut self.stuck {
+            stuck.unblock = Some(unblock.to_owned());
+        }
+    }
+
+    /// Applying: the runtime is there and does not take the target yet. Gives whether it is tried again; if not,
+    /// that has been so for `deadline`, and the target is to fail. What the box or the runtime is the reason for
+    /// doesn't count, and neither does what was before a reboot.
+    pub fn not_yet(&mut self, cause: &str, deadline: Duration, now: &Now) -> bool {
+        let first = self.stuck.as_ref().and_then(|stuck| stuck.not_yet.as_ref());
+        let begun = first.and_then(|first| Some((first.clone(), now.moment.since(first)?)));
+        let (first, elapsed) = begun.unwrap_or_else(|| (now.moment.clone(), Duration::ZERO));
+        let Some(left) = deadline.checked_sub(elapsed).filter(|left| !left.is_zero()) else { return false };
+        let attempts = self.stuck.as_ref().map_or(1, |stuck| stuck.attempts.saturating_add(1));
+        // The last try is at the deadline.
+        let wait = pause(Duration::from_secs(1), attempts).min(LONGEST_PAUSE_NOT_YET).min(left);
+        self.stick_for(cause, attempts, wait, now);
+        if let Some(stuck) = &mut self.stuck {
+            stuck.not_yet = Some(first);
+        }
+        true
+    }
+
     fn stick_for(&mut self, cause: &str, attempts: u32, wait: Duration, now: &Now) {
         self.stuck = Some(Stuck {
             cause: cause.to_owned(),
             attempts,
             retry_at: Moment { boot: now.moment.boot.clone(), uptime: now.moment.uptime + wait },
             retry_wall: now.wall_in(wait),
+            unblock: None,
+            not_yet: None,
         });
     }
 
@@ -389,7 +426,10 @@ impl App {
             (Some(stuck), _) => Some(Held {
                 cause: stuck.cause.clone(),
                 next: Some(stuck.retry_wall),
-                unblock: "nothing to do: it is tried again by itself".to_owned(),
+                unblock: stuck.unblock.clone().unwrap_or_else(|| match stuck.not_yet {
+                    Some(_) => "nothing to do: it is tried again by itself until the release's deadline".to_owned(),
+                    None => "nothing to do: it is tried again by itself".to_owned(),
+                }),
             }),
             (None, Some(reason)) => Some(Held::until_changed(
                 reason,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::clock::BootId;
 use crate::digest::{Digest, Revision};
-use crate::release::{DriverKind, HealthPolicy, OnFailure, Policy, Strategy, WorkloadKind};
+use crate::release::{DriverKind, HealthPolicy, Immutable, OnFailure, Policy, Strategy, WorkloadKind};
 
 fn now() -> Now {
     Now {
@@ -25,6 +25,7 @@ fn target(name: &str) -> Target {
             on_failure: OnFailure::Rollback,
             strategy: Strategy::StopStart,
             irreversible: false,
+            immutable: Immutable::Hold,
             group: None,
         },
         revision: Revision("r".into()),
@@ -183,7 +184,58 @@ fn the_drawing_in_docs_has_exactly_these_phases_and_transitions() {
         .lines()
         .filter_map(|line| line.strip_prefix("    pub fn ")?.split_once("(&mut self"))
         .map(|(name, _)| name)
-        .filter(|name| !matches!(*name, "stick" | "unstick"))
+        .filter(|name| !matches!(*name, "stick" | "stick_until" | "not_yet" | "unstick"))
         .collect();
     assert_eq!(drawn, methods);
+}
+
+fn applying() -> App {
+    let mut app = App::placed(&target("v1"), None, &now());
+    app.prepared(&now());
+    app.apply(&now());
+    app
+}
+
+fn after(seconds: u64) -> Now {
+    let mut now = now();
+    now.moment.uptime += Duration::from_secs(seconds);
+    now
+}
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+#[test]
+fn what_the_runtime_does_not_take_yet_is_tried_again_until_the_deadline_and_at_it() {
+    let mut app = applying();
+    let (mut at, mut tries) = (0, 0);
+    while app.not_yet("the webhook isn't ready", DEADLINE, &after(at)) {
+        let retry = app.retry_at().unwrap().uptime.as_secs() - 100;
+        assert!(retry > at && retry <= at + 10 && retry <= 60, "{at} {retry}");
+        (at, tries) = (retry, tries + 1);
+    }
+    assert_eq!(at, 60, "the last try is at the deadline");
+    assert!(tries > 6, "{tries}");
+}
+
+#[test]
+fn only_what_is_not_taken_in_a_row_and_in_one_boot_counts_against_the_deadline() {
+    let mut app = applying();
+    assert!(app.not_yet("the webhook isn't ready", DEADLINE, &after(0)));
+    app.stick("the runtime is away", &after(30));
+    assert!(app.not_yet("the webhook isn't ready", DEADLINE, &after(90)));
+    let text = serde_json::to_string(&app).unwrap();
+    let mut app: App = serde_json::from_str(&text).unwrap();
+    assert!(!app.clone().not_yet("the webhook isn't ready", DEADLINE, &after(150)), "a restarted agent counts on");
+    let mut other = after(150);
+    other.moment.boot = BootId("other".into());
+    assert!(app.not_yet("the webhook isn't ready", DEADLINE, &other));
+}
+
+#[test]
+fn what_is_stuck_says_what_would_unblock_it() {
+    let mut app = applying();
+    app.stick_until("it can't be changed", "go back to the old value", &now());
+    assert_eq!(app.held(&"pos".parse().unwrap()).unwrap().unblock, "go back to the old value");
+    app.stick("the runtime is away", &now());
+    assert!(app.held(&"pos".parse().unwrap()).unwrap().unblock.contains("nothing to do"));
 }

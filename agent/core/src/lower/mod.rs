@@ -139,18 +139,24 @@ fn with_context<T>(
 /// Why podman can't hold this kind at all.
 fn unsupported(document: &Document<'_>) -> Option<Diagnostic> {
     let version = document.node.get("apiVersion").and_then(Node::as_str).unwrap_or_default();
-    let kind = &document.key.kind;
+    let (group, kind) = document.key.group_and_kind();
     let at = document.node.get("kind").map_or(document.node.at, |node| node.at);
-    match KINDS.iter().find(|(known, ..)| known == kind) {
+    let refused = |what: &str| {
+        let hint = "write `driver: kubernetes` under container in app.yaml for boxes with Kubernetes, or take it out";
+        Some(Diagnostic::new(document.file, at, format!("podman can't hold a {what}")).hint(hint))
+    };
+    let known = KINDS.iter().find(|(known, ..)| *known == kind);
+    // It may only share its name with one of Kubernetes' own.
+    if let (Some(_), Some(group)) = (known, group) {
+        return refused(&format!("{kind} of {group}"));
+    }
+    match known {
         Some((_, known, support)) if *known == version || matches!(support, Support::NoEffect(_)) => None,
         Some((_, known, _)) => Some(
             Diagnostic::new(document.file, at, format!("podman can't hold {kind} of {version}"))
                 .hint(format!("write apiVersion: {known}")),
         ),
-        None => Some(
-            Diagnostic::new(document.file, at, format!("podman can't hold a {kind}"))
-                .hint("write `driver: kubernetes` under container in app.yaml for boxes with Kubernetes, or take it out"),
-        ),
+        None => refused(kind),
     }
 }
 

@@ -9,7 +9,7 @@ fn lowered(text: &str, strategy: Strategy) -> Result<Lowered, String> {
     let nodes = parse("m.yaml", text.as_bytes(), Dialect::Kubernetes, MANIFEST_LIMIT).unwrap();
     let text_of = |node: Option<&Node>| node.and_then(Node::as_str).unwrap_or_default().to_owned();
     let key = |node: &Node| ObjectKey {
-        kind: text_of(node.get("kind")),
+        kind: ObjectKey::kind_of(&text_of(node.get("apiVersion")), &text_of(node.get("kind"))),
         namespace: Some("shop".to_owned()),
         name: text_of(node.get("metadata").and_then(|metadata| metadata.get("name"))),
     };
@@ -144,4 +144,17 @@ fn the_table_says_of_every_kind_what_becomes_of_it() {
     for (kind, ..) in KINDS {
         assert!(text.contains(&format!("| {kind} |")));
     }
+}
+
+#[test]
+fn a_kind_of_another_group_is_told_from_kubernetes_own_of_the_same_name() {
+    let refused = |version: &str, kind: &str| {
+        let text = format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{ name: x }}\n");
+        lowered(&text, Strategy::StopStart).unwrap_err()
+    };
+    assert!(refused("serving.knative.dev/v1", "Service").contains("podman can't hold a Service of serving.knative.dev"));
+    assert!(refused("iam.example.com/v1", "Role").contains("podman can't hold a Role of iam.example.com"));
+    let chart = refused("helm.cattle.io/v1", "HelmChart");
+    assert!(chart.contains("podman can't hold a HelmChart (") && chart.contains("driver: kubernetes"), "{chart}");
+    assert!(refused("apps/v1beta1", "Deployment").contains("write apiVersion: apps/v1"));
 }

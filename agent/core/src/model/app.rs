@@ -12,8 +12,8 @@ use super::selector::Selector;
 use super::units::Span;
 use super::wasm::{ArtifactRef, WasmFields};
 use crate::diagnostic::quoted;
-use crate::name::AppName;
-use crate::release::{Check, DriverKind, HealthPolicy, OnFailure, Policy, Strategy, WorkloadKind};
+use crate::name::{AppName, is_subdomain};
+use crate::release::{Check, DriverKind, HealthPolicy, Immutable, OnFailure, Policy, Strategy, WorkloadKind};
 use crate::yaml::{Node, NodeValue};
 
 /// An app: `apps/<name>/app.yaml`.
@@ -40,6 +40,8 @@ pub struct AppSpec {
     pub overrides: Vec<Override>,
     /// What it is.
     pub workload: Body,
+    /// The service account that it is limited to, on Kubernetes.
+    pub service_account: Option<ServiceAccountName>,
     /// How it is judged and changed.
     pub policy: Policy<ArtifactRef>,
 }
@@ -83,6 +85,34 @@ impl FromStr for AgentVersions {
     }
 }
 text!(AgentVersions, json!({"type": "string", "examples": [">=0.1"]}));
+
+/// The name of a Kubernetes service account: an RFC 1123 subdomain.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceAccountName(String);
+
+impl ServiceAccountName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ServiceAccountName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if is_subdomain(text) {
+            Ok(ServiceAccountName(text.to_owned()))
+        } else {
+            Err(format!(
+                "{} is not the name of a service account: use parts of 1 to 63 of a-z, 0-9 and '-', joined by '.', 253 \
+                 characters in all; its namespace is container.namespace",
+                quoted(text)
+            ))
+        }
+    }
+}
+text!(ServiceAccountName, json!({"type": "string", "maxLength": 253, "examples": ["pos-deployer"]}));
 
 record! {
     /// What the box must have.
@@ -184,6 +214,29 @@ impl Decode for Strategy {
     }
 }
 
+words! {
+    /// What becomes of a change that the runtime doesn't let be made in place.
+    pub enum ImmutableWord {
+        /// The app is held.
+        Hold = "hold",
+        /// The object is removed and made again, unless it holds data.
+        Recreate = "recreate",
+    }
+}
+
+impl Decode for Immutable {
+    fn decode(node: &Node, context: &mut Context<'_>) -> Option<Self> {
+        ImmutableWord::decode(node, context).map(|word| match word {
+            ImmutableWord::Hold => Immutable::Hold,
+            ImmutableWord::Recreate => Immutable::Recreate,
+        })
+    }
+
+    fn schema() -> Value {
+        ImmutableWord::schema()
+    }
+}
+
 record! {
     /// How an app is changed.
     pub struct Update, "update" {
@@ -191,6 +244,8 @@ record! {
         "strategy" => strategy: Placed<Strategy> = default_strategy();
         /// It changes data so that the old version can't read them: after a failure it is held, not taken back.
         "irreversible" => irreversible: bool = false;
+        /// What becomes of a change that the runtime doesn't let be made in place; what holds data is never recreated.
+        "immutable" => immutable: Placed<Immutable> = default_immutable();
         /// The apps that name the same group change together on a box: all of them, or none.
         "group" => group: Option<AppName> = None;
     }
@@ -231,17 +286,33 @@ record! {
         "vm" => vm: Option<Opaque> = None;
         /// What an executable outside of Holdfast makes of it.
         "plugin" => plugin: Option<Opaque> = None;
+        /// The Kubernetes service account that the app's objects are made as, in container.namespace; has no effect
+        /// on podman.
+        "serviceAccount" => service_account: Option<Placed<ServiceAccountName>> = None;
         /// How its health is judged.
         "health" => health: Placed<HealthPolicy<ArtifactRef>> = default_health();
         /// What follows a failure.
         "onFailure" => on_failure: OnFailure = OnFailure::Rollback;
         /// How it is changed.
-        "update" => update: Update = Update { strategy: default_strategy(), irreversible: false, group: None };
+        "update" => update: Update = default_update();
     }
 }
 
 fn default_strategy() -> Placed<Strategy> {
     Placed { at: crate::diagnostic::Position::START, value: Strategy::StopStart }
+}
+
+fn default_immutable() -> Placed<Immutable> {
+    Placed { at: crate::diagnostic::Position::START, value: Immutable::Hold }
+}
+
+fn default_update() -> Update {
+    Update {
+        strategy: default_strategy(),
+        irreversible: false,
+        immutable: default_immutable(),
+        group: None,
+    }
 }
 
 fn default_health() -> Placed<HealthPolicy<ArtifactRef>> {
@@ -343,8 +414,15 @@ impl Decode for AppSpec {
             let hint = "write strategy: stop-start; start-stop is for containers";
             context.error_with(fields.update.strategy.at, "two of these can't run beside each other", hint);
         }
+        if fields.update.immutable.value == Immutable::Recreate && !matches!(workload, Body::Container(_)) {
+            let hint = "leave immutable out; it is for containers";
+            context.error_with(fields.update.immutable.at, "nothing of this app is immutable", hint);
+        }
         if matches!(workload, Body::Wasm(_)) {
             refuse_exec(node, context);
+        }
+        if let Some(account) = &fields.service_account {
+            refuse_account(account, &workload, context);
         }
         let depends_on: BTreeSet<AppName> =
             fields.depends_on.iter().map(|dependency| dependency.value.clone()).collect();
@@ -355,12 +433,14 @@ impl Decode for AppSpec {
             values: fields.values,
             overrides: fields.overrides,
             workload,
+            service_account: fields.service_account.map(|account| account.value),
             policy: Policy {
                 depends_on,
                 health: fields.health.value,
                 on_failure: fields.on_failure,
                 strategy: fields.update.strategy.value,
                 irreversible: fields.update.irreversible,
+                immutable: fields.update.immutable.value,
                 group: fields.update.group,
             },
         })
@@ -374,6 +454,23 @@ impl Decode for AppSpec {
         }
         schema
     }
+}
+
+/// Only Kubernetes has service accounts: where the app can't be on Kubernetes, what was meant can't be had.
+fn refuse_account(account: &Placed<ServiceAccountName>, workload: &Body, context: &mut Context<'_>) {
+    let (message, hint) = match workload {
+        Body::Container(container) => match container.driver {
+            ContainerDriver::Any | ContainerDriver::Kubernetes => return,
+            ContainerDriver::Podman | ContainerDriver::Simulated => (
+                "only Kubernetes has service accounts, and the app's driver is another",
+                "write driver: kubernetes or driver: any under container, or take serviceAccount out",
+            ),
+        },
+        Body::Wasm(_) | Body::Vm(_) | Body::Plugin(_) => {
+            ("only containers on Kubernetes have a service account", "take serviceAccount out")
+        }
+    };
+    context.error_with(account.at, message, hint);
 }
 
 /// In a component there is nothing that another program could be run in.

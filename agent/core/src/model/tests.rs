@@ -4,7 +4,7 @@ use super::document::read;
 use super::*;
 use crate::diagnostic::to_text;
 use crate::metrics::{Share, TimeUnit};
-use crate::release::{Check, HttpCheck};
+use crate::release::{Check, HttpCheck, Immutable};
 
 pub(crate) const APP: &str = r#"
 apiVersion: holdfast.dev/v1alpha1
@@ -75,6 +75,33 @@ fn an_app_is_exactly_one_thing() {
     let both = APP.replace("  onFailure", "  vm: {image: files/x.qcow2}\n  onFailure");
     assert!(app(&both).unwrap_err().contains("the app is container and vm at once"));
     assert!(app(&APP.replace("{ namespace: pos, driver: any }", "{}")).is_ok());
+}
+
+#[test]
+fn only_what_may_be_on_kubernetes_has_a_service_account() {
+    let with = |account: &str, driver: &str| {
+        let text = APP.replace("driver: any }", &format!("driver: {driver} }}\n  serviceAccount: {account}"));
+        app(&text).map(|app| app.spec.service_account.unwrap().as_str().to_owned())
+    };
+    assert_eq!(with("pos.deployer-1", "any").unwrap(), "pos.deployer-1");
+    assert!(with("deployer", "kubernetes").is_ok());
+    let error = with("deployer", "podman").unwrap_err();
+    assert!(error.starts_with("apps/pos/app.yaml:12:19: only Kubernetes has service accounts"), "{error}");
+    for name in ["Deployer", "a/b", "a..b", "-a"] {
+        assert!(with(name, "any").unwrap_err().contains("12:19"), "{name}");
+    }
+    let error = wasm("    component: files/a.wasm\n  serviceAccount: deployer\n").unwrap_err();
+    assert!(error.contains("8:19: only containers on Kubernetes have a service account"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_changed_in_place_holds_the_app_unless_it_says_otherwise() {
+    assert_eq!(app(APP).unwrap().spec.policy.immutable, Immutable::Hold);
+    let recreate = APP.replace("irreversible: false", "immutable: recreate");
+    assert_eq!(app(&recreate).unwrap().spec.policy.immutable, Immutable::Recreate);
+    let error = wasm("    component: files/a.wasm\n  update: {immutable: recreate}\n").unwrap_err();
+    assert!(error.contains("8:23: nothing of this app is immutable"), "{error}");
+    assert!(app(&APP.replace("irreversible: false", "immutable: remake")).unwrap_err().contains("hold, recreate"));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::generation::{Apps, Inventory, Owned, order};
 use crate::held::Held;
 use crate::name::{AppName, ObjectKey};
 use crate::observe::{AppObservation, Observations, Observed};
-use crate::release::{DriverKind, Object, Release, Target};
+use crate::release::{DriverKind, Immutable, Object, Release, Target};
 
 pub use purge::{Orphan, orphans, purges};
 
@@ -186,6 +186,7 @@ fn additions(
     {
         steps.push(step(Action::Prepare, &first.key, "the release is new here"));
     }
+    let may_recreate = may_recreate(app);
     for Object { key, .. } in &release.objects {
         let ours = owned.get(key).is_some_and(|owned| owned.orphaned.is_none());
         match observed.get(key).unwrap_or(&Observed::Absent) {
@@ -200,10 +201,23 @@ fn additions(
             Observed::Drift { difference, recreate: true } => {
                 steps.push(step(Action::Recreate, key, difference))
             }
+            Observed::Immutable { difference } if may_recreate && !key.holds_data() => {
+                steps.push(step(Action::Recreate, key, &format!("{difference}, which can't be changed in place")));
+            }
+            Observed::Immutable { difference } => return Err(immutable(key, difference)),
             Observed::Foreign { owner } => return Err(foreign(key, owner)),
         }
     }
     Ok(steps)
+}
+
+/// Whether what can't be changed in place may be removed and made again. What was done on the way to a target must
+/// also be done on the way back, though the release that comes back was written before that was allowed. And what
+/// goes back runs nothing that is worth protecting: held there, it could never be left again.
+fn may_recreate(app: &App) -> bool {
+    let targets = [&app.current, &app.target].into_iter().flatten();
+    matches!(app.phase, Phase::RollingBack { .. })
+        || targets.into_iter().any(|target| target.policy.immutable == Immutable::Recreate)
 }
 
 fn absent_reason(app: &App, was_made: bool) -> &'static str {
@@ -279,6 +293,18 @@ fn foreign(key: &ObjectKey, owner: &str) -> Held {
         format!("{key} is there already and belongs to {owner}"),
         format!("remove or rename {key} on the box, or name it otherwise in the repository"),
     )
+}
+
+fn immutable(key: &ObjectKey, difference: &str) -> Held {
+    let unblock = if key.holds_data() {
+        format!(
+            "go back to the old value in the repository; {key} holds data and is never recreated by itself: to have it \
+             otherwise, give it another name"
+        )
+    } else {
+        "go back to the old value in the repository, or write update.immutable: recreate in app.yaml".to_owned()
+    };
+    Held::until_changed(format!("{key} can't be changed in place: {difference}"), unblock)
 }
 
 #[cfg(test)]

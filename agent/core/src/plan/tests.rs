@@ -131,3 +131,57 @@ fn an_app_that_was_found_and_nothing_is_known_of_is_left_alone() {
     held.apps.insert(name("a"), App::found(&now()));
     assert_eq!(held.plan(), Plan::default());
 }
+
+fn immutable() -> Observed {
+    Observed::Immutable { difference: "spec.selector: web, not shop".into() }
+}
+
+/// An app whose object can't be made what it should be; `policy` is what its release says of that.
+fn with_immutable(key: &str, policy: Immutable) -> Box_ {
+    let mut held = Box_::with(&[("a", &release("a", "1", &["ConfigMap/a", key]), &[])]);
+    held.sees("a", "ConfigMap/a", Observed::Absent).sees("a", key, immutable());
+    held.apps.get_mut(&name("a")).unwrap().current.as_mut().unwrap().policy.immutable = policy;
+    held
+}
+
+#[test]
+fn a_change_that_the_runtime_does_not_let_be_made_holds_all_of_the_app_and_says_what_to_do() {
+    let plan = with_immutable("Deployment/a", Immutable::Hold).plan();
+    assert!(plan.steps.is_empty(), "{plan:?}");
+    let held = &plan.held[&name("a")];
+    assert!(held.cause.contains("Deployment/a") && held.cause.contains("spec.selector: web, not shop"), "{held:?}");
+    assert!(held.unblock.contains("update.immutable: recreate") && held.unblock.contains("old value"), "{held:?}");
+}
+
+#[test]
+fn where_the_app_says_so_what_can_not_be_changed_is_recreated() {
+    let held = with_immutable("Deployment/a", Immutable::Recreate);
+    assert_eq!(held.steps(), ["Create ConfigMap/a", "Recreate Deployment/a"]);
+    assert!(held.plan().steps[1].reason.contains("spec.selector: web, not shop"));
+}
+
+#[test]
+fn what_holds_data_is_never_recreated_whatever_the_app_says() {
+    let plan = with_immutable("PersistentVolumeClaim/a", Immutable::Recreate).plan();
+    assert!(plan.steps.is_empty(), "{plan:?}");
+    let held = &plan.held[&name("a")];
+    assert!(held.unblock.contains("holds data") && !held.unblock.contains("update.immutable"), "{held:?}");
+}
+
+#[test]
+fn what_was_recreated_on_the_way_to_a_release_is_recreated_on_the_way_back() {
+    let mut held = with_immutable("Deployment/a", Immutable::Hold);
+    let app = held.apps.get_mut(&name("a")).unwrap();
+    let mut set_aside = target(&release("a", "2", &["ConfigMap/a", "Deployment/a"]), &[]);
+    set_aside.policy.immutable = Immutable::Recreate;
+    app.target = Some(set_aside);
+    app.phase = Phase::Pending;
+    assert_eq!(held.steps(), ["Create ConfigMap/a", "Recreate Deployment/a"]);
+}
+
+#[test]
+fn a_release_that_failed_is_left_though_its_objects_can_not_be_changed_in_place() {
+    let mut held = with_immutable("Deployment/a", Immutable::Hold);
+    held.apps.get_mut(&name("a")).unwrap().phase = Phase::RollingBack { reason: "answered 500".into() };
+    assert_eq!(held.steps(), ["Create ConfigMap/a", "Recreate Deployment/a"]);
+}

@@ -8,6 +8,7 @@ use super::{order, template};
 use crate::diagnostic::{Diagnostic, Position, quoted};
 use crate::lower::{Document, Lowered, config, lower};
 use crate::model::ContainerSpec;
+use crate::kubernetes::{too_large as too_large_for_kubernetes, too_much_data};
 use crate::model::decode::Context;
 use crate::name::{AppName, DeviceName, ObjectKey};
 use crate::release::{DriverKind, Object, SecretRef, Strategy};
@@ -36,15 +37,15 @@ pub(super) struct Objects {
     pub(super) podman: Option<Result<Lowered, Vec<Diagnostic>>>,
 }
 
-/// The objects of an app. `namespace` is for those that name none; `root` is what templates see. With
-/// `podman_on` they are lowered for that box as well.
+/// The objects of an app. `root` is what templates see. With `podman_on` they are lowered for that box as well.
 pub(super) fn objects(
-    app: &str,
-    namespace: &str,
+    app: &AppName,
+    container: &ContainerSpec,
     files: &[File],
     root: &TemplateValue,
     podman_on: Option<(&DeviceName, Strategy)>,
 ) -> Result<Objects, Vec<Diagnostic>> {
+    let namespace = namespace_of(app, container);
     let mut sorted: Vec<&File> = files.iter().collect();
     sorted.sort_by(|a, b| a.path.cmp(&b.path));
     let mut errors = Vec::new();
@@ -83,10 +84,12 @@ pub(super) fn objects(
     });
     let mut all = Objects { podman, ..Objects::default() };
     for Found { key, file, node } in found {
+        let spec = node.to_json();
+        errors.extend(too_large(&file, node, &key, &spec, container));
         let spec = match key.kind.as_str() {
-            "Secret" => without_secrets(&key, &file, node, &mut all.secrets)
+            "Secret" => without_secrets(&key, &file, node, spec, &mut all.secrets)
                 .map_err(|mut wrong| errors.append(&mut wrong)),
-            _ => Ok(node.to_json()),
+            _ => Ok(spec),
         };
         all.objects.extend(spec.ok().map(|spec| Object { key, spec }));
     }
@@ -97,11 +100,49 @@ pub(super) fn objects(
     Ok(all)
 }
 
+/// The namespace of an app's objects that name none.
+pub(super) fn namespace_of<'a>(app: &'a AppName, container: &'a ContainerSpec) -> &'a str {
+    container.namespace.as_ref().unwrap_or(app).as_str()
+}
+
+/// Why an object can't be held: it is too large, for itself or for a cluster that the app may be on.
+fn too_large(
+    file: &str,
+    node: &Node,
+    key: &ObjectKey,
+    object: &serde_json::Value,
+    container: &ContainerSpec,
+) -> Option<Diagnostic> {
+    let on_kubernetes = container.driver.kind().is_none_or(|kind| kind == DriverKind::Kubernetes);
+    let why = if on_kubernetes { too_large_for_kubernetes(object) } else { too_much_data(object) }?;
+    let hint = "split it, or put what is large into an image or on a volume";
+    Some(Diagnostic::new(file, node.at, format!("{key} is too large: {why}")).hint(hint))
+}
+
+/// What is too large in an app's manifests without templates.
+pub(crate) fn check_sizes(app: &AppName, container: &ContainerSpec, files: &[File]) -> Vec<Diagnostic> {
+    let mut errors = Vec::new();
+    // What can't be read was told already.
+    let readable = files.iter().filter_map(|file| Some((file, read(file, None).ok()?)));
+    for (file, nodes) in readable {
+        for node in &nodes {
+            let mut found = Vec::new();
+            collect(&file.path, node, namespace_of(app, container), &BTreeSet::new(), &mut found, &mut Vec::new());
+            let too_large = |Found { key, file, node }: &Found<'_>| {
+                too_large(file, node, key, &node.to_json(), container)
+            };
+            errors.extend(found.iter().filter_map(too_large));
+        }
+    }
+    errors
+}
+
 /// A Secret in which stands where each value is found; the values go to `secrets`.
 fn without_secrets(
     key: &ObjectKey,
     file: &str,
     node: &Node,
+    mut spec: serde_json::Value,
     secrets: &mut BTreeMap<SecretRef, SecretBytes>,
 ) -> Result<serde_json::Value, Vec<Diagnostic>> {
     let mut context = Context::new(file);
@@ -116,7 +157,6 @@ fn without_secrets(
         data.insert(key, serde_json::json!({ "secretRef": &secret_ref }));
         secrets.insert(secret_ref, bytes);
     }
-    let mut spec = node.to_json();
     if let Some(fields) = spec.as_object_mut() {
         fields.remove("stringData");
         fields.insert("data".to_owned(), data.into());
@@ -134,8 +174,7 @@ pub(crate) fn unfit_for_podman(
     let may = container.driver.kind().is_none_or(|kind| kind == DriverKind::Podman);
     // The box's name is only what containers are told.
     let Some(device) = may.then(|| "some-box".parse().ok()).flatten() else { return Vec::new() };
-    let namespace = container.namespace.as_ref().unwrap_or(app).as_str();
-    match objects(app.as_str(), namespace, files, &TemplateValue::UNDEFINED, Some((&device, strategy))) {
+    match objects(app, container, files, &TemplateValue::UNDEFINED, Some((&device, strategy))) {
         Ok(Objects { podman: Some(Err(errors)), .. }) => errors,
         Ok(_) => Vec::new(),
         // Most of these are told for every runtime.
@@ -217,11 +256,20 @@ fn of_rendered(mut error: Diagnostic, text: &str) -> Diagnostic {
 fn defined_cluster_wide(documents: &[(String, Node)]) -> BTreeSet<String> {
     documents
         .iter()
-        .filter(|(_, node)| node.get("kind").and_then(Node::as_str) == Some("CustomResourceDefinition"))
+        .filter(|(_, node)| kind_of(node).as_deref() == Some("CustomResourceDefinition"))
         .filter_map(|(_, node)| node.get("spec"))
         .filter(|spec| spec.get("scope").and_then(Node::as_str) == Some("Cluster"))
-        .filter_map(|spec| spec.get("names")?.get("kind")?.as_str().map(str::to_owned))
+        .filter_map(|spec| {
+            let group = spec.get("group")?.as_str()?;
+            Some(ObjectKey::kind_of(&format!("{group}/"), spec.get("names")?.get("kind")?.as_str()?))
+        })
         .collect()
+}
+
+/// The kind of an object as keys have it, if that can be told.
+fn kind_of(node: &Node) -> Option<String> {
+    let version = node.get("apiVersion").and_then(Node::as_str).unwrap_or_default();
+    Some(ObjectKey::kind_of(version, node.get("kind")?.as_str()?))
 }
 
 /// Takes the object in `node`, or those of a `kind: List`.
@@ -233,7 +281,7 @@ fn collect<'n>(
     found: &mut Vec<Found<'n>>,
     errors: &mut Vec<Diagnostic>,
 ) {
-    if node.get("kind").and_then(Node::as_str) == Some("List") {
+    if kind_of(node).as_deref() == Some("List") {
         match node.get("items").map(|items| &items.value) {
             Some(NodeValue::Sequence(items)) => {
                 items.iter().for_each(|item| collect(file, item, namespace, cluster_wide, found, errors));
@@ -288,17 +336,29 @@ fn object_key(file: &str, node: &Node) -> Result<ObjectKey, Vec<Diagnostic>> {
         }
     };
     let metadata = node.get("metadata");
-    field(Some(node), "apiVersion", |text| !text.is_empty());
+    let version = field(Some(node), "apiVersion", is_api_version);
     let kind = field(Some(node), "kind", is_kind);
     let name = field(metadata, "name", is_name);
     let namespace = match metadata.and_then(|metadata| metadata.get("namespace")) {
         Some(namespace) if !namespace.is_null() => field(metadata, "namespace", is_name),
         _ => None,
     };
-    match (kind, name) {
-        (Some(kind), Some(name)) if errors.is_empty() => Ok(ObjectKey { kind, namespace, name }),
+    match (version, kind, name) {
+        (Some(version), Some(kind), Some(name)) if errors.is_empty() => {
+            Ok(ObjectKey { kind: ObjectKey::kind_of(&version, &kind), namespace, name })
+        }
         _ => Err(errors),
     }
+}
+
+/// `version` or `group/version`; the group is a part of the object's key.
+fn is_api_version(text: &str) -> bool {
+    let (group, version) = text.split_once('/').unwrap_or(("", text));
+    let plain = |part: &str, more: &[u8]| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(&b))
+    };
+    plain(version, b"-")
+        && (!text.contains('/') || (group.len() <= 253 && group.split('.').all(|part| plain(part, b"-"))))
 }
 
 fn is_kind(text: &str) -> bool {

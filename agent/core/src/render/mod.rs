@@ -22,7 +22,7 @@ use crate::model::Body;
 use crate::model::decode::{Context, Decode};
 use crate::model::wasm::WasmFields;
 use crate::name::{AppName, DeviceName, ObjectKey};
-use crate::release::{Check, DriverKind, Object, Policy, SecretRef, WasmWorkload, WorkloadKind};
+use crate::release::{Check, DriverKind, Object, Policy, SecretRef, ServiceAccount, WasmWorkload, WorkloadKind};
 use crate::secret::SecretBytes;
 use crate::select::{File, PlacedApp, Selected};
 use crate::yaml::{Entry, Node, NodeValue};
@@ -67,6 +67,9 @@ pub enum Workload {
         namespace: String,
         /// The runtime, if a certain one is asked for.
         driver: Option<DriverKind>,
+        /// As whom its objects are made, on Kubernetes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        account: Option<ServiceAccount>,
         /// Every object; a key's namespace is filled in, its spec is as it was written, but for Secrets: they
         /// say where each of their values is found.
         objects: Vec<Object>,
@@ -123,11 +126,15 @@ fn workload(
     let root = root(selected, name, placed);
     match &placed.app.spec.workload {
         Body::Container(container) => {
-            let namespace = container.namespace.as_ref().unwrap_or(name).as_str();
+            let namespace = manifests::namespace_of(name, container);
             let driver = container.driver.kind();
+            let account = placed.app.spec.service_account.as_ref().map(|account| ServiceAccount {
+                namespace: namespace.to_owned(),
+                name: account.as_str().to_owned(),
+            });
             let on_podman = driver.is_none_or(|kind| kind == DriverKind::Podman);
             let podman_on = on_podman.then_some((&selected.device, placed.app.spec.policy.strategy));
-            let found = manifests::objects(name.as_str(), namespace, files, &root, podman_on)?;
+            let found = manifests::objects(name, container, files, &root, podman_on)?;
             check_targets(placed, &found)?;
             let (podman, unfit_for_podman) = match found.podman {
                 None => (None, Vec::new()),
@@ -139,6 +146,7 @@ fn workload(
             Ok(Workload::Container {
                 namespace: namespace.to_owned(),
                 driver,
+                account,
                 objects: found.objects,
                 secrets: found.secrets,
                 podman,

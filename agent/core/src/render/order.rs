@@ -1,4 +1,5 @@
-//! The order in which objects are made: what others need comes first. And which kinds have no namespace.
+//! The order in which objects are made: what others need comes first. And which kinds have no namespace. Kinds are
+//! named here as keys name them, so that none of these is somebody else's of the same name.
 
 /// Kinds in the order of their making; what isn't here comes between the two lists.
 const FIRST: [&str; 24] = [
@@ -86,5 +87,11 @@ mod tests {
         let order =
             ["Namespace", "CustomResourceDefinition", "ConfigMap", "Service", "Deployment", "Rocket", "Job"];
         assert!(order.windows(2).all(|pair| rank(pair[0]) < rank(pair[1])));
+    }
+
+    #[test]
+    fn a_kind_of_somebody_elses_group_is_none_of_kubernetes_own() {
+        assert_eq!(rank("Namespace.example.com"), rank("Rocket.example.com"));
+        assert!(is_cluster_wide("ClusterRole") && !is_cluster_wide("ClusterRole.example.com"));
     }
 }

@@ -82,6 +82,8 @@ fn what_is_no_object_is_an_error_with_its_place() {
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: 1}\n", ":3:18: the object's name must be a string"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: a/b}\n", "can't be the object's name"),
         ("apiVersion: v1\nkind: ../x\nmetadata: {name: a}\n", "can't be the object's kind"),
+        ("apiVersion: a/b/c\nkind: Pod\nmetadata: {name: a}\n", "can't be the object's apiVersion"),
+        ("apiVersion: x..y/v1\nkind: Pod\nmetadata: {name: a}\n", "can't be the object's apiVersion"),
         ("- a\n", "expected an object, found a list"),
         ("a: [\n", "not YAML"),
         ("apiVersion: v1\nkind: List\n", "the List has no items"),
@@ -99,10 +101,12 @@ fn lists_of_objects_are_taken_apart() {
 
 #[test]
 fn kinds_that_the_app_defines_without_a_namespace_have_none() {
-    let crd = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: rockets.x.y}\nspec: {scope: Cluster, names: {kind: Rocket}}\n---\napiVersion: x.y/v1\nkind: Rocket\nmetadata: {name: r}\n";
+    let crd = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: rockets.x.y}\nspec: {group: x.y, scope: Cluster, names: {kind: Rocket}}\n---\napiVersion: x.y/v1\nkind: Rocket\nmetadata: {name: r}\n";
     let keys: Vec<String> =
         objects(&[("a.yaml", crd)]).unwrap().iter().map(|object| object.key.to_string()).collect();
-    assert_eq!(keys, ["CustomResourceDefinition/rockets.x.y", "Rocket/r"]);
+    assert_eq!(keys, ["CustomResourceDefinition/rockets.x.y", "Rocket.x.y/r"]);
+    let other = crd.replace("apiVersion: x.y/v1", "apiVersion: another.example/v1");
+    assert_eq!(objects(&[("a.yaml", &other)]).unwrap()[1].key.to_string(), "Rocket.another.example/shop/r");
 }
 
 #[test]
@@ -171,4 +175,40 @@ fn a_check_of_an_object_that_the_app_does_not_have_is_an_error() {
         error.contains("health.checks asks Deployment/pos") && error.contains("it has Pod/pos/pos"),
         "{error}"
     );
+}
+
+#[test]
+fn objects_of_two_groups_may_share_kind_and_name() {
+    let files = [
+        ("a.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n"),
+        ("b.yaml", "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: web}\n"),
+        ("c.yaml", "apiVersion: example.com/v1\nkind: List\nmetadata: {name: l}\nitems: 3\n"),
+    ];
+    let keys: Vec<String> = objects(&files).unwrap().iter().map(|object| object.key.to_string()).collect();
+    assert_eq!(keys, ["Service/shop/web", "List.example.com/shop/l", "Service.serving.knative.dev/shop/web"]);
+}
+
+#[test]
+fn a_check_asks_a_custom_resource_by_its_kind_and_group() {
+    let spec = |target: &str| {
+        format!(
+            "  container: {{}}\n  health: {{ checks: [ {{ http: {{ target: {target}, port: 8080, path: / }} }} ] }}\n"
+        )
+    };
+    let files = [("b.yaml", "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: web}\n")];
+    assert!(rendered(&spec("Service.serving.knative.dev/web"), &files).faulty.is_empty());
+    assert!(!rendered(&spec("Service/web"), &files).faulty.is_empty(), "that is another one");
+}
+
+#[test]
+fn the_account_of_an_app_is_in_its_namespace() {
+    let account = |spec: &str| {
+        let desired = rendered(spec, &[("a.yaml", CONFIG)]);
+        let Workload::Container { account, .. } = &desired.apps[&"pos".parse().unwrap()].workload else { panic!() };
+        account.as_ref().map(ToString::to_string)
+    };
+    assert_eq!(account("  container: {}\n  serviceAccount: deployer\n").as_deref(), Some("pos/deployer"));
+    let named = "  container: {namespace: shop, driver: kubernetes}\n  serviceAccount: de.ployer\n";
+    assert_eq!(account(named).as_deref(), Some("shop/de.ployer"));
+    assert_eq!(account("  container: {}\n"), None);
 }

@@ -78,7 +78,7 @@ impl From<&Observed> for Seen {
     fn from(observed: &Observed) -> Self {
         match observed {
             Observed::Same => Seen::Same,
-            Observed::Drift { .. } => Seen::Drift,
+            Observed::Drift { .. } | Observed::Immutable { .. } => Seen::Drift,
             Observed::Absent => Seen::Absent,
             Observed::Foreign { .. } => Seen::Foreign,
             Observed::Extra { .. } => Seen::Extra,

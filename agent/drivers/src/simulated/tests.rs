@@ -104,6 +104,7 @@ fn release(app: &str, annotations: &[(&str, &str)]) -> Release {
         ],
         artifacts: Default::default(),
         secrets: Default::default(),
+        account: None,
     }
 }
 

@@ -21,6 +21,7 @@ fn release(health: &str) -> Release {
         }],
         artifacts: Default::default(),
         secrets: Default::default(),
+        account: None,
     }
 }
 

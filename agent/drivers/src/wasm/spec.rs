@@ -68,6 +68,7 @@ fn empty_like(release: &Release) -> Release {
         objects: Vec::new(),
         artifacts: BTreeSet::new(),
         secrets: Default::default(),
+        account: None,
     }
 }
 

@@ -172,6 +172,7 @@ pub fn release(workload: &WasmWorkload<Digest>) -> Release {
         objects: vec![Object { key: key(), spec: serde_json::to_value(workload).unwrap() }],
         artifacts: BTreeSet::from([workload.component]),
         secrets: BTreeMap::new(),
+        account: None,
     }
 }
 

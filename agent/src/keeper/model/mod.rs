@@ -451,6 +451,7 @@ fn put_somebody_elses(world: &mut World) {
         objects: vec![Object { key: key("Deployment/somebody"), spec: json!({}) }],
         artifacts: BTreeSet::new(),
         secrets: BTreeMap::new(),
+        account: None,
     };
     let step = holdfast_drivers::ApplyStep {
         app: &release.app,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use holdfast_core::digest::Revision;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::release::{
-    DriverKind, HealthPolicy, Object, OnFailure, Policy, Release, Target, WorkloadKind,
+    DriverKind, HealthPolicy, Immutable, Object, OnFailure, Policy, Release, Target, WorkloadKind,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -29,6 +29,9 @@ pub(super) enum Kind {
     Unpreparable,
     Busy,
     Partial,
+    NotYet,
+    Late,
+    Fixed,
 }
 
 /// What a commit says of one app.
@@ -77,6 +80,9 @@ pub(super) fn kinds() -> impl Strategy<Value = Kind> {
         1 => Just(Kind::Unpreparable),
         1 => Just(Kind::Busy),
         1 => Just(Kind::Partial),
+        1 => Just(Kind::NotYet),
+        1 => Just(Kind::Late),
+        1 => Just(Kind::Fixed),
     ]
 }
 
@@ -122,6 +128,9 @@ pub(super) fn release(app: usize, version: u8, kind: Kind) -> Release {
         Kind::Unpreparable => ("prepare", "fail"),
         Kind::Busy => ("apply", "retry"),
         Kind::Partial => ("apply", "partial"),
+        Kind::NotYet => ("apply", "not-yet"),
+        Kind::Late => ("apply", "not-yet:20s"),
+        Kind::Fixed => ("change", "immutable"),
     };
     let spec = json!({
         "version": version,
@@ -138,6 +147,7 @@ pub(super) fn release(app: usize, version: u8, kind: Kind) -> Release {
         objects: keys.iter().map(|key| Object { key: key.parse().unwrap(), spec: spec.clone() }).collect(),
         artifacts: BTreeSet::new(),
         secrets: BTreeMap::new(),
+        account: None,
     }
 }
 
@@ -164,6 +174,7 @@ pub(super) fn target(app: usize, release: &Release, revision: &Revision) -> Targ
                 _ => holdfast_core::release::Strategy::StartStop,
             },
             irreversible: hash.is_multiple_of(7),
+            immutable: if hash.is_multiple_of(3) { Immutable::Recreate } else { Immutable::Hold },
             group: GROUP.contains(&APPS[app]).then(|| "board".parse().unwrap()),
         },
         revision: revision.clone(),

@@ -1,0 +1,5 @@
+//! What Kubernetes fixes by itself, whatever the cluster: checks go by it before anything is sent.
+
+mod size;
+
+pub use size::{DATA_LIMIT, OBJECT_LIMIT, too_large, too_much_data};
