@@ -56,6 +56,10 @@ pub enum DriverError {
     /// The box or the runtime is the reason: it is worth another try later.
     #[error("{0}")]
     Runtime(String),
+    /// The runtime is there and does not take it yet, as with a webhook or a namespace that isn't ready: worth
+    /// another try within the release's deadline. After that it is the release's failure.
+    #[error("{0}")]
+    NotYet(String),
 }
 
 /// Something happened to a workload that the loop should look at.
@@ -106,8 +110,8 @@ pub trait Driver: Send + Sync {
     /// Fetches and stages what the release needs. Never disturbs what runs. Runs beside other calls.
     async fn prepare(&self, release: &Release) -> Result<(), DriverError>;
 
-    /// Looks at every object of `app`: those of `desired` are `Same`, `Drift`, `Absent` or `Foreign`; others
-    /// that carry our mark for this app are `Extra`.
+    /// Looks at every object of `app`: those of `desired` are `Same`, `Drift`, `Immutable`, `Absent` or `Foreign`;
+    /// others that carry our mark for this app are `Extra`.
     async fn observe(&self, app: &AppName, desired: Option<&Release>) -> Result<AppObservation, DriverError>;
 
     /// The apps that something with our mark for this device exists for.
@@ -115,6 +119,12 @@ pub trait Driver: Send + Sync {
 
     /// Does one step and returns once the runtime has taken it. Idempotent.
     async fn apply(&self, step: ApplyStep<'_>) -> Result<(), DriverError>;
+
+    /// How many steps may be walked at once, where they make or change objects of one kind of one app: those don't
+    /// depend on each other. At least 1.
+    fn width(&self) -> usize {
+        1
+    }
 
     /// How long a step may take before the loop goes on without it.
     fn step_limit(&self) -> Duration {

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use holdfast_core::app::{App, Phase};
 use holdfast_core::clock::Now;
+use holdfast_core::digest::ReleaseId;
 use holdfast_core::generation::Owned;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::Observations;
@@ -31,9 +33,9 @@ impl<J: Journal> Keeper<J> {
         let outcome = self.walk(&plan, now).await?;
         for name in names {
             if let Some(cause) = unseen.get(name) {
-                self.stick(name, cause, now)?;
+                self.stick(name, |app| app.stick(cause, now))?;
             } else if let Some(held) = plan.held.get(name) {
-                self.stick(name, &held.cause, now)?;
+                self.stick(name, |app| app.stick_until(&held.cause, &held.unblock, now))?;
             } else {
                 self.settle(name, outcome.get(name), now)?;
             }
@@ -112,24 +114,43 @@ impl<J: Journal> Keeper<J> {
         wanted.into_iter().chain(made.map(|(_, owned)| owned.driver)).collect()
     }
 
-    /// Walks the steps in their order. After a step that failed, its app gets no further one: there is no
-    /// replacement for what could not be stopped.
+    /// Walks the steps in their order, as many at once as the driver takes where they don't depend on each other.
+    /// After a step that failed, its app gets no further one: there is no replacement for what could not be stopped.
     async fn walk(&mut self, plan: &Plan, now: &Now) -> Result<BTreeMap<AppName, DriverError>, JournalError> {
         let mut failed: BTreeMap<AppName, DriverError> = BTreeMap::new();
         self.write_intents(plan)?;
-        for step in &plan.steps {
-            if failed.contains_key(&step.app) {
+        let mut left = plan.steps.as_slice();
+        while let Some(first) = left.first() {
+            let (together, rest) = left.split_at(self.abreast(first, left));
+            left = rest;
+            if failed.contains_key(&first.app) {
                 continue;
             }
-            match self.step(step).await {
-                Ok(()) => self.step_done(step, now)?,
-                Err(error) => {
-                    tracing::warn!(app = %step.app, object = %step.object, action = ?step.action, %error, "a step failed");
-                    failed.insert(step.app.clone(), error);
+            let results = join_all(together.iter().map(|step| self.step(step))).await;
+            for (step, result) in together.iter().zip(results) {
+                match result {
+                    Ok(()) => self.step_done(step, now)?,
+                    Err(error) => {
+                        tracing::warn!(app = %step.app, object = %step.object, action = ?step.action, %error, "a step failed");
+                        note_failure(&mut failed, &step.app, error);
+                    }
                 }
             }
         }
         Ok(failed)
+    }
+
+    /// How many steps, from `first` on, are walked at once: those that make or change objects of one kind of one app
+    /// don't depend on each other.
+    fn abreast(&self, first: &Step, steps: &[Step]) -> usize {
+        let makes = |step: &Step| matches!(step.action, Action::Create | Action::Update);
+        let with_first = |step: &&Step| {
+            makes(step)
+                && (&step.app, step.driver, &step.object.kind)
+                    == (&first.app, first.driver, &first.object.kind)
+        };
+        let width = self.drivers.get(&first.driver).map_or(1, |driver| driver.width());
+        steps.iter().take(width).take_while(with_first).count().max(1)
     }
 
     /// The inventory lists an object before it is made, so that a crash can't leave one that nobody knows.
@@ -226,7 +247,10 @@ impl<J: Journal> Keeper<J> {
             (Some(DriverError::Release(reason)), Phase::Applying, Some(id)) => {
                 self.fail(name, id, reason, now)
             }
-            (Some(error), ..) => self.stick(name, &error.to_string(), now),
+            (Some(DriverError::NotYet(reason)), Phase::Applying, Some(id)) => {
+                self.not_yet(name, id, reason, now)
+            }
+            (Some(error), ..) => self.stick(name, |app| app.stick(&error.to_string(), now)),
             (None, Phase::Applying, Some(id)) => {
                 self.change(name, |app| app.applied(now))?;
                 self.journal
@@ -264,14 +288,35 @@ impl<J: Journal> Keeper<J> {
         Ok(())
     }
 
-    fn stick(&mut self, name: &AppName, cause: &str, now: &Now) -> Result<(), JournalError> {
-        tracing::warn!(app = %name, cause, "the app can't be brought to what it should be");
+    /// The runtime doesn't take the release yet: another try, or at the release's deadline its failure.
+    fn not_yet(
+        &mut self,
+        name: &AppName,
+        id: ReleaseId,
+        reason: &str,
+        now: &Now,
+    ) -> Result<(), JournalError> {
+        let Some(mut app) = self.apps.get(name).cloned() else { return Ok(()) };
+        let deadline = app.current.as_ref().map(|target| target.policy.health.deadline).unwrap_or_default();
+        if app.not_yet(reason, deadline, now) {
+            tracing::info!(app = %name, reason, "the runtime doesn't take the release yet");
+            return self.change(name, |known| *known = app);
+        }
+        let reason = format!("the runtime did not take it within its deadline of {deadline:?}: {reason}");
+        self.fail(name, id, &reason, now)
+    }
+
+    fn stick(&mut self, name: &AppName, stick: impl FnOnce(&mut App)) -> Result<(), JournalError> {
         // What ran before an update must not stand in the update's way: it may be what is broken.
         let on_its_way = |app: &App| matches!(app.phase, Phase::Preparing | Phase::Pending);
         if self.apps.get(name).is_some_and(on_its_way) {
             return Ok(());
         }
-        self.change(name, |app| app.stick(cause, now))
+        self.change(name, |app| {
+            stick(app);
+            let cause = app.stuck.as_ref().map(|stuck| stuck.cause.as_str());
+            tracing::warn!(app = %name, cause, "the app can't be brought to what it should be");
+        })
     }
 
     pub(super) fn save_inventory(
@@ -289,6 +334,17 @@ impl<J: Journal> Keeper<J> {
             self.inventory.insert(name.clone(), owned);
         }
         Ok(())
+    }
+}
+
+/// Of steps that were walked at once several may have failed. That the release is at fault counts before anything
+/// else: trying again is of no use then.
+fn note_failure(failed: &mut BTreeMap<AppName, DriverError>, app: &AppName, error: DriverError) {
+    let known = failed.get(app);
+    if known.is_none()
+        || (matches!(error, DriverError::Release(_)) && !matches!(known, Some(DriverError::Release(_))))
+    {
+        failed.insert(app.clone(), error);
     }
 }
 

@@ -97,7 +97,9 @@ impl<J: Journal> Keeper<J> {
                 self.fail_for_good(name, id, &reason, false, now)?;
                 self.change(name, |app| app.refuse(&reason, now))
             }
-            Err(DriverError::Runtime(cause)) => self.change(name, |app| app.stick(&cause, now)),
+            Err(DriverError::Runtime(cause) | DriverError::NotYet(cause)) => {
+                self.change(name, |app| app.stick(&cause, now))
+            }
         }
     }
 

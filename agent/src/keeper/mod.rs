@@ -581,7 +581,8 @@ fn may_converge(app: &App, now: &Now) -> bool {
 const TRIES: u32 = 3;
 
 fn given_up(app: &App) -> bool {
-    app.stuck.as_ref().is_some_and(|stuck| stuck.attempts >= TRIES)
+    // What isn't taken yet comes to an end by itself, one way or the other.
+    app.stuck.as_ref().is_some_and(|stuck| stuck.attempts >= TRIES && stuck.not_yet.is_none())
 }
 
 fn is_calm(app: &App) -> bool {

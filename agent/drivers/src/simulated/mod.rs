@@ -113,6 +113,7 @@ impl SimulatedDriver {
             Ok(value) => Ok(value),
             Err(Fault::Release(why)) => Err(DriverError::Release(why)),
             Err(Fault::Runtime(why)) => Err(DriverError::Runtime(why)),
+            Err(Fault::NotYet(why)) => Err(DriverError::NotYet(why)),
             Err(Fault::Hang) => {
                 let limit = self.lock().world.script.limit.unwrap_or(self.limit);
                 tokio::time::sleep(limit).await;
@@ -218,6 +219,7 @@ fn outcome(result: &Result<&'static str, Fault>) -> &'static str {
         Ok(word) => word,
         Err(Fault::Release(_)) => "failed",
         Err(Fault::Runtime(_)) => "retry",
+        Err(Fault::NotYet(_)) => "not-yet",
         Err(Fault::Hang) => "hang",
         Err(Fault::Crash) => "crash",
     }

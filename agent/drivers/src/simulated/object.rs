@@ -52,6 +52,8 @@ pub enum Fault {
     Release(String),
     /// The runtime is the reason.
     Runtime(String),
+    /// The runtime is there and doesn't take it yet.
+    NotYet(String),
     /// No answer ever comes.
     Hang,
     /// The agent's process dies here. What was done before stays done.

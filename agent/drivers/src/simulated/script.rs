@@ -7,12 +7,12 @@
 //! | what | how |
 //! |---|---|
 //! | `prepare` | `fail` (the release is at fault), `retry` (the runtime is), `hang` |
-//! | `apply` | `fail`, `retry`, `hang`, `partial` (is left half made, once for each object) |
+//! | `apply` | `fail`, `retry`, `hang`, `partial` (is left half made, once for each object), `not-yet` (the runtime never takes it), `not-yet:5s` (takes it so long after the first try) |
 //! | `health` | `healthy`, `unhealthy`, `never`, `flapping`, `slow:5s` (well after), `dies:5s` (ill after) |
 //! | `exec` | `ok`, `fail`, `hang`: how the program of a health check ends |
 //! | `delay` | such as `200ms`, before each prepare and apply |
 //! | `crash` | `prepare`, `apply`, `applied`: the agent's process is killed before or after that |
-//! | `change` | `recreate`: this object cannot be changed in place |
+//! | `change` | `recreate`: this object cannot be changed in place; `immutable`: nor may it be recreated unless the app's policy says so |
 //! | `address` | `host:port` where a health check with a target reaches this object |
 //!
 //! `script.json` is
@@ -44,6 +44,8 @@ pub enum Reaction {
     Hangs,
     /// It fails half way, once for each object: apply only.
     Partial,
+    /// The runtime doesn't take it yet, or not before so long after the first try: apply only.
+    NotYet(Option<Duration>),
 }
 
 /// How the release is once it runs.
@@ -157,17 +159,19 @@ impl Behaviour {
         let wrong = || format!("{PREFIX}{what} cannot be {how:?}");
         match what {
             "prepare" => {
-                self.prepare = reaction(how).filter(|r| *r != Reaction::Partial).ok_or_else(wrong)?
+                let known = |r: &Reaction| !matches!(r, Reaction::Partial | Reaction::NotYet(_));
+                self.prepare = reaction(how).filter(known).ok_or_else(wrong)?;
             }
             "apply" => self.apply = reaction(how).ok_or_else(wrong)?,
             "health" => self.health = health(how).ok_or_else(wrong)?,
             "exec" => {
-                let known = |r: &Reaction| !matches!(r, Reaction::Partial | Reaction::Retry);
+                let known =
+                    |r: &Reaction| !matches!(r, Reaction::Partial | Reaction::Retry | Reaction::NotYet(_));
                 self.exec = reaction(how).filter(known).ok_or_else(wrong)?;
             }
             "delay" => self.delay = duration(how).ok_or_else(wrong)?,
             "crash" => self.crash = Some(crash(how).ok_or_else(wrong)?),
-            "change" if how == "recreate" || how == "in-place" => {}
+            "change" if ["recreate", "in-place", "immutable"].contains(&how) => {}
             "change" => return Err(wrong()),
             "address" => {}
             _ => return Err(format!("there is no annotation {PREFIX}{what}")),
@@ -197,7 +201,8 @@ fn reaction(how: &str) -> Option<Reaction> {
         "retry" => Reaction::Retry,
         "hang" => Reaction::Hangs,
         "partial" => Reaction::Partial,
-        _ => return None,
+        "not-yet" => Reaction::NotYet(None),
+        _ => Reaction::NotYet(Some(duration(how.strip_prefix("not-yet:")?)?)),
     })
 }
 

@@ -28,12 +28,20 @@ pub struct World {
     pub script: Script,
     /// Looks at each app's health, for what flaps.
     looks: BTreeMap<AppName, u64>,
+    /// When each release was first not taken yet.
+    put_off: BTreeMap<ReleaseId, Moment>,
 }
 
 impl World {
     /// An empty runtime.
     pub fn new(device: DeviceName) -> Self {
-        World { device, objects: BTreeMap::new(), script: Script::default(), looks: BTreeMap::new() }
+        World {
+            device,
+            objects: BTreeMap::new(),
+            script: Script::default(),
+            looks: BTreeMap::new(),
+            put_off: BTreeMap::new(),
+        }
     }
 
     /// Whether it answers at all.
@@ -151,6 +159,7 @@ impl World {
             Ok(None) => Observed::Absent,
             Ok(Some(stored)) => match drift(stored, release, id, object) {
                 None => Observed::Same,
+                Some(difference) if is_immutable(stored, object) => Observed::Immutable { difference },
                 Some(difference) => {
                     let fixed = annotation(&object.spec, "change") == Some("recreate");
                     Observed::Drift { difference, recreate: stored.half_made || fixed }
@@ -235,6 +244,9 @@ impl World {
             return Err(Fault::Crash);
         }
         let mut half_made = false;
+        if let Reaction::NotYet(until) = behaviour.apply {
+            self.wait(now, release.id(), until)?;
+        }
         if behaviour.apply == Reaction::Partial {
             // The second time finds the half that the first one left, and completes it.
             half_made = !matches!(self.ours(app, key), Ok(Some(stored)) if stored.half_made && stored.release == release.id());
@@ -247,6 +259,16 @@ impl World {
             _ if half_made => Err(Fault::Runtime(format!("the runtime broke off half way through {key}"))),
             _ => Ok("ok"),
         }
+    }
+
+    /// Doesn't take `release` until so long after the first try; in another boot that begins anew.
+    fn wait(&mut self, now: &Moment, release: ReleaseId, until: Option<Duration>) -> Result<(), Fault> {
+        let first = self.put_off.entry(release).or_insert_with(|| now.clone());
+        let Some(waited) = now.since(first) else {
+            *first = now.clone();
+            return Err(not_yet());
+        };
+        if until.is_some_and(|until| waited >= until) { Ok(()) } else { Err(not_yet()) }
     }
 
     fn put(&mut self, now: &Moment, action: Action, release: &Release, object: &Object, half_made: bool) {
@@ -306,7 +328,7 @@ impl World {
         match self.behaviour(release)?.exec {
             Reaction::Fails => Err(Fault::Runtime(format!("{} ended with 1", check.command.join(" ")))),
             Reaction::Hangs => Err(Fault::Hang),
-            Reaction::Works | Reaction::Retry | Reaction::Partial => Ok(()),
+            Reaction::Works | Reaction::Retry | Reaction::Partial | Reaction::NotYet(_) => Ok(()),
         }
     }
 
@@ -328,6 +350,17 @@ fn gone(app: &AppName, key: &ObjectKey) -> Fault {
     Fault::Runtime(format!("{key} of {app} is not there any more: look again"))
 }
 
+fn not_yet() -> Fault {
+    Fault::NotYet("the script says that the runtime does not take it yet".to_owned())
+}
+
+/// Whether what is there differs in what its script says can't be changed.
+fn is_immutable(stored: &StoredObject, object: &Object) -> bool {
+    annotation(&object.spec, "change") == Some("immutable")
+        && !stored.half_made
+        && difference(&stored.spec, &object.spec, false).is_some()
+}
+
 /// In what an object differs from what it should be.
 fn drift(stored: &StoredObject, release: &Release, id: ReleaseId, object: &Object) -> Option<String> {
     let values = object.key.kind != "Secret";
@@ -342,7 +375,8 @@ fn drift(stored: &StoredObject, release: &Release, id: ReleaseId, object: &Objec
 
 fn react(reaction: Reaction, what: impl FnOnce() -> String) -> Result<(), Fault> {
     match reaction {
-        Reaction::Works | Reaction::Partial => Ok(()),
+        // Of the others is seen to where they count.
+        Reaction::Works | Reaction::Partial | Reaction::NotYet(_) => Ok(()),
         Reaction::Fails => {
             Err(Fault::Release(format!("the script says that the runtime refuses to {}", what())))
         }

@@ -55,6 +55,7 @@ impl Runtime {
             Ok(value) if !self.fuse.is_burnt() => Ok(value),
             Err(Fault::Release(why)) => Err(DriverError::Release(why)),
             Err(Fault::Runtime(why)) => Err(DriverError::Runtime(why)),
+            Err(Fault::NotYet(why)) => Err(DriverError::NotYet(why)),
             Ok(_) | Err(Fault::Crash | Fault::Hang) => std::future::pending().await,
         }
     }
@@ -118,6 +119,10 @@ impl Driver for Runtime {
             Err(Fault::Crash)
         };
         self.answer(result).await
+    }
+
+    fn width(&self) -> usize {
+        3
     }
 
     async fn probe(&self, release: &Release) -> Health {
