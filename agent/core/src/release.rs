@@ -151,6 +151,13 @@ impl Release {
     }
 }
 
+/// JSON with sorted keys and no white space: the same value gives the same bytes.
+pub fn canonical_json(value: &Value) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_canonical(value, &mut out);
+    out
+}
+
 /// JSON with sorted keys: serde_json's own order depends on a feature that any dependency may switch on.
 pub(crate) fn write_canonical(value: &Value, out: &mut Vec<u8>) {
     match value {

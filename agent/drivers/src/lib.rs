@@ -8,6 +8,8 @@ pub mod conformance;
 pub mod diff;
 #[cfg(any(feature = "podman", feature = "kubernetes"))]
 pub mod image;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 #[cfg(feature = "podman")]
 pub mod podman;
 pub mod probe;

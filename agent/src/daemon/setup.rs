@@ -15,7 +15,9 @@ use holdfast_store::content::Content;
 use holdfast_store::{Options, Store, StoreError};
 
 #[cfg(feature = "podman")]
-use super::images::{BoxImages, SealedSecrets};
+use super::images::BoxImages;
+#[cfg(any(feature = "podman", feature = "kubernetes"))]
+use super::images::SealedSecrets;
 use super::journal::{SharedStore, lock};
 use crate::config::{Config, TrustMode};
 use crate::http::allowance::Allowance;
@@ -74,6 +76,9 @@ pub(super) fn open_drivers(config: &Config, shared: &SharedStore, allowance: &Al
     if let Some(driver) = podman(config, shared, &owner, store.shared_content(), allowance) {
         drivers.insert(DriverKind::Podman, driver);
     }
+    if let Some(driver) = kubernetes(config, shared, &owner) {
+        drivers.insert(DriverKind::Kubernetes, driver);
+    }
     if let Some(driver) = wasm(config, store, owner)? {
         drivers.insert(DriverKind::Wasm, driver);
     }
@@ -102,6 +107,25 @@ fn podman(
 
 #[cfg(not(feature = "podman"))]
 fn podman(_: &Config, _: &SharedStore, _: &Owner, _: Arc<Content>, _: &Allowance) -> Option<Arc<dyn Driver>> {
+    None
+}
+
+#[cfg(feature = "kubernetes")]
+fn kubernetes(config: &Config, store: &SharedStore, owner: &Owner) -> Option<Arc<dyn Driver>> {
+    use holdfast_drivers::kubernetes::{KubernetesConfig, KubernetesDriver};
+
+    let kubernetes = config.drivers.kubernetes.as_ref()?;
+    Some(Arc::new(KubernetesDriver::new(KubernetesConfig {
+        kubeconfig: kubernetes.kubeconfig.clone(),
+        context: kubernetes.context.clone(),
+        cluster: kubernetes.cluster.as_ref().map(ToString::to_string),
+        owner: owner.clone(),
+        secrets: Arc::new(SealedSecrets(Arc::clone(store))),
+    })))
+}
+
+#[cfg(not(feature = "kubernetes"))]
+fn kubernetes(_: &Config, _: &SharedStore, _: &Owner) -> Option<Arc<dyn Driver>> {
     None
 }
 
@@ -166,9 +190,8 @@ pub fn fingerprints(config: &Config) -> Vec<Fingerprint> {
     if let Some(podman) = &config.drivers.podman {
         found.push(podman_fingerprint(&podman.socket));
     }
-    if config.drivers.kubernetes.is_some() {
-        let detail = "this version has no driver for it yet".to_owned();
-        found.push(Fingerprint { driver: DriverKind::Kubernetes, usable: false, version: None, detail });
+    if let Some(kubernetes) = &config.drivers.kubernetes {
+        found.push(kubernetes_fingerprint(&kubernetes.kubeconfig));
     }
     found
 }
@@ -185,6 +208,19 @@ fn podman_fingerprint(socket: &Path) -> Fingerprint {
         }
     };
     Fingerprint { driver: DriverKind::Podman, usable, version: None, detail }
+}
+
+/// Whether there is a kubeconfig; the daemon asks the API server.
+fn kubernetes_fingerprint(kubeconfig: &Path) -> Fingerprint {
+    let shown = kubeconfig.display();
+    let (usable, detail) = match std::fs::File::open(kubeconfig) {
+        _ if !cfg!(feature = "kubernetes") => (false, "not built into this holdfast".to_owned()),
+        Ok(_) => (true, format!("is reached as {shown} says")),
+        Err(error) => {
+            (false, format!("{shown}: {error}; start k3s, or name its kubeconfig in drivers.kubernetes.kubeconfig"))
+        }
+    };
+    Fingerprint { driver: DriverKind::Kubernetes, usable, version: None, detail }
 }
 
 /// The source; its mirror is in the state folder.

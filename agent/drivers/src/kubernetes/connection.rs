@@ -1,0 +1,79 @@
+//! How the API server is reached: the kubeconfig, which may come later than the agent and change under it, and the
+//! client that is made of it.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+use super::api::ApiError;
+
+/// How long a connection may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// A file that is larger is no kubeconfig, in bytes.
+const KUBECONFIG_LIMIT: u64 = 1 << 20;
+
+/// The way to the API server.
+pub(super) struct Connection {
+    kubeconfig: PathBuf,
+    context: Option<String>,
+    live: Mutex<Option<Live>>,
+}
+
+/// A client, and what it was made of.
+#[derive(Clone)]
+struct Live {
+    client: Client,
+    server: String,
+    written: Written,
+}
+
+/// What tells that a file is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Written(Option<SystemTime>, u64);
+
+impl Connection {
+    /// By the kubeconfig at this path, which needn't be there yet.
+    pub(super) fn new(kubeconfig: PathBuf, context: Option<String>) -> Self {
+        Connection { kubeconfig, context, live: Mutex::default() }
+    }
+
+    /// A client for the API server, and what the kubeconfig was that it was made of.
+    pub(super) async fn client(&self) -> Result<(Client, Written), ApiError> {
+        let metadata = std::fs::metadata(&self.kubeconfig).map_err(|error| self.unusable(&error))?;
+        if metadata.len() > KUBECONFIG_LIMIT {
+            return Err(self.unusable(&format!("it has {} bytes", metadata.len())));
+        }
+        let written = Written(metadata.modified().ok(), metadata.len());
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(live) = live.filter(|live| live.written == written) {
+            return Ok((live.client, written));
+        }
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).map_err(|error| self.unusable(&error))?;
+        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
+            .await
+            .map_err(|error| self.unusable(&error))?;
+        config.connect_timeout = Some(CONNECT_LIMIT);
+        let server = config.cluster_url.to_string();
+        let client = Client::try_from(config).map_err(|error| self.unusable(&error))?;
+        let live = Live { client: client.clone(), server, written };
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
+        Ok((client, written))
+    }
+
+    /// Where the API server is, for people.
+    pub(super) fn server(&self) -> String {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.as_ref().map_or_else(|| self.kubeconfig.display().to_string(), |live| live.server.clone())
+    }
+
+    fn unusable(&self, why: &dyn std::fmt::Display) -> ApiError {
+        ApiError::NoClient(format!(
+            "{} can't be used to reach the Kubernetes API: {why}; see that Kubernetes has started, or name its kubeconfig in drivers.kubernetes.kubeconfig",
+            self.kubeconfig.display()
+        ))
+    }
+}

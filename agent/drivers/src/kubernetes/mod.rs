@@ -1,0 +1,352 @@
+//! Kubernetes, by its API: server-side apply, ApplySets, watches. What a manifest sets is ours; all else in an object
+//! is others'. Whether something differs is for the server to say.
+//!
+//! What the cluster holds of ours is watched, so that a pass with nothing to do asks for nothing (`shelf`); what may
+//! differ is rehearsed by the server (`compare`); what differs is written (`change`).
+
+mod api;
+mod bell;
+mod change;
+mod compare;
+mod connection;
+mod discovery;
+mod marks;
+mod object;
+mod pods;
+mod sets;
+mod shelf;
+mod status;
+mod workload;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use holdfast_core::digest::Digest;
+use holdfast_core::health::Health;
+use holdfast_core::name::{AppName, ObjectKey};
+use holdfast_core::observe::{AppObservation, Observed};
+use holdfast_core::plan::Action;
+use holdfast_core::release::{DriverKind, ExecCheck, HttpCheck, Release};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use self::api::{Api, Apply};
+use self::bell::Bell;
+use self::compare::{There, WIDTH, side_by_side};
+use self::connection::Connection;
+use self::discovery::{Kinds, own};
+use self::marks::OwnerMark;
+use self::object::Wanted;
+use self::sets::Sets;
+use self::shelf::Shelves;
+use self::status::Status;
+use crate::secret::SecretSource;
+use crate::{ApplyStep, Driver, DriverError, DriverEvent, Fingerprint, Owner};
+
+/// How long a step may take: a definition is waited for, and what is removed until it is gone.
+const STEP_LIMIT: Duration = Duration::from_secs(120);
+
+/// What the driver is made with.
+pub struct KubernetesConfig {
+    /// How the API server is reached; needn't be there yet.
+    pub kubeconfig: PathBuf,
+    /// Which of its contexts, if not the current one.
+    pub context: Option<String>,
+    /// The name of the cluster, if several boxes keep it.
+    pub cluster: Option<String>,
+    /// Who this box is.
+    pub owner: Owner,
+    /// What opens secrets.
+    pub secrets: Arc<dyn SecretSource>,
+}
+
+/// The Kubernetes driver.
+pub struct KubernetesDriver {
+    api: Api,
+    owner: OwnerMark,
+    secrets: Arc<dyn SecretSource>,
+    kinds: Kinds,
+    shelves: Shelves,
+    sets: Sets,
+    bell: Bell,
+}
+
+impl KubernetesDriver {
+    /// A driver for the cluster that the kubeconfig names.
+    pub fn new(config: KubernetesConfig) -> Self {
+        let api = Api { connection: Arc::new(Connection::new(config.kubeconfig, config.context)) };
+        let owner = OwnerMark::of(config.cluster.as_deref().unwrap_or(config.owner.device.as_str()));
+        let bell = Bell::default();
+        KubernetesDriver {
+            shelves: Shelves::new(api.clone(), &owner, bell.clone()),
+            sets: Sets::new(api.clone(), owner.clone()),
+            kinds: Kinds::default(),
+            secrets: config.secrets,
+            api,
+            owner,
+            bell,
+        }
+    }
+
+    /// Whether this box may write to the cluster now.
+    fn may_write(&self) -> Result<(), DriverError> {
+        Ok(())
+    }
+
+    /// What is there of an app that was not asked for.
+    async fn extras(&self, app: &AppName, wanted: &BTreeSet<(discovery::GroupKind, shelf::Place)>) -> Result<AppObservation, DriverError> {
+        let mut extras = AppObservation::new();
+        for member in self.sets.of(app).await?.kinds {
+            let (name, group) = member.split_once('.').unwrap_or((&member, ""));
+            // A kind that isn't served any more has no objects.
+            let Some(kind) = self.kinds.get(&self.api, group, name).await? else { continue };
+            let shelf = self.shelves.of(&kind);
+            shelf.ready().await.map_err(DriverError::Runtime)?;
+            let ours = self.owner.set_of(app);
+            for record in shelf.of_app(app) {
+                let is_member = record.part_of.as_deref() == Some(ours.as_str());
+                if is_member && record.leaving.is_none() && !wanted.contains(&(kind.group_kind(), record.place.clone())) {
+                    let (namespace, name) = record.place.clone();
+                    let written = ObjectKey::kind_of(&kind.resource.api_version, &kind.resource.kind);
+                    let key = record.key.clone().unwrap_or(ObjectKey { kind: written, namespace, name });
+                    extras.insert(key, Observed::Extra { release: record.release });
+                }
+            }
+        }
+        Ok(extras)
+    }
+
+    /// Has the server rehearse all that is new, before anything is changed.
+    async fn rehearse(&self, release: &Release) -> Result<(), DriverError> {
+        let (wanted, _) = self.wanted(release).await?;
+        let pairs = self.pairs(&release.app, wanted).await?;
+        let mut asked: Vec<BoxFuture<'_, Result<(), DriverError>>> = Vec::new();
+        for pair in &pairs {
+            if !pair.is_confirmed() && !matches!(pair.there, There::Foreign(_)) {
+                asked.push(Box::pin(self.rehearse_one(&pair.wanted)));
+            }
+        }
+        side_by_side(asked).await.into_iter().collect()
+    }
+
+    async fn rehearse_one(&self, wanted: &Wanted<'_>) -> Result<(), DriverError> {
+        let body = wanted.body(&self.owner, wanted.release.id(), &*self.secrets)?;
+        let (namespace, name) = (wanted.namespace(), wanted.key().name.as_str());
+        let account = wanted.release.account.as_ref();
+        match self.api.apply(&wanted.kind, namespace, name, &body, Apply::Rehearse, account).await {
+            Ok(_) => Ok(()),
+            // What it needs may come with the release itself; whether a field may change is the planner's matter.
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) if error.refusal().is_some_and(compare::is_immutable) => Ok(()),
+            Err(error) => Err(change::of_write(error, wanted.key(), account)),
+        }
+    }
+
+    /// The objects of a release that run something, as they are now.
+    async fn workloads(&self, app: &AppName) -> Result<Vec<(ObjectKey, Value)>, DriverError> {
+        let selector = format!("{}={}", marks::PART_OF, self.owner.set_of(app));
+        let mut all = Vec::new();
+        for member in self.sets.of(app).await?.kinds {
+            let (name, group) = member.split_once('.').unwrap_or((&member, ""));
+            if !matches!(name, "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "Job" | "Pod") {
+                continue;
+            }
+            let Some(kind) = self.kinds.get(&self.api, group, name).await? else { continue };
+            for object in self.api.list(&kind, None, &selector).await? {
+                let text = |path: &str| object.pointer(path).and_then(Value::as_str).map(str::to_owned);
+                let key = ObjectKey {
+                    kind: name.to_owned(),
+                    namespace: text("/metadata/namespace"),
+                    name: text("/metadata/name").unwrap_or_default(),
+                };
+                all.push((key, object));
+            }
+        }
+        Ok(all)
+    }
+
+    async fn health(&self, release: &Release) -> Result<Health, DriverError> {
+        let (wanted, unknown) = self.wanted(release).await?;
+        if let Some(key) = unknown.first() {
+            return Ok(Health::Unhealthy { reason: format!("{key}: the cluster serves no such kind") });
+        }
+        let mut starting = None;
+        for wanted in &wanted {
+            let shelf = self.shelves.of(&wanted.kind);
+            shelf.ready().await.map_err(DriverError::Runtime)?;
+            let Some((record, _)) = shelf.get(&wanted.place()) else {
+                return Ok(Health::Unhealthy { reason: format!("{} is not there", wanted.key()) });
+            };
+            let status = match wanted.key().kind.as_str() {
+                "HelmChart.helm.cattle.io" => self.helm_status(wanted).await?,
+                _ => record.status.clone(),
+            };
+            match status {
+                Status::Current => {}
+                Status::InProgress { reason } => match self.trouble(wanted).await? {
+                    Some(trouble) => return Ok(Health::Unhealthy { reason: format!("{}: {trouble}", wanted.key()) }),
+                    None => starting = starting.or(Some(format!("{}: {reason}", wanted.key()))),
+                },
+                Status::Failed { reason } | Status::Terminating { reason } => {
+                    let trouble = self.trouble(wanted).await?.map(|trouble| format!("; {trouble}")).unwrap_or_default();
+                    return Ok(Health::Unhealthy { reason: format!("{}: {reason}{trouble}", wanted.key()) });
+                }
+            }
+        }
+        Ok(starting.map_or(Health::Healthy, |reason| Health::Starting { reason }))
+    }
+
+    /// What keeps the pods of a workload from running.
+    async fn trouble(&self, wanted: &Wanted<'_>) -> Result<Option<String>, DriverError> {
+        if !matches!(wanted.key().kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "Job") {
+            return Ok(None);
+        }
+        let Some(live) = self.api.get(&wanted.kind, wanted.namespace(), &wanted.key().name).await? else { return Ok(None) };
+        let pods = self.pods_of(wanted.key(), &live).await?;
+        Ok(pods::trouble(&pods).map(|trouble| trouble.reason))
+    }
+
+    /// How a chart of k3s' Helm controller is: it says so itself, and the Job that installs it.
+    async fn helm_status(&self, wanted: &Wanted<'_>) -> Result<Status, DriverError> {
+        let Some(chart) = self.api.get(&wanted.kind, wanted.namespace(), &wanted.key().name).await? else {
+            return Ok(Status::InProgress { reason: "it is not there yet".to_owned() });
+        };
+        let job = match status::helm_job(&chart) {
+            Some((namespace, name)) => {
+                self.api.get(&own("batch", "Job", "jobs", true), Some(&namespace), &name).await?
+            }
+            None => None,
+        };
+        Ok(status::helm_status(&chart, job.as_ref()))
+    }
+
+    /// Whatever was away may be back: the loop hears of it.
+    fn heard<T>(&self, result: Result<T, DriverError>) -> Result<T, DriverError> {
+        if matches!(result, Err(DriverError::Runtime(_))) {
+            self.bell.ring_when_back(&self.api);
+        }
+        result
+    }
+}
+
+#[async_trait]
+impl Driver for KubernetesDriver {
+    fn kind(&self) -> DriverKind {
+        DriverKind::Kubernetes
+    }
+
+    async fn fingerprint(&self) -> Fingerprint {
+        let driver = DriverKind::Kubernetes;
+        match self.api.plain("/version", "ask for the version").await {
+            Ok(version) => {
+                let version = version.get("gitVersion").and_then(Value::as_str).map(str::to_owned);
+                Fingerprint { driver, usable: true, version, detail: format!("answers at {}", self.api.connection.server()) }
+            }
+            Err(error) => Fingerprint { driver, usable: false, version: None, detail: error.to_string() },
+        }
+    }
+
+    fn check(&self, release: &Release) -> Result<(), DriverError> {
+        match release.objects.iter().find_map(change::too_large) {
+            Some(why) => Err(DriverError::Release(why)),
+            None => Ok(()),
+        }
+    }
+
+    async fn prepare(&self, release: &Release) -> Result<(), DriverError> {
+        self.heard(self.rehearse(release).await)
+    }
+
+    async fn observe(&self, app: &AppName, desired: Option<&Release>) -> Result<AppObservation, DriverError> {
+        let seen = async {
+            let (wanted, unknown) = match desired {
+                Some(release) => self.wanted(release).await?,
+                None => Default::default(),
+            };
+            let mut used: BTreeSet<_> = wanted.iter().map(|wanted| wanted.kind.group_kind()).collect();
+            let places = wanted.iter().map(|wanted| (wanted.kind.group_kind(), wanted.place())).collect();
+            let pairs = self.pairs(app, wanted).await?;
+            let mut seen = self.compare(&pairs).await?;
+            seen.extend(unknown.into_iter().map(|key| (key.clone(), Observed::Absent)));
+            for member in self.sets.of(app).await?.kinds {
+                let (name, group) = member.split_once('.').unwrap_or((&member, ""));
+                used.insert((group.to_owned(), name.to_owned()));
+            }
+            for (key, extra) in self.extras(app, &places).await? {
+                seen.entry(key).or_insert(extra);
+            }
+            self.shelves.used(app, &used);
+            Ok(seen)
+        };
+        self.heard(seen.await)
+    }
+
+    async fn apps(&self) -> Result<Vec<AppName>, DriverError> {
+        self.heard(self.sets.apps().await.map_err(DriverError::from))
+    }
+
+    async fn apply(&self, step: ApplyStep<'_>) -> Result<(), DriverError> {
+        let object = step.release.and_then(|release| Some((release, release.object(step.object)?)));
+        let done = match (step.action, object) {
+            (Action::Create | Action::Update, Some((release, object))) => self.write(release, object).await,
+            (Action::Recreate, Some((release, object))) => self.rewrite(release, object).await,
+            (Action::Purge, _) => self.remove(step.app, step.object).await,
+            // What holds data is never removed, whatever the plan says.
+            (Action::Remove, _) if !step.object.holds_data() => self.remove(step.app, step.object).await,
+            (Action::Remove | Action::Adopt | Action::Orphan | Action::Prepare, _) => Ok(()),
+            (_, None) => Err(DriverError::Runtime(format!("{} is not in the release", step.object))),
+        };
+        self.heard(done)
+    }
+
+    fn step_limit(&self) -> Duration {
+        STEP_LIMIT
+    }
+
+    fn width(&self) -> usize {
+        WIDTH
+    }
+
+    async fn probe(&self, release: &Release) -> Health {
+        match self.health(release).await {
+            Ok(health) => health,
+            // A cluster whose API is away runs on.
+            Err(DriverError::Runtime(why)) => {
+                self.bell.ring_when_back(&self.api);
+                tracing::debug!(app = %release.app, why, "the app's health can't be told");
+                Health::Unknown
+            }
+            Err(error) => Health::Unhealthy { reason: error.to_string() },
+        }
+    }
+
+    async fn address_of(&self, release: &Release, check: &HttpCheck) -> Option<String> {
+        self.reached_at(release, check).await
+    }
+
+    async fn exec(&self, release: &Release, check: &ExecCheck) -> Result<(), String> {
+        self.run_in(release, check).await
+    }
+
+    async fn restarts(&self, release: &Release) -> Option<u64> {
+        let mut times = 0;
+        for (key, live) in self.workloads(&release.app).await.ok()? {
+            times += pods::restarts(&self.pods_of(&key, &live).await.ok()?);
+        }
+        Some(times)
+    }
+
+    async fn logs(&self, app: &AppName, lines: usize) -> Result<Vec<String>, DriverError> {
+        Ok(self.last_lines(&self.workloads(app).await?, lines).await?)
+    }
+
+    fn watch(self: Arc<Self>, events: mpsc::Sender<DriverEvent>) {
+        self.bell.connect(events);
+    }
+
+    async fn collect(&self, _keep: &BTreeSet<Digest>) {}
+}

@@ -1,0 +1,165 @@
+//! The parents of ApplySets: for each app a ConfigMap that says of which kinds and in which namespaces its objects
+//! are, so that they are found when nothing else is known, by us and by others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use holdfast_core::name::AppName;
+use serde_json::{Value, json};
+
+use super::api::{Api, ApiError, Apply};
+use super::discovery::{Kind, own};
+use super::marks::{self, NAMESPACE, OwnerMark};
+
+/// Of which kinds and in which namespaces the objects of an app are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Members {
+    /// Such as `Deployment.apps`.
+    pub(super) kinds: BTreeSet<String>,
+    /// But for that of the parents, which is among them always.
+    pub(super) namespaces: BTreeSet<String>,
+}
+
+impl Members {
+    /// Notes that an object of this kind is in this namespace.
+    pub(super) fn add(&mut self, kind: &Kind, namespace: Option<&str>) {
+        self.kinds.insert(kind.in_set());
+        self.namespaces.extend(namespace.filter(|name| *name != NAMESPACE).map(str::to_owned));
+    }
+}
+
+/// The parents that this owner keeps.
+pub(super) struct Sets {
+    api: Api,
+    owner: OwnerMark,
+    parent: Kind,
+    /// What was last read or written. Nobody else writes them.
+    known: Mutex<BTreeMap<AppName, Members>>,
+}
+
+impl Sets {
+    pub(super) fn new(api: Api, owner: OwnerMark) -> Self {
+        Sets { api, owner, parent: own("", "ConfigMap", "configmaps", true), known: Mutex::default() }
+    }
+
+    /// Forgets what others may have written meanwhile.
+    pub(super) fn forget(&self) {
+        self.known().clear();
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<AppName, Members>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the objects of an app are; nowhere, if it has no parent.
+    pub(super) async fn of(&self, app: &AppName) -> Result<Members, ApiError> {
+        if let Some(members) = self.known().get(app) {
+            return Ok(members.clone());
+        }
+        let parent = self.api.get_metadata(&self.parent, Some(NAMESPACE), &self.owner.parent_of(app)).await?;
+        let members = parent.as_ref().map(members_in).unwrap_or_default();
+        self.known().insert(app.clone(), members.clone());
+        Ok(members)
+    }
+
+    /// All apps that have a parent.
+    pub(super) async fn apps(&self) -> Result<Vec<AppName>, ApiError> {
+        let parents = self.api.list(&self.parent, Some(NAMESPACE), &self.owner.selector()).await?;
+        let app = |parent: &Value| parent.pointer("/metadata/labels")?.get(marks::APP)?.as_str()?.parse().ok();
+        Ok(parents.iter().filter_map(app).collect())
+    }
+
+    /// Has the parent of an app name these kinds and namespaces, before anything is made of them.
+    pub(super) async fn cover(&self, app: &AppName, more: &Members) -> Result<(), ApiError> {
+        let mut members = self.of(app).await?;
+        let before = members.clone();
+        members.kinds.extend(more.kinds.iter().cloned());
+        members.namespaces.extend(more.namespaces.iter().cloned());
+        if members == before {
+            return Ok(());
+        }
+        self.write(app, members).await
+    }
+
+    /// Has the parent of an app name no more than these; without any it goes.
+    pub(super) async fn keep_only(&self, app: &AppName, members: Members) -> Result<(), ApiError> {
+        if self.of(app).await? == members {
+            return Ok(());
+        }
+        if members != Members::default() {
+            return self.write(app, members).await;
+        }
+        let name = self.owner.parent_of(app);
+        if let Some(parent) = self.api.get_metadata(&self.parent, Some(NAMESPACE), &name).await? {
+            let uid = parent.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+            self.api.delete(&self.parent, Some(NAMESPACE), &name, uid, None).await?;
+        }
+        self.known().remove(app);
+        Ok(())
+    }
+
+    async fn write(&self, app: &AppName, members: Members) -> Result<(), ApiError> {
+        let name = self.owner.parent_of(app);
+        let parent = self.parent_object(app, &members);
+        let written = match self.put(&name, &parent).await {
+            Err(error) if error.is_not_found() => {
+                ensure_namespace(&self.api, NAMESPACE).await?;
+                self.put(&name, &parent).await
+            }
+            other => other,
+        };
+        written?;
+        self.known().insert(app.clone(), members);
+        Ok(())
+    }
+
+    async fn put(&self, name: &str, parent: &Value) -> Result<Value, ApiError> {
+        self.api.apply(&self.parent, Some(NAMESPACE), name, parent, Apply::Force, None).await
+    }
+
+    fn parent_object(&self, app: &AppName, members: &Members) -> Value {
+        let list = |all: &BTreeSet<String>| all.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+        let owner = &self.owner;
+        json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {
+                "name": owner.parent_of(app),
+                "namespace": NAMESPACE,
+                "labels": {
+                    (marks::ID): owner.set_of(app),
+                    (marks::OWNER): owner.mark,
+                    (marks::APP): app,
+                },
+                "annotations": {
+                    (marks::TOOLING): concat!("holdfast/v", env!("CARGO_PKG_VERSION")),
+                    (marks::KINDS): list(&members.kinds),
+                    (marks::NAMESPACES): list(&members.namespaces),
+                    (marks::OWNER_NAME): owner.name,
+                },
+            },
+        })
+    }
+}
+
+fn members_in(parent: &Value) -> Members {
+    let list = |name: &str| -> BTreeSet<String> {
+        let text = parent.pointer("/metadata/annotations").and_then(|notes| notes.get(name)?.as_str());
+        text.unwrap_or_default().split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect()
+    };
+    Members { kinds: list(marks::KINDS), namespaces: list(marks::NAMESPACES) }
+}
+
+/// Makes a namespace that an app names and nobody has made. It stays: nobody knows what else is put into it.
+pub(super) async fn ensure_namespace(api: &Api, name: &str) -> Result<(), ApiError> {
+    let kind = own("", "Namespace", "namespaces", false);
+    let namespace = json!({
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": { "name": name, "labels": { "app.kubernetes.io/managed-by": "holdfast" } },
+    });
+    match api.create(&kind, None, &namespace).await {
+        Err(error) if error.refusal().is_some_and(|refusal| refusal.reason == "AlreadyExists") => Ok(()),
+        other => other.map(drop),
+    }
+}

@@ -1,0 +1,417 @@
+//! What the cluster holds of ours: watched kind by kind, and reduced to what the driver needs as it arrives, so that
+//! memory doesn't grow with what stands in the objects.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use holdfast_core::digest::{Digest, ReleaseId};
+use holdfast_core::name::{AppName, ObjectKey};
+use holdfast_core::release::ServiceAccount;
+use kube::api::{DynamicObject, ObjectMeta, PartialObjectMeta};
+use kube::runtime::watcher;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::api::{Api, ApiError, PAGE, whole};
+use super::bell::Bell;
+use super::discovery::{GroupKind, Kind};
+use super::marks::{self, OwnerMark};
+use super::status::{Status, status};
+
+/// How long the first look at a kind may take.
+const FIRST_LOOK: Duration = Duration::from_secs(15);
+/// The pauses between two tries to watch.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Where an object is: its namespace and its name.
+pub(super) type Place = (Option<String>, String);
+
+/// What is kept of an object.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Record {
+    pub(super) place: Place,
+    pub(super) uid: String,
+    /// Its resource version. The server's are numbers that grow (KEP-5504).
+    version: u64,
+    /// What it is called in its release.
+    pub(super) key: Option<ObjectKey>,
+    pub(super) app: Option<AppName>,
+    pub(super) part_of: Option<String>,
+    pub(super) release: Option<ReleaseId>,
+    /// The digest of what was last written.
+    pub(super) applied: Option<Digest>,
+    pub(super) account: Option<ServiceAccount>,
+    /// Which fields are ours, as a digest: whoever changes one of them takes it from us.
+    pub(super) owned: Option<Digest>,
+    pub(super) status: Status,
+    /// Why it isn't gone yet, if it was removed.
+    pub(super) leaving: Option<String>,
+}
+
+impl Record {
+    fn of(metadata: &ObjectMeta, status: Status) -> Self {
+        let label = |name: &str| metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str);
+        let note = |name: &str| metadata.annotations.as_ref().and_then(|notes| notes.get(name)).map(String::as_str);
+        let managed = metadata.managed_fields.iter().flatten();
+        let ours = managed.filter(|entry| {
+            entry.manager.as_deref() == Some(marks::MANAGER)
+                && entry.operation.as_deref() == Some("Apply")
+                && entry.subresource.as_deref().unwrap_or_default().is_empty()
+        });
+        let fields = ours.filter_map(|entry| entry.fields_v1.as_ref()).map(|fields| fields.0.to_string()).next();
+        let finalizers = || metadata.finalizers.clone().unwrap_or_default().join(", ");
+        let leaving = metadata.deletion_timestamp.as_ref().map(|_| match finalizers().as_str() {
+            "" => "it is being removed".to_owned(),
+            finalizers => format!("it is being removed, and waits for {finalizers}"),
+        });
+        Record {
+            place: (metadata.namespace.clone(), metadata.name.clone().unwrap_or_default()),
+            uid: metadata.uid.clone().unwrap_or_default(),
+            version: metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0),
+            key: note(marks::OBJECT).and_then(|key| key.parse().ok()),
+            app: label(marks::APP).and_then(|app| app.parse().ok()),
+            part_of: label(marks::PART_OF).map(str::to_owned),
+            release: note(marks::RELEASE).and_then(|id| id.parse().ok()).map(ReleaseId),
+            applied: note(marks::APPLIED).and_then(|digest| digest.parse().ok()),
+            account: note(marks::ACCOUNT).and_then(account_in),
+            owned: fields.map(|fields| Digest::of(fields.as_bytes())),
+            status,
+            leaving,
+        }
+    }
+
+    /// What is kept of an object that the server gave, whole or only its metadata.
+    pub(super) fn of_value(object: &Value) -> Result<Self, ApiError> {
+        let metadata = object.get("metadata").cloned().unwrap_or_default();
+        let metadata: ObjectMeta = serde_json::from_value(metadata).map_err(|error| ApiError::Unreadable {
+            doing: "read an object".to_owned(),
+            cause: error.to_string(),
+        })?;
+        Ok(Record::of(&metadata, status(object)))
+    }
+
+    /// Whether `other` differs in nothing that anybody needs to hear of.
+    fn is_like(&self, other: &Record) -> bool {
+        Record { version: other.version, ..self.clone() } == *other
+    }
+}
+
+fn account_in(text: &str) -> Option<ServiceAccount> {
+    let (namespace, name) = text.split_once('/')?;
+    Some(ServiceAccount { namespace: namespace.to_owned(), name: name.to_owned() })
+}
+
+/// An object as the watch gives it.
+trait Seen {
+    fn record(self) -> Record;
+}
+
+impl Seen for PartialObjectMeta<DynamicObject> {
+    fn record(self) -> Record {
+        // What has no status is as it should be once it is there.
+        Record::of(&self.metadata, Status::Current)
+    }
+}
+
+impl Seen for DynamicObject {
+    fn record(self) -> Record {
+        let status = serde_json::to_value(&self).map_or(Status::Current, |object| status(&object));
+        Record::of(&self.metadata, status)
+    }
+}
+
+/// That an object is as it was last written: nobody has changed a field of ours since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Confirmed {
+    /// What was written.
+    pub(super) wanted: Digest,
+    /// Which fields were ours then.
+    pub(super) owned: Option<Digest>,
+}
+
+struct Slot {
+    record: Arc<Record>,
+    confirmed: Option<Confirmed>,
+    /// When we wrote it ourselves.
+    written: Option<Instant>,
+}
+
+/// How the watch is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Watch {
+    Starting,
+    Live,
+    Away(String),
+}
+
+/// All objects of a kind that are ours.
+pub(super) struct Shelf {
+    pub(super) kind: Arc<Kind>,
+    slots: Mutex<BTreeMap<Place, Slot>>,
+    watch: watch::Sender<Watch>,
+    task: Mutex<Option<AbortHandle>>,
+    users: Mutex<BTreeSet<AppName>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shelf {
+    fn new(kind: Arc<Kind>) -> Self {
+        Shelf {
+            kind,
+            slots: Mutex::default(),
+            watch: watch::Sender::new(Watch::Starting),
+            task: Mutex::default(),
+            users: Mutex::default(),
+        }
+    }
+
+    /// Waits until the shelf shows what is there.
+    pub(super) async fn ready(&self) -> Result<(), String> {
+        let mut watch = self.watch.subscribe();
+        let settled = watch.wait_for(|watch| *watch != Watch::Starting);
+        match tokio::time::timeout(FIRST_LOOK, settled).await {
+            Ok(Ok(watch)) => match &*watch {
+                Watch::Away(why) => Err(why.clone()),
+                _ => Ok(()),
+            },
+            _ => Err(format!("the API server did not list {} within {FIRST_LOOK:?}", self.kind.resource.plural)),
+        }
+    }
+
+    /// What is at a place, and what is known of it.
+    pub(super) fn get(&self, place: &Place) -> Option<(Arc<Record>, Option<Confirmed>)> {
+        locked(&self.slots).get(place).map(|slot| (Arc::clone(&slot.record), slot.confirmed.clone()))
+    }
+
+    /// All that is there of an app.
+    pub(super) fn of_app(&self, app: &AppName) -> Vec<Arc<Record>> {
+        let slots = locked(&self.slots);
+        slots.values().filter(|slot| slot.record.app.as_ref() == Some(app)).map(|slot| Arc::clone(&slot.record)).collect()
+    }
+
+    /// Notes what we have just written, or found out.
+    pub(super) fn put(&self, record: Record, wanted: Digest) {
+        let confirmed = Some(Confirmed { wanted, owned: record.owned });
+        let slot = Slot { record: Arc::new(record), confirmed, written: Some(Instant::now()) };
+        locked(&self.slots).insert(slot.record.place.clone(), slot);
+    }
+
+    /// Notes that what is at a place is as it should be.
+    pub(super) fn confirm(&self, place: &Place, uid: &str, confirmed: Confirmed) {
+        if let Some(slot) = locked(&self.slots).get_mut(place)
+            && slot.record.uid == uid
+        {
+            slot.confirmed = Some(confirmed);
+        }
+    }
+
+    /// Forgets what is gone.
+    pub(super) fn forget(&self, place: &Place) {
+        locked(&self.slots).remove(place);
+    }
+
+    /// Takes in what the watch tells; gives what is to be told of it.
+    fn take(&self, record: Record) -> Option<(Option<AppName>, String)> {
+        let mut slots = locked(&self.slots);
+        let place = record.place.clone();
+        let known = slots.get(&place);
+        let same = known.filter(|slot| slot.record.uid == record.uid);
+        // What we wrote is newer than what the watch tells only now.
+        if same.is_some_and(|slot| slot.record.version > record.version) {
+            return None;
+        }
+        let quiet = same.is_some_and(|slot| slot.record.is_like(&record));
+        let confirmed = same.and_then(|slot| slot.confirmed.clone());
+        let told = (!quiet).then(|| (record.app.clone(), format!("{} has changed", called(&self.kind, &place))));
+        slots.insert(place, Slot { record: Arc::new(record), confirmed, written: None });
+        told
+    }
+
+    fn take_away(&self, record: &Record) -> Option<(Option<AppName>, String)> {
+        let mut slots = locked(&self.slots);
+        if slots.get(&record.place).is_none_or(|slot| slot.record.uid != record.uid) {
+            return None;
+        }
+        slots.remove(&record.place);
+        Some((record.app.clone(), format!("{} is gone", called(&self.kind, &record.place))))
+    }
+
+    /// Takes away what a whole list did not have.
+    fn keep_only(&self, listed: &BTreeSet<Place>, since: Instant) -> Vec<(Option<AppName>, String)> {
+        let mut slots = locked(&self.slots);
+        let mut gone = Vec::new();
+        slots.retain(|place, slot| {
+            let kept = listed.contains(place) || slot.written.is_some_and(|written| written >= since);
+            if !kept {
+                gone.push((slot.record.app.clone(), format!("{} is gone", called(&self.kind, place))));
+            }
+            kept
+        });
+        gone
+    }
+}
+
+impl Drop for Shelf {
+    fn drop(&mut self) {
+        if let Some(task) = locked(&self.task).take() {
+            task.abort();
+        }
+    }
+}
+
+fn called(kind: &Kind, (namespace, name): &Place) -> String {
+    match namespace {
+        Some(namespace) => format!("{}/{namespace}/{name}", kind.resource.kind),
+        None => format!("{}/{name}", kind.resource.kind),
+    }
+}
+
+/// The shelves, one for each kind in use.
+pub(super) struct Shelves {
+    api: Api,
+    selector: String,
+    bell: Bell,
+    shelves: Mutex<BTreeMap<GroupKind, Arc<Shelf>>>,
+}
+
+impl Shelves {
+    pub(super) fn new(api: Api, owner: &OwnerMark, bell: Bell) -> Self {
+        Shelves { api, selector: owner.selector(), bell, shelves: Mutex::default() }
+    }
+
+    /// The shelf of a kind, which is watched from here on.
+    pub(super) fn of(&self, kind: &Arc<Kind>) -> Arc<Shelf> {
+        let mut shelves = locked(&self.shelves);
+        if let Some(shelf) = shelves.get(&kind.group_kind()) {
+            return Arc::clone(shelf);
+        }
+        let shelf = Arc::new(Shelf::new(Arc::clone(kind)));
+        let (api, selector, bell) = (self.api.clone(), self.selector.clone(), self.bell.clone());
+        // The shelf ends its watch when it goes, so the watch mustn't keep it.
+        let watched = Arc::downgrade(&shelf);
+        let task = match kind.has_status {
+            true => tokio::spawn(follow::<DynamicObject>(watched, Arc::clone(kind), api, selector, bell)),
+            false => {
+                tokio::spawn(follow::<PartialObjectMeta<DynamicObject>>(watched, Arc::clone(kind), api, selector, bell))
+            }
+        };
+        *locked(&shelf.task) = Some(task.abort_handle());
+        shelves.insert(kind.group_kind(), Arc::clone(&shelf));
+        shelf
+    }
+
+    /// The shelf of a kind, if it is in use.
+    pub(super) fn find(&self, group_kind: &GroupKind) -> Option<Arc<Shelf>> {
+        locked(&self.shelves).get(group_kind).cloned()
+    }
+
+    /// Notes which kinds an app uses. A kind that no app uses is no longer watched.
+    pub(super) fn used(&self, app: &AppName, kinds: &BTreeSet<GroupKind>) {
+        locked(&self.shelves).retain(|group_kind, shelf| {
+            let mut users = locked(&shelf.users);
+            match kinds.contains(group_kind) {
+                true => users.insert(app.clone()),
+                false => users.remove(app),
+            };
+            !users.is_empty() || !locked(&shelf.slots).is_empty()
+        });
+    }
+}
+
+/// Watches a kind for as long as its shelf is there.
+async fn follow<K>(shelf: std::sync::Weak<Shelf>, kind: Arc<Kind>, api: Api, selector: String, bell: Bell)
+where
+    K: Seen + kube::Resource<DynamicType = kube::api::ApiResource> + Clone + std::fmt::Debug + Send + serde::de::DeserializeOwned + 'static,
+{
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let why = match api.connection.client().await {
+            Err(error) => error.to_string(),
+            Ok((client, _)) => {
+                let objects = kube::Api::<K>::all_with(client, &kind.resource);
+                let config = watcher::Config::default().labels(&selector).page_size(PAGE);
+                let events = pin!(watcher::watcher(objects, config));
+                match listen(&shelf, events, &bell, &mut pause).await {
+                    Some(error) if is_no_kind(&error) => {
+                        // The definition is gone, and all objects with it.
+                        let Some(shelf) = shelf.upgrade() else { return };
+                        tell(&bell, shelf.keep_only(&BTreeSet::new(), Instant::now())).await;
+                        shelf.watch.send_replace(Watch::Live);
+                        pause = LONGEST_PAUSE;
+                        None
+                    }
+                    Some(error) => Some(error),
+                    None => return,
+                }
+                .map_or_else(String::new, |error| {
+                    format!("{} can't be watched at {}: {}", kind.resource.plural, api.connection.server(), whole(&error))
+                })
+            }
+        };
+        if !why.is_empty() {
+            let Some(shelf) = shelf.upgrade() else { return };
+            tracing::debug!(why, "a watch broke off");
+            shelf.watch.send_replace(Watch::Away(why));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn is_no_kind(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) = error else {
+        return false;
+    };
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// Takes in what a watch tells, until it breaks off or nobody wants to know.
+async fn listen<K: Seen>(
+    shelf: &std::sync::Weak<Shelf>,
+    mut events: std::pin::Pin<&mut (impl futures_util::Stream<Item = watcher::Result<watcher::Event<K>>> + Send)>,
+    bell: &Bell,
+    pause: &mut Duration,
+) -> Option<watcher::Error> {
+    let (mut listed, mut since) = (BTreeSet::new(), Instant::now());
+    while let Some(event) = events.next().await {
+        let shelf = shelf.upgrade()?;
+        match event {
+            Ok(watcher::Event::Init) => (listed, since) = (BTreeSet::new(), Instant::now()),
+            Ok(watcher::Event::InitApply(object)) => {
+                let record = object.record();
+                listed.insert(record.place.clone());
+                tell(bell, shelf.take(record)).await;
+            }
+            Ok(watcher::Event::InitDone) => {
+                tell(bell, shelf.keep_only(&std::mem::take(&mut listed), since)).await;
+                *pause = FIRST_PAUSE;
+                let before = shelf.watch.send_replace(Watch::Live);
+                if matches!(before, Watch::Away(_)) {
+                    bell.ring_back().await;
+                }
+            }
+            Ok(watcher::Event::Apply(object)) => {
+                tell(bell, shelf.take(object.record())).await;
+            }
+            Ok(watcher::Event::Delete(object)) => {
+                tell(bell, shelf.take_away(&object.record())).await;
+            }
+            Err(error) => return Some(error),
+        }
+    }
+    None
+}
+
+async fn tell(bell: &Bell, told: impl IntoIterator<Item = (Option<AppName>, String)>) {
+    for (app, what) in told {
+        bell.ring(app, what).await;
+    }
+}
