@@ -162,6 +162,30 @@ async fn a_release_at_fault_and_a_runtime_at_fault_are_told_apart() {
 }
 
 #[tokio::test]
+async fn a_runtime_that_does_not_take_a_release_yet_takes_it_in_the_end_or_never() {
+    let driver = Fixture::new().open();
+    let never = release("pos", &[("apply", "not-yet")]);
+    for _ in 0..3 {
+        let error = apply(&driver, &never, Action::Create, 0).await.unwrap_err();
+        assert!(matches!(error, DriverError::NotYet(_)), "{error}");
+    }
+    let late = release("menu", &[("apply", "not-yet:1ms")]);
+    assert!(matches!(apply(&driver, &late, Action::Create, 0).await, Err(DriverError::NotYet(_))));
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    apply(&driver, &late, Action::Create, 0).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_immutable_is_told_from_what_differs_otherwise() {
+    let driver = Fixture::new().open();
+    let with = |version: &str| release("pos", &[("change", "immutable"), ("address", version)]);
+    create(&driver, &with("1")).await.unwrap();
+    assert_eq!(look(&driver, &with("1")).await[0], Observed::Same);
+    let seen = look(&driver, &with("2")).await;
+    assert!(seen.iter().any(|seen| matches!(seen, Observed::Immutable { .. })), "{seen:?}");
+}
+
+#[tokio::test]
 async fn an_object_left_half_made_is_seen_and_made_again() {
     let fixture = Fixture::new();
     let driver = fixture.open();
