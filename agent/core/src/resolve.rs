@@ -11,6 +11,7 @@ use crate::diagnostic::Diagnostic;
 use crate::digest::{Digest, ReleaseId, Revision};
 use crate::held::Held;
 use crate::image::ImageReference;
+use crate::kubernetes::images::pinned_images;
 use crate::lower::Lowered;
 use crate::name::{AppName, ObjectKey};
 use crate::pod::PinnedImage;
@@ -33,6 +34,29 @@ pub struct Resolved {
     pub held: BTreeMap<AppName, Held>,
     /// When and how much may be changed.
     pub policy: ChangePolicy,
+}
+
+/// The runtimes that a box has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Runtimes {
+    /// Which.
+    pub kinds: BTreeSet<DriverKind>,
+    /// Whether the box itself gives Kubernetes the images that are named by digest. Then they are part of what a
+    /// release needs, and are kept on disk as long as it is; else the node pulls them.
+    pub stages_images: bool,
+}
+
+impl Runtimes {
+    /// Whether the box has this one.
+    pub fn has(&self, kind: DriverKind) -> bool {
+        self.kinds.contains(&kind)
+    }
+}
+
+impl FromIterator<DriverKind> for Runtimes {
+    fn from_iter<T: IntoIterator<Item = DriverKind>>(kinds: T) -> Self {
+        Runtimes { kinds: kinds.into_iter().collect(), stages_images: false }
+    }
 }
 
 /// The runtimes that take containers, the first that the box has is used for `driver: any`.
@@ -77,12 +101,12 @@ pub enum Unresolved {
 }
 
 /// What must be found out for each app of a box with these `runtimes`.
-pub fn needs<'a>(desired: &'a Desired, runtimes: &BTreeSet<DriverKind>) -> BTreeMap<&'a AppName, Needs<'a>> {
+pub fn needs<'a>(desired: &'a Desired, runtimes: &Runtimes) -> BTreeMap<&'a AppName, Needs<'a>> {
     let named = desired.apps.iter();
     named.map(|(name, app)| (name, needs_of_app(app, runtimes))).collect()
 }
 
-fn needs_of_app<'a>(app: &'a DesiredApp, runtimes: &BTreeSet<DriverKind>) -> Needs<'a> {
+fn needs_of_app<'a>(app: &'a DesiredApp, runtimes: &Runtimes) -> Needs<'a> {
     let mut needs = needs_of(&app.workload, runtimes);
     if has_engine(runtimes) {
         needs.artifacts.extend(app.policy.components());
@@ -91,11 +115,11 @@ fn needs_of_app<'a>(app: &'a DesiredApp, runtimes: &BTreeSet<DriverKind>) -> Nee
 }
 
 /// Probe components run in the engine of the WebAssembly runtime, whatever the app itself runs on.
-fn has_engine(runtimes: &BTreeSet<DriverKind>) -> bool {
-    runtimes.contains(&DriverKind::Wasm)
+fn has_engine(runtimes: &Runtimes) -> bool {
+    runtimes.has(DriverKind::Wasm)
 }
 
-fn needs_of<'a>(workload: &'a Workload, runtimes: &BTreeSet<DriverKind>) -> Needs<'a> {
+fn needs_of<'a>(workload: &'a Workload, runtimes: &Runtimes) -> Needs<'a> {
     let mut needs = Needs::default();
     match workload {
         Workload::Wasm(wasm) => {
@@ -121,13 +145,13 @@ fn needs_of<'a>(workload: &'a Workload, runtimes: &BTreeSet<DriverKind>) -> Need
 }
 
 /// The runtime for containers: the one that is asked for, or the first that the box has.
-fn container_runtime(asked: Option<DriverKind>, runtimes: &BTreeSet<DriverKind>) -> Option<DriverKind> {
-    asked.or_else(|| CONTAINER_RUNTIMES.into_iter().find(|kind| runtimes.contains(kind)))
+fn container_runtime(asked: Option<DriverKind>, runtimes: &Runtimes) -> Option<DriverKind> {
+    asked.or_else(|| CONTAINER_RUNTIMES.into_iter().find(|kind| runtimes.has(*kind)))
 }
 
 /// Resolves what is desired for a box with these `runtimes`. What isn't known holds the apps that need it, with
 /// the reason given for it.
-pub fn resolve(desired: Desired, answers: &Answers, runtimes: &BTreeSet<DriverKind>) -> Resolved {
+pub fn resolve(desired: Desired, answers: &Answers, runtimes: &Runtimes) -> Resolved {
     let mut resolved = Resolved {
         revision: desired.revision,
         apps: BTreeMap::new(),
@@ -158,7 +182,7 @@ fn release(
     app: &AppName,
     workload: Workload,
     answers: &Answers,
-    runtimes: &BTreeSet<DriverKind>,
+    runtimes: &Runtimes,
 ) -> Result<Release, Held> {
     let release = match workload {
         Workload::Container { driver, account, objects, secrets, podman, unfit_for_podman, .. } => {
@@ -167,6 +191,9 @@ fn release(
             if driver == DriverKind::Podman {
                 hold_pods(&mut release, podman, &unfit_for_podman, answers)?;
             } else {
+                if driver == DriverKind::Kubernetes && runtimes.stages_images {
+                    release.artifacts.extend(pinned_images(&objects).into_iter().map(|image| image.digest));
+                }
                 release.objects = objects;
                 // Nothing else has such accounts.
                 release.account = account.filter(|_| driver == DriverKind::Kubernetes);
@@ -192,15 +219,11 @@ fn release(
         Workload::Vm(_) => return Err(no_driver("virtual machines")),
         Workload::Plugin(_) => return Err(no_driver("plugins")),
     };
-    if runtimes.contains(&release.driver) { Ok(release) } else { Err(no_driver(release.driver.word())) }
+    if runtimes.has(release.driver) { Ok(release) } else { Err(no_driver(release.driver.word())) }
 }
 
 /// The policy, every probe component by its digest.
-fn judged_by(
-    policy: Policy<ArtifactRef>,
-    answers: &Answers,
-    runtimes: &BTreeSet<DriverKind>,
-) -> Result<Policy, Held> {
+fn judged_by(policy: Policy<ArtifactRef>, answers: &Answers, runtimes: &Runtimes) -> Result<Policy, Held> {
     policy.try_map(|component| {
         if has_engine(runtimes) {
             return digest_of(&component, answers);
@@ -335,12 +358,19 @@ mod tests {
 
     /// An app on the simulated runtime that is judged by a probe.
     fn judged_by_a_probe() -> Desired {
-        let spec = "spec:\n  placement: {}\n  container: {driver: simulated}\n  health: {checks: [{wasm: {component: files/ask.wat}}]}\n";
-        let manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n";
+        let spec = "container: {driver: simulated}\n  health: {checks: [{wasm: {component: files/ask.wat}}]}";
+        desired(spec, "kind: ConfigMap\napiVersion: v1\nmetadata: {name: c}\n")
+    }
+
+    /// The app `pos` with this in its spec and this one manifest.
+    fn desired(spec: &str, manifest: &str) -> Desired {
         let files: Files = [
             ("holdfast.yaml", format!("{HEAD}kind: Fleet\nmetadata: {{name: f}}\n")),
             ("devices/d.yaml", format!("{HEAD}kind: Device\nmetadata: {{name: d}}\n")),
-            ("apps/pos/app.yaml", format!("{HEAD}kind: App\nmetadata: {{name: pos}}\n{spec}")),
+            (
+                "apps/pos/app.yaml",
+                format!("{HEAD}kind: App\nmetadata: {{name: pos}}\nspec:\n  placement: {{}}\n  {spec}\n"),
+            ),
             ("apps/pos/manifests/c.yaml", manifest.to_owned()),
         ]
         .map(|(path, text)| (path.to_owned(), text.into_bytes()))
@@ -353,8 +383,8 @@ mod tests {
         Answers { artifacts: [(artifact, Ok(Digest::of(content.as_bytes())))].into(), ..Answers::default() }
     }
 
-    fn both() -> BTreeSet<DriverKind> {
-        [DriverKind::Simulated, DriverKind::Wasm].into()
+    fn both() -> Runtimes {
+        [DriverKind::Simulated, DriverKind::Wasm].into_iter().collect()
     }
 
     fn only<T>(map: &BTreeMap<AppName, T>) -> &T {
@@ -404,12 +434,31 @@ mod tests {
 
     #[test]
     fn an_agent_without_an_engine_holds_an_app_that_is_judged_by_a_probe() {
-        let runtimes = [DriverKind::Simulated].into();
+        let runtimes = [DriverKind::Simulated].into_iter().collect();
         let desired = judged_by_a_probe();
         assert!(needs(&desired, &runtimes).values().all(|needs| needs.artifacts.is_empty()));
         let resolved = resolve(desired, &Answers::default(), &runtimes);
         let held = only(&resolved.held);
         assert!(held.cause.contains("this agent has no WebAssembly engine"), "{held:?}");
         assert!(resolved.apps.is_empty() && resolved.releases.is_empty());
+    }
+    #[test]
+    fn images_are_kept_for_kubernetes_only_by_a_box_that_gives_it_its_images() {
+        let digest = Digest::of(b"image");
+        let manifest = format!(
+            "kind: Pod\napiVersion: v1\nmetadata: {{name: p}}\nspec: {{containers: [{{name: a, image: \"r.example/a@{digest}\"}}, {{name: b, image: \"r.example/b:v1\"}}]}}\n"
+        );
+        let kept = |kind: &str, stages_images: bool| {
+            let runtimes = Runtimes { kinds: BTreeSet::from(KINDS), stages_images };
+            let desired = desired(&format!("container: {{driver: {kind}}}"), &manifest);
+            let resolved = resolve(desired, &Answers::default(), &runtimes);
+            only(&resolved.apps);
+            let release = resolved.releases.values().next().unwrap();
+            release.artifacts.iter().copied().collect::<Vec<_>>()
+        };
+        const KINDS: [DriverKind; 2] = [DriverKind::Kubernetes, DriverKind::Simulated];
+        assert_eq!(kept("kubernetes", true), [digest]);
+        assert_eq!(kept("kubernetes", false), []);
+        assert_eq!(kept("simulated", true), []);
     }
 }

@@ -9,9 +9,8 @@ use holdfast_core::digest::{Digest, Revision};
 use holdfast_core::held::Held;
 use holdfast_core::image::ImageReference;
 use holdfast_core::name::{AppName, DeviceName};
-use holdfast_core::release::DriverKind;
 use holdfast_core::render::{ArtifactRef, render};
-use holdfast_core::resolve::{Answers, Needs, Resolved, Unresolved, needs, resolve};
+use holdfast_core::resolve::{Answers, Needs, Resolved, Runtimes, Unresolved, needs, resolve};
 use holdfast_core::secret::SecretBytes;
 use holdfast_core::select;
 use holdfast_core::verify::Fetched;
@@ -118,7 +117,7 @@ pub(super) struct Renderer {
     pub(super) source: SharedSource,
     pub(super) store: SharedStore,
     pub(super) device: DeviceName,
-    pub(super) runtimes: BTreeSet<DriverKind>,
+    pub(super) runtimes: Runtimes,
     /// Whom to ask; without it nobody is asked anything.
     pub(super) ask: Option<Ask>,
 }
