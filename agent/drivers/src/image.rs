@@ -1,11 +1,11 @@
 //! Images that the box holds, as drivers are given them: whole, checked, on its own disk; and the archive that
 //! runtimes take them in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::fs::File;
-use std::io::Read;
-use std::path::PathBuf;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,8 +17,12 @@ use crate::DriverError;
 
 /// How much of an archive is read at once, in bytes.
 const CHUNK: usize = 256 << 10;
-/// What a tar is counted in.
-const BLOCK: u64 = 512;
+/// What a tar is counted in, and what ends it, in bytes.
+pub(crate) const BLOCK: u64 = 512;
+pub(crate) const END: u64 = 2 * BLOCK;
+
+/// What an image is called in an index (image-spec, annotations.md).
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// Where images come from.
 #[async_trait]
@@ -73,67 +77,98 @@ impl From<ImageError> for DriverError {
     }
 }
 
-/// The image as an archive of an OCI image layout (image-spec, image-layout.md), called by `name` there. It is handed
-/// piece by piece to `send`, until that is no longer wanted.
-pub(crate) fn write_archive(
-    image: &ImageOnDisk,
-    name: &str,
-    send: &mut dyn FnMut(Bytes) -> bool,
-) -> std::io::Result<()> {
-    let digest = Digest::of(&image.manifest);
-    let index = json!({
-        "schemaVersion": 2,
-        "manifests": [{
-            "mediaType": image.media_type,
-            "digest": digest,
-            "size": image.manifest.len(),
-            "annotations": { "org.opencontainers.image.ref.name": name },
-        }],
-    });
-    let small: [(String, Vec<u8>); 3] = [
-        ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
-        ("index.json".to_owned(), index.to_string().into_bytes()),
-        (blob_path(&digest), image.manifest.clone()),
-    ];
-    for (path, bytes) in small {
-        let size = bytes.len() as u64;
-        if !(send(header(&path, size)?) && send(bytes.into()) && send(padding(size))) {
-            return Ok(());
-        }
+/// Room on the disk for what drivers keep outside of the pinned content.
+pub trait Room: Send + Sync {
+    /// Takes room for `bytes` that are to be written into `folder`, before the first of them is; what nobody needs may
+    /// go for that. Or why there is none, and what helps, for people.
+    fn take(&self, folder: &Path, bytes: u64) -> Result<Box<dyn RoomTaken>, String>;
+}
+
+/// Room that was taken. Dropped, what wasn't used of it is given back.
+pub trait RoomTaken: Send {
+    /// So many bytes more are on the disk now, and are counted there.
+    fn used(&mut self, bytes: u64);
+}
+
+/// An image as an archive of an OCI image layout (image-spec, image-layout.md).
+pub(crate) struct Archive<'a> {
+    image: &'a ImageOnDisk,
+    /// The files that aren't on disk: path and content.
+    made: [(String, Vec<u8>); 3],
+}
+
+impl<'a> Archive<'a> {
+    /// The archive of `image`, to whose manifest the index there adds these annotations: what the image is called.
+    pub(crate) fn new(image: &'a ImageOnDisk, annotations: &[(&str, &str)]) -> Self {
+        let digest = Digest::of(&image.manifest);
+        let annotations: BTreeMap<_, _> = annotations.iter().copied().collect();
+        let index = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": [{
+                "mediaType": image.media_type,
+                "digest": digest,
+                "size": image.manifest.len(),
+                "annotations": annotations,
+            }],
+        });
+        let layout = json!({ "imageLayoutVersion": "1.0.0" });
+        let made = [
+            ("oci-layout".to_owned(), layout.to_string().into_bytes()),
+            ("index.json".to_owned(), index.to_string().into_bytes()),
+            (blob_path(&digest), image.manifest.clone()),
+        ];
+        Archive { image, made }
     }
-    // Layers may be there twice; an archive has each once.
-    let mut sent = BTreeSet::new();
-    for blob in image.blobs.iter().filter(|blob| sent.insert(blob.digest)) {
-        let mut file = File::open(&blob.path)?.take(blob.size);
-        if !send(header(&blob_path(&blob.digest), blob.size)?) {
-            return Ok(());
-        }
-        let mut left = blob.size;
-        while left > 0 {
-            let mut chunk = vec![0; CHUNK];
-            let count = file.read(&mut chunk)?;
-            if count == 0 {
-                return Err(std::io::Error::other(format!("{} is shorter than it was", blob.path.display())));
-            }
-            chunk.truncate(count);
-            left -= count as u64;
-            if !send(chunk.into()) {
-                return Ok(());
-            }
-        }
-        if !send(padding(blob.size)) {
-            return Ok(());
-        }
+
+    /// How large it is, in bytes.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn size(&self) -> u64 {
+        let made = self.made.iter().map(|(_, bytes)| bytes.len() as u64);
+        let sizes = made.chain(self.blobs().map(|blob| blob.size));
+        sizes.map(|size| BLOCK + size.next_multiple_of(BLOCK)).sum::<u64>() + END
     }
-    send(Bytes::from(vec![0; 2 * BLOCK as usize]));
-    Ok(())
+
+    /// Layers may be there twice; an archive has each once.
+    fn blobs(&self) -> impl Iterator<Item = &ImageBlob> {
+        let mut seen = BTreeSet::new();
+        self.image.blobs.iter().filter(move |blob| seen.insert(blob.digest))
+    }
+
+    /// Hands it piece by piece to `send`, up to the first error.
+    pub(crate) fn write(&self, send: &mut dyn FnMut(Bytes) -> io::Result<()>) -> io::Result<()> {
+        for (path, bytes) in &self.made {
+            let size = bytes.len() as u64;
+            send(header(path, size)?)?;
+            send(Bytes::copy_from_slice(bytes))?;
+            send(padding(size))?;
+        }
+        for blob in self.blobs() {
+            let about = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", blob.path.display()));
+            let mut file = File::open(&blob.path).map_err(about)?.take(blob.size);
+            send(header(&blob_path(&blob.digest), blob.size)?)?;
+            let mut left = blob.size;
+            while left > 0 {
+                let mut chunk = vec![0; CHUNK];
+                let count = file.read(&mut chunk).map_err(about)?;
+                if count == 0 {
+                    return Err(about(io::Error::other("it is shorter than it was")));
+                }
+                chunk.truncate(count);
+                left -= count as u64;
+                send(chunk.into())?;
+            }
+            send(padding(blob.size))?;
+        }
+        send(Bytes::from(vec![0; END as usize]))
+    }
 }
 
 fn blob_path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.to_hex())
 }
 
-fn header(path: &str, size: u64) -> std::io::Result<Bytes> {
+fn header(path: &str, size: u64) -> io::Result<Bytes> {
     let mut header = tar::Header::new_ustar();
     header.set_path(path)?;
     header.set_size(size);
@@ -171,11 +206,14 @@ mod tests {
             hold: Box::new(()),
         };
         let mut bytes = Vec::new();
-        write_archive(&image, "localhost/holdfast/x:y", &mut |piece| {
+        let it = Archive::new(&image, &[(REF_NAME, "localhost/holdfast/x:y")]);
+        it.write(&mut |piece| {
             bytes.extend(piece);
-            true
+            Ok(())
         })
         .unwrap();
+        #[cfg(feature = "kubernetes")]
+        assert_eq!(bytes.len() as u64, it.size());
         let mut archive = tar::Archive::new(&bytes[..]);
         let paths: Vec<String> = archive
             .entries()

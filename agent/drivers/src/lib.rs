@@ -16,6 +16,8 @@ pub mod probe;
 #[cfg(any(feature = "podman", feature = "kubernetes"))]
 pub mod secret;
 pub mod simulated;
+#[cfg(any(feature = "podman", feature = "kubernetes"))]
+mod turns;
 #[cfg(feature = "wasm")]
 pub mod wasm;
 

@@ -1,8 +1,8 @@
 //! Images are loaded into podman before anything stops. podman itself never asks a registry.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -16,35 +16,17 @@ use super::api::Api;
 use super::client::Body;
 use super::marks;
 use crate::DriverError;
-use crate::image::{self, ImageOnDisk, ImageSource};
+use crate::image::{Archive, ImageOnDisk, ImageSource, REF_NAME};
+use crate::turns::Turns;
 
 /// How many pieces of an archive wait.
 const WAITING_CHUNKS: usize = 4;
-
-/// Images on their way into podman. Apps that share one have it loaded once.
-#[derive(Default)]
-pub(super) struct Loading(Mutex<BTreeMap<String, Weak<Turn>>>);
-
-type Turn = tokio::sync::Mutex<()>;
-
-impl Loading {
-    fn turn(&self, name: &str) -> Arc<Turn> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, turn| turn.strong_count() > 0);
-        if let Some(turn) = all.get(name).and_then(Weak::upgrade) {
-            return turn;
-        }
-        let turn = Arc::default();
-        all.insert(name.to_owned(), Arc::downgrade(&turn));
-        turn
-    }
-}
 
 /// The id of the image in podman's store, into which it is loaded if it isn't there.
 pub(super) async fn ensure(
     api: &Api,
     source: &dyn ImageSource,
-    loading: &Loading,
+    loading: &Turns,
     image: &PinnedImage,
 ) -> Result<String, DriverError> {
     let name = marks::image_name(&image.reference, &image.digest);
@@ -97,7 +79,9 @@ pub(super) async fn collect(api: &Api, keep: &BTreeSet<Digest>) {
 fn archive(disk: ImageOnDisk, name: String) -> Body {
     let (sender, receiver) = mpsc::channel(WAITING_CHUNKS);
     tokio::task::spawn_blocking(move || {
-        let end = image::write_archive(&disk, &name, &mut |bytes| sender.blocking_send(Ok(bytes)).is_ok());
+        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+        let archive = Archive::new(&disk, &[(REF_NAME, &name)]);
+        let end = archive.write(&mut |bytes| sender.blocking_send(Ok(bytes)).map_err(gone));
         if let Err(error) = end {
             // podman sees the archive break off.
             let _ = sender.blocking_send(Err(error));
@@ -107,16 +91,16 @@ fn archive(disk: ImageOnDisk, name: String) -> Body {
 }
 
 /// A body that comes in pieces.
-struct Chunks(mpsc::Receiver<std::io::Result<Bytes>>);
+struct Chunks(mpsc::Receiver<io::Result<Bytes>>);
 
 impl hyper::body::Body for Chunks {
     type Data = Bytes;
-    type Error = std::io::Error;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
     }
 }

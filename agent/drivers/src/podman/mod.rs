@@ -41,7 +41,6 @@ use self::api::Api;
 use self::change::Change;
 use self::client::{ApiError, Client};
 use self::files::Files;
-use self::images::Loading;
 use self::instance::{Instance, Standing, Verdict, standing};
 use self::marks::PodId;
 use self::prober::{Answer, Prober};
@@ -50,6 +49,7 @@ use self::strays::Strays;
 use self::watch::{Bell, Vigils};
 use crate::image::ImageSource;
 use crate::secret::SecretSource;
+use crate::turns::Turns;
 use crate::{ApplyStep, Driver, DriverError, DriverEvent, Fingerprint, Owner};
 
 /// The kind of what outlives pods.
@@ -78,7 +78,7 @@ pub struct PodmanDriver {
     api: Api,
     owner: Owner,
     images: Arc<dyn ImageSource>,
-    loading: Loading,
+    loading: Turns,
     secrets: Arc<dyn SecretSource>,
     files: Files,
     prober: Prober,
@@ -145,7 +145,7 @@ impl PodmanDriver {
             api: Api::new(Client::new(&config.socket)),
             owner: config.owner,
             images: config.images,
-            loading: Loading::default(),
+            loading: Turns::default(),
             secrets: config.secrets,
             files: Files::new(&config.run_dir),
             prober: Prober::default(),
