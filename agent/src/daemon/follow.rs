@@ -14,7 +14,7 @@ use holdfast_store::{Trouble, anchor, fault};
 
 use super::journal::lock;
 use super::sync::{self, Ask, Found, NotRendered, Renderer};
-use super::{Daemon, Event, setup};
+use super::{Daemon, Event, images, setup};
 use crate::keeper::{Journal, JournalError, Note, Scope};
 use crate::source::SourceError;
 
@@ -180,7 +180,7 @@ impl Daemon {
             source: Arc::clone(&self.source),
             store: Arc::clone(&self.store),
             device: self.config.device.name.clone(),
-            runtimes: self.keeper.drivers().keys().copied().collect(),
+            runtimes: images::runtimes(&self.config, self.keeper.drivers()),
             ask: Some(Ask { images: self.images.clone(), retry_at: self.progress.next_poll_wall }),
         };
         let jobs = self.jobs.clone();

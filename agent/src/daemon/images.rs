@@ -1,16 +1,56 @@
 //! What drivers of containers need of the rest of the box: images from registries, and secrets from the store.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use holdfast_core::digest::Digest;
 use holdfast_core::image::{ImageReference, Platform};
-use holdfast_core::resolve::Unresolved;
-use holdfast_store::content::Content;
+use holdfast_core::release::DriverKind;
+use holdfast_core::resolve::{Runtimes, Unresolved};
+use holdfast_store::content::{Beside, Content};
 
 use crate::config::Config;
 use crate::http::allowance::Allowance;
+use crate::keeper::Drivers;
 use crate::registry::{Images, Registries, RegistryError};
+
+/// The runtimes of the box, and whether it gives one of them its images.
+pub(super) fn runtimes(config: &Config, drivers: &Drivers) -> Runtimes {
+    let kinds = drivers.keys().copied().collect();
+    Runtimes { kinds, stages_images: drivers.contains_key(&DriverKind::Kubernetes) && images_dir(config).is_some() }
+}
+
+/// Where image archives are put for Kubernetes, if they are.
+fn images_dir(config: &Config) -> Option<&PathBuf> {
+    config.drivers.kubernetes.as_ref()?.images_dir.as_ref()
+}
+
+/// What counts to the disk budget outside of the state folder.
+#[cfg(feature = "kubernetes")]
+pub(super) fn beside(config: &Config) -> Vec<Beside> {
+    let of = |dir: &PathBuf| Beside { folder: dir.clone(), counts: Some(holdfast_drivers::kubernetes::archives::is_ours) };
+    images_dir(config).map(of).into_iter().collect()
+}
+
+/// What counts to the disk budget outside of the state folder.
+#[cfg(not(feature = "kubernetes"))]
+pub(super) fn beside(_: &Config) -> Vec<Beside> {
+    Vec::new()
+}
+
+/// The archives that are put where Kubernetes' node imports images from, if they are.
+#[cfg(feature = "kubernetes")]
+pub(super) fn archives(
+    config: &Config,
+    content: &Arc<Content>,
+    allowance: &Allowance,
+) -> Option<holdfast_drivers::kubernetes::archives::Archives> {
+    let source = BoxImages::new(config, Arc::clone(content), allowance);
+    let room = sources::BoxRoom(Arc::clone(content));
+    let dir = images_dir(config)?.clone();
+    Some(holdfast_drivers::kubernetes::archives::Archives::new(dir, Arc::new(source), Arc::new(room)))
+}
 
 /// The box's images: found by their names, fetched into the pinned content.
 #[derive(Clone, Debug)]
@@ -54,11 +94,15 @@ fn for_good(error: &RegistryError) -> bool {
 
 #[cfg(any(feature = "podman", feature = "kubernetes"))]
 mod sources {
+    use std::path::Path;
+    use std::sync::Arc;
+
     use async_trait::async_trait;
     use holdfast_core::pod::PinnedImage;
     use holdfast_core::secret::SecretBytes;
-    use holdfast_drivers::image::{ImageBlob, ImageError, ImageOnDisk, ImageSource};
+    use holdfast_drivers::image::{ImageBlob, ImageError, ImageOnDisk, ImageSource, Room, RoomTaken};
     use holdfast_drivers::secret::SecretSource;
+    use holdfast_store::content::{Content, Taken};
     use holdfast_store::sealed;
 
     use super::super::journal::{SharedStore, lock};
@@ -96,6 +140,24 @@ mod sources {
                 blobs: blobs.collect(),
                 hold: Box::new(disk),
             })
+        }
+    }
+
+    /// Room beside the pinned content, within the disk budget.
+    pub(in crate::daemon) struct BoxRoom(pub(in crate::daemon) Arc<Content>);
+
+    impl Room for BoxRoom {
+        fn take(&self, folder: &Path, bytes: u64) -> Result<Box<dyn RoomTaken>, String> {
+            let taken = self.0.take_beside(folder, bytes).map_err(|error| error.to_string())?;
+            Ok(Box::new(BoxRoomTaken(taken)))
+        }
+    }
+
+    struct BoxRoomTaken(Taken);
+
+    impl RoomTaken for BoxRoomTaken {
+        fn used(&mut self, bytes: u64) {
+            self.0.written(bytes);
         }
     }
 

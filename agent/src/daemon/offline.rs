@@ -15,7 +15,7 @@ use super::progress::Progress;
 use super::sync::Renderer;
 use super::tell::nothing_kept;
 use super::windows::Windows;
-use super::{look, progress_of, setup, status};
+use super::{images, look, progress_of, setup, status};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::allowance::Allowance;
@@ -43,7 +43,7 @@ impl Offline {
     fn render(&mut self, config: &Config, store: SharedStore) -> Result<()> {
         let Some(floor) = &self.progress.accepted else { return Ok(()) };
         let source = Arc::new(Mutex::new(setup::open_source(config, &Allowance::unlimited())?));
-        let runtimes = self.keeper.drivers().keys().copied().collect();
+        let runtimes = images::runtimes(config, self.keeper.drivers());
         let device = config.device.name.clone();
         // A command that looks asks nobody.
         let renderer = Renderer { source, store, device, runtimes, ask: None };

@@ -18,6 +18,7 @@ use holdfast_store::{Options, Store, StoreError};
 use super::images::BoxImages;
 #[cfg(any(feature = "podman", feature = "kubernetes"))]
 use super::images::SealedSecrets;
+use super::images;
 use super::journal::{SharedStore, lock};
 use crate::config::{Config, TrustMode};
 use crate::http::allowance::Allowance;
@@ -32,6 +33,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 pub(super) fn open_store(config: &Config, now: &Now) -> Result<SharedStore> {
     let options = Options {
         disk_budget: config.state.disk_budget,
+        beside: images::beside(config),
         ..Options::new(config.device.name.clone(), now.wall)
     };
     let (store, opened) = Store::open(&config.state.dir, &options)?;
@@ -76,7 +78,7 @@ pub(super) fn open_drivers(config: &Config, shared: &SharedStore, allowance: &Al
     if let Some(driver) = podman(config, shared, &owner, store.shared_content(), allowance) {
         drivers.insert(DriverKind::Podman, driver);
     }
-    if let Some(driver) = kubernetes(config, shared, &owner) {
+    if let Some(driver) = kubernetes(config, shared, &owner, &store.shared_content(), allowance) {
         drivers.insert(DriverKind::Kubernetes, driver);
     }
     if let Some(driver) = wasm(config, store, owner)? {
@@ -111,7 +113,13 @@ fn podman(_: &Config, _: &SharedStore, _: &Owner, _: Arc<Content>, _: &Allowance
 }
 
 #[cfg(feature = "kubernetes")]
-fn kubernetes(config: &Config, store: &SharedStore, owner: &Owner) -> Option<Arc<dyn Driver>> {
+fn kubernetes(
+    config: &Config,
+    store: &SharedStore,
+    owner: &Owner,
+    content: &Arc<Content>,
+    allowance: &Allowance,
+) -> Option<Arc<dyn Driver>> {
     use holdfast_drivers::kubernetes::{KubernetesConfig, KubernetesDriver};
 
     let kubernetes = config.drivers.kubernetes.as_ref()?;
@@ -121,11 +129,12 @@ fn kubernetes(config: &Config, store: &SharedStore, owner: &Owner) -> Option<Arc
         cluster: kubernetes.cluster.as_ref().map(ToString::to_string),
         owner: owner.clone(),
         secrets: Arc::new(SealedSecrets(Arc::clone(store))),
+        archives: images::archives(config, content, allowance),
     })))
 }
 
 #[cfg(not(feature = "kubernetes"))]
-fn kubernetes(_: &Config, _: &SharedStore, _: &Owner) -> Option<Arc<dyn Driver>> {
+fn kubernetes(_: &Config, _: &SharedStore, _: &Owner, _: &Arc<Content>, _: &Allowance) -> Option<Arc<dyn Driver>> {
     None
 }
 

@@ -52,7 +52,7 @@ use jiff::Timestamp;
 
 use anchor::{Anchor, AnchorFile};
 use audit::{AuditLog, Bounds, TakenOut};
-use content::{Content, Reserve};
+use content::{Beside, Content, Reserve};
 use db::{Database, DbOptions, Key, Record, Table};
 use keystore::FileKeystore;
 use lock::StateLock;
@@ -93,6 +93,8 @@ pub struct Options {
     pub disk_budget: u64,
     /// The room that is kept for a full disk, in bytes.
     pub reserve: u64,
+    /// What others keep outside of the state folder, and what counts to the disk budget.
+    pub beside: Vec<Beside>,
     /// How large the audit log may grow before its oldest events are sealed.
     pub audit: Bounds,
     /// How sled is opened.
@@ -107,6 +109,7 @@ impl Options {
             now,
             disk_budget: 2 << 30,
             reserve: 4 << 20,
+            beside: Vec::new(),
             audit: Bounds { events: 10_000, bytes: 8 << 20 },
             db: DbOptions::default(),
         }
@@ -159,7 +162,8 @@ impl Store {
             tracing::warn!(%error, "there is no reserve for a full disk");
         }
         let content = Content::open(&dir.join("content"), options.disk_budget)?;
-        let beside = BESIDE.iter().map(|name| dir.join(name)).collect();
+        let own = BESIDE.iter().map(|name| Beside::all_in(dir.join(name)));
+        let beside = own.chain(options.beside.iter().cloned()).collect();
         let content = Arc::new(content.within(beside, Arc::clone(&reserve)));
 
         let db_dir = dir.join("db");

@@ -5,6 +5,7 @@
 //! differ is rehearsed by the server (`compare`); what differs is written (`change`).
 
 mod api;
+pub mod archives;
 mod bell;
 mod change;
 mod compare;
@@ -27,6 +28,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use holdfast_core::digest::Digest;
 use holdfast_core::health::Health;
+use holdfast_core::kubernetes::images::pinned_images;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::{AppObservation, Observed};
 use holdfast_core::plan::Action;
@@ -35,6 +37,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use self::api::{Api, Apply};
+use self::archives::Archives;
 use self::bell::Bell;
 use self::compare::{There, WIDTH, side_by_side};
 use self::connection::Connection;
@@ -62,6 +65,8 @@ pub struct KubernetesConfig {
     pub owner: Owner,
     /// What opens secrets.
     pub secrets: Arc<dyn SecretSource>,
+    /// Where images are put for a node that reaches no registry, if they are.
+    pub archives: Option<Archives>,
 }
 
 /// The Kubernetes driver.
@@ -69,6 +74,7 @@ pub struct KubernetesDriver {
     api: Api,
     owner: OwnerMark,
     secrets: Arc<dyn SecretSource>,
+    archives: Option<Archives>,
     kinds: Kinds,
     shelves: Shelves,
     sets: Sets,
@@ -86,6 +92,7 @@ impl KubernetesDriver {
             sets: Sets::new(api.clone(), owner.clone()),
             kinds: Kinds::default(),
             secrets: config.secrets,
+            archives: config.archives,
             api,
             owner,
             bell,
@@ -118,6 +125,16 @@ impl KubernetesDriver {
             }
         }
         Ok(extras)
+    }
+
+    /// Puts the images that the release keeps where the node imports them from.
+    async fn stage_images(&self, release: &Release) -> Result<(), DriverError> {
+        let Some(archives) = &self.archives else { return Ok(()) };
+        let named = pinned_images(&release.objects).into_iter();
+        for image in named.filter(|image| release.artifacts.contains(&image.digest)) {
+            archives.ensure(&image).await?;
+        }
+        Ok(())
     }
 
     /// Has the server rehearse all that is new, before anything is changed.
@@ -258,6 +275,8 @@ impl Driver for KubernetesDriver {
     }
 
     async fn prepare(&self, release: &Release) -> Result<(), DriverError> {
+        // A cluster that still starts needs its images all the same.
+        self.stage_images(release).await?;
         self.heard(self.rehearse(release).await)
     }
 
@@ -348,5 +367,9 @@ impl Driver for KubernetesDriver {
         self.bell.connect(events);
     }
 
-    async fn collect(&self, _keep: &BTreeSet<Digest>) {}
+    async fn collect(&self, keep: &BTreeSet<Digest>) {
+        if let Some(archives) = &self.archives {
+            archives.collect(keep).await;
+        }
+    }
 }

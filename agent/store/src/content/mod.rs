@@ -10,6 +10,7 @@ mod hold;
 mod partial;
 mod reserve;
 mod room;
+mod taken;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -29,7 +30,9 @@ use crate::fault;
 pub use hold::Hold;
 pub use partial::Partial;
 pub use reserve::Reserve;
+pub use room::Beside;
 use room::{Pins, Promise};
+pub use taken::Taken;
 
 /// How much is read at once.
 const CHUNK: usize = 64 * 1024;
@@ -50,8 +53,8 @@ pub struct Content {
     temp: PathBuf,
     partial: PathBuf,
     budget: u64,
-    /// Other folders that count to the budget.
-    beside: Vec<PathBuf>,
+    /// What counts to the budget elsewhere.
+    beside: Vec<Beside>,
     /// Whose room is nobody's.
     reserve: Option<Arc<Reserve>>,
     /// Sizes by digest. What is reserved for a write under way is in `promised`.
@@ -94,9 +97,9 @@ impl Content {
         Ok(Content { pinned, temp, partial, budget, beside, reserve, state, closed, next_temp })
     }
 
-    /// The same, where these folders count to the budget as well, and the room of `reserve` is left alone.
+    /// The same, where what lies `beside` it counts to the budget as well, and the room of `reserve` is left alone.
     #[must_use]
-    pub fn within(self, beside: Vec<PathBuf>, reserve: Arc<Reserve>) -> Self {
+    pub fn within(self, beside: Vec<Beside>, reserve: Arc<Reserve>) -> Self {
         Content { beside, reserve: Some(reserve), ..self }
     }
 

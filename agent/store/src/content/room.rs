@@ -6,6 +6,7 @@
 //! room is nobody's: where it was given away, as much must stay free.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,30 @@ pub(super) struct Pins {
     /// When each was last used, by a clock that counts uses.
     used_at: BTreeMap<Digest, u64>,
     uses: u64,
+}
+
+/// A folder whose files count to the budget, though others write them.
+#[derive(Clone, Debug)]
+pub struct Beside {
+    /// The folder, which needn't be there.
+    pub folder: PathBuf,
+    /// Which of the files in it count, by their names; without it all do, those in folders below too.
+    pub counts: Option<fn(&OsStr) -> bool>,
+}
+
+impl Beside {
+    /// All that is in `folder`.
+    pub fn all_in(folder: PathBuf) -> Self {
+        Beside { folder, counts: None }
+    }
+
+    /// Its bytes, as far as they can be seen.
+    fn size(&self) -> u64 {
+        let Some(counts) = self.counts else { return size_of(&self.folder) };
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let files = entries.filter(|entry| counts(&entry.file_name()));
+        files.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum()
+    }
 }
 
 /// Room in the budget for a write under way, given back when it ends.
@@ -50,6 +75,11 @@ impl<'a> Promise<'a> {
         self.content.take_room(more, evicted)?;
         self.bytes += more;
         Ok(())
+    }
+
+    /// Leaves the room taken; somebody else gives it back.
+    pub(super) fn keep(mut self) {
+        self.bytes = 0;
     }
 
     /// Gives a part back.
@@ -107,7 +137,7 @@ impl Content {
     }
 
     /// Evicts `short` bytes; no content if that much can't be had.
-    fn evict(&self, mut short: u64, wanted: &BTreeSet<Digest>) -> Collected {
+    pub(super) fn evict(&self, mut short: u64, wanted: &BTreeSet<Digest>) -> Collected {
         let mut evicted = Collected::default();
         if short == 0 {
             return evicted;
@@ -184,18 +214,39 @@ impl Content {
     }
 
     /// How many bytes must go so that `bytes` more fit.
-    fn short_of(&self, state: &State, bytes: u64) -> u64 {
-        let (used, free) = (self.used_in_all(state), self.free_for_content(state));
-        let over_budget = used.saturating_add(bytes).saturating_sub(self.budget);
+    pub(super) fn short_of(&self, state: &State, bytes: u64) -> u64 {
         // What can't be measured is found out by the write.
-        over_budget.max(bytes.saturating_sub(free.unwrap_or(u64::MAX)))
+        let free = self.free_for_content(state).unwrap_or(u64::MAX);
+        self.over_budget(state, bytes).max(bytes.saturating_sub(free))
     }
 
-    fn check_room(&self, state: &State, bytes: u64, evicted: Collected) -> Result<(), StoreError> {
-        let used = self.used_in_all(state);
-        if used.saturating_add(bytes) > self.budget {
-            return Err(StoreError::OverBudget { size: bytes, used, budget: self.budget, evicted });
+    /// By how much the budget is exceeded with `bytes` more.
+    pub(super) fn over_budget(&self, state: &State, bytes: u64) -> u64 {
+        self.used_in_all(state).saturating_add(bytes).saturating_sub(self.budget)
+    }
+
+    pub(super) fn check_budget(
+        &self,
+        state: &State,
+        bytes: u64,
+        evicted: Collected,
+    ) -> Result<(), StoreError> {
+        match self.over_budget(state, bytes) {
+            0 => Ok(()),
+            _ => {
+                let used = self.used_in_all(state);
+                Err(StoreError::OverBudget { size: bytes, used, budget: self.budget, evicted })
+            }
         }
+    }
+
+    pub(super) fn check_room(
+        &self,
+        state: &State,
+        bytes: u64,
+        evicted: Collected,
+    ) -> Result<(), StoreError> {
+        self.check_budget(state, bytes, evicted)?;
         match self.free_for_content(state) {
             Some(free) if bytes > free => Err(self.no_space(bytes, free, evicted)),
             _ => Ok(()),
@@ -209,7 +260,7 @@ impl Content {
 
     /// What content, writes under way, and what lies beside it use.
     fn used_in_all(&self, state: &State) -> u64 {
-        let beside: u64 = self.beside.iter().map(|path| size_of(path)).sum();
+        let beside: u64 = self.beside.iter().map(Beside::size).sum();
         state.used.saturating_add(state.promised).saturating_add(beside)
     }
 

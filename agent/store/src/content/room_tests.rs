@@ -80,7 +80,7 @@ fn what_lies_beside_counts_to_the_budget_and_the_error_says_what_was_tried() {
     fs::write(beside.join("objects/pack"), [0; 500]).unwrap();
     let (reserve, made) = Reserve::open(&dir.path().join("reserve"), 1000);
     made.unwrap();
-    let store = content(&dir.path().join("content")).within(vec![beside], Arc::new(reserve));
+    let store = content(&dir.path().join("content")).within(vec![Beside::all_in(beside)], Arc::new(reserve));
     store.put(&[1; 400]).unwrap();
     let refused = store.make_room(200, &BTreeSet::new()).unwrap_err().to_string();
     assert!(refused.contains("900 of 1000 are in use, and nothing there could be evicted"), "{refused}");
@@ -98,4 +98,56 @@ fn a_put_that_cannot_fit_writes_nothing() {
     assert!(matches!(store.put(&[2; 600]), Err(StoreError::OverBudget { size: 600, used: 600, .. })));
     assert_eq!(store.state().promised, 0);
     assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn only_the_files_that_are_said_to_count_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("images");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("ours.tar"), [0; 500]).unwrap();
+    fs::write(folder.join("theirs.tar"), [0; 5000]).unwrap();
+    let beside = Beside { folder: folder.clone(), counts: Some(|name| name == "ours.tar") };
+    let (reserve, made) = Reserve::open(&dir.path().join("reserve"), 1000);
+    made.unwrap();
+    let store = content(&dir.path().join("content")).within(vec![beside], Arc::new(reserve));
+    store.make_room(500, &BTreeSet::new()).unwrap();
+    let refused = store.make_room(501, &BTreeSet::new()).unwrap_err().to_string();
+    assert!(refused.contains("500 of 1000 are in use"), "{refused}");
+}
+
+#[test]
+fn room_for_what_comes_beside_is_taken_once_and_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(content(&dir.path().join("content")));
+    let mut taken = store.take_beside(dir.path(), 700).unwrap();
+    assert!(matches!(store.put(&[1; 400]), Err(StoreError::OverBudget { used: 700, .. })));
+    taken.written(500);
+    store.put(&[1; 400]).unwrap();
+    drop(taken);
+    assert_eq!(store.state().promised, 0);
+    store.take_beside(dir.path(), 601).unwrap_err();
+    assert_eq!(store.state().promised, 0);
+}
+
+#[test]
+fn what_nobody_needs_goes_for_what_comes_beside() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(content(&dir.path().join("content")));
+    let (needed, not) = (store.put(&[1; 400]).unwrap(), store.put(&[2; 400]).unwrap());
+    store.set_pins([needed].into());
+    drop(store.take_beside(dir.path(), 600).unwrap());
+    assert!(store.has(&needed) && !store.has(&not));
+}
+
+#[test]
+fn room_on_another_disk_is_measured_there_and_counts_to_the_budget() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
+    let store = Arc::new(Content::open(&dir.path().join("content"), u64::MAX).unwrap());
+    let refused = store.take_beside(other.path(), 1 << 60).unwrap_err();
+    assert!(matches!(&refused, StoreError::NoSpace { path, .. } if path == other.path()), "{refused}");
+    let store = Arc::new(content(&dir.path().join("content")));
+    let _taken = store.take_beside(other.path(), 900).unwrap();
+    let refused = store.take_beside(other.path(), 200).unwrap_err();
+    assert!(matches!(refused, StoreError::OverBudget { used: 900, .. }), "{refused}");
 }
