@@ -144,7 +144,8 @@ impl<'a> Archive<'a> {
             send(padding(size))?;
         }
         for blob in self.blobs() {
-            let about = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", blob.path.display()));
+            let about =
+                |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", blob.path.display()));
             let mut file = File::open(&blob.path).map_err(about)?.take(blob.size);
             send(header(&blob_path(&blob.digest), blob.size)?)?;
             let mut left = blob.size;

@@ -18,7 +18,10 @@ use crate::registry::{Images, Registries, RegistryError};
 /// The runtimes of the box, and whether it gives one of them its images.
 pub(super) fn runtimes(config: &Config, drivers: &Drivers) -> Runtimes {
     let kinds = drivers.keys().copied().collect();
-    Runtimes { kinds, stages_images: drivers.contains_key(&DriverKind::Kubernetes) && images_dir(config).is_some() }
+    Runtimes {
+        kinds,
+        stages_images: drivers.contains_key(&DriverKind::Kubernetes) && images_dir(config).is_some(),
+    }
 }
 
 /// Where image archives are put for Kubernetes, if they are.
@@ -29,7 +32,10 @@ fn images_dir(config: &Config) -> Option<&PathBuf> {
 /// What counts to the disk budget outside of the state folder.
 #[cfg(feature = "kubernetes")]
 pub(super) fn beside(config: &Config) -> Vec<Beside> {
-    let of = |dir: &PathBuf| Beside { folder: dir.clone(), counts: Some(holdfast_drivers::kubernetes::archives::is_ours) };
+    let of = |dir: &PathBuf| Beside {
+        folder: dir.clone(),
+        counts: Some(holdfast_drivers::kubernetes::archives::is_ours),
+    };
     images_dir(config).map(of).into_iter().collect()
 }
 

@@ -14,11 +14,11 @@ use holdfast_drivers::{Driver, Fingerprint, Owner};
 use holdfast_store::content::Content;
 use holdfast_store::{Options, Store, StoreError};
 
+use super::images;
 #[cfg(feature = "podman")]
 use super::images::BoxImages;
 #[cfg(any(feature = "podman", feature = "kubernetes"))]
 use super::images::SealedSecrets;
-use super::images;
 use super::journal::{SharedStore, lock};
 use crate::config::{Config, TrustMode};
 use crate::http::allowance::Allowance;
@@ -134,7 +134,13 @@ fn kubernetes(
 }
 
 #[cfg(not(feature = "kubernetes"))]
-fn kubernetes(_: &Config, _: &SharedStore, _: &Owner, _: &Arc<Content>, _: &Allowance) -> Option<Arc<dyn Driver>> {
+fn kubernetes(
+    _: &Config,
+    _: &SharedStore,
+    _: &Owner,
+    _: &Arc<Content>,
+    _: &Allowance,
+) -> Option<Arc<dyn Driver>> {
     None
 }
 
@@ -225,9 +231,10 @@ fn kubernetes_fingerprint(kubeconfig: &Path) -> Fingerprint {
     let (usable, detail) = match std::fs::File::open(kubeconfig) {
         _ if !cfg!(feature = "kubernetes") => (false, "not built into this holdfast".to_owned()),
         Ok(_) => (true, format!("is reached as {shown} says")),
-        Err(error) => {
-            (false, format!("{shown}: {error}; start k3s, or name its kubeconfig in drivers.kubernetes.kubeconfig"))
-        }
+        Err(error) => (
+            false,
+            format!("{shown}: {error}; start k3s, or name its kubeconfig in drivers.kubernetes.kubeconfig"),
+        ),
     };
     Fingerprint { driver: DriverKind::Kubernetes, usable, version: None, detail }
 }

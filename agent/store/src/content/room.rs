@@ -240,12 +240,7 @@ impl Content {
         }
     }
 
-    pub(super) fn check_room(
-        &self,
-        state: &State,
-        bytes: u64,
-        evicted: Collected,
-    ) -> Result<(), StoreError> {
+    pub(super) fn check_room(&self, state: &State, bytes: u64, evicted: Collected) -> Result<(), StoreError> {
         self.check_budget(state, bytes, evicted)?;
         match self.free_for_content(state) {
             Some(free) if bytes > free => Err(self.no_space(bytes, free, evicted)),

@@ -235,7 +235,8 @@ async fn an_archive_that_was_cut_off_or_changed_is_made_anew() {
         bytes[at] ^= 1;
         bytes
     });
-    let other_name = String::from_utf8_lossy(&whole).replace("registry.example/pos@", "registry.example/war@");
+    let other_name =
+        String::from_utf8_lossy(&whole).replace("registry.example/pos@", "registry.example/war@");
     for bytes in cut.chain(changed).chain([other_name.into_bytes()]) {
         fs::write(&path, &bytes).unwrap();
         assert!(bench.check().is_err(), "{} of {}", bytes.len(), whole.len());
