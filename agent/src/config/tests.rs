@@ -44,6 +44,7 @@ fn relative_paths_are_relative_to_the_file() {
     assert_eq!(config.source.ca_file, Some("/etc/holdfast/ca.pem".into()));
 }
 
+#[cfg(feature = "kubernetes")]
 #[test]
 fn a_cluster_is_reached_by_k3ss_kubeconfig_and_the_rest_is_only_what_was_asked_for() {
     let of = |lines: &str| {
