@@ -233,7 +233,8 @@ mod tests {
 
     #[test]
     fn a_kind_of_somebody_elses_group_carries_it_and_one_of_kubernetes_own_does_not() {
-        for own in ["v1", "apps/v1", "batch/v1beta1", "networking.k8s.io/v1", "gateway.networking.k8s.io/v1"] {
+        for own in ["v1", "apps/v1", "batch/v1beta1", "networking.k8s.io/v1", "gateway.networking.k8s.io/v1"]
+        {
             assert_eq!(ObjectKey::kind_of(own, "Thing"), "Thing", "{own}");
         }
         for (version, kind) in [

@@ -400,7 +400,7 @@ mod tests {
         let deployer = ServiceAccount { namespace: "shop".into(), name: "deployer".into() };
         (*driver, *account, *podman) = (None, Some(deployer.clone()), Some(Lowered::default()));
         let account_on = |kind: DriverKind| {
-            let resolved = resolve(desired.clone(), &Answers::default(), &[kind].into());
+            let resolved = resolve(desired.clone(), &Answers::default(), &Runtimes::from_iter([kind]));
             resolved.releases.values().next().unwrap().account.clone()
         };
         assert_eq!(account_on(DriverKind::Kubernetes), Some(deployer));

@@ -141,11 +141,15 @@ fn every_error_in_a_repository_is_told_at_once() {
 
 #[test]
 fn an_object_that_no_cluster_takes_is_told_with_its_place() {
-    let object = |head: &str, bytes: usize| format!("---\n{head}\nmetadata: {{name: x}}\ndata: {{a: {}}}\n", "x".repeat(bytes));
+    let object = |head: &str, bytes: usize| {
+        format!("---\n{head}\nmetadata: {{name: x}}\ndata: {{a: {}}}\n", "x".repeat(bytes))
+    };
     let map = object("apiVersion: v1\nkind: ConfigMap", (1 << 20) + 1);
     let rocket = object("apiVersion: x.example/v1\nkind: Rocket", 3 << 19);
     let app = |driver: &str| {
-        format!("kind: App\nmetadata: {{name: big}}\nspec: {{placement: {{}}, container: {{driver: {driver}}}}}\n")
+        format!(
+            "kind: App\nmetadata: {{name: big}}\nspec: {{placement: {{}}, container: {{driver: {driver}}}}}\n"
+        )
     };
     let errors = |driver: &str, manifests: &str| {
         let files = with(&[("apps/big/app.yaml", &app(driver)), ("apps/big/manifests/a.yaml", manifests)]);
@@ -155,7 +159,10 @@ fn an_object_that_no_cluster_takes_is_told_with_its_place() {
     };
     for driver in ["any", "kubernetes", "podman", "simulated"] {
         let told = errors(driver, &map);
-        assert!(told.contains("apps/big/manifests/a.yaml:2:1: ConfigMap/big/x is too large: it holds 1048577"), "{told}");
+        assert!(
+            told.contains("apps/big/manifests/a.yaml:2:1: ConfigMap/big/x is too large: it holds 1048577"),
+            "{told}"
+        );
     }
     for driver in ["any", "kubernetes"] {
         let told = errors(driver, &rocket);

@@ -174,6 +174,9 @@ pub trait Driver: Send + Sync {
     /// Sends an event whenever the loop should look, until the receiver is gone. Never polls.
     fn watch(self: Arc<Self>, events: mpsc::Sender<DriverEvent>);
 
+    /// The agent is going: gives back what others wait for. Workloads go on.
+    async fn stop(&self) {}
+
     /// Drops what was staged for content that isn't among `keep`.
     async fn collect(&self, _keep: &BTreeSet<Digest>) {}
 

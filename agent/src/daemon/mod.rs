@@ -208,6 +208,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         if let Some(limit) = limit
             && (daemon.at_rest() || daemon.clock.now().moment.uptime >= limit)
         {
+            daemon.stop_drivers().await;
             return Ok(Some(daemon.status()));
         }
         let event = daemon.next_event(&mut events, outside.as_mut(), limit).await;
@@ -220,6 +221,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         }
     }
     daemon.notifier.stopping();
+    daemon.stop_drivers().await;
     // So that the anchor vouches for the events up to here.
     if let Err(error) = lock(&daemon.store).anchor_head() {
         tracing::warn!(%error, "the audit log's head can't be written into the anchor");
@@ -229,6 +231,13 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
 }
 
 impl Daemon {
+    /// Has the runtimes give back what others wait for.
+    async fn stop_drivers(&self) {
+        for driver in self.keeper.drivers().values() {
+            driver.stop().await;
+        }
+    }
+
     /// Waits until something happens.
     async fn next_event(
         &mut self,

@@ -5,4 +5,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod accounts;
+mod apply_sets;
+mod apps;
+mod away;
+mod cluster_box;
+mod nodes;
 mod plane;

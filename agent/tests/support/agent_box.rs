@@ -55,15 +55,20 @@ impl AgentBox {
 
     /// The same with more in its agent.toml, in which `{dir}` is the box's folder.
     pub fn with(more: &str) -> Self {
+        AgentBox::called(DEVICE, more)
+    }
+
+    /// The same as another device.
+    pub fn called(device: &str, more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let repo = SignedRepo::new();
         let fleet = "spec: { policy: { prune: { maxApps: 100, maxShare: 100% } } }\n";
         repo.write(&[
             ("holdfast.yaml", &document("Fleet", "test", fleet)),
-            (&format!("devices/{DEVICE}.yaml"), &document("Device", DEVICE, "spec: {}\n")),
+            (&format!("devices/{device}.yaml"), &document("Device", device, "spec: {}\n")),
         ]);
         let more = more.replace("{dir}", dir.path().to_str().unwrap());
-        let config = agent_toml(dir.path(), &repo) + &more;
+        let config = agent_toml(device, dir.path(), &repo) + &more;
         fs::write(dir.path().join("agent.toml"), config).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         AgentBox { dir, repo, agent: None, runtime }
@@ -325,13 +330,13 @@ fn document(kind: &str, name: &str, rest: &str) -> String {
     format!("apiVersion: holdfast.dev/v1alpha1\nkind: {kind}\nmetadata: {{ name: {name} }}\n{rest}")
 }
 
-fn agent_toml(dir: &Path, repo: &SignedRepo) -> String {
+fn agent_toml(device: &str, dir: &Path, repo: &SignedRepo) -> String {
     let (dir, url) = (dir.display(), repo.url());
     let signers = repo.allowed_signers();
     let signers = signers.display();
     format!(
         r#"[device]
-name = "{DEVICE}"
+name = "{device}"
 [source]
 url = "{url}"
 branch = "main"

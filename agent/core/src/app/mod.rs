@@ -427,7 +427,9 @@ impl App {
                 cause: stuck.cause.clone(),
                 next: Some(stuck.retry_wall),
                 unblock: stuck.unblock.clone().unwrap_or_else(|| match stuck.not_yet {
-                    Some(_) => "nothing to do: it is tried again by itself until the release's deadline".to_owned(),
+                    Some(_) => {
+                        "nothing to do: it is tried again by itself until the release's deadline".to_owned()
+                    }
                     None => "nothing to do: it is tried again by itself".to_owned(),
                 }),
             }),

@@ -225,7 +225,10 @@ fn only_what_is_not_taken_in_a_row_and_in_one_boot_counts_against_the_deadline()
     assert!(app.not_yet("the webhook isn't ready", DEADLINE, &after(90)));
     let text = serde_json::to_string(&app).unwrap();
     let mut app: App = serde_json::from_str(&text).unwrap();
-    assert!(!app.clone().not_yet("the webhook isn't ready", DEADLINE, &after(150)), "a restarted agent counts on");
+    assert!(
+        !app.clone().not_yet("the webhook isn't ready", DEADLINE, &after(150)),
+        "a restarted agent counts on"
+    );
     let mut other = after(150);
     other.moment.boot = BootId("other".into());
     assert!(app.not_yet("the webhook isn't ready", DEADLINE, &other));

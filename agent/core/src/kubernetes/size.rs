@@ -37,8 +37,11 @@ pub fn too_much_data(object: &Value) -> Option<String> {
         .then(|| format!("it holds {bytes} bytes, and a {} holds {DATA_LIMIT} at most", text("kind")))
 }
 
+/// How many bytes a text stands for.
+type SizeOf = fn(&str) -> usize;
+
 /// The size of each value by its key; of a key that is there twice the later one counts.
-fn sizes_of<'a>(object: &'a Value, fields: &[(&str, fn(&str) -> usize)]) -> BTreeMap<&'a str, usize> {
+fn sizes_of<'a>(object: &'a Value, fields: &[(&str, SizeOf)]) -> BTreeMap<&'a str, usize> {
     let mut sizes = BTreeMap::new();
     for (field, size) in fields {
         let values = object.get(field).and_then(Value::as_object).into_iter().flatten();
@@ -95,9 +98,7 @@ mod tests {
 
     #[test]
     fn a_secrets_values_are_counted_once_decoded_and_not_where_they_were_put_aside() {
-        let secret = |data: Value, text: Value| {
-            json!({ "apiVersion": "v1", "kind": "Secret", "data": data, "stringData": text })
-        };
+        let secret = |data: Value, text: Value| json!({ "apiVersion": "v1", "kind": "Secret", "data": data, "stringData": text });
         let large = STANDARD.encode(vec![0; DATA_LIMIT]);
         assert_eq!(too_large(&secret(json!({ "a": large }), json!(null))), None);
         assert!(too_large(&secret(json!({ "a": large }), json!({ "b": "x" }))).is_some());

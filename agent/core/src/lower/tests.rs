@@ -152,9 +152,15 @@ fn a_kind_of_another_group_is_told_from_kubernetes_own_of_the_same_name() {
         let text = format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{ name: x }}\n");
         lowered(&text, Strategy::StopStart).unwrap_err()
     };
-    assert!(refused("serving.knative.dev/v1", "Service").contains("podman can't hold a Service of serving.knative.dev"));
+    assert!(
+        refused("serving.knative.dev/v1", "Service")
+            .contains("podman can't hold a Service of serving.knative.dev")
+    );
     assert!(refused("iam.example.com/v1", "Role").contains("podman can't hold a Role of iam.example.com"));
     let chart = refused("helm.cattle.io/v1", "HelmChart");
-    assert!(chart.contains("podman can't hold a HelmChart (") && chart.contains("driver: kubernetes"), "{chart}");
+    assert!(
+        chart.contains("podman can't hold a HelmChart (") && chart.contains("driver: kubernetes"),
+        "{chart}"
+    );
     assert!(refused("apps/v1beta1", "Deployment").contains("write apiVersion: apps/v1"));
 }

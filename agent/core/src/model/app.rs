@@ -307,12 +307,7 @@ fn default_immutable() -> Placed<Immutable> {
 }
 
 fn default_update() -> Update {
-    Update {
-        strategy: default_strategy(),
-        irreversible: false,
-        immutable: default_immutable(),
-        group: None,
-    }
+    Update { strategy: default_strategy(), irreversible: false, immutable: default_immutable(), group: None }
 }
 
 fn default_health() -> Placed<HealthPolicy<ArtifactRef>> {

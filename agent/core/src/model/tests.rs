@@ -101,7 +101,9 @@ fn what_cannot_be_changed_in_place_holds_the_app_unless_it_says_otherwise() {
     assert_eq!(app(&recreate).unwrap().spec.policy.immutable, Immutable::Recreate);
     let error = wasm("    component: files/a.wasm\n  update: {immutable: recreate}\n").unwrap_err();
     assert!(error.contains("8:23: nothing of this app is immutable"), "{error}");
-    assert!(app(&APP.replace("irreversible: false", "immutable: remake")).unwrap_err().contains("hold, recreate"));
+    assert!(
+        app(&APP.replace("irreversible: false", "immutable: remake")).unwrap_err().contains("hold, recreate")
+    );
 }
 
 #[test]

@@ -202,7 +202,11 @@ fn additions(
                 steps.push(step(Action::Recreate, key, difference))
             }
             Observed::Immutable { difference } if may_recreate && !key.holds_data() => {
-                steps.push(step(Action::Recreate, key, &format!("{difference}, which can't be changed in place")));
+                steps.push(step(
+                    Action::Recreate,
+                    key,
+                    &format!("{difference}, which can't be changed in place"),
+                ));
             }
             Observed::Immutable { difference } => return Err(immutable(key, difference)),
             Observed::Foreign { owner } => return Err(foreign(key, owner)),
@@ -302,7 +306,8 @@ fn immutable(key: &ObjectKey, difference: &str) -> Held {
              otherwise, give it another name"
         )
     } else {
-        "go back to the old value in the repository, or write update.immutable: recreate in app.yaml".to_owned()
+        "go back to the old value in the repository, or write update.immutable: recreate in app.yaml"
+            .to_owned()
     };
     Held::until_changed(format!("{key} can't be changed in place: {difference}"), unblock)
 }

@@ -149,8 +149,14 @@ fn a_change_that_the_runtime_does_not_let_be_made_holds_all_of_the_app_and_says_
     let plan = with_immutable("Deployment/a", Immutable::Hold).plan();
     assert!(plan.steps.is_empty(), "{plan:?}");
     let held = &plan.held[&name("a")];
-    assert!(held.cause.contains("Deployment/a") && held.cause.contains("spec.selector: web, not shop"), "{held:?}");
-    assert!(held.unblock.contains("update.immutable: recreate") && held.unblock.contains("old value"), "{held:?}");
+    assert!(
+        held.cause.contains("Deployment/a") && held.cause.contains("spec.selector: web, not shop"),
+        "{held:?}"
+    );
+    assert!(
+        held.unblock.contains("update.immutable: recreate") && held.unblock.contains("old value"),
+        "{held:?}"
+    );
 }
 
 #[test]

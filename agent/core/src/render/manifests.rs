@@ -6,9 +6,9 @@ use minijinja::Value as TemplateValue;
 
 use super::{order, template};
 use crate::diagnostic::{Diagnostic, Position, quoted};
+use crate::kubernetes::{too_large as too_large_for_kubernetes, too_much_data};
 use crate::lower::{Document, Lowered, config, lower};
 use crate::model::ContainerSpec;
-use crate::kubernetes::{too_large as too_large_for_kubernetes, too_much_data};
 use crate::model::decode::Context;
 use crate::name::{AppName, DeviceName, ObjectKey};
 use crate::release::{DriverKind, Object, SecretRef, Strategy};
@@ -127,7 +127,14 @@ pub(crate) fn check_sizes(app: &AppName, container: &ContainerSpec, files: &[Fil
     for (file, nodes) in readable {
         for node in &nodes {
             let mut found = Vec::new();
-            collect(&file.path, node, namespace_of(app, container), &BTreeSet::new(), &mut found, &mut Vec::new());
+            collect(
+                &file.path,
+                node,
+                namespace_of(app, container),
+                &BTreeSet::new(),
+                &mut found,
+                &mut Vec::new(),
+            );
             let too_large = |Found { key, file, node }: &Found<'_>| {
                 too_large(file, node, key, &node.to_json(), container)
             };

@@ -22,7 +22,9 @@ use crate::model::Body;
 use crate::model::decode::{Context, Decode};
 use crate::model::wasm::WasmFields;
 use crate::name::{AppName, DeviceName, ObjectKey};
-use crate::release::{Check, DriverKind, Object, Policy, SecretRef, ServiceAccount, WasmWorkload, WorkloadKind};
+use crate::release::{
+    Check, DriverKind, Object, Policy, SecretRef, ServiceAccount, WasmWorkload, WorkloadKind,
+};
 use crate::secret::SecretBytes;
 use crate::select::{File, PlacedApp, Selected};
 use crate::yaml::{Entry, Node, NodeValue};

@@ -204,7 +204,9 @@ fn a_check_asks_a_custom_resource_by_its_kind_and_group() {
 fn the_account_of_an_app_is_in_its_namespace() {
     let account = |spec: &str| {
         let desired = rendered(spec, &[("a.yaml", CONFIG)]);
-        let Workload::Container { account, .. } = &desired.apps[&"pos".parse().unwrap()].workload else { panic!() };
+        let Workload::Container { account, .. } = &desired.apps[&"pos".parse().unwrap()].workload else {
+            panic!()
+        };
         account.as_ref().map(ToString::to_string)
     };
     assert_eq!(account("  container: {}\n  serviceAccount: deployer\n").as_deref(), Some("pos/deployer"));

@@ -62,7 +62,6 @@ pub(super) struct Refusal {
 pub(super) struct Cause {
     pub(super) reason: String,
     pub(super) message: String,
-    pub(super) field: String,
 }
 
 fn said(status: &Refusal) -> String {
@@ -119,16 +118,32 @@ struct Call<'a> {
 
 impl Api {
     /// Reads an object.
-    pub(super) async fn get(&self, kind: &Kind, namespace: Option<&str>, name: &str) -> Result<Option<Value>, ApiError> {
+    pub(super) async fn get(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Option<Value>, ApiError> {
         self.read(kind, namespace, name, JSON).await
     }
 
     /// Reads an object's metadata.
-    pub(super) async fn get_metadata(&self, kind: &Kind, namespace: Option<&str>, name: &str) -> Result<Option<Value>, ApiError> {
+    pub(super) async fn get_metadata(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Option<Value>, ApiError> {
         self.read(kind, namespace, name, METADATA).await
     }
 
-    async fn read(&self, kind: &Kind, namespace: Option<&str>, name: &str, accept: &'static str) -> Result<Option<Value>, ApiError> {
+    async fn read(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        name: &str,
+        accept: &'static str,
+    ) -> Result<Option<Value>, ApiError> {
         let call = Call {
             method: Method::GET,
             path: kind.path(namespace, Some(name)),
@@ -145,7 +160,12 @@ impl Api {
     }
 
     /// Reads all objects of a kind that a label selector finds.
-    pub(super) async fn list(&self, kind: &Kind, namespace: Option<&str>, selector: &str) -> Result<Vec<Value>, ApiError> {
+    pub(super) async fn list(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        selector: &str,
+    ) -> Result<Vec<Value>, ApiError> {
         let mut items = Vec::new();
         let mut pages = self.pages(kind, namespace, selector);
         while let Some(page) = pages.next().await? {
@@ -194,7 +214,12 @@ impl Api {
     }
 
     /// Makes an object; one that is there is an error.
-    pub(super) async fn create(&self, kind: &Kind, namespace: Option<&str>, object: &Value) -> Result<Value, ApiError> {
+    pub(super) async fn create(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        object: &Value,
+    ) -> Result<Value, ApiError> {
         let path = format!("{}?fieldManager={MANAGER}", kind.path(namespace, None));
         let doing = format!("create a {}", kind.resource.kind);
         let content = Some((JSON, object.to_string().into_bytes()));
@@ -202,7 +227,13 @@ impl Api {
     }
 
     /// Replaces an object, if it is still at the version that it says.
-    pub(super) async fn replace(&self, kind: &Kind, namespace: Option<&str>, name: &str, object: &Value) -> Result<Value, ApiError> {
+    pub(super) async fn replace(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        name: &str,
+        object: &Value,
+    ) -> Result<Value, ApiError> {
         let path = format!("{}?fieldManager={MANAGER}", kind.path(namespace, Some(name)));
         let doing = format!("write {}", called(kind, namespace, name));
         let content = Some((JSON, object.to_string().into_bytes()));
@@ -249,7 +280,8 @@ impl Api {
     async fn json(&self, call: Call<'_>) -> Result<Value, ApiError> {
         let doing = call.doing.clone();
         let bytes = self.bytes(call).await?;
-        serde_json::from_slice(&bytes).map_err(|error| ApiError::Unreadable { doing, cause: error.to_string() })
+        serde_json::from_slice(&bytes)
+            .map_err(|error| ApiError::Unreadable { doing, cause: error.to_string() })
     }
 
     async fn bytes(&self, call: Call<'_>) -> Result<Vec<u8>, ApiError> {
@@ -310,11 +342,14 @@ impl Pages {
             let _ = write!(path, "&continue={}", escaped(&from));
         }
         let doing = format!("list {}", self.kind.resource.plural);
-        let call = Call { method: Method::GET, path, account: None, accept: self.accept, content: None, doing };
+        let call =
+            Call { method: Method::GET, path, account: None, accept: self.accept, content: None, doing };
         let mut list = self.api.json(call).await?;
         let token = list.pointer("/metadata/continue").and_then(Value::as_str);
         self.next = token.filter(|token| !token.is_empty()).map(str::to_owned);
-        let Some(Value::Array(mut items)) = list.get_mut("items").map(Value::take) else { return Ok(Some(Vec::new())) };
+        let Some(Value::Array(mut items)) = list.get_mut("items").map(Value::take) else {
+            return Ok(Some(Vec::new()));
+        };
         for item in &mut items {
             // Items of a list don't say what they are.
             if let Some(fields) = item.as_object_mut() {
@@ -346,7 +381,7 @@ fn refusal(code: u16, bytes: &[u8]) -> Refusal {
         reason: text(&status, "reason"),
         message: text(&status, "message"),
         causes: causes
-            .map(|cause| Cause { reason: text(cause, "reason"), message: text(cause, "message"), field: text(cause, "field") })
+            .map(|cause| Cause { reason: text(cause, "reason"), message: text(cause, "message") })
             .collect(),
     }
 }
@@ -394,7 +429,10 @@ mod tests {
     fn what_a_server_refuses_is_read_as_it_says_it() {
         let conflict = br#"{"kind":"Status","code":409,"reason":"Conflict","message":"conflict with \"kubectl\"","details":{"causes":[{"reason":"FieldManagerConflict","message":"conflict with \"kubectl\"","field":".spec.replicas"}]}}"#;
         let read = refusal(409, conflict);
-        assert_eq!((read.reason.as_str(), read.causes[0].field.as_str()), ("Conflict", ".spec.replicas"));
+        assert_eq!(
+            (read.reason.as_str(), read.causes[0].reason.as_str()),
+            ("Conflict", "FieldManagerConflict")
+        );
         let overload = refusal(429, b"Too many requests, please try again later.\n");
         assert_eq!(overload.message, "Too many requests, please try again later.");
     }

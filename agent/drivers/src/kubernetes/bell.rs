@@ -1,5 +1,6 @@
 //! What wakes the loop.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,11 +16,16 @@ use crate::DriverEvent;
 const AWAY_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
+/// What is told when the API server answers again.
+pub(super) const BACK: &str = "the Kubernetes API answers again";
+
 /// Tells the loop that it should look.
 #[derive(Clone, Default)]
 pub(super) struct Bell {
     sender: Arc<Mutex<Option<mpsc::Sender<DriverEvent>>>>,
     waiting: Arc<Mutex<Option<AbortHandle>>>,
+    /// Another node writes: what could not be done here may be done whenever something changes.
+    stands_by: Arc<AtomicBool>,
 }
 
 impl Bell {
@@ -30,12 +36,17 @@ impl Bell {
 
     /// Something has happened to an app, or to nobody knows which.
     pub(super) async fn ring(&self, app: Option<AppName>, what: String) {
-        self.send(app, what, false).await;
+        self.send(app, what, self.stands_by.load(Ordering::Relaxed)).await;
+    }
+
+    /// Whether another node writes.
+    pub(super) fn stand_by(&self, stands_by: bool) {
+        self.stands_by.store(stands_by, Ordering::Relaxed);
     }
 
     /// What could not be done may be possible now.
-    pub(super) async fn ring_back(&self) {
-        self.send(None, "the Kubernetes API answers again".to_owned(), true).await;
+    pub(super) async fn ring_back(&self, what: &str) {
+        self.send(None, what.to_owned(), true).await;
     }
 
     async fn send(&self, app: Option<AppName>, what: String, back: bool) {
@@ -59,7 +70,7 @@ impl Bell {
                 tokio::time::sleep(pause).await;
                 // One that starts answers before it serves anything.
                 if api.text("/readyz".to_owned(), "ask whether it is ready".to_owned()).await.is_ok() {
-                    return bell.ring_back().await;
+                    return bell.ring_back(BACK).await;
                 }
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }

@@ -43,7 +43,10 @@ impl KubernetesDriver {
     pub(super) async fn rewrite(&self, release: &Release, object: &Object) -> Result<(), DriverError> {
         let wanted = self.served(release, object).await?;
         if object.key.holds_data() {
-            return Err(DriverError::Release(format!("{} holds data and is never removed to be made anew", object.key)));
+            return Err(DriverError::Release(format!(
+                "{} holds data and is never removed to be made anew",
+                object.key
+            )));
         }
         self.take_away(&release.app, &wanted.kind, wanted.place()).await?;
         self.write(release, object).await
@@ -58,7 +61,12 @@ impl KubernetesDriver {
     }
 
     /// The kind of an object of which only the key is known.
-    async fn kind_called(&self, app: &AppName, group: Option<&str>, kind: &str) -> Result<Option<Arc<Kind>>, DriverError> {
+    async fn kind_called(
+        &self,
+        app: &AppName,
+        group: Option<&str>,
+        kind: &str,
+    ) -> Result<Option<Arc<Kind>>, DriverError> {
         if let Some(group) = group {
             return Ok(self.kinds.get(&self.api, group, kind).await?);
         }
@@ -92,8 +100,8 @@ impl KubernetesDriver {
         let mut tries = 0;
         loop {
             tries += 1;
-            self.may_write()?;
-            let error = match self.api.apply(&wanted.kind, namespace, name, &body, Apply::Force, account).await {
+            let call = self.api.apply(&wanted.kind, namespace, name, &body, Apply::Force, account);
+            let error = match self.as_leader(call).await? {
                 Ok(made) => {
                     shelf.put(Record::of_value(&made)?, wanted.digest);
                     return Ok(());
@@ -102,7 +110,9 @@ impl KubernetesDriver {
             };
             match error.refusal() {
                 Some(refusal) if refusal.code == 409 && tries < TRIES => {}
-                Some(refusal) if is_missing_namespace(refusal, namespace) && account.is_none() && tries < TRIES => {
+                Some(refusal)
+                    if is_missing_namespace(refusal, namespace) && account.is_none() && tries < TRIES =>
+                {
                     if let Some(namespace) = namespace {
                         sets::ensure_namespace(&self.api, namespace).await?;
                     }
@@ -123,7 +133,10 @@ impl KubernetesDriver {
         let patience = Patience::begin();
         while shelf.get(&place).is_none_or(|(record, _)| record.status != Status::Current) {
             if !patience.again().await {
-                return Err(DriverError::NotYet(format!("{}: its kind was not served within {WAIT:?}", wanted.key())));
+                return Err(DriverError::NotYet(format!(
+                    "{}: its kind was not served within {WAIT:?}",
+                    wanted.key()
+                )));
             }
         }
         self.kinds.forget();
@@ -135,13 +148,15 @@ impl KubernetesDriver {
         let shelf = self.shelves.of(kind);
         shelf.ready().await.map_err(DriverError::Runtime)?;
         let Some((record, _)) = shelf.get(&place) else { return Ok(()) };
-        if record.app.as_ref() != Some(app) || record.part_of.as_deref() != Some(self.owner.set_of(app).as_str()) {
+        if record.app.as_ref() != Some(app)
+            || record.part_of.as_deref() != Some(self.owner.set_of(app).as_str())
+        {
             return Ok(());
         }
         if record.leaving.is_none() {
-            self.may_write()?;
             let (namespace, name) = (place.0.as_deref(), place.1.as_str());
-            match self.api.delete(kind, namespace, name, &record.uid, record.account.as_ref()).await {
+            let call = self.api.delete(kind, namespace, name, &record.uid, record.account.as_ref());
+            match self.as_leader(call).await? {
                 // Another one is there by now: it isn't the one that was to go.
                 Err(error) if error.code() == Some(409) => {}
                 Err(error) => return Err(of_write(error, &key_of(kind, &record), record.account.as_ref())),
@@ -162,8 +177,12 @@ impl KubernetesDriver {
                 return Ok(());
             };
             if !patience.again().await {
-                let why = there.leaving.unwrap_or_else(|| "the API server has not begun to remove it".to_owned());
-                return Err(DriverError::NotYet(format!("{} is not gone after {WAIT:?}: {why}", key_of(kind, record))));
+                let why =
+                    there.leaving.unwrap_or_else(|| "the API server has not begun to remove it".to_owned());
+                return Err(DriverError::NotYet(format!(
+                    "{} is not gone after {WAIT:?}: {why}",
+                    key_of(kind, record)
+                )));
             }
         }
     }
@@ -174,7 +193,10 @@ impl KubernetesDriver {
         for member in self.sets.of(app).await?.kinds {
             let (name, group) = member.split_once('.').unwrap_or((&member, ""));
             let Some(kind) = self.kinds.get(&self.api, group, name).await? else { continue };
-            for record in self.shelves.of(&kind).of_app(app) {
+            // The parent is a ConfigMap of ours itself, and no member.
+            let members =
+                self.shelves.of(&kind).of_app(app).into_iter().filter(|record| record.part_of.is_some());
+            for record in members {
                 left.add(&kind, record.place.0.as_deref());
             }
         }
@@ -185,7 +207,11 @@ impl KubernetesDriver {
 fn key_of(kind: &Kind, record: &Record) -> ObjectKey {
     record.key.clone().unwrap_or_else(|| {
         let (namespace, name) = record.place.clone();
-        ObjectKey { kind: ObjectKey::kind_of(&kind.resource.api_version, &kind.resource.kind), namespace, name }
+        ObjectKey {
+            kind: ObjectKey::kind_of(&kind.resource.api_version, &kind.resource.kind),
+            namespace,
+            name,
+        }
     })
 }
 
@@ -221,7 +247,9 @@ pub(super) fn of_write(error: ApiError, key: &ObjectKey, account: Option<&Servic
         400 | 403 if refusal.message.contains("denied the request") => DriverError::Release(said),
         403 if refusal.message.contains("is being terminated") => DriverError::NotYet(said),
         403 => DriverError::NotYet(match account {
-            Some(account) => format!("{said}; the app acts as {account} and may do what that account may: give it a Role, or write another serviceAccount"),
+            Some(account) => format!(
+                "{said}; the app acts as {account} and may do what that account may: give it a Role, or write another serviceAccount"
+            ),
             None => format!("{said}; give the agent's account the right"),
         }),
         404 => DriverError::NotYet(said),
@@ -258,7 +286,10 @@ mod tests {
     fn what_lies_at_the_object_is_told_from_what_lies_at_the_cluster() {
         assert!(matches!(refused(422, "spec.replicas: Invalid value: -1"), DriverError::Release(_)));
         assert!(matches!(refused(400, "unknown field \"spec.replcas\""), DriverError::Release(_)));
-        assert!(matches!(refused(403, "admission webhook \"x\" denied the request: no"), DriverError::Release(_)));
+        assert!(matches!(
+            refused(403, "admission webhook \"x\" denied the request: no"),
+            DriverError::Release(_)
+        ));
         assert!(matches!(refused(403, "User \"x\" cannot patch resource"), DriverError::NotYet(_)));
         assert!(matches!(refused(403, "namespace pos is being terminated"), DriverError::NotYet(_)));
         assert!(matches!(refused(500, "failed calling webhook \"x\""), DriverError::NotYet(_)));

@@ -43,7 +43,10 @@ pub(super) enum There {
 
 impl KubernetesDriver {
     /// The objects of a release whose kinds the cluster serves; and the keys of the others.
-    pub(super) async fn wanted<'a>(&self, release: &'a Release) -> Result<(Vec<Wanted<'a>>, Vec<&'a holdfast_core::name::ObjectKey>), DriverError> {
+    pub(super) async fn wanted<'a>(
+        &self,
+        release: &'a Release,
+    ) -> Result<(Vec<Wanted<'a>>, Vec<&'a holdfast_core::name::ObjectKey>), DriverError> {
         let (mut all, mut unknown) = (Vec::new(), Vec::new());
         for object in &release.objects {
             match self.kind_of(object).await? {
@@ -55,7 +58,11 @@ impl KubernetesDriver {
     }
 
     /// What is there of each of them.
-    pub(super) async fn pairs<'a>(&self, app: &AppName, wanted: Vec<Wanted<'a>>) -> Result<Vec<Pair<'a>>, DriverError> {
+    pub(super) async fn pairs<'a>(
+        &self,
+        app: &AppName,
+        wanted: Vec<Wanted<'a>>,
+    ) -> Result<Vec<Pair<'a>>, DriverError> {
         let mut pairs = Vec::new();
         let mut ready = BTreeSet::new();
         for wanted in wanted {
@@ -76,7 +83,10 @@ impl KubernetesDriver {
     fn whose(&self, app: &AppName, record: Arc<Record>, confirmed: Option<Confirmed>) -> There {
         match &record.app {
             Some(other) if other != app => There::Foreign(format!("the app {other}")),
-            None => There::Foreign(format!("nobody any more: somebody took the label {} from it", super::marks::APP)),
+            None => There::Foreign(format!(
+                "nobody any more: somebody took the label {} from it",
+                super::marks::APP
+            )),
             Some(_) if record.part_of.as_deref() != Some(self.owner.set_of(app).as_str()) => {
                 let label = super::marks::PART_OF;
                 There::Foreign(match &record.part_of {
@@ -102,11 +112,16 @@ impl KubernetesDriver {
             let kind = Arc::clone(&first.wanted.kind);
             let mut found: BTreeMap<Place, Value> = BTreeMap::new();
             if indexes.len() >= MANY {
-                let names: BTreeSet<String> = indexes.iter().map(|index| pairs[*index].wanted.place().1).collect();
+                let names: BTreeSet<String> =
+                    indexes.iter().map(|index| pairs[*index].wanted.place().1).collect();
                 let mut pages = self.api.metadata_pages(&kind, namespace.as_deref());
                 while let Some(page) = pages.next().await? {
                     for object in page {
-                        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+                        let name = object
+                            .pointer("/metadata/name")
+                            .and_then(Value::as_str)
+                            .unwrap_or_default()
+                            .to_owned();
                         if names.contains(&name) {
                             found.insert((namespace.clone(), name), object);
                         }
@@ -132,14 +147,18 @@ impl KubernetesDriver {
 
     /// What the watch hasn't told of: somebody else's, or something of ours that was made just now.
     fn unmarked(&self, app: &AppName, object: &Value) -> Result<There, DriverError> {
-        let label = |name: &str| object.pointer("/metadata/labels").and_then(|labels| labels.get(name)?.as_str());
+        let label =
+            |name: &str| object.pointer("/metadata/labels").and_then(|labels| labels.get(name)?.as_str());
         if label(super::marks::OWNER) == Some(self.owner.mark.as_str()) {
             return Ok(self.whose(app, Arc::new(Record::of_value(object)?), None));
         }
-        let note = |name: &str| object.pointer("/metadata/annotations").and_then(|notes| notes.get(name)?.as_str());
+        let note =
+            |name: &str| object.pointer("/metadata/annotations").and_then(|notes| notes.get(name)?.as_str());
         Ok(There::Foreign(match (label(super::marks::OWNER), note(super::marks::OBJECT)) {
             (Some(other), _) => format!("another agent, with the mark {other}"),
-            (None, Some(_)) => format!("nobody any more: somebody took the label {} from it", super::marks::OWNER),
+            (None, Some(_)) => {
+                format!("nobody any more: somebody took the label {} from it", super::marks::OWNER)
+            }
             (None, None) => match label("app.kubernetes.io/managed-by") {
                 Some(manager) => manager.to_owned(),
                 None => managers_of(object).unwrap_or_else(|| "somebody else".to_owned()),
@@ -173,7 +192,11 @@ impl KubernetesDriver {
         }
         match self.difference(&pair.wanted, record).await? {
             Difference::None(owned) => {
-                pair.shelf.confirm(&record.place, &record.uid, Confirmed { wanted: pair.wanted.digest, owned });
+                pair.shelf.confirm(
+                    &record.place,
+                    &record.uid,
+                    Confirmed { wanted: pair.wanted.digest, owned },
+                );
                 Ok(Observed::Same)
             }
             Difference::Some(difference) => Ok(Observed::Drift { difference, recreate: false }),
@@ -194,9 +217,11 @@ impl KubernetesDriver {
         for pairs in unread.into_values() {
             let Some(first) = pairs.first() else { continue };
             let kind = Arc::clone(&first.wanted.kind);
-            let by_place: BTreeMap<Place, &Pair<'_>> = pairs.iter().map(|pair| (pair.wanted.place(), *pair)).collect();
+            let by_place: BTreeMap<Place, &Pair<'_>> =
+                pairs.iter().map(|pair| (pair.wanted.place(), *pair)).collect();
             if pairs.len() >= MANY {
-                let selector = format!("{}={}", super::marks::PART_OF, self.owner.set_of(&first.wanted.release.app));
+                let selector =
+                    format!("{}={}", super::marks::PART_OF, self.owner.set_of(&first.wanted.release.app));
                 let mut pages = self.api.pages(&kind, None, &selector);
                 while let Some(page) = pages.next().await? {
                     page.iter().for_each(|object| self.confirm_if_same(&by_place, object));
@@ -216,7 +241,9 @@ impl KubernetesDriver {
         let Ok(record) = Record::of_value(object) else { return };
         let Some(pair) = pairs.get(&record.place) else { return };
         // A secret that can't be opened now is compared by the server, or not at all.
-        let Ok(body) = pair.wanted.body(&self.owner, pair.wanted.release.id(), &*self.secrets) else { return };
+        let Ok(body) = pair.wanted.body(&self.owner, pair.wanted.release.id(), &*self.secrets) else {
+            return;
+        };
         if record.owned.is_some()
             && record.applied == Some(pair.wanted.digest)
             && stands_in(&comparable(&body), object)
@@ -229,7 +256,8 @@ impl KubernetesDriver {
     /// What the server would make of an object that is there.
     async fn difference(&self, wanted: &Wanted<'_>, record: &Record) -> Result<Difference, DriverError> {
         // It was read a moment ago.
-        let confirmed = self.shelves.find(&wanted.kind.group_kind()).and_then(|shelf| shelf.get(&wanted.place()));
+        let confirmed =
+            self.shelves.find(&wanted.kind.group_kind()).and_then(|shelf| shelf.get(&wanted.place()));
         if let Some((record, Some(confirmed))) = confirmed
             && confirmed == (Confirmed { wanted: wanted.digest, owned: record.owned })
         {
@@ -241,7 +269,8 @@ impl KubernetesDriver {
         let Some(live) = self.api.get(&wanted.kind, namespace, name).await? else {
             return Ok(Difference::Some("it was removed just now".to_owned()));
         };
-        let made = match self.api.apply(&wanted.kind, namespace, name, &body, Apply::Rehearse, account).await {
+        let made = match self.api.apply(&wanted.kind, namespace, name, &body, Apply::Rehearse, account).await
+        {
             Ok(made) => made,
             Err(error) => return refused(error),
         };
@@ -250,7 +279,9 @@ impl KubernetesDriver {
         let Some(differs) = differs else {
             return Ok(match record.applied == Some(wanted.digest) {
                 true if before.owned == Record::of_value(&made)?.owned => Difference::None(before.owned),
-                true => Difference::Some("others have taken over fields that the manifest sets, with the same values".to_owned()),
+                true => Difference::Some(
+                    "others have taken over fields that the manifest sets, with the same values".to_owned(),
+                ),
                 false => Difference::Some("another manifest that comes to the same".to_owned()),
             });
         };
@@ -265,7 +296,10 @@ impl KubernetesDriver {
     /// Who has changed what is ours.
     async fn taken_by(&self, wanted: &Wanted<'_>, body: &Value) -> Option<String> {
         let account = wanted.release.account.as_ref();
-        let asked = self.api.apply(&wanted.kind, wanted.namespace(), &wanted.key().name, body, Apply::Ask, account).await;
+        let asked = self
+            .api
+            .apply(&wanted.kind, wanted.namespace(), &wanted.key().name, body, Apply::Ask, account)
+            .await;
         let error = asked.err()?;
         let conflicts = error.refusal()?.causes.iter().filter(|cause| cause.reason == "FieldManagerConflict");
         // Such as: conflict with "kubectl-edit" using v1
@@ -274,7 +308,10 @@ impl KubernetesDriver {
     }
 
     /// The kind of an object, in the version that the object names.
-    pub(super) async fn kind_of(&self, object: &holdfast_core::release::Object) -> Result<Option<Arc<Kind>>, DriverError> {
+    pub(super) async fn kind_of(
+        &self,
+        object: &holdfast_core::release::Object,
+    ) -> Result<Option<Arc<Kind>>, DriverError> {
         let (group, version, kind) = super::object::version_and_kind(object)?;
         let Some(found) = self.kinds.get(&self.api, group, kind).await? else { return Ok(None) };
         Ok(Some(if found.resource.version == version { found } else { Arc::new(found.at(version)) }))
@@ -285,7 +322,8 @@ impl Pair<'_> {
     /// Whether nobody has changed it since it was last written, or looked at.
     pub(super) fn is_confirmed(&self) -> bool {
         let There::Ours(record, Some(confirmed)) = &self.there else { return false };
-        *confirmed == Confirmed { wanted: self.wanted.digest, owned: record.owned } && record.leaving.is_none()
+        *confirmed == Confirmed { wanted: self.wanted.digest, owned: record.owned }
+            && record.leaving.is_none()
     }
 }
 
@@ -307,7 +345,9 @@ fn refused(error: ApiError) -> Result<Difference, DriverError> {
     match error.refusal() {
         Some(refusal) if is_immutable(refusal) => Ok(Difference::Immutable(refusal.message.clone())),
         // Writing it gives the same error, which is then the step's.
-        Some(refusal) if matches!(refusal.code, 400 | 403 | 404 | 422) => Ok(Difference::Some(format!("another manifest, which is refused: {}", refusal.message))),
+        Some(refusal) if matches!(refusal.code, 400 | 403 | 404 | 422) => {
+            Ok(Difference::Some(format!("another manifest, which is refused: {}", refusal.message)))
+        }
         _ => Err(error.into()),
     }
 }
@@ -325,7 +365,9 @@ pub(super) fn is_immutable(refusal: &Refusal) -> bool {
     let says = |text: &str| WORDS.iter().any(|words| text.contains(words));
     let causes = &refusal.causes;
     // All that is wrong must be of this sort: what is also wrong otherwise isn't mended by making it anew.
-    refusal.code == 422 && (!causes.is_empty() && causes.iter().all(|cause| says(&cause.message)) || causes.is_empty() && says(&refusal.message))
+    refusal.code == 422
+        && (!causes.is_empty() && causes.iter().all(|cause| says(&cause.message))
+            || causes.is_empty() && says(&refusal.message))
 }
 
 /// Who last wrote an object, as far as it tells.

@@ -101,7 +101,12 @@ struct Known {
 
 impl Kinds {
     /// The kind of this group, in the version that the server prefers; `None` if it serves no such kind.
-    pub(super) async fn get(&self, api: &Api, group: &str, kind: &str) -> Result<Option<Arc<Kind>>, ApiError> {
+    pub(super) async fn get(
+        &self,
+        api: &Api,
+        group: &str,
+        kind: &str,
+    ) -> Result<Option<Arc<Kind>>, ApiError> {
         let wanted = (group.to_owned(), kind.to_owned());
         {
             let known = self.known();
@@ -139,7 +144,8 @@ impl Kinds {
         let mut kinds = BTreeMap::new();
         for group in discovery.groups() {
             for (resource, capabilities) in group.resources_by_stability() {
-                let patched = ["patch", "list", "watch"].iter().all(|verb| capabilities.supports_operation(verb));
+                let patched =
+                    ["patch", "list", "watch"].iter().all(|verb| capabilities.supports_operation(verb));
                 if !patched {
                     continue;
                 }

@@ -11,6 +11,8 @@ mod change;
 mod compare;
 mod connection;
 mod discovery;
+mod leader;
+mod lease;
 mod marks;
 mod object;
 mod pods;
@@ -19,9 +21,10 @@ mod shelf;
 mod status;
 mod workload;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -42,6 +45,7 @@ use self::bell::Bell;
 use self::compare::{There, WIDTH, side_by_side};
 use self::connection::Connection;
 use self::discovery::{Kinds, own};
+use self::leader::Leader;
 use self::marks::OwnerMark;
 use self::object::Wanted;
 use self::sets::Sets;
@@ -79,6 +83,12 @@ pub struct KubernetesDriver {
     shelves: Shelves,
     sets: Sets,
     bell: Bell,
+    device: String,
+    /// The cluster, if other nodes keep it as well.
+    cluster: Option<OwnerMark>,
+    leader: OnceLock<Leader>,
+    /// How often the pods of apps were started again, and what was seen then of what they belong to.
+    restarts: Mutex<BTreeMap<AppName, (u64, u64)>>,
 }
 
 impl KubernetesDriver {
@@ -89,23 +99,46 @@ impl KubernetesDriver {
         let bell = Bell::default();
         KubernetesDriver {
             shelves: Shelves::new(api.clone(), &owner, bell.clone()),
-            sets: Sets::new(api.clone(), owner.clone()),
+            sets: Sets::new(api.clone(), owner.clone(), config.cluster.is_some()),
             kinds: Kinds::default(),
             secrets: config.secrets,
             archives: config.archives,
             api,
             owner,
             bell,
+            device: config.owner.device.to_string(),
+            cluster: config.cluster.as_deref().map(OwnerMark::of),
+            leader: OnceLock::new(),
+            restarts: Mutex::default(),
         }
     }
 
-    /// Whether this box may write to the cluster now.
-    fn may_write(&self) -> Result<(), DriverError> {
-        Ok(())
+    /// Makes a call that only the node may make that leads, and that ends before another may lead.
+    async fn as_leader<T>(&self, call: impl Future<Output = T>) -> Result<T, DriverError> {
+        let Some(leader) = self.leader() else { return Ok(call.await) };
+        tokio::time::timeout_at(leader.until()?, call).await.map_err(|_| {
+            DriverError::Runtime(
+                "this node ceased to lead the cluster before the API server answered".to_owned(),
+            )
+        })
+    }
+
+    /// Where this node stands, if it isn't the only one.
+    fn leader(&self) -> Option<&Leader> {
+        let cluster = self.cluster.as_ref()?;
+        // Not before the runtime is there to run it.
+        Some(
+            self.leader
+                .get_or_init(|| Leader::stand(self.api.clone(), cluster, &self.device, self.bell.clone())),
+        )
     }
 
     /// What is there of an app that was not asked for.
-    async fn extras(&self, app: &AppName, wanted: &BTreeSet<(discovery::GroupKind, shelf::Place)>) -> Result<AppObservation, DriverError> {
+    async fn extras(
+        &self,
+        app: &AppName,
+        wanted: &BTreeSet<(discovery::GroupKind, shelf::Place)>,
+    ) -> Result<AppObservation, DriverError> {
         let mut extras = AppObservation::new();
         for member in self.sets.of(app).await?.kinds {
             let (name, group) = member.split_once('.').unwrap_or((&member, ""));
@@ -116,7 +149,10 @@ impl KubernetesDriver {
             let ours = self.owner.set_of(app);
             for record in shelf.of_app(app) {
                 let is_member = record.part_of.as_deref() == Some(ours.as_str());
-                if is_member && record.leaving.is_none() && !wanted.contains(&(kind.group_kind(), record.place.clone())) {
+                if is_member
+                    && record.leaving.is_none()
+                    && !wanted.contains(&(kind.group_kind(), record.place.clone()))
+                {
                     let (namespace, name) = record.place.clone();
                     let written = ObjectKey::kind_of(&kind.resource.api_version, &kind.resource.kind);
                     let key = record.key.clone().unwrap_or(ObjectKey { kind: written, namespace, name });
@@ -169,7 +205,7 @@ impl KubernetesDriver {
         let mut all = Vec::new();
         for member in self.sets.of(app).await?.kinds {
             let (name, group) = member.split_once('.').unwrap_or((&member, ""));
-            if !matches!(name, "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "Job" | "Pod") {
+            if !has_pods(name) {
                 continue;
             }
             let Some(kind) = self.kinds.get(&self.api, group, name).await? else { continue };
@@ -184,6 +220,20 @@ impl KubernetesDriver {
             }
         }
         Ok(all)
+    }
+
+    /// What the watch has told of an app's workloads, as one number that is another with each change.
+    async fn seen_of_workloads(&self, app: &AppName) -> Result<u64, DriverError> {
+        let mut hasher = DefaultHasher::new();
+        for member in self.sets.of(app).await?.kinds {
+            let (name, group) = member.split_once('.').unwrap_or((&member, ""));
+            if let Some(shelf) =
+                self.shelves.find(&(group.to_owned(), name.to_owned())).filter(|_| has_pods(name))
+            {
+                shelf.of_app(app).iter().for_each(|record| (&record.uid, record.version).hash(&mut hasher));
+            }
+        }
+        Ok(hasher.finish())
     }
 
     async fn health(&self, release: &Release) -> Result<Health, DriverError> {
@@ -205,11 +255,14 @@ impl KubernetesDriver {
             match status {
                 Status::Current => {}
                 Status::InProgress { reason } => match self.trouble(wanted).await? {
-                    Some(trouble) => return Ok(Health::Unhealthy { reason: format!("{}: {trouble}", wanted.key()) }),
+                    Some(trouble) => {
+                        return Ok(Health::Unhealthy { reason: format!("{}: {trouble}", wanted.key()) });
+                    }
                     None => starting = starting.or(Some(format!("{}: {reason}", wanted.key()))),
                 },
                 Status::Failed { reason } | Status::Terminating { reason } => {
-                    let trouble = self.trouble(wanted).await?.map(|trouble| format!("; {trouble}")).unwrap_or_default();
+                    let trouble =
+                        self.trouble(wanted).await?.map(|trouble| format!("; {trouble}")).unwrap_or_default();
                     return Ok(Health::Unhealthy { reason: format!("{}: {reason}{trouble}", wanted.key()) });
                 }
             }
@@ -219,10 +272,12 @@ impl KubernetesDriver {
 
     /// What keeps the pods of a workload from running.
     async fn trouble(&self, wanted: &Wanted<'_>) -> Result<Option<String>, DriverError> {
-        if !matches!(wanted.key().kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "Job") {
+        if !has_pods(&wanted.key().kind) {
             return Ok(None);
         }
-        let Some(live) = self.api.get(&wanted.kind, wanted.namespace(), &wanted.key().name).await? else { return Ok(None) };
+        let Some(live) = self.api.get(&wanted.kind, wanted.namespace(), &wanted.key().name).await? else {
+            return Ok(None);
+        };
         let pods = self.pods_of(wanted.key(), &live).await?;
         Ok(pods::trouble(&pods).map(|trouble| trouble.reason))
     }
@@ -250,6 +305,11 @@ impl KubernetesDriver {
     }
 }
 
+/// Whether objects of this kind run something.
+fn has_pods(kind: &str) -> bool {
+    matches!(kind, "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "Job" | "Pod")
+}
+
 #[async_trait]
 impl Driver for KubernetesDriver {
     fn kind(&self) -> DriverKind {
@@ -261,7 +321,12 @@ impl Driver for KubernetesDriver {
         match self.api.plain("/version", "ask for the version").await {
             Ok(version) => {
                 let version = version.get("gitVersion").and_then(Value::as_str).map(str::to_owned);
-                Fingerprint { driver, usable: true, version, detail: format!("answers at {}", self.api.connection.server()) }
+                Fingerprint {
+                    driver,
+                    usable: true,
+                    version,
+                    detail: format!("answers at {}", self.api.connection.server()),
+                }
             }
             Err(error) => Fingerprint { driver, usable: false, version: None, detail: error.to_string() },
         }
@@ -309,6 +374,9 @@ impl Driver for KubernetesDriver {
     }
 
     async fn apply(&self, step: ApplyStep<'_>) -> Result<(), DriverError> {
+        if let Some(leader) = self.leader() {
+            leader.until()?;
+        }
         let object = step.release.and_then(|release| Some((release, release.object(step.object)?)));
         let done = match (step.action, object) {
             (Action::Create | Action::Update, Some((release, object))) => self.write(release, object).await,
@@ -352,10 +420,20 @@ impl Driver for KubernetesDriver {
     }
 
     async fn restarts(&self, release: &Release) -> Option<u64> {
+        // A container that was started again was not ready for a moment, and what it belongs to says so.
+        let seen = self.seen_of_workloads(&release.app).await.ok()?;
+        let known = self.restarts.lock().unwrap_or_else(PoisonError::into_inner).get(&release.app).copied();
+        if let Some((_, times)) = known.filter(|(then, _)| *then == seen) {
+            return Some(times);
+        }
         let mut times = 0;
         for (key, live) in self.workloads(&release.app).await.ok()? {
             times += pods::restarts(&self.pods_of(&key, &live).await.ok()?);
         }
+        self.restarts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(release.app.clone(), (seen, times));
         Some(times)
     }
 
@@ -365,6 +443,13 @@ impl Driver for KubernetesDriver {
 
     fn watch(self: Arc<Self>, events: mpsc::Sender<DriverEvent>) {
         self.bell.connect(events);
+        let _ = self.leader();
+    }
+
+    async fn stop(&self) {
+        if let Some(leader) = self.leader.get() {
+            leader.resign().await;
+        }
     }
 
     async fn collect(&self, keep: &BTreeSet<Digest>) {

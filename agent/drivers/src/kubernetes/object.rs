@@ -89,7 +89,9 @@ impl<'a> Wanted<'a> {
             return Err(DriverError::Release(format!("{}: metadata is no object", self.key())));
         };
         // What only the server may say.
-        for field in ["managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink"] {
+        for field in
+            ["managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink"]
+        {
             metadata.remove(field);
         }
         metadata.insert("name".to_owned(), self.key().name.clone().into());
@@ -98,7 +100,15 @@ impl<'a> Wanted<'a> {
             None => metadata.remove("namespace"),
         };
         let app = &self.release.app;
-        add(metadata, "labels", [(marks::OWNER, owner.mark.clone()), (marks::APP, app.to_string()), (marks::PART_OF, owner.set_of(app))]);
+        add(
+            metadata,
+            "labels",
+            [
+                (marks::OWNER, owner.mark.clone()),
+                (marks::APP, app.to_string()),
+                (marks::PART_OF, owner.set_of(app)),
+            ],
+        );
         add(
             metadata,
             "annotations",
@@ -177,7 +187,8 @@ pub(super) fn stands_in(wanted: &Value, live: &Value) -> bool {
             wanted.iter().all(|(name, value)| live.get(name).is_some_and(|live| stands_in(value, live)))
         }
         (Value::Array(wanted), Value::Array(live)) => {
-            wanted.len() == live.len() && wanted.iter().zip(live).all(|(wanted, live)| stands_in(wanted, live))
+            wanted.len() == live.len()
+                && wanted.iter().zip(live).all(|(wanted, live)| stands_in(wanted, live))
         }
         (wanted, live) => wanted == live,
     }
@@ -191,7 +202,9 @@ mod tests {
     fn what_is_set_and_stands_there_is_told_from_what_differs() {
         let live = json!({"spec": {"replicas": 1, "paused": false, "list": [{"a": 1, "b": 2}]}});
         assert!(stands_in(&json!({"spec": {"replicas": 1, "list": [{"a": 1}]}}), &live));
-        for other in [json!({"spec": {"replicas": 2}}), json!({"spec": {"list": []}}), json!({"metadata": {}})] {
+        for other in
+            [json!({"spec": {"replicas": 2}}), json!({"spec": {"list": []}}), json!({"metadata": {}})]
+        {
             assert!(!stands_in(&other, &live), "{other}");
         }
     }

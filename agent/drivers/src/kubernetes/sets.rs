@@ -33,18 +33,16 @@ pub(super) struct Sets {
     api: Api,
     owner: OwnerMark,
     parent: Kind,
-    /// What was last read or written. Nobody else writes them.
+    /// Whether other nodes write them too.
+    shared: bool,
+    /// What was last read or written, if nobody else writes them.
     known: Mutex<BTreeMap<AppName, Members>>,
 }
 
 impl Sets {
-    pub(super) fn new(api: Api, owner: OwnerMark) -> Self {
-        Sets { api, owner, parent: own("", "ConfigMap", "configmaps", true), known: Mutex::default() }
-    }
-
-    /// Forgets what others may have written meanwhile.
-    pub(super) fn forget(&self) {
-        self.known().clear();
+    pub(super) fn new(api: Api, owner: OwnerMark, shared: bool) -> Self {
+        let parent = own("", "ConfigMap", "configmaps", true);
+        Sets { api, owner, parent, shared, known: Mutex::default() }
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<AppName, Members>> {
@@ -53,7 +51,7 @@ impl Sets {
 
     /// Where the objects of an app are; nowhere, if it has no parent.
     pub(super) async fn of(&self, app: &AppName) -> Result<Members, ApiError> {
-        if let Some(members) = self.known().get(app) {
+        if let Some(members) = self.known().get(app).filter(|_| !self.shared) {
             return Ok(members.clone());
         }
         let parent = self.api.get_metadata(&self.parent, Some(NAMESPACE), &self.owner.parent_of(app)).await?;
@@ -65,7 +63,8 @@ impl Sets {
     /// All apps that have a parent.
     pub(super) async fn apps(&self) -> Result<Vec<AppName>, ApiError> {
         let parents = self.api.list(&self.parent, Some(NAMESPACE), &self.owner.selector()).await?;
-        let app = |parent: &Value| parent.pointer("/metadata/labels")?.get(marks::APP)?.as_str()?.parse().ok();
+        let app =
+            |parent: &Value| parent.pointer("/metadata/labels")?.get(marks::APP)?.as_str()?.parse().ok();
         Ok(parents.iter().filter_map(app).collect())
     }
 

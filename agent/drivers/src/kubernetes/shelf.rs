@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::api::{Api, ApiError, PAGE, whole};
-use super::bell::Bell;
+use super::bell::{BACK, Bell};
 use super::discovery::{GroupKind, Kind};
 use super::marks::{self, OwnerMark};
 use super::status::{Status, status};
@@ -37,7 +37,7 @@ pub(super) struct Record {
     pub(super) place: Place,
     pub(super) uid: String,
     /// Its resource version. The server's are numbers that grow (KEP-5504).
-    version: u64,
+    pub(super) version: u64,
     /// What it is called in its release.
     pub(super) key: Option<ObjectKey>,
     pub(super) app: Option<AppName>,
@@ -55,15 +55,18 @@ pub(super) struct Record {
 
 impl Record {
     fn of(metadata: &ObjectMeta, status: Status) -> Self {
-        let label = |name: &str| metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str);
-        let note = |name: &str| metadata.annotations.as_ref().and_then(|notes| notes.get(name)).map(String::as_str);
+        let label =
+            |name: &str| metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str);
+        let note =
+            |name: &str| metadata.annotations.as_ref().and_then(|notes| notes.get(name)).map(String::as_str);
         let managed = metadata.managed_fields.iter().flatten();
         let ours = managed.filter(|entry| {
             entry.manager.as_deref() == Some(marks::MANAGER)
                 && entry.operation.as_deref() == Some("Apply")
                 && entry.subresource.as_deref().unwrap_or_default().is_empty()
         });
-        let fields = ours.filter_map(|entry| entry.fields_v1.as_ref()).map(|fields| fields.0.to_string()).next();
+        let fields =
+            ours.filter_map(|entry| entry.fields_v1.as_ref()).map(|fields| fields.0.to_string()).next();
         let finalizers = || metadata.finalizers.clone().unwrap_or_default().join(", ");
         let leaving = metadata.deletion_timestamp.as_ref().map(|_| match finalizers().as_str() {
             "" => "it is being removed".to_owned(),
@@ -72,7 +75,11 @@ impl Record {
         Record {
             place: (metadata.namespace.clone(), metadata.name.clone().unwrap_or_default()),
             uid: metadata.uid.clone().unwrap_or_default(),
-            version: metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0),
+            version: metadata
+                .resource_version
+                .as_deref()
+                .and_then(|version| version.parse().ok())
+                .unwrap_or(0),
             key: note(marks::OBJECT).and_then(|key| key.parse().ok()),
             app: label(marks::APP).and_then(|app| app.parse().ok()),
             part_of: label(marks::PART_OF).map(str::to_owned),
@@ -88,9 +95,8 @@ impl Record {
     /// What is kept of an object that the server gave, whole or only its metadata.
     pub(super) fn of_value(object: &Value) -> Result<Self, ApiError> {
         let metadata = object.get("metadata").cloned().unwrap_or_default();
-        let metadata: ObjectMeta = serde_json::from_value(metadata).map_err(|error| ApiError::Unreadable {
-            doing: "read an object".to_owned(),
-            cause: error.to_string(),
+        let metadata: ObjectMeta = serde_json::from_value(metadata).map_err(|error| {
+            ApiError::Unreadable { doing: "read an object".to_owned(), cause: error.to_string() }
         })?;
         Ok(Record::of(&metadata, status(object)))
     }
@@ -182,7 +188,10 @@ impl Shelf {
                 Watch::Away(why) => Err(why.clone()),
                 _ => Ok(()),
             },
-            _ => Err(format!("the API server did not list {} within {FIRST_LOOK:?}", self.kind.resource.plural)),
+            _ => Err(format!(
+                "the API server did not list {} within {FIRST_LOOK:?}",
+                self.kind.resource.plural
+            )),
         }
     }
 
@@ -194,7 +203,11 @@ impl Shelf {
     /// All that is there of an app.
     pub(super) fn of_app(&self, app: &AppName) -> Vec<Arc<Record>> {
         let slots = locked(&self.slots);
-        slots.values().filter(|slot| slot.record.app.as_ref() == Some(app)).map(|slot| Arc::clone(&slot.record)).collect()
+        slots
+            .values()
+            .filter(|slot| slot.record.app.as_ref() == Some(app))
+            .map(|slot| Arc::clone(&slot.record))
+            .collect()
     }
 
     /// Notes what we have just written, or found out.
@@ -230,7 +243,8 @@ impl Shelf {
         }
         let quiet = same.is_some_and(|slot| slot.record.is_like(&record));
         let confirmed = same.and_then(|slot| slot.confirmed.clone());
-        let told = (!quiet).then(|| (record.app.clone(), format!("{} has changed", called(&self.kind, &place))));
+        let told =
+            (!quiet).then(|| (record.app.clone(), format!("{} has changed", called(&self.kind, &place))));
         slots.insert(place, Slot { record: Arc::new(record), confirmed, written: None });
         told
     }
@@ -299,9 +313,13 @@ impl Shelves {
         let watched = Arc::downgrade(&shelf);
         let task = match kind.has_status {
             true => tokio::spawn(follow::<DynamicObject>(watched, Arc::clone(kind), api, selector, bell)),
-            false => {
-                tokio::spawn(follow::<PartialObjectMeta<DynamicObject>>(watched, Arc::clone(kind), api, selector, bell))
-            }
+            false => tokio::spawn(follow::<PartialObjectMeta<DynamicObject>>(
+                watched,
+                Arc::clone(kind),
+                api,
+                selector,
+                bell,
+            )),
         };
         *locked(&shelf.task) = Some(task.abort_handle());
         shelves.insert(kind.group_kind(), Arc::clone(&shelf));
@@ -329,7 +347,13 @@ impl Shelves {
 /// Watches a kind for as long as its shelf is there.
 async fn follow<K>(shelf: std::sync::Weak<Shelf>, kind: Arc<Kind>, api: Api, selector: String, bell: Bell)
 where
-    K: Seen + kube::Resource<DynamicType = kube::api::ApiResource> + Clone + std::fmt::Debug + Send + serde::de::DeserializeOwned + 'static,
+    K: Seen
+        + kube::Resource<DynamicType = kube::api::ApiResource>
+        + Clone
+        + std::fmt::Debug
+        + Send
+        + serde::de::DeserializeOwned
+        + 'static,
 {
     let mut pause = FIRST_PAUSE;
     loop {
@@ -352,7 +376,12 @@ where
                     None => return,
                 }
                 .map_or_else(String::new, |error| {
-                    format!("{} can't be watched at {}: {}", kind.resource.plural, api.connection.server(), whole(&error))
+                    format!(
+                        "{} can't be watched at {}: {}",
+                        kind.resource.plural,
+                        api.connection.server(),
+                        whole(&error)
+                    )
                 })
             }
         };
@@ -376,7 +405,9 @@ fn is_no_kind(error: &watcher::Error) -> bool {
 /// Takes in what a watch tells, until it breaks off or nobody wants to know.
 async fn listen<K: Seen>(
     shelf: &std::sync::Weak<Shelf>,
-    mut events: std::pin::Pin<&mut (impl futures_util::Stream<Item = watcher::Result<watcher::Event<K>>> + Send)>,
+    mut events: std::pin::Pin<
+        &mut (impl futures_util::Stream<Item = watcher::Result<watcher::Event<K>>> + Send),
+    >,
     bell: &Bell,
     pause: &mut Duration,
 ) -> Option<watcher::Error> {
@@ -395,7 +426,7 @@ async fn listen<K: Seen>(
                 *pause = FIRST_PAUSE;
                 let before = shelf.watch.send_replace(Watch::Live);
                 if matches!(before, Watch::Away(_)) {
-                    bell.ring_back().await;
+                    bell.ring_back(BACK).await;
                 }
             }
             Ok(watcher::Event::Apply(object)) => {

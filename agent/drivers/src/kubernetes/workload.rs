@@ -15,7 +15,11 @@ use super::pods::{self, LogSource};
 
 impl KubernetesDriver {
     /// The object of a release that a check names.
-    fn target<'a>(&self, release: &'a Release, target: &ObjectKey) -> Option<&'a holdfast_core::release::Object> {
+    fn target<'a>(
+        &self,
+        release: &'a Release,
+        target: &ObjectKey,
+    ) -> Option<&'a holdfast_core::release::Object> {
         let is = |key: &ObjectKey| {
             let namespace = target.namespace.is_none() || target.namespace == key.namespace;
             (&key.kind, &key.name) == (&target.kind, &target.name) && namespace
@@ -49,7 +53,8 @@ impl KubernetesDriver {
         let HttpCheck::Target { target, port, path } = check else { return None };
         let (live, pods) = self.pods_at(release, target).await?;
         if target.kind == "Service" {
-            let address = live.pointer("/spec/clusterIP")?.as_str().filter(|address| !matches!(*address, "" | "None"));
+            let address =
+                live.pointer("/spec/clusterIP")?.as_str().filter(|address| !matches!(*address, "" | "None"));
             if let Some(address) = address {
                 return Some(format!("http://{}:{port}{path}", bracketed(address)));
             }
@@ -59,7 +64,10 @@ impl KubernetesDriver {
 
     /// Runs a check's program in a container of the workload.
     pub(super) async fn run_in(&self, release: &Release, check: &ExecCheck) -> Result<(), String> {
-        let (_, all) = self.pods_at(release, &check.target).await.ok_or_else(|| format!("{} is not there", check.target))?;
+        let (_, all) = self
+            .pods_at(release, &check.target)
+            .await
+            .ok_or_else(|| format!("{} is not there", check.target))?;
         let pod = pods::pod_for_exec(&all, check.container.as_deref());
         let pod = pod.ok_or_else(|| format!("{} has no pod that runs", check.target))?;
         let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default();
@@ -68,9 +76,17 @@ impl KubernetesDriver {
         let container = check.container.clone().or_else(first);
         let (client, _) = self.api.connection.client().await.map_err(|error| error.to_string())?;
         let api = kube::Api::<Pod>::namespaced(client, namespace);
-        let params = AttachParams { container, stdin: false, stdout: true, stderr: true, tty: false, ..AttachParams::default() };
+        let params = AttachParams {
+            container,
+            stdin: false,
+            stdout: true,
+            stderr: true,
+            tty: false,
+            ..AttachParams::default()
+        };
         let ended = tokio::time::timeout(check.timeout, async {
-            let mut process = api.exec(name, &check.command, &params).await.map_err(|error| error.to_string())?;
+            let mut process =
+                api.exec(name, &check.command, &params).await.map_err(|error| error.to_string())?;
             let status = process.take_status();
             let said = output_of(&mut process).await;
             let status = match status {
@@ -87,7 +103,11 @@ impl KubernetesDriver {
     }
 
     /// The last lines of an app's containers.
-    pub(super) async fn last_lines(&self, workloads: &[(ObjectKey, Value)], lines: usize) -> Result<Vec<String>, ApiError> {
+    pub(super) async fn last_lines(
+        &self,
+        workloads: &[(ObjectKey, Value)],
+        lines: usize,
+    ) -> Result<Vec<String>, ApiError> {
         let mut all = Vec::new();
         for (key, live) in workloads {
             let pods = self.pods_of(key, live).await?;

@@ -28,7 +28,7 @@ use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 
 pub(super) use self::record::Record;
-pub(super) use self::runner::{Changes, Leadership};
+pub(super) use self::runner::Leadership;
 
 /// How long the parts of an election take. The first three are client-go's own.
 #[derive(Clone, Copy, Debug)]
