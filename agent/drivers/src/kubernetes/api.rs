@@ -94,6 +94,8 @@ impl ApiError {
 pub(super) enum Apply {
     /// Whatever others own of it is taken over.
     Force,
+    /// It is to be made: what others own is a conflict, as they were first.
+    Make,
     /// Nothing is written: what would come of it.
     Rehearse,
     /// Nothing is written, and what others own is a conflict.
@@ -203,8 +205,12 @@ impl Api {
         account: Option<&ServiceAccount>,
     ) -> Result<Value, ApiError> {
         let mut path = kind.path(namespace, Some(name));
-        let _ = write!(path, "?fieldManager={MANAGER}&fieldValidation=Strict&force={}", how != Apply::Ask);
-        if how != Apply::Force {
+        let _ = write!(
+            path,
+            "?fieldManager={MANAGER}&fieldValidation=Strict&force={}",
+            matches!(how, Apply::Force | Apply::Rehearse)
+        );
+        if matches!(how, Apply::Rehearse | Apply::Ask) {
             path.push_str("&dryRun=All");
         }
         let doing = format!("apply {}", called(kind, namespace, name));

@@ -100,7 +100,9 @@ impl KubernetesDriver {
         let mut tries = 0;
         loop {
             tries += 1;
-            let call = self.api.apply(&wanted.kind, namespace, name, &body, Apply::Force, account);
+            // What nobody has seen there may have been made by somebody else a moment ago.
+            let how = if shelf.get(&wanted.place()).is_some() { Apply::Force } else { Apply::Make };
+            let call = self.api.apply(&wanted.kind, namespace, name, &body, how, account);
             let error = match self.as_leader(call).await? {
                 Ok(made) => {
                     shelf.put(Record::of_value(&made)?, wanted.digest);
@@ -109,6 +111,11 @@ impl KubernetesDriver {
                 Err(error) => error,
             };
             match error.refusal() {
+                Some(refusal) if refusal.code == 409 && how == Apply::Make && is_taken(refusal) => {
+                    let who =
+                        format!("{}: somebody else made it meanwhile: {}", wanted.key(), refusal.message);
+                    return Err(DriverError::Runtime(who));
+                }
                 Some(refusal) if refusal.code == 409 && tries < TRIES => {}
                 Some(refusal)
                     if is_missing_namespace(refusal, namespace) && account.is_none() && tries < TRIES =>
@@ -231,6 +238,11 @@ impl Patience {
         }
         goes_on
     }
+}
+
+/// Whether others own what was to be made.
+fn is_taken(refusal: &Refusal) -> bool {
+    refusal.causes.iter().any(|cause| cause.reason == "FieldManagerConflict")
 }
 
 fn is_missing_namespace(refusal: &Refusal, namespace: Option<&str>) -> bool {
