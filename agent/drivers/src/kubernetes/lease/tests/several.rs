@@ -279,6 +279,24 @@ fn a_lease_that_somebody_deletes_comes_back_and_its_leader_goes_on() {
 }
 
 #[test]
+fn a_node_whose_clock_cannot_be_read_never_leads_and_does_not_ask_all_the_time() {
+    simulate(async {
+        let server = Arc::new(Server::default());
+        let clock = Clock { uptime: Arc::new(|| Duration::MAX), wall: Arc::new(wall) };
+        let line = Line::new(&server, Weather { delay: 0, ..Weather::CALM }, 5);
+        let election = Election::new("box-0".to_owned(), Times::USUAL);
+        let (leadership, work) = Leadership::prepare(line, election, clock);
+        let task = tokio::spawn(work);
+        sleep(seconds(10)).await;
+        assert!(!matches!(leadership.standing(), Standing::Leads { .. }));
+        assert_eq!(leadership.leads_until(), None);
+        let version = server.lease().unwrap()["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>();
+        assert!(version.unwrap() <= 101);
+        task.abort();
+    });
+}
+
+#[test]
 fn the_changes_end_with_the_candidacy() {
     simulate(async {
         let server = Arc::new(Server::default());
