@@ -229,8 +229,12 @@ async fn an_archive_that_was_cut_off_or_changed_is_made_anew() {
     bench.archives().ensure(&bench.image).await.unwrap();
     let (path, whole) = (bench.place().path(), fs::read(bench.place().path()).unwrap());
     let cut = (0..whole.len()).step_by(256).map(|length| whole[..length].to_vec());
-    // Bytes that mean nothing, such as those between an entry's end and the next block, may change unseen.
-    let changed = [0, 600, 1600, 2900, 3600, 4600, 5700].map(|at| {
+    // Bytes that mean nothing, such as those between an entry's end and the next block, may change unseen. These are a
+    // header's, the name in the index, the manifest's, and the layer's.
+    let find = |text: &[u8]| whole.windows(text.len()).position(|window| window == text).unwrap();
+    let manifest = whole.windows(6).rposition(|window| window == b"layers").unwrap();
+    let layer = whole.iter().rposition(|byte| *byte != 0).unwrap();
+    let changed = [0, find(b"registry.example/pos@"), manifest, layer].map(|at| {
         let mut bytes = whole.clone();
         bytes[at] ^= 1;
         bytes
