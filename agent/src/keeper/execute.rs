@@ -74,17 +74,21 @@ impl<J: Journal> Keeper<J> {
         for name in names {
             let by_driver = observed.entry(name.clone()).or_default();
             for kind in self.drivers_of(name, aim) {
-                let seen = match silent.get(&kind) {
-                    Some(cause) => Err(cause.clone()),
-                    None => self.observe_one(name, kind, aim).await,
-                };
-                match seen {
+                if let Some(cause) = silent.get(&kind) {
+                    unseen.insert(name.clone(), cause.clone());
+                    continue;
+                }
+                match self.observe_one(name, kind, aim).await {
                     Ok(seen) => {
                         by_driver.insert(kind, seen);
                     }
-                    Err(cause) => {
+                    Err(error) => {
+                        let cause = format!("{kind} could not be asked what it holds of {name}: {error}");
                         unseen.insert(name.clone(), cause.clone());
-                        silent.insert(kind, cause);
+                        // It answers, and can't tell of this app alone: others are asked all the same.
+                        if matches!(error, DriverError::Runtime(_)) {
+                            silent.insert(kind, cause);
+                        }
                     }
                 }
             }
@@ -97,14 +101,14 @@ impl<J: Journal> Keeper<J> {
         name: &AppName,
         kind: DriverKind,
         aim: Aim,
-    ) -> Result<holdfast_core::observe::AppObservation, String> {
-        let driver =
-            self.drivers.get(&kind).ok_or_else(|| format!("the driver {kind} is not enabled on this box"))?;
+    ) -> Result<holdfast_core::observe::AppObservation, DriverError> {
+        let driver = self.drivers.get(&kind);
+        let driver = driver
+            .ok_or_else(|| DriverError::Runtime(format!("the driver {kind} is not enabled on this box")))?;
         let desired =
             self.apps.get(name).and_then(|app| aim.of(app)).and_then(|t| self.releases.get(&t.release));
         let desired = desired.filter(|release| release.driver == kind);
-        let seen = limited(CALL_LIMIT, driver.observe(name, desired.map(Arc::as_ref))).await;
-        seen.map_err(|error| format!("{kind} could not be asked what it holds of {name}: {error}"))
+        limited(CALL_LIMIT, driver.observe(name, desired.map(Arc::as_ref))).await
     }
 
     fn drivers_of(&self, name: &AppName, aim: Aim) -> BTreeSet<DriverKind> {

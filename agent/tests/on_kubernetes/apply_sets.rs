@@ -101,3 +101,19 @@ fn an_agent_whose_store_is_lost_finds_its_own_by_the_parents_and_removes_what_le
             .all(|parent| parent["metadata"]["annotations"]["holdfast.dev/owner-name"] != owner.as_str())
     );
 }
+
+#[test]
+fn a_parent_that_somebody_removed_comes_back() {
+    let Some(plane) = ControlPlane::shared() else { return };
+    let mut shop = ClusterBox::new(&plane, "parent");
+    shop.write("", &config_map("config", "1"));
+    shop.start(&[]);
+    let commit = shop.converge();
+    let gone = parent(&plane, &shop);
+    let name = gone["metadata"]["name"].as_str().unwrap();
+    let path = format!("/api/v1/namespaces/holdfast-system/configmaps/{name}");
+    plane.delete(&path);
+    let back = plane.until(&path, |parent| parent["metadata"]["uid"] != gone["metadata"]["uid"]);
+    assert_eq!(back["metadata"]["labels"][ID], gone["metadata"]["labels"][ID]);
+    shop.wait_converged(&commit);
+}

@@ -302,3 +302,48 @@ fn a_job_is_good_once_it_is_complete_and_one_that_fails_fails_its_release() {
     shop.wait_app("rolled back", |app| app.phase == "RolledBack");
     assert!(shop.find("jobs/twice").is_none());
 }
+
+#[test]
+fn what_a_controller_made_with_our_labels_copied_onto_it_is_not_ours() {
+    let Some(plane) = ControlPlane::shared() else { return };
+    let mut shop = ClusterBox::new(&plane, "copied");
+    // The controller of EndpointSlices copies a Service's labels onto those that it makes.
+    let service = "apiVersion: v1\nkind: Service\nmetadata: { name: web }\nspec: { selector: { app: web }, ports: [ { port: 80 } ] }\n---\n";
+    let own = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: { name: own }\naddressType: IPv4\nendpoints: []\n---\n";
+    shop.write("", &(service.to_owned() + own + &deployment("web", "1", "ready")));
+    shop.start(&[]);
+    shop.converge();
+    let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices", shop.namespace);
+    let copied = |slices: &Value| {
+        let all = slices["items"].as_array().unwrap();
+        all.iter().find(|slice| slice["metadata"]["ownerReferences"][0]["name"] == "web").cloned()
+    };
+    let before = copied(&plane.until(&slices, |slices| copied(slices).is_some())).unwrap();
+    assert!(before["metadata"]["labels"].get("holdfast.dev/owner").is_some(), "nothing was copied: {before}");
+    shop.repo.write(&[("README.md", "more words")]);
+    shop.converge();
+    thread::sleep(A_WHILE);
+    let after = copied(&plane.get(&slices)).expect("what the controller made was removed");
+    assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"]);
+    assert!(shop.status().unwrap().converged);
+}
+
+#[test]
+fn a_namespace_that_the_agent_has_made_comes_to_be_the_app_s_that_brings_it() {
+    let Some(plane) = ControlPlane::shared() else { return };
+    let mut shop = ClusterBox::new(&plane, "made");
+    let namespace = format!("{}-late", shop.namespace);
+    let map =
+        config_map("config", "1").replace("name: config", &format!("name: config, namespace: {namespace}"));
+    shop.write("", &map);
+    shop.start(&[]);
+    shop.converge();
+    let path = format!("/api/v1/namespaces/{namespace}");
+    assert_eq!(plane.get(&path)["metadata"]["labels"]["app.kubernetes.io/managed-by"], "holdfast");
+    let brought = format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{ name: {namespace}, labels: {{ team: shop }} }}\n---\n"
+    );
+    shop.write("", &(brought + &map));
+    shop.converge();
+    assert_eq!(plane.get(&path)["metadata"]["labels"]["team"], "shop");
+}

@@ -1,7 +1,5 @@
 //! Several nodes that keep one cluster: one of them writes.
 
-use std::fs;
-
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -30,6 +28,11 @@ fn write(node: &AgentBox, namespace: &str, value: &str) -> String {
         ("apps/pos/app.yaml", &document),
         ("apps/pos/manifests/all.yaml", &config_map("config", value)),
     ]);
+    node.commit()
+}
+
+fn without(node: &AgentBox) -> String {
+    node.repo.git(&["rm", "-r", "-q", "apps/pos"]);
     node.commit()
 }
 
@@ -80,5 +83,12 @@ fn one_node_leads_the_other_stands_by_and_takes_over_when_the_first_dies_or_stop
     let lease = leases(&plane, &namespace).remove(0);
     assert!(lease["spec"]["holderIdentity"].as_str().unwrap().contains("/one_"), "{lease}");
     assert_eq!(lease["spec"]["leaseDurationSeconds"], json!(15));
-    fs::metadata(one.state()).unwrap();
+    // What the leader has removed is removed for the other as well.
+    let fourth = without(&two);
+    two.start(&[]);
+    let fifth = without(&one);
+    one.signal(Signal::SIGHUP);
+    one.wait_converged(&fifth);
+    plane.until_gone(&map);
+    two.wait_converged(&fourth);
 }

@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use kube::client::Body;
 use serde_json::Value;
 
-use super::connection::Connection;
+use super::connection::{Connection, user_of};
 use super::discovery::Kind;
 use super::marks::MANAGER;
 
@@ -62,6 +62,20 @@ pub(super) struct Refusal {
 pub(super) struct Cause {
     pub(super) reason: String,
     pub(super) message: String,
+    pub(super) field: String,
+}
+
+impl Refusal {
+    /// What was refused, for people. Of a secret not in the server's words: webhooks may quote what is in it.
+    pub(super) fn told(&self, secret: bool) -> String {
+        if !secret {
+            return self.message.clone();
+        }
+        let fields: Vec<&str> = self.causes.iter().map(|cause| cause.field.as_str()).collect();
+        format!("the API server answered {} {} {}", self.code, self.reason, fields.join(", "))
+            .trim_end()
+            .to_owned()
+    }
 }
 
 fn said(status: &Refusal) -> String {
@@ -246,19 +260,20 @@ impl Api {
         self.json(Call { method: Method::PUT, path, account: None, accept: JSON, content, doing }).await
     }
 
-    /// Removes an object, if it is still the one with this uid. What isn't there is removed.
+    /// Removes an object, if it is still the one with this uid and resource version. What isn't there is removed.
     pub(super) async fn delete(
         &self,
         kind: &Kind,
         namespace: Option<&str>,
         name: &str,
-        uid: &str,
+        of: (&str, &str),
         account: Option<&ServiceAccount>,
     ) -> Result<(), ApiError> {
+        let (uid, version) = of;
         let options = serde_json::json!({
             "apiVersion": "v1",
             "kind": "DeleteOptions",
-            "preconditions": { "uid": uid },
+            "preconditions": { "uid": uid, "resourceVersion": version },
             "propagationPolicy": "Background",
         });
         let doing = format!("remove {}", called(kind, namespace, name));
@@ -300,7 +315,7 @@ impl Api {
 
     async fn exchange(&self, call: Call<'_>) -> Result<Vec<u8>, ApiError> {
         let Call { method, path, account, accept, content, doing } = call;
-        let (client, _) = self.connection.client().await?;
+        let client = self.connection.client().await?;
         let unreachable = |cause: String| ApiError::Unreachable {
             doing: doing.clone(),
             server: self.connection.server(),
@@ -324,6 +339,9 @@ impl Api {
         let bytes = limited.collect().await.map_err(|error| unreachable(whole(&*error)))?.to_bytes();
         if code.is_success() {
             return Ok(bytes.into());
+        }
+        if code == http::StatusCode::UNAUTHORIZED {
+            self.connection.forget();
         }
         Err(ApiError::Refused { doing, status: Box::new(refusal(code.as_u16(), &bytes)) })
     }
@@ -369,11 +387,6 @@ impl Pages {
 
 const IMPERSONATE: HeaderName = HeaderName::from_static("impersonate-user");
 
-/// What an account is called as a user. The server adds the groups of accounts by itself.
-fn user_of(account: &ServiceAccount) -> String {
-    format!("system:serviceaccount:{}:{}", account.namespace, account.name)
-}
-
 fn refusal(code: u16, bytes: &[u8]) -> Refusal {
     let Ok(status) = serde_json::from_slice::<Value>(bytes) else {
         // Such as the overload answer, which is plain text.
@@ -387,7 +400,11 @@ fn refusal(code: u16, bytes: &[u8]) -> Refusal {
         reason: text(&status, "reason"),
         message: text(&status, "message"),
         causes: causes
-            .map(|cause| Cause { reason: text(cause, "reason"), message: text(cause, "message") })
+            .map(|cause| Cause {
+                reason: text(cause, "reason"),
+                message: text(cause, "message"),
+                field: text(cause, "field"),
+            })
             .collect(),
     }
 }

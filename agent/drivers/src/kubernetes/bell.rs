@@ -1,12 +1,13 @@
-//! What wakes the loop.
+//! What wakes the loop. Ringing never waits: what is told gathers, app by app, until the loop takes it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_core::name::AppName;
 use holdfast_core::release::DriverKind;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
 use super::api::Api;
@@ -22,21 +23,44 @@ pub(super) const BACK: &str = "the Kubernetes API answers again";
 /// Tells the loop that it should look.
 #[derive(Clone, Default)]
 pub(super) struct Bell {
-    sender: Arc<Mutex<Option<mpsc::Sender<DriverEvent>>>>,
+    /// What the loop hasn't heard yet: by app, what was seen, and whether what failed is worth another try.
+    unheard: Arc<Mutex<BTreeMap<Option<AppName>, (String, bool)>>>,
+    rung: Arc<Notify>,
     waiting: Arc<Mutex<Option<AbortHandle>>>,
     /// Another node writes: what could not be done here may be done whenever something changes.
     stands_by: Arc<AtomicBool>,
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Bell {
     /// Whom to tell from here on.
     pub(super) fn connect(&self, sender: mpsc::Sender<DriverEvent>) {
-        *self.sender.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        let bell = self.clone();
+        tokio::spawn(async move {
+            loop {
+                bell.rung.notified().await;
+                let told = std::mem::take(&mut *locked(&bell.unheard));
+                for (app, (what, back)) in told {
+                    let event = DriverEvent { driver: DriverKind::Kubernetes, app, what, back };
+                    if sender.send(event).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
     }
 
-    /// Something has happened to an app, or to nobody knows which.
-    pub(super) async fn ring(&self, app: Option<AppName>, what: String) {
-        self.send(app, what, self.stands_by.load(Ordering::Relaxed)).await;
+    /// Something has happened to an app, or to nobody knows which. `back`: what failed may be possible now.
+    pub(super) fn ring(&self, app: Option<AppName>, what: String, back: bool) {
+        let back = back || self.stands_by.load(Ordering::Relaxed);
+        let mut unheard = locked(&self.unheard);
+        let before = unheard.get(&app).is_some_and(|(_, back)| *back);
+        unheard.insert(app, (what, back || before));
+        drop(unheard);
+        self.rung.notify_one();
     }
 
     /// Whether another node writes.
@@ -44,22 +68,9 @@ impl Bell {
         self.stands_by.store(stands_by, Ordering::Relaxed);
     }
 
-    /// What could not be done may be possible now.
-    pub(super) async fn ring_back(&self, what: &str) {
-        self.send(None, what.to_owned(), true).await;
-    }
-
-    async fn send(&self, app: Option<AppName>, what: String, back: bool) {
-        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(sender) = sender {
-            // Nobody hears it any more: the agent is going.
-            let _ = sender.send(DriverEvent { driver: DriverKind::Kubernetes, app, what, back }).await;
-        }
-    }
-
     /// The API server could not be asked: tells when it can, so that nobody waits longer than it is away.
     pub(super) fn ring_when_back(&self, api: &Api) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = locked(&self.waiting);
         if waiting.as_ref().is_some_and(|waiting| !waiting.is_finished()) {
             return;
         }
@@ -70,7 +81,7 @@ impl Bell {
                 tokio::time::sleep(pause).await;
                 // One that starts answers before it serves anything.
                 if api.text("/readyz".to_owned(), "ask whether it is ready".to_owned()).await.is_ok() {
-                    return bell.ring_back(BACK).await;
+                    return bell.ring(None, BACK.to_owned(), true);
                 }
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }

@@ -1,14 +1,16 @@
 //! Changing what is there: writing, making anew, removing. Each of these may be done twice.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::release::{Object, Release, ServiceAccount};
+use serde_json::Value;
 
 use super::KubernetesDriver;
 use super::api::{ApiError, Apply, Refusal};
-use super::compare::is_immutable;
+use super::compare::{There, is_immutable};
 use super::discovery::Kind;
 use super::object::Wanted;
 use super::sets::{self, Members};
@@ -16,8 +18,9 @@ use super::shelf::{Place, Record, Shelf};
 use super::status::Status;
 use crate::DriverError;
 
-/// How long what is removed may take to be gone, and what others need to be served.
-const WAIT: Duration = Duration::from_secs(30);
+/// How long what is removed may take to be gone, and what others need to be served. After that other apps have their
+/// turn: the watch tells when it is time to go on.
+const WAIT: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// How often a write is tried again that another one came between.
 const TRIES: usize = 4;
@@ -28,8 +31,8 @@ impl KubernetesDriver {
         let wanted = self.served(release, object).await?;
         let mut members = Members::default();
         members.add(&wanted.kind, wanted.namespace());
-        self.sets.cover(&release.app, &members).await?;
-        let shelf = self.shelves.of(&wanted.kind);
+        self.as_leader(self.sets.cover(&release.app, &members)).await??;
+        let shelf = self.shelves.of(&wanted.watched);
         if let Some((record, _)) = shelf.get(&wanted.place())
             && record.leaving.is_some()
         {
@@ -55,53 +58,41 @@ impl KubernetesDriver {
     /// Removes an object of an app, whatever the app is to be; what isn't ours stays.
     pub(super) async fn remove(&self, app: &AppName, key: &ObjectKey) -> Result<(), DriverError> {
         let (group, kind) = key.group_and_kind();
-        let Some(kind) = self.kind_called(app, group, kind).await? else { return Ok(()) };
-        self.take_away(app, &kind, super::object::place_of(key, &kind)).await?;
+        let kinds = match group {
+            Some(group) => self.certainly_served(group, kind).await?.into_iter().collect(),
+            None => self.kinds.own_groups(&self.api, kind).await?,
+        };
+        for kind in kinds {
+            self.take_away(app, &kind, super::object::place_of(key, &kind)).await?;
+        }
         self.tidy(app).await
     }
 
-    /// The kind of an object of which only the key is known.
-    async fn kind_called(
-        &self,
-        app: &AppName,
-        group: Option<&str>,
-        kind: &str,
-    ) -> Result<Option<Arc<Kind>>, DriverError> {
-        if let Some(group) = group {
-            return Ok(self.kinds.get(&self.api, group, kind).await?);
+    /// The kind, unless the cluster serves it no more: what was of it is gone then.
+    async fn certainly_served(&self, group: &str, kind: &str) -> Result<Option<Arc<Kind>>, DriverError> {
+        if let Some(found) = self.kinds.get(&self.api, group, kind).await? {
+            return Ok(Some(found));
         }
-        // One of Kubernetes' own groups: those that the app has objects of, as its parent tells.
-        for member in self.sets.of(app).await?.kinds {
-            let (name, group) = member.split_once('.').unwrap_or((&member, ""));
-            if name == kind
-                && ObjectKey::kind_of(&format!("{group}/v1"), kind) == kind
-                && let Some(found) = self.kinds.get(&self.api, group, kind).await?
-            {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
+        self.kinds.forget();
+        Ok(self.kinds.get(&self.api, group, kind).await?)
     }
 
     async fn served<'a>(&self, release: &'a Release, object: &'a Object) -> Result<Wanted<'a>, DriverError> {
         match self.kind_of(object).await? {
-            Some(kind) => Ok(Wanted::new(release, object, kind)),
+            Some((kind, watched)) => Ok(Wanted::new(release, object, kind, watched)),
             None => Err(DriverError::NotYet(format!(
-                "{}: the cluster serves no such kind; commit its CustomResourceDefinition with it, or let the app depend on the one that brings it",
+                "{}: the cluster serves no such kind, or not in this version; commit its CustomResourceDefinition with it, or let the app depend on the one that brings it",
                 object.key
             ))),
         }
     }
 
     async fn put(&self, wanted: &Wanted<'_>, shelf: &Shelf) -> Result<(), DriverError> {
-        let body = wanted.body(&self.owner, wanted.release.id(), &*self.secrets)?;
+        let mut body = wanted.body(&self.owner, wanted.release.id(), &*self.secrets)?;
         let account = wanted.release.account.as_ref();
         let (namespace, name) = (wanted.namespace(), wanted.key().name.as_str());
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            // What nobody has seen there may have been made by somebody else a moment ago.
-            let how = if shelf.get(&wanted.place()).is_some() { Apply::Force } else { Apply::Make };
+        for _ in 0..TRIES {
+            let how = self.claim(wanted, shelf, &mut body).await?;
             let call = self.api.apply(&wanted.kind, namespace, name, &body, how, account);
             let error = match self.as_leader(call).await? {
                 Ok(made) => {
@@ -111,20 +102,61 @@ impl KubernetesDriver {
                 Err(error) => error,
             };
             match error.refusal() {
-                Some(refusal) if refusal.code == 409 && how == Apply::Make && is_taken(refusal) => {
-                    let who =
-                        format!("{}: somebody else made it meanwhile: {}", wanted.key(), refusal.message);
-                    return Err(DriverError::Runtime(who));
-                }
-                Some(refusal) if refusal.code == 409 && tries < TRIES => {}
-                Some(refusal)
-                    if is_missing_namespace(refusal, namespace) && account.is_none() && tries < TRIES =>
-                {
+                Some(refusal) if refusal.code == 409 => {}
+                Some(refusal) if is_missing_namespace(refusal, namespace) && account.is_none() => {
                     if let Some(namespace) = namespace {
                         sets::ensure_namespace(&self.api, namespace).await?;
                     }
                 }
-                _ => return Err(of_write(error, wanted.key(), account)),
+                _ => return Err(of_write(error, wanted.key(), account, wanted.is_secret())),
+            }
+        }
+        Err(DriverError::Runtime(format!(
+            "{}: others write it at the same time, again and again",
+            wanted.key()
+        )))
+    }
+
+    /// How an object may be written: what is ours is taken over whole, as long as it is still the same; what nobody has
+    /// seen there may have been made by somebody else a moment ago.
+    async fn claim(
+        &self,
+        wanted: &Wanted<'_>,
+        shelf: &Shelf,
+        body: &mut Value,
+    ) -> Result<Apply, DriverError> {
+        let known = shelf.get(&wanted.place()).map(|(record, _)| record);
+        let uid = match known {
+            Some(record) => Some(record.uid.clone()),
+            None => {
+                let (namespace, name) = (wanted.namespace(), wanted.key().name.as_str());
+                match self.api.get_metadata(&wanted.kind, namespace, name).await? {
+                    None => None,
+                    Some(there) => match self.unmarked(&wanted.release.app, &there)? {
+                        // Namespaces that the agent has made come to be the app's.
+                        There::Nothing => return Ok(Apply::Force),
+                        There::Ours(record, _) => Some(record.uid.clone()),
+                        There::Foreign(owner) => {
+                            let key = wanted.key();
+                            return Err(DriverError::Runtime(format!(
+                                "{key} belongs to {owner}, since a moment ago"
+                            )));
+                        }
+                    },
+                }
+            }
+        };
+        let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) else {
+            return Ok(Apply::Make);
+        };
+        match uid {
+            Some(uid) => {
+                metadata.insert("uid".to_owned(), uid.into());
+                Ok(Apply::Force)
+            }
+            None => {
+                metadata.remove("uid");
+                Ok(Apply::Make)
             }
         }
     }
@@ -150,24 +182,35 @@ impl KubernetesDriver {
         Ok(())
     }
 
-    /// Removes what is at a place, if it is of this app, and waits until it is gone.
+    /// Removes what is at a place, if it is of this app, and waits for a moment until it is gone.
     async fn take_away(&self, app: &AppName, kind: &Arc<Kind>, place: Place) -> Result<(), DriverError> {
         let shelf = self.shelves.of(kind);
-        shelf.ready().await.map_err(DriverError::Runtime)?;
-        let Some((record, _)) = shelf.get(&place) else { return Ok(()) };
-        if record.app.as_ref() != Some(app)
-            || record.part_of.as_deref() != Some(self.owner.set_of(app).as_str())
-        {
+        shelf.ready().await?;
+        let set = self.owner.set_of(app);
+        let Some((mut record, _)) = shelf.get(&place).filter(|(record, _)| record.is_member(kind, &set))
+        else {
             return Ok(());
-        }
-        if record.leaving.is_none() {
-            let (namespace, name) = (place.0.as_deref(), place.1.as_str());
-            let call = self.api.delete(kind, namespace, name, &record.uid, record.account.as_ref());
-            match self.as_leader(call).await? {
-                // Another one is there by now: it isn't the one that was to go.
+        };
+        let (namespace, name) = (place.0.as_deref(), place.1.as_str());
+        for _ in 0..TRIES {
+            if record.leaving.is_some() {
+                break;
+            }
+            // As it is now, and not as the watch has told: its label may have been taken from it.
+            let Some(there) = self.api.get_metadata(kind, namespace, name).await? else { break };
+            let there = Record::of_value(&there)?;
+            if there.app.as_ref() != Some(app) || !there.is_member(kind, &set) {
+                return Ok(());
+            }
+            let version = there.version.to_string();
+            let account = there.account.clone();
+            let call = self.api.delete(kind, namespace, name, (&there.uid, &version), account.as_ref());
+            let done = self.as_leader(call).await?;
+            record = Arc::new(there);
+            match done {
                 Err(error) if error.code() == Some(409) => {}
-                Err(error) => return Err(of_write(error, &key_of(kind, &record), record.account.as_ref())),
-                Ok(()) => {}
+                Err(error) => return Err(of_write(error, &key_of(kind, &record), account.as_ref(), false)),
+                Ok(()) => break,
             }
         }
         self.wait_until_gone(kind, &shelf, &record).await
@@ -195,19 +238,26 @@ impl KubernetesDriver {
     }
 
     /// Has the parent of an app's ApplySet name no more than there is.
-    pub(super) async fn tidy(&self, app: &AppName) -> Result<(), DriverError> {
-        let mut left = Members::default();
+    async fn tidy(&self, app: &AppName) -> Result<(), DriverError> {
+        let (mut left, set) = (Members::default(), self.owner.set_of(app));
         for member in self.sets.of(app).await?.kinds {
             let (name, group) = member.split_once('.').unwrap_or((&member, ""));
             let Some(kind) = self.kinds.get(&self.api, group, name).await? else { continue };
+            let shelf = self.shelves.of(&kind);
+            shelf.ready().await?;
             // The parent is a ConfigMap of ours itself, and no member.
-            let members =
-                self.shelves.of(&kind).of_app(app).into_iter().filter(|record| record.part_of.is_some());
-            for record in members {
+            for record in shelf.of_app(app).iter().filter(|record| record.is_member(&kind, &set)) {
                 left.add(&kind, record.place.0.as_deref());
             }
         }
-        Ok(self.sets.keep_only(app, left).await?)
+        if left == Members::default() {
+            self.shelves.used(app, &BTreeSet::new());
+            self.restarts.lock().unwrap_or_else(PoisonError::into_inner).remove(app);
+        }
+        if self.leader().is_some_and(|leader| leader.until().is_err()) {
+            return Ok(());
+        }
+        Ok(self.as_leader(self.sets.keep_only(app, left)).await??)
     }
 }
 
@@ -240,20 +290,20 @@ impl Patience {
     }
 }
 
-/// Whether others own what was to be made.
-fn is_taken(refusal: &Refusal) -> bool {
-    refusal.causes.iter().any(|cause| cause.reason == "FieldManagerConflict")
-}
-
 fn is_missing_namespace(refusal: &Refusal, namespace: Option<&str>) -> bool {
     let Some(namespace) = namespace else { return false };
     refusal.code == 404 && refusal.message.contains(&format!("namespaces \"{namespace}\" not found"))
 }
 
-/// What follows from a write that was refused.
-pub(super) fn of_write(error: ApiError, key: &ObjectKey, account: Option<&ServiceAccount>) -> DriverError {
+/// What follows from a write that was refused; of a `secret` nothing is told that stands in it.
+pub(super) fn of_write(
+    error: ApiError,
+    key: &ObjectKey,
+    account: Option<&ServiceAccount>,
+    secret: bool,
+) -> DriverError {
     let Some(refusal) = error.refusal() else { return error.into() };
-    let said = format!("{key}: {}", refusal.message);
+    let said = format!("{key}: {}", refusal.told(secret));
     match refusal.code {
         // Admission decided about what is in the object.
         400 | 403 if refusal.message.contains("denied the request") => DriverError::Release(said),
@@ -267,9 +317,9 @@ pub(super) fn of_write(error: ApiError, key: &ObjectKey, account: Option<&Servic
         404 => DriverError::NotYet(said),
         422 if is_immutable(refusal) => DriverError::Runtime(said),
         400 | 413 | 422 => DriverError::Release(said),
-        // Such as a webhook that nobody answers for yet.
-        500 => DriverError::NotYet(said),
-        _ => error.into(),
+        // Nobody answers for it yet. Any other 500 is the cluster's own, such as a store that is too slow.
+        500 if refusal.message.contains("webhook") => DriverError::NotYet(said),
+        _ => DriverError::Runtime(said),
     }
 }
 
@@ -280,7 +330,11 @@ pub(super) fn too_large(object: &Object) -> Option<String> {
 
 impl From<ApiError> for DriverError {
     fn from(error: ApiError) -> Self {
-        DriverError::Runtime(error.to_string())
+        match error.code() {
+            // The server is there, and answers so about this alone.
+            Some(400 | 403 | 404 | 422) => DriverError::NotYet(error.to_string()),
+            _ => DriverError::Runtime(error.to_string()),
+        }
     }
 }
 
@@ -291,7 +345,7 @@ mod tests {
     fn refused(code: u16, message: &str) -> DriverError {
         let status = Refusal { code, message: message.to_owned(), ..Refusal::default() };
         let error = ApiError::Refused { doing: "apply".into(), status: Box::new(status) };
-        of_write(error, &ObjectKey::new("Deployment", "web"), None)
+        of_write(error, &ObjectKey::new("Deployment", "web"), None, false)
     }
 
     #[test]
@@ -305,6 +359,7 @@ mod tests {
         assert!(matches!(refused(403, "User \"x\" cannot patch resource"), DriverError::NotYet(_)));
         assert!(matches!(refused(403, "namespace pos is being terminated"), DriverError::NotYet(_)));
         assert!(matches!(refused(500, "failed calling webhook \"x\""), DriverError::NotYet(_)));
+        assert!(matches!(refused(500, "etcdserver: request timed out"), DriverError::Runtime(_)));
         assert!(matches!(refused(503, "shutting down"), DriverError::Runtime(_)));
         assert!(matches!(refused(429, "too many requests"), DriverError::Runtime(_)));
     }

@@ -15,6 +15,7 @@ use super::KubernetesDriver;
 use super::api::{ApiError, Apply, Refusal};
 use super::discovery::{GroupKind, Kind};
 use super::object::{Wanted, comparable, stands_in};
+use super::sets::is_made_by_us;
 use super::shelf::{Confirmed, Place, Record, Shelf};
 use crate::{DriverError, diff};
 
@@ -50,7 +51,7 @@ impl KubernetesDriver {
         let (mut all, mut unknown) = (Vec::new(), Vec::new());
         for object in &release.objects {
             match self.kind_of(object).await? {
-                Some(kind) => all.push(Wanted::new(release, object, kind)),
+                Some((kind, watched)) => all.push(Wanted::new(release, object, kind, watched)),
                 None => unknown.push(&object.key),
             }
         }
@@ -66,9 +67,9 @@ impl KubernetesDriver {
         let mut pairs = Vec::new();
         let mut ready = BTreeSet::new();
         for wanted in wanted {
-            let shelf = self.shelves.of(&wanted.kind);
+            let shelf = self.shelves.of(&wanted.watched);
             if ready.insert(wanted.kind.group_kind()) {
-                shelf.ready().await.map_err(DriverError::Runtime)?;
+                shelf.ready().await?;
             }
             let there = match shelf.get(&wanted.place()) {
                 Some((record, confirmed)) => self.whose(app, record, confirmed),
@@ -146,11 +147,14 @@ impl KubernetesDriver {
     }
 
     /// What the watch hasn't told of: somebody else's, or something of ours that was made just now.
-    fn unmarked(&self, app: &AppName, object: &Value) -> Result<There, DriverError> {
+    pub(super) fn unmarked(&self, app: &AppName, object: &Value) -> Result<There, DriverError> {
         let label =
             |name: &str| object.pointer("/metadata/labels").and_then(|labels| labels.get(name)?.as_str());
         if label(super::marks::OWNER) == Some(self.owner.mark.as_str()) {
             return Ok(self.whose(app, Arc::new(Record::of_value(object)?), None));
+        }
+        if is_made_by_us(object) {
+            return Ok(There::Nothing);
         }
         let note =
             |name: &str| object.pointer("/metadata/annotations").and_then(|notes| notes.get(name)?.as_str());
@@ -272,7 +276,7 @@ impl KubernetesDriver {
         let made = match self.api.apply(&wanted.kind, namespace, name, &body, Apply::Rehearse, account).await
         {
             Ok(made) => made,
-            Err(error) => return refused(error),
+            Err(error) => return refused(error, wanted.is_secret()),
         };
         let differs = diff::difference(&comparable(&live), &comparable(&made), !wanted.is_secret());
         let before = Record::of_value(&live)?;
@@ -307,14 +311,18 @@ impl KubernetesDriver {
         (!names.is_empty()).then(|| names.into_iter().collect::<Vec<_>>().join(", "))
     }
 
-    /// The kind of an object, in the version that the object names.
+    /// The kind of an object, in the version that the object names and in the one that is watched.
     pub(super) async fn kind_of(
         &self,
         object: &holdfast_core::release::Object,
-    ) -> Result<Option<Arc<Kind>>, DriverError> {
+    ) -> Result<Option<(Arc<Kind>, Arc<Kind>)>, DriverError> {
         let (group, version, kind) = super::object::version_and_kind(object)?;
-        let Some(found) = self.kinds.get(&self.api, group, kind).await? else { return Ok(None) };
-        Ok(Some(if found.resource.version == version { found } else { Arc::new(found.at(version)) }))
+        let Some(watched) = self.kinds.get(&self.api, group, kind).await? else { return Ok(None) };
+        if watched.resource.version == version {
+            return Ok(Some((Arc::clone(&watched), watched)));
+        }
+        let is_served = watched.versions.iter().any(|served| served == version);
+        Ok(is_served.then(|| (Arc::new(watched.at(version)), watched)))
     }
 }
 
@@ -341,12 +349,12 @@ enum Difference {
 }
 
 /// What follows when the server would not take it.
-fn refused(error: ApiError) -> Result<Difference, DriverError> {
+fn refused(error: ApiError, secret: bool) -> Result<Difference, DriverError> {
     match error.refusal() {
-        Some(refusal) if is_immutable(refusal) => Ok(Difference::Immutable(refusal.message.clone())),
+        Some(refusal) if is_immutable(refusal) => Ok(Difference::Immutable(refusal.told(secret))),
         // Writing it gives the same error, which is then the step's.
         Some(refusal) if matches!(refusal.code, 400 | 403 | 404 | 422) => {
-            Ok(Difference::Some(format!("another manifest, which is refused: {}", refusal.message)))
+            Ok(Difference::Some(format!("another manifest, which is refused: {}", refusal.told(secret))))
         }
         _ => Err(error.into()),
     }
@@ -354,13 +362,14 @@ fn refused(error: ApiError) -> Result<Difference, DriverError> {
 
 /// Whether a field can't be changed in place. The server says so in words only.
 pub(super) fn is_immutable(refusal: &Refusal) -> bool {
-    const WORDS: [&str; 6] = [
-        "field is immutable",
-        "is immutable after creation",
-        "updates to statefulset spec for fields other than",
-        "pod updates may not change fields other than",
+    const WORDS: [&str; 7] = [
+        "immutable",
+        "updates to",
+        "may not change fields other than",
         "may not change once set",
+        "may not be changed",
         "cannot be changed",
+        "cannot change roleRef",
     ];
     let says = |text: &str| WORDS.iter().any(|words| text.contains(words));
     let causes = &refusal.causes;

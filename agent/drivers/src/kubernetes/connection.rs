@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use holdfast_core::release::ServiceAccount;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tokio::sync::watch;
 
 use super::api::ApiError;
 
@@ -20,7 +22,12 @@ pub(super) struct Connection {
     kubeconfig: PathBuf,
     context: Option<String>,
     live: Mutex<Option<Live>>,
+    /// One more with each kubeconfig that is another.
+    generation: watch::Sender<u64>,
 }
+
+/// Longer than a server lets a watch be silent: a connection that says nothing for so long is dead.
+const READ_LIMIT: Duration = Duration::from_secs(320);
 
 /// A client, and what it was made of.
 #[derive(Clone)]
@@ -37,11 +44,28 @@ pub(super) struct Written(Option<SystemTime>, u64);
 impl Connection {
     /// By the kubeconfig at this path, which needn't be there yet.
     pub(super) fn new(kubeconfig: PathBuf, context: Option<String>) -> Self {
-        Connection { kubeconfig, context, live: Mutex::default() }
+        Connection { kubeconfig, context, live: Mutex::default(), generation: watch::Sender::new(0) }
     }
 
-    /// A client for the API server, and what the kubeconfig was that it was made of.
-    pub(super) async fn client(&self) -> Result<(Client, Written), ApiError> {
+    /// Tells when the kubeconfig is another one: what was seen by the one before counts no more.
+    pub(super) fn generations(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    /// Has the kubeconfig read anew: certificates that it names may be others by now.
+    pub(super) fn forget(&self) {
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// A client that acts as an account in whatever it asks for.
+    pub(super) async fn client_as(&self, account: &ServiceAccount) -> Result<Client, ApiError> {
+        let mut config = self.config().await?;
+        config.auth_info.impersonate = Some(user_of(account));
+        Client::try_from(config).map_err(|error| self.unusable(&error))
+    }
+
+    /// A client for the API server.
+    pub(super) async fn client(&self) -> Result<Client, ApiError> {
         let metadata = std::fs::metadata(&self.kubeconfig).map_err(|error| self.unusable(&error))?;
         if metadata.len() > KUBECONFIG_LIMIT {
             return Err(self.unusable(&format!("it has {} bytes", metadata.len())));
@@ -49,19 +73,29 @@ impl Connection {
         let written = Written(metadata.modified().ok(), metadata.len());
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(live) = live.filter(|live| live.written == written) {
-            return Ok((live.client, written));
+            return Ok(live.client);
         }
+        let config = self.config().await?;
+        let server = config.cluster_url.to_string();
+        let client = Client::try_from(config).map_err(|error| self.unusable(&error))?;
+        let live = Live { client: client.clone(), server, written };
+        let before = self.live.lock().unwrap_or_else(PoisonError::into_inner).replace(live);
+        if before.is_none_or(|before| before.written != written) {
+            self.generation.send_modify(|generation| *generation += 1);
+        }
+        Ok(client)
+    }
+
+    async fn config(&self) -> Result<Config, ApiError> {
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).map_err(|error| self.unusable(&error))?;
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
             .await
             .map_err(|error| self.unusable(&error))?;
         config.connect_timeout = Some(CONNECT_LIMIT);
-        let server = config.cluster_url.to_string();
-        let client = Client::try_from(config).map_err(|error| self.unusable(&error))?;
-        let live = Live { client: client.clone(), server, written };
-        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
-        Ok((client, written))
+        config.read_timeout = Some(READ_LIMIT);
+        config.reset_reader_on_write = true;
+        Ok(config)
     }
 
     /// Where the API server is, for people.
@@ -76,4 +110,9 @@ impl Connection {
             self.kubeconfig.display()
         ))
     }
+}
+
+/// What an account is called as a user. The server adds the groups of accounts by itself.
+pub(super) fn user_of(account: &ServiceAccount) -> String {
+    format!("system:serviceaccount:{}:{}", account.namespace, account.name)
 }

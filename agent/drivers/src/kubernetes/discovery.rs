@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use holdfast_core::name::ObjectKey;
 use kube::core::discovery::{ApiResource, Scope};
-use kube::discovery::Discovery;
+use kube::discovery::{ApiGroup, Discovery};
 
 use super::api::{Api, ApiError, whole};
 use super::status;
@@ -24,6 +25,8 @@ pub(super) struct Kind {
     pub(super) namespaced: bool,
     /// Whether its objects say how they are.
     pub(super) has_status: bool,
+    /// All versions in which it is served.
+    pub(super) versions: Vec<String>,
 }
 
 /// A group and a kind in it.
@@ -84,6 +87,7 @@ pub(super) fn own(group: &str, kind: &str, plural: &str, namespaced: bool) -> Ki
         },
         namespaced,
         has_status: status::has_status(group, kind),
+        versions: vec!["v1".to_owned()],
     }
 }
 
@@ -130,8 +134,18 @@ impl Kinds {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// All kinds of this name in Kubernetes' own groups.
+    pub(super) async fn own_groups(&self, api: &Api, kind: &str) -> Result<Vec<Arc<Kind>>, ApiError> {
+        // Whatever was asked before.
+        self.get(api, "", "ConfigMap").await?;
+        let known = self.known();
+        let named = known.kinds.values().filter(|known| known.resource.kind == kind);
+        let own = named.filter(|known| ObjectKey::kind_of(&known.resource.api_version, kind) == kind);
+        Ok(own.cloned().collect())
+    }
+
     async fn ask(&self, api: &Api) -> Result<(), ApiError> {
-        let (client, _) = api.connection.client().await?;
+        let client = api.connection.client().await?;
         let doing = "ask what the cluster serves".to_owned();
         let server = api.connection.server();
         let discovery = match tokio::time::timeout(LIMIT, Discovery::new(client).run_aggregated()).await {
@@ -152,6 +166,7 @@ impl Kinds {
                 let kind = Kind {
                     namespaced: capabilities.scope == Scope::Namespaced,
                     has_status: status::has_status(&resource.group, &resource.kind),
+                    versions: versions_of(group, &resource.kind),
                     resource,
                 };
                 kinds.entry(kind.group_kind()).or_insert_with(|| Arc::new(kind));
@@ -160,6 +175,12 @@ impl Kinds {
         *self.known() = Known { kinds, asked: Some(Instant::now()) };
         Ok(())
     }
+}
+
+fn versions_of(group: &ApiGroup, kind: &str) -> Vec<String> {
+    let serves =
+        |version: &&str| group.versioned_resources(version).iter().any(|(resource, _)| resource.kind == kind);
+    group.versions().filter(serves).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

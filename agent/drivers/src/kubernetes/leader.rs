@@ -31,7 +31,7 @@ impl Leader {
                 tracing::info!(?standing, "the leader of the cluster");
                 bell.stand_by(!leads);
                 if leads {
-                    bell.ring_back("this node leads the cluster now").await;
+                    bell.ring(None, "this node leads the cluster now".to_owned(), true);
                 }
             }
         });

@@ -24,6 +24,7 @@ mod workload;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -57,6 +58,9 @@ use crate::{ApplyStep, Driver, DriverError, DriverEvent, Fingerprint, Owner};
 /// How long a step may take: a definition is waited for, and what is removed until it is gone.
 const STEP_LIMIT: Duration = Duration::from_secs(120);
 
+/// How long a look may take: less than whoever looks waits, as an API server that is slow says nothing about an app.
+const PROBE_LIMIT: Duration = Duration::from_secs(4);
+
 /// What the driver is made with.
 pub struct KubernetesConfig {
     /// How the API server is reached; needn't be there yet.
@@ -79,7 +83,7 @@ pub struct KubernetesDriver {
     owner: OwnerMark,
     secrets: Arc<dyn SecretSource>,
     archives: Option<Archives>,
-    kinds: Kinds,
+    kinds: Arc<Kinds>,
     shelves: Shelves,
     sets: Sets,
     bell: Bell,
@@ -87,6 +91,8 @@ pub struct KubernetesDriver {
     /// The cluster, if other nodes keep it as well.
     cluster: Option<OwnerMark>,
     leader: OnceLock<Leader>,
+    /// The kubeconfig that what is known was seen by.
+    generation: AtomicU64,
     /// How often the pods of apps were started again, and what was seen then of what they belong to.
     restarts: Mutex<BTreeMap<AppName, (u64, u64)>>,
 }
@@ -97,10 +103,12 @@ impl KubernetesDriver {
         let api = Api { connection: Arc::new(Connection::new(config.kubeconfig, config.context)) };
         let owner = OwnerMark::of(config.cluster.as_deref().unwrap_or(config.owner.device.as_str()));
         let bell = Bell::default();
+        let kinds = Arc::new(Kinds::default());
         KubernetesDriver {
-            shelves: Shelves::new(api.clone(), &owner, bell.clone()),
+            shelves: Shelves::new(api.clone(), &owner, bell.clone(), Arc::clone(&kinds)),
+            generation: AtomicU64::new(0),
             sets: Sets::new(api.clone(), owner.clone(), config.cluster.is_some()),
-            kinds: Kinds::default(),
+            kinds,
             secrets: config.secrets,
             archives: config.archives,
             api,
@@ -121,6 +129,39 @@ impl KubernetesDriver {
                 "this node ceased to lead the cluster before the API server answered".to_owned(),
             )
         })
+    }
+
+    /// An error while another node writes. What that one has done already is no step here.
+    fn stands_by(&self) -> Result<(), DriverError> {
+        self.leader().map_or(Ok(()), |leader| leader.until().map(drop))
+    }
+
+    /// Forgets what was seen by another kubeconfig: it may have been another cluster.
+    fn follow_kubeconfig(&self) {
+        let now = *self.api.connection.generations().borrow();
+        if self.generation.swap(now, Ordering::Relaxed) != now {
+            self.kinds.forget();
+            self.sets.forget(None);
+        }
+    }
+
+    /// What is to be written again, so that the parent of the app's ApplySet comes back: without it nobody else finds
+    /// what is ours.
+    async fn orphaned_by_parent(&self, app: &AppName, seen: &mut AppObservation) -> Result<(), DriverError> {
+        let Some(first) = seen.values_mut().find(|seen| **seen == Observed::Same) else { return Ok(()) };
+        let (kind, place) = self.sets.place_of(app);
+        let Some(kind) = self.kinds.get(&self.api, &kind.resource.group, &kind.resource.kind).await? else {
+            return Ok(());
+        };
+        let shelf = self.shelves.of(&kind);
+        shelf.ready().await?;
+        if shelf.get(&place).is_some() || self.sets.has_parent(app).await? {
+            return Ok(());
+        }
+        self.sets.forget(Some(app));
+        let difference = format!("the parent of its ApplySet, ConfigMap/{}, is gone", place.1);
+        *first = Observed::Drift { difference, recreate: false };
+        Ok(())
     }
 
     /// Where this node stands, if it isn't the only one.
@@ -145,11 +186,10 @@ impl KubernetesDriver {
             // A kind that isn't served any more has no objects.
             let Some(kind) = self.kinds.get(&self.api, group, name).await? else { continue };
             let shelf = self.shelves.of(&kind);
-            shelf.ready().await.map_err(DriverError::Runtime)?;
+            shelf.ready().await?;
             let ours = self.owner.set_of(app);
             for record in shelf.of_app(app) {
-                let is_member = record.part_of.as_deref() == Some(ours.as_str());
-                if is_member
+                if record.is_member(&kind, &ours)
                     && record.leaving.is_none()
                     && !wanted.contains(&(kind.group_kind(), record.place.clone()))
                 {
@@ -195,7 +235,7 @@ impl KubernetesDriver {
             // What it needs may come with the release itself; whether a field may change is the planner's matter.
             Err(error) if error.is_not_found() => Ok(()),
             Err(error) if error.refusal().is_some_and(compare::is_immutable) => Ok(()),
-            Err(error) => Err(change::of_write(error, wanted.key(), account)),
+            Err(error) => Err(change::of_write(error, wanted.key(), account, wanted.is_secret())),
         }
     }
 
@@ -243,8 +283,8 @@ impl KubernetesDriver {
         }
         let mut starting = None;
         for wanted in &wanted {
-            let shelf = self.shelves.of(&wanted.kind);
-            shelf.ready().await.map_err(DriverError::Runtime)?;
+            let shelf = self.shelves.of(&wanted.watched);
+            shelf.ready().await?;
             let Some((record, _)) = shelf.get(&wanted.place()) else {
                 return Ok(Health::Unhealthy { reason: format!("{} is not there", wanted.key()) });
             };
@@ -347,6 +387,7 @@ impl Driver for KubernetesDriver {
 
     async fn observe(&self, app: &AppName, desired: Option<&Release>) -> Result<AppObservation, DriverError> {
         let seen = async {
+            self.follow_kubeconfig();
             let (wanted, unknown) = match desired {
                 Some(release) => self.wanted(release).await?,
                 None => Default::default(),
@@ -355,6 +396,9 @@ impl Driver for KubernetesDriver {
             let places = wanted.iter().map(|wanted| (wanted.kind.group_kind(), wanted.place())).collect();
             let pairs = self.pairs(app, wanted).await?;
             let mut seen = self.compare(&pairs).await?;
+            self.orphaned_by_parent(app, &mut seen).await?;
+            let (parents, _) = self.sets.place_of(app);
+            used.insert(parents.group_kind());
             seen.extend(unknown.into_iter().map(|key| (key.clone(), Observed::Absent)));
             for member in self.sets.of(app).await?.kinds {
                 let (name, group) = member.split_once('.').unwrap_or((&member, ""));
@@ -374,13 +418,16 @@ impl Driver for KubernetesDriver {
     }
 
     async fn apply(&self, step: ApplyStep<'_>) -> Result<(), DriverError> {
-        if let Some(leader) = self.leader() {
-            leader.until()?;
-        }
         let object = step.release.and_then(|release| Some((release, release.object(step.object)?)));
         let done = match (step.action, object) {
-            (Action::Create | Action::Update, Some((release, object))) => self.write(release, object).await,
-            (Action::Recreate, Some((release, object))) => self.rewrite(release, object).await,
+            (Action::Create | Action::Update, Some((release, object))) => {
+                self.stands_by()?;
+                self.write(release, object).await
+            }
+            (Action::Recreate, Some((release, object))) => {
+                self.stands_by()?;
+                self.rewrite(release, object).await
+            }
             (Action::Purge, _) => self.remove(step.app, step.object).await,
             // What holds data is never removed, whatever the plan says.
             (Action::Remove, _) if !step.object.holds_data() => self.remove(step.app, step.object).await,
@@ -399,7 +446,10 @@ impl Driver for KubernetesDriver {
     }
 
     async fn probe(&self, release: &Release) -> Health {
-        match self.health(release).await {
+        let health = tokio::time::timeout(PROBE_LIMIT, self.health(release)).await;
+        match health
+            .unwrap_or_else(|_| Err(DriverError::Runtime(format!("no answer within {PROBE_LIMIT:?}"))))
+        {
             Ok(health) => health,
             // A cluster whose API is away runs on.
             Err(DriverError::Runtime(why)) => {

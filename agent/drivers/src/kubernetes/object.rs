@@ -21,7 +21,10 @@ use crate::secret::SecretSource;
 pub(super) struct Wanted<'a> {
     pub(super) release: &'a Release,
     pub(super) object: &'a Object,
+    /// Its kind in the version that it names.
     pub(super) kind: Arc<Kind>,
+    /// Its kind in the version that the server prefers.
+    pub(super) watched: Arc<Kind>,
     /// The digest of what is to be written, without our marks.
     pub(super) digest: Digest,
 }
@@ -42,7 +45,7 @@ pub(super) fn place_of(key: &ObjectKey, kind: &Kind) -> Place {
 }
 
 impl<'a> Wanted<'a> {
-    pub(super) fn new(release: &'a Release, object: &'a Object, kind: Arc<Kind>) -> Self {
+    pub(super) fn new(release: &'a Release, object: &'a Object, kind: Arc<Kind>, watched: Arc<Kind>) -> Self {
         let mut bytes = canonical_json(&object.spec);
         // What the secrets are is part of what is written, and stands in no digest that others see.
         for reference in secrets_in(&object.spec) {
@@ -50,7 +53,7 @@ impl<'a> Wanted<'a> {
                 bytes.extend(digest.to_string().into_bytes());
             }
         }
-        Wanted { release, object, kind, digest: Digest::of(&bytes) }
+        Wanted { release, object, kind, watched, digest: Digest::of(&bytes) }
     }
 
     pub(super) fn key(&self) -> &'a ObjectKey {
@@ -99,6 +102,12 @@ impl<'a> Wanted<'a> {
             Some(namespace) => metadata.insert("namespace".to_owned(), namespace.into()),
             None => metadata.remove("namespace"),
         };
+        // Marks are ours to make.
+        for field in ["labels", "annotations"] {
+            if let Some(Value::Object(marks)) = metadata.get_mut(field) {
+                marks.retain(|name, _| !is_reserved(name));
+            }
+        }
         let app = &self.release.app;
         add(
             metadata,
@@ -138,6 +147,11 @@ impl<'a> Wanted<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether a label or an annotation of this name is a mark of ours, or of ApplySets.
+fn is_reserved(name: &str) -> bool {
+    name.starts_with("holdfast.dev/") || name.starts_with("applyset.kubernetes.io/")
 }
 
 fn reference_in(value: &Value) -> Option<SecretRef> {

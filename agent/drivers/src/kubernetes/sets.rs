@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::api::{Api, ApiError, Apply};
 use super::discovery::{Kind, own};
 use super::marks::{self, NAMESPACE, OwnerMark};
+use super::shelf::Place;
 
 /// Of which kinds and in which namespaces the objects of an app are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,12 +38,33 @@ pub(super) struct Sets {
     shared: bool,
     /// What was last read or written, if nobody else writes them.
     known: Mutex<BTreeMap<AppName, Members>>,
+    /// Whoever reads, changes and writes one does so alone.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Sets {
     pub(super) fn new(api: Api, owner: OwnerMark, shared: bool) -> Self {
         let parent = own("", "ConfigMap", "configmaps", true);
-        Sets { api, owner, parent, shared, known: Mutex::default() }
+        Sets { api, owner, parent, shared, known: Mutex::default(), turn: tokio::sync::Mutex::default() }
+    }
+
+    /// Forgets what is known of an app's parent, or of all.
+    pub(super) fn forget(&self, app: Option<&AppName>) {
+        match app {
+            Some(app) => drop(self.known().remove(app)),
+            None => self.known().clear(),
+        }
+    }
+
+    /// Whether an app's parent is there, as the server says.
+    pub(super) async fn has_parent(&self, app: &AppName) -> Result<bool, ApiError> {
+        let name = self.owner.parent_of(app);
+        Ok(self.api.get_metadata(&self.parent, Some(NAMESPACE), &name).await?.is_some())
+    }
+
+    /// Where parents are kept, and under which name that of an app.
+    pub(super) fn place_of(&self, app: &AppName) -> (Kind, Place) {
+        (self.parent.clone(), (Some(NAMESPACE.to_owned()), self.owner.parent_of(app)))
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<AppName, Members>> {
@@ -70,6 +92,7 @@ impl Sets {
 
     /// Has the parent of an app name these kinds and namespaces, before anything is made of them.
     pub(super) async fn cover(&self, app: &AppName, more: &Members) -> Result<(), ApiError> {
+        let _turn = self.turn.lock().await;
         let mut members = self.of(app).await?;
         let before = members.clone();
         members.kinds.extend(more.kinds.iter().cloned());
@@ -82,6 +105,7 @@ impl Sets {
 
     /// Has the parent of an app name no more than these; without any it goes.
     pub(super) async fn keep_only(&self, app: &AppName, members: Members) -> Result<(), ApiError> {
+        let _turn = self.turn.lock().await;
         if self.of(app).await? == members {
             return Ok(());
         }
@@ -90,8 +114,9 @@ impl Sets {
         }
         let name = self.owner.parent_of(app);
         if let Some(parent) = self.api.get_metadata(&self.parent, Some(NAMESPACE), &name).await? {
-            let uid = parent.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
-            self.api.delete(&self.parent, Some(NAMESPACE), &name, uid, None).await?;
+            let text = |path: &str| parent.pointer(path).and_then(Value::as_str).unwrap_or_default();
+            let of = (text("/metadata/uid"), text("/metadata/resourceVersion"));
+            self.api.delete(&self.parent, Some(NAMESPACE), &name, of, None).await?;
         }
         self.known().remove(app);
         Ok(())
@@ -147,6 +172,17 @@ fn members_in(parent: &Value) -> Members {
         text.unwrap_or_default().split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect()
     };
     Members { kinds: list(marks::KINDS), namespaces: list(marks::NAMESPACES) }
+}
+
+/// Whether an object is a Namespace that the agent has made by itself: an app may come to bring it.
+pub(super) fn is_made_by_us(object: &Value) -> bool {
+    let label = |name: &str| object.pointer("/metadata/labels").and_then(|labels| labels.get(name)?.as_str());
+    let managed = object.pointer("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten();
+    let mut managers = managed.filter(|entry| entry.get("subresource").is_none());
+    object.get("metadata").is_some_and(|metadata| metadata.get("namespace").is_none())
+        && label("app.kubernetes.io/managed-by") == Some(marks::MANAGER)
+        && label(marks::OWNER).is_none()
+        && managers.all(|entry| entry.get("manager").and_then(Value::as_str) == Some(marks::MANAGER))
 }
 
 /// Makes a namespace that an app names and nobody has made. It stays: nobody knows what else is put into it.

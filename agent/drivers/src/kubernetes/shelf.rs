@@ -2,11 +2,11 @@
 //! memory doesn't grow with what stands in the objects.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use holdfast_core::digest::{Digest, ReleaseId};
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::release::ServiceAccount;
@@ -18,9 +18,10 @@ use tokio::task::AbortHandle;
 
 use super::api::{Api, ApiError, PAGE, whole};
 use super::bell::{BACK, Bell};
-use super::discovery::{GroupKind, Kind};
+use super::discovery::{GroupKind, Kind, Kinds};
 use super::marks::{self, OwnerMark};
 use super::status::{Status, status};
+use crate::DriverError;
 
 /// How long the first look at a kind may take.
 const FIRST_LOOK: Duration = Duration::from_secs(15);
@@ -51,6 +52,8 @@ pub(super) struct Record {
     pub(super) status: Status,
     /// Why it isn't gone yet, if it was removed.
     pub(super) leaving: Option<String>,
+    /// A controller made it, and keeps it.
+    pub(super) controlled: bool,
 }
 
 impl Record {
@@ -89,6 +92,11 @@ impl Record {
             owned: fields.map(|fields| Digest::of(fields.as_bytes())),
             status,
             leaving,
+            controlled: metadata
+                .owner_references
+                .iter()
+                .flatten()
+                .any(|owner| owner.controller == Some(true)),
         }
     }
 
@@ -99,6 +107,16 @@ impl Record {
             ApiError::Unreadable { doing: "read an object".to_owned(), cause: error.to_string() }
         })?;
         Ok(Record::of(&metadata, status(object)))
+    }
+
+    /// Whether it is of this ApplySet, and we have written it: controllers copy labels onto what they make, and
+    /// anybody may put some on.
+    pub(super) fn is_member(&self, kind: &Kind, set: &str) -> bool {
+        let is_itself = self.key.as_ref().is_some_and(|key| {
+            key.kind == ObjectKey::kind_of(&kind.resource.api_version, &kind.resource.kind)
+                && super::object::place_of(key, kind) == self.place
+        });
+        self.part_of.as_deref() == Some(set) && self.owned.is_some() && is_itself && !self.controlled
     }
 
     /// Whether `other` differs in nothing that anybody needs to hear of.
@@ -152,7 +170,8 @@ struct Slot {
 enum Watch {
     Starting,
     Live,
-    Away(String),
+    /// Why, and whether the server has said so: then it is the kind's trouble, and not the cluster's.
+    Away(String, bool),
 }
 
 /// All objects of a kind that are ours.
@@ -180,18 +199,19 @@ impl Shelf {
     }
 
     /// Waits until the shelf shows what is there.
-    pub(super) async fn ready(&self) -> Result<(), String> {
+    pub(super) async fn ready(&self) -> Result<(), DriverError> {
         let mut watch = self.watch.subscribe();
         let settled = watch.wait_for(|watch| *watch != Watch::Starting);
         match tokio::time::timeout(FIRST_LOOK, settled).await {
             Ok(Ok(watch)) => match &*watch {
-                Watch::Away(why) => Err(why.clone()),
+                Watch::Away(why, true) => Err(DriverError::NotYet(why.clone())),
+                Watch::Away(why, false) => Err(DriverError::Runtime(why.clone())),
                 _ => Ok(()),
             },
-            _ => Err(format!(
+            _ => Err(DriverError::Runtime(format!(
                 "the API server did not list {} within {FIRST_LOOK:?}",
                 self.kind.resource.plural
-            )),
+            ))),
         }
     }
 
@@ -232,40 +252,46 @@ impl Shelf {
     }
 
     /// Takes in what the watch tells; gives what is to be told of it.
-    fn take(&self, record: Record) -> Option<(Option<AppName>, String)> {
+    fn take(&self, record: Record) -> Option<Told> {
         let mut slots = locked(&self.slots);
         let place = record.place.clone();
         let known = slots.get(&place);
         let same = known.filter(|slot| slot.record.uid == record.uid);
-        // What we wrote is newer than what the watch tells only now.
-        if same.is_some_and(|slot| slot.record.version > record.version) {
+        // What we wrote is newer than what the watch tells only now, maybe of one that was there before.
+        if known.is_some_and(|slot| slot.record.version > record.version) {
             return None;
         }
         let quiet = same.is_some_and(|slot| slot.record.is_like(&record));
         let confirmed = same.and_then(|slot| slot.confirmed.clone());
-        let told =
-            (!quiet).then(|| (record.app.clone(), format!("{} has changed", called(&self.kind, &place))));
+        let was_current = same.is_none_or(|slot| slot.record.status == Status::Current);
+        let told = (!quiet).then(|| Told {
+            app: record.app.clone(),
+            what: format!("{} has changed", called(&self.kind, &place)),
+            back: !was_current && record.status == Status::Current,
+        });
         slots.insert(place, Slot { record: Arc::new(record), confirmed, written: None });
         told
     }
 
-    fn take_away(&self, record: &Record) -> Option<(Option<AppName>, String)> {
+    fn take_away(&self, record: &Record) -> Option<Told> {
         let mut slots = locked(&self.slots);
         if slots.get(&record.place).is_none_or(|slot| slot.record.uid != record.uid) {
             return None;
         }
         slots.remove(&record.place);
-        Some((record.app.clone(), format!("{} is gone", called(&self.kind, &record.place))))
+        let what = format!("{} is gone", called(&self.kind, &record.place));
+        Some(Told { app: record.app.clone(), what, back: true })
     }
 
     /// Takes away what a whole list did not have.
-    fn keep_only(&self, listed: &BTreeSet<Place>, since: Instant) -> Vec<(Option<AppName>, String)> {
+    fn keep_only(&self, listed: &BTreeSet<Place>, since: Instant) -> Vec<Told> {
         let mut slots = locked(&self.slots);
         let mut gone = Vec::new();
         slots.retain(|place, slot| {
             let kept = listed.contains(place) || slot.written.is_some_and(|written| written >= since);
             if !kept {
-                gone.push((slot.record.app.clone(), format!("{} is gone", called(&self.kind, place))));
+                let what = format!("{} is gone", called(&self.kind, place));
+                gone.push(Told { app: slot.record.app.clone(), what, back: true });
             }
             kept
         });
@@ -293,33 +319,36 @@ pub(super) struct Shelves {
     api: Api,
     selector: String,
     bell: Bell,
+    kinds: Arc<Kinds>,
     shelves: Mutex<BTreeMap<GroupKind, Arc<Shelf>>>,
 }
 
 impl Shelves {
-    pub(super) fn new(api: Api, owner: &OwnerMark, bell: Bell) -> Self {
-        Shelves { api, selector: owner.selector(), bell, shelves: Mutex::default() }
+    pub(super) fn new(api: Api, owner: &OwnerMark, bell: Bell, kinds: Arc<Kinds>) -> Self {
+        Shelves { api, selector: owner.selector(), bell, kinds, shelves: Mutex::default() }
     }
 
     /// The shelf of a kind, which is watched from here on.
     pub(super) fn of(&self, kind: &Arc<Kind>) -> Arc<Shelf> {
         let mut shelves = locked(&self.shelves);
-        if let Some(shelf) = shelves.get(&kind.group_kind()) {
+        let known = shelves.get(&kind.group_kind());
+        // A definition may have come to serve another version, or none that was.
+        if let Some(shelf) = known.filter(|shelf| shelf.kind.resource == kind.resource) {
             return Arc::clone(shelf);
         }
         let shelf = Arc::new(Shelf::new(Arc::clone(kind)));
-        let (api, selector, bell) = (self.api.clone(), self.selector.clone(), self.bell.clone());
-        // The shelf ends its watch when it goes, so the watch mustn't keep it.
-        let watched = Arc::downgrade(&shelf);
+        let follower = Follower {
+            // The shelf ends its watch when it goes, so the watch mustn't keep it.
+            shelf: Arc::downgrade(&shelf),
+            kind: Arc::clone(kind),
+            api: self.api.clone(),
+            selector: self.selector.clone(),
+            bell: self.bell.clone(),
+            kinds: Arc::clone(&self.kinds),
+        };
         let task = match kind.has_status {
-            true => tokio::spawn(follow::<DynamicObject>(watched, Arc::clone(kind), api, selector, bell)),
-            false => tokio::spawn(follow::<PartialObjectMeta<DynamicObject>>(
-                watched,
-                Arc::clone(kind),
-                api,
-                selector,
-                bell,
-            )),
+            true => tokio::spawn(follower.follow::<DynamicObject>()),
+            false => tokio::spawn(follower.follow::<PartialObjectMeta<DynamicObject>>()),
         };
         *locked(&shelf.task) = Some(task.abort_handle());
         shelves.insert(kind.group_kind(), Arc::clone(&shelf));
@@ -345,53 +374,102 @@ impl Shelves {
 }
 
 /// Watches a kind for as long as its shelf is there.
-async fn follow<K>(shelf: std::sync::Weak<Shelf>, kind: Arc<Kind>, api: Api, selector: String, bell: Bell)
-where
-    K: Seen
-        + kube::Resource<DynamicType = kube::api::ApiResource>
-        + Clone
-        + std::fmt::Debug
-        + Send
-        + serde::de::DeserializeOwned
-        + 'static,
-{
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let why = match api.connection.client().await {
-            Err(error) => error.to_string(),
-            Ok((client, _)) => {
-                let objects = kube::Api::<K>::all_with(client, &kind.resource);
-                let config = watcher::Config::default().labels(&selector).page_size(PAGE);
-                let events = pin!(watcher::watcher(objects, config));
-                match listen(&shelf, events, &bell, &mut pause).await {
-                    Some(error) if is_no_kind(&error) => {
-                        // The definition is gone, and all objects with it.
-                        let Some(shelf) = shelf.upgrade() else { return };
-                        tell(&bell, shelf.keep_only(&BTreeSet::new(), Instant::now())).await;
+struct Follower {
+    shelf: Weak<Shelf>,
+    kind: Arc<Kind>,
+    api: Api,
+    selector: String,
+    bell: Bell,
+    kinds: Arc<Kinds>,
+}
+
+impl Follower {
+    async fn follow<K>(self)
+    where
+        K: Seen
+            + kube::Resource<DynamicType = kube::api::ApiResource>
+            + Clone
+            + std::fmt::Debug
+            + Send
+            + serde::de::DeserializeOwned
+            + 'static,
+    {
+        let mut pause = FIRST_PAUSE;
+        let mut generations = self.api.connection.generations();
+        loop {
+            let (why, answered) = match self.api.connection.client().await {
+                Err(error) => (error.to_string(), false),
+                Ok(client) => {
+                    generations.mark_unchanged();
+                    let objects = kube::Api::<K>::all_with(client, &self.kind.resource);
+                    let config = watcher::Config::default().labels(&self.selector).page_size(PAGE);
+                    let events = pin!(watcher::watcher(objects, config));
+                    let ended = tokio::select! {
+                        ended = self.listen(events, &mut pause) => ended,
+                        // Another cluster, maybe.
+                        _ = generations.changed() => continue,
+                    };
+                    let Some(error) = ended else { return };
+                    if is_no_kind(&error) {
+                        // The definition is gone, and all objects with it; or it is served in other versions.
+                        self.kinds.forget();
+                        let Some(shelf) = self.shelf.upgrade() else { return };
+                        self.tell(shelf.keep_only(&BTreeSet::new(), Instant::now()));
                         shelf.watch.send_replace(Watch::Live);
                         pause = LONGEST_PAUSE;
-                        None
+                        drop(shelf);
+                        tokio::time::sleep(pause).await;
+                        continue;
                     }
-                    Some(error) => Some(error),
-                    None => return,
+                    let (plural, server) = (&self.kind.resource.plural, self.api.connection.server());
+                    (format!("{plural} can't be watched at {server}: {}", whole(&error)), is_answer(&error))
                 }
-                .map_or_else(String::new, |error| {
-                    format!(
-                        "{} can't be watched at {}: {}",
-                        kind.resource.plural,
-                        api.connection.server(),
-                        whole(&error)
-                    )
-                })
-            }
-        };
-        if !why.is_empty() {
-            let Some(shelf) = shelf.upgrade() else { return };
+            };
+            let Some(shelf) = self.shelf.upgrade() else { return };
             tracing::debug!(why, "a watch broke off");
-            shelf.watch.send_replace(Watch::Away(why));
+            shelf.watch.send_replace(Watch::Away(why, answered));
+            drop(shelf);
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+
+    /// Takes in what a watch tells, until it breaks off or nobody wants to know.
+    async fn listen<K: Seen>(
+        &self,
+        mut events: Pin<&mut (impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send)>,
+        pause: &mut Duration,
+    ) -> Option<watcher::Error> {
+        let (mut listed, mut since) = (BTreeSet::new(), Instant::now());
+        while let Some(event) = events.next().await {
+            let shelf = self.shelf.upgrade()?;
+            match event {
+                Ok(watcher::Event::Init) => (listed, since) = (BTreeSet::new(), Instant::now()),
+                Ok(watcher::Event::InitApply(object)) => {
+                    let record = object.record();
+                    listed.insert(record.place.clone());
+                    self.tell(shelf.take(record));
+                }
+                Ok(watcher::Event::InitDone) => {
+                    self.tell(shelf.keep_only(&std::mem::take(&mut listed), since));
+                    *pause = FIRST_PAUSE;
+                    let before = shelf.watch.send_replace(Watch::Live);
+                    if matches!(before, Watch::Away(..)) {
+                        self.bell.ring(None, BACK.to_owned(), true);
+                    }
+                }
+                Ok(watcher::Event::Apply(object)) => self.tell(shelf.take(object.record())),
+                Ok(watcher::Event::Delete(object)) => self.tell(shelf.take_away(&object.record())),
+                Err(error) => return Some(error),
+            }
+        }
+        None
+    }
+
+    fn tell(&self, told: impl IntoIterator<Item = Told>) {
+        for Told { app, what, back } in told {
+            self.bell.ring(app, what, back);
+        }
     }
 }
 
@@ -402,47 +480,18 @@ fn is_no_kind(error: &watcher::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
-/// Takes in what a watch tells, until it breaks off or nobody wants to know.
-async fn listen<K: Seen>(
-    shelf: &std::sync::Weak<Shelf>,
-    mut events: std::pin::Pin<
-        &mut (impl futures_util::Stream<Item = watcher::Result<watcher::Event<K>>> + Send),
-    >,
-    bell: &Bell,
-    pause: &mut Duration,
-) -> Option<watcher::Error> {
-    let (mut listed, mut since) = (BTreeSet::new(), Instant::now());
-    while let Some(event) = events.next().await {
-        let shelf = shelf.upgrade()?;
-        match event {
-            Ok(watcher::Event::Init) => (listed, since) = (BTreeSet::new(), Instant::now()),
-            Ok(watcher::Event::InitApply(object)) => {
-                let record = object.record();
-                listed.insert(record.place.clone());
-                tell(bell, shelf.take(record)).await;
-            }
-            Ok(watcher::Event::InitDone) => {
-                tell(bell, shelf.keep_only(&std::mem::take(&mut listed), since)).await;
-                *pause = FIRST_PAUSE;
-                let before = shelf.watch.send_replace(Watch::Live);
-                if matches!(before, Watch::Away(_)) {
-                    bell.ring_back(BACK).await;
-                }
-            }
-            Ok(watcher::Event::Apply(object)) => {
-                tell(bell, shelf.take(object.record())).await;
-            }
-            Ok(watcher::Event::Delete(object)) => {
-                tell(bell, shelf.take_away(&object.record())).await;
-            }
-            Err(error) => return Some(error),
-        }
-    }
-    None
+/// Whether the server has answered, and with an error that is the kind's own.
+fn is_answer(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) = error else {
+        return false;
+    };
+    matches!(error, kube::Error::Api(status) if !matches!(status.code, 401 | 429 | 502..=504))
 }
 
-async fn tell(bell: &Bell, told: impl IntoIterator<Item = (Option<AppName>, String)>) {
-    for (app, what) in told {
-        bell.ring(app, what).await;
-    }
+/// What the loop is told of an object.
+struct Told {
+    app: Option<AppName>,
+    what: String,
+    /// It may have been waited for.
+    back: bool,
 }

@@ -42,7 +42,14 @@ impl KubernetesDriver {
     /// The pods of the object that a check names, and the object itself.
     async fn pods_at(&self, release: &Release, target: &ObjectKey) -> Option<(Value, Vec<Value>)> {
         let object = self.target(release, target)?;
-        let kind = self.kind_of(object).await.ok()??;
+        let (kind, watched) = self.kind_of(object).await.ok()??;
+        let shelf = self.shelves.of(&watched);
+        shelf.ready().await.ok()?;
+        let set = self.owner.set_of(&release.app);
+        // What somebody else has under that name is no workload of the app's.
+        shelf
+            .get(&super::object::place_of(&object.key, &kind))
+            .filter(|(one, _)| one.is_member(&watched, &set))?;
         let live = self.api.get(&kind, object.key.namespace.as_deref(), &object.key.name).await.ok()??;
         let pods = self.pods_of(&object.key, &live).await.ok()?;
         Some((live, pods))
@@ -74,7 +81,12 @@ impl KubernetesDriver {
         let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
         let first = || pods::container_names(pod).first().map(|name| (*name).to_owned());
         let container = check.container.clone().or_else(first);
-        let (client, _) = self.api.connection.client().await.map_err(|error| error.to_string())?;
+        let connection = &self.api.connection;
+        let client = match &release.account {
+            Some(account) => connection.client_as(account).await,
+            None => connection.client().await,
+        };
+        let client = client.map_err(|error| error.to_string())?;
         let api = kube::Api::<Pod>::namespaced(client, namespace);
         let params = AttachParams {
             container,
