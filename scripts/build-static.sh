@@ -19,7 +19,7 @@ features=()
 while (($#)); do
   case $1 in
     x86_64 | aarch64) arch=$1 ;;
-    --no-wasm) features=(--no-default-features --features podman,demo) suffix=-no-wasm ;;
+    --no-wasm) features=(--no-default-features --features podman,kubernetes,demo) suffix=-no-wasm ;;
     --profile) profile=${2:?--profile needs a name}; shift ;;
     *) die "unknown argument $1; usage: $0 [x86_64|aarch64] [--no-wasm] [--profile NAME]" ;;
   esac
@@ -65,7 +65,12 @@ export CARGO_ENCODED_RUSTFLAGS "CFLAGS_${target//-/_}=${cflags[*]}"
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
 
 say "Building holdfast for $target, profile $profile${suffix:+, without WebAssembly}"
-cargo build --locked --package holdfast --profile "$profile" --target "$target" "${features[@]}" >&2
+# A position-independent binary has a table of a hundred thousand places to be moved at its start: packed, it is a
+# hundredth of the size. Older linkers for aarch64 don't know how.
+link=()
+[[ $arch == x86_64 ]] && link=(-Clink-arg=-Wl,-z,pack-relative-relocs)
+cargo rustc --locked --package holdfast --bin holdfast --profile "$profile" --target "$target" "${features[@]}" \
+  -- "${link[@]}" >&2
 
 mkdir -p "$target_dir/static"
 out=$target_dir/static/holdfast-$arch$suffix

@@ -67,8 +67,7 @@ impl<'p> ClusterBox<'p> {
 
     /// Commits, has the agent look at once, and waits until all of it is good.
     pub(crate) fn converge(&mut self) -> String {
-        let commit = self.commit();
-        self.signal(Signal::SIGHUP);
+        let commit = self.push();
         self.wait_converged(&commit);
         commit
     }
@@ -76,6 +75,8 @@ impl<'p> ClusterBox<'p> {
     /// Commits and has the agent look at once.
     pub(crate) fn push(&mut self) -> String {
         let commit = self.commit();
+        // One that has only just been started doesn't know the signal yet.
+        self.wait_until("there", |_, _| true);
         self.signal(Signal::SIGHUP);
         commit
     }

@@ -20,11 +20,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// What is told when the API server answers again.
 pub(super) const BACK: &str = "the Kubernetes API answers again";
 
+/// By app what was seen, and whether what failed is worth another try.
+type Unheard = BTreeMap<Option<AppName>, (String, bool)>;
+
 /// Tells the loop that it should look.
 #[derive(Clone, Default)]
 pub(super) struct Bell {
-    /// What the loop hasn't heard yet: by app, what was seen, and whether what failed is worth another try.
-    unheard: Arc<Mutex<BTreeMap<Option<AppName>, (String, bool)>>>,
+    /// What the loop hasn't heard yet.
+    unheard: Arc<Mutex<Unheard>>,
     rung: Arc<Notify>,
     waiting: Arc<Mutex<Option<AbortHandle>>>,
     /// Another node writes: what could not be done here may be done whenever something changes.

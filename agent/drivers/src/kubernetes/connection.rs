@@ -6,16 +6,21 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use holdfast_core::release::ServiceAccount;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use hyper_timeout::TimeoutConnector;
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::rt::TokioExecutor;
+use kube::client::retry::RetryPolicy;
+use kube::client::{Body, ConfigExt};
 use kube::{Client, Config};
 use tokio::sync::watch;
+use tower::retry::RetryLayer;
+use tower::{BoxError, ServiceBuilder};
 
 use super::api::ApiError;
+use super::kubeconfig;
 
 /// How long a connection may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// A file that is larger is no kubeconfig, in bytes.
-const KUBECONFIG_LIMIT: u64 = 1 << 20;
 
 /// The way to the API server.
 pub(super) struct Connection {
@@ -59,15 +64,15 @@ impl Connection {
 
     /// A client that acts as an account in whatever it asks for.
     pub(super) async fn client_as(&self, account: &ServiceAccount) -> Result<Client, ApiError> {
-        let mut config = self.config().await?;
+        let mut config = self.config()?;
         config.auth_info.impersonate = Some(user_of(account));
-        Client::try_from(config).map_err(|error| self.unusable(&error))
+        client_of(&config).map_err(|error| self.unusable(&error))
     }
 
     /// A client for the API server.
     pub(super) async fn client(&self) -> Result<Client, ApiError> {
         let metadata = std::fs::metadata(&self.kubeconfig).map_err(|error| self.unusable(&error))?;
-        if metadata.len() > KUBECONFIG_LIMIT {
+        if metadata.len() > kubeconfig::LIMIT as u64 {
             return Err(self.unusable(&format!("it has {} bytes", metadata.len())));
         }
         let written = Written(metadata.modified().ok(), metadata.len());
@@ -75,9 +80,9 @@ impl Connection {
         if let Some(live) = live.filter(|live| live.written == written) {
             return Ok(live.client);
         }
-        let config = self.config().await?;
+        let config = self.config()?;
         let server = config.cluster_url.to_string();
-        let client = Client::try_from(config).map_err(|error| self.unusable(&error))?;
+        let client = client_of(&config).map_err(|error| self.unusable(&error))?;
         let live = Live { client: client.clone(), server, written };
         let before = self.live.lock().unwrap_or_else(PoisonError::into_inner).replace(live);
         if before.is_none_or(|before| before.written != written) {
@@ -86,16 +91,10 @@ impl Connection {
         Ok(client)
     }
 
-    async fn config(&self) -> Result<Config, ApiError> {
-        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).map_err(|error| self.unusable(&error))?;
-        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
-        let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
-            .await
-            .map_err(|error| self.unusable(&error))?;
-        config.connect_timeout = Some(CONNECT_LIMIT);
-        config.read_timeout = Some(READ_LIMIT);
-        config.reset_reader_on_write = true;
-        Ok(config)
+    fn config(&self) -> Result<Config, ApiError> {
+        let text = std::fs::read(&self.kubeconfig).map_err(|error| self.unusable(&error))?;
+        let config = kubeconfig::config(&self.kubeconfig, &text, self.context.as_deref());
+        config.map_err(|why| self.unusable(&why))
     }
 
     /// Where the API server is, for people.
@@ -110,6 +109,22 @@ impl Connection {
             self.kubeconfig.display()
         ))
     }
+}
+
+/// A client: TLS, limits of time, and another try where the server asks for one.
+fn client_of(config: &Config) -> Result<Client, kube::Error> {
+    let mut connector = TimeoutConnector::new(config.rustls_https_connector()?);
+    connector.set_connect_timeout(Some(CONNECT_LIMIT));
+    connector.set_read_timeout(Some(READ_LIMIT));
+    connector.set_reset_reader_on_write(true);
+    let http: HttpClient<_, Body> = HttpClient::builder(TokioExecutor::new()).build(connector);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .layer(RetryLayer::new(RetryPolicy::server_retry()))
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(http);
+    Ok(Client::new(service, "default"))
 }
 
 /// What an account is called as a user. The server adds the groups of accounts by itself.

@@ -11,6 +11,7 @@ mod change;
 mod compare;
 mod connection;
 mod discovery;
+mod kubeconfig;
 mod leader;
 mod lease;
 mod marks;
