@@ -14,13 +14,15 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 
 import fleets
+import kubernetes
 import pods
 import rollback
 import scenarios
 from box import FOLDER, run
-from table import HEAD
+from table import table
 
-ALL = {**scenarios.ALL, "podman": pods.podman, "rollback": rollback.rollback}
+ALL = {**scenarios.ALL, "podman": pods.podman, "rollback": rollback.rollback,
+       "kubernetes": kubernetes.kubernetes}
 
 
 def arguments():
@@ -35,6 +37,8 @@ def arguments():
     parser.add_argument("--changes", type=int, default=5)
     parser.add_argument("--deploys", type=int, default=10)
     parser.add_argument("--rollbacks", type=int, default=10)
+    parser.add_argument("--objects", type=int, default=500, help="of the app on Kubernetes")
+    parser.add_argument("--rounds", type=int, default=5, help="of the measurements on Kubernetes")
     return parser.parse_args()
 
 
@@ -66,7 +70,7 @@ def main():
             scenarios.say(f"  {row.what}: {row.measured or row.reference}")
             rows.append(row)
             missed += row.met is False
-    print("\n".join([*about, "", HEAD, *(row.line() for row in rows)]))
+    print("\n".join([*about, "", table(rows)]))
     return 2 if missed else 0
 
 

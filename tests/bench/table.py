@@ -15,14 +15,23 @@ class Row:
     target: str = ""
     met: Optional[bool] = None
     notes: str = ""
-
-    def line(self):
-        verdict = {None: "", True: "met", False: "**missed**"}[self.met]
-        cells = (self.what, self.measured, self.target, verdict, self.reference, self.notes)
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    # What somebody else measured of somebody else's program, elsewhere.
+    peer: str = ""
 
 
-HEAD = "| what | measured | target | | reference, same run | notes |\n|---|---|---|---|---|---|"
+def table(rows):
+    """The rows under their head. The column of the known peer is there where a row has it."""
+    rows = list(rows)
+    with_peer = any(row.peer for row in rows)
+    cells = [("what", "measured", "target", "", "reference, same run", "known peer", "notes")]
+    cells.append(("---",) * len(cells[0]))
+    for row in rows:
+        verdict = {None: "", True: "met", False: "**missed**"}[row.met]
+        texts = (row.what, row.measured, row.target, verdict, row.reference, row.peer, row.notes)
+        cells.append(tuple(text.replace("|", "\\|") for text in texts))
+    if not with_peer:
+        cells = [(*line[:5], *line[6:]) for line in cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def megabytes(size):
