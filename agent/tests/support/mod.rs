@@ -4,6 +4,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 pub mod agent_box;
+pub mod containerd;
 pub mod customer;
 pub mod faulty_proxy;
 pub mod git_repo;

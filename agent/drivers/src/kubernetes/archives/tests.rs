@@ -332,16 +332,12 @@ async fn an_image_that_can_not_be_read_leaves_nothing() {
     assert_eq!(bench.files().len(), 0);
 }
 
-/// Where the child of the test of kills works.
+/// Set for the child that is killed: where it works.
 const KILLED: &str = "HOLDFAST_TEST_ARCHIVES";
 
-/// Not a test of its own: the child that is killed.
-#[tokio::test]
-#[ignore = "started by killed_at_any_moment_only_whole_archives_are_left"]
-async fn writes_archives_until_it_is_killed() {
-    let Some(dir) = std::env::var_os(KILLED).map(PathBuf::from) else { return };
+async fn write_until_killed(dir: &Path) {
     for number in 0u64.. {
-        let images = Images::new(&dir.join("blobs"), &layer(number));
+        let images = Images::new(&dir.join("blobs"), &number.to_le_bytes().repeat(200_000));
         let archives = Archives::new(dir.join("images"), images.clone(), Rooms::of(u64::MAX));
         archives.ensure(&images.image("registry.example/pos")).await.unwrap();
         if number % 7 == 6 {
@@ -350,17 +346,19 @@ async fn writes_archives_until_it_is_killed() {
     }
 }
 
-fn layer(number: u64) -> Vec<u8> {
-    number.to_le_bytes().repeat(200_000)
-}
-
-#[test]
-fn killed_at_any_moment_only_whole_archives_are_left() {
+#[tokio::test]
+async fn killed_at_any_moment_only_whole_archives_are_left() {
+    if let Some(dir) = std::env::var_os(KILLED) {
+        return write_until_killed(Path::new(&dir)).await;
+    }
     let dir = tempfile::tempdir().unwrap();
     let mut seen = 0;
     for round in 0..15 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "kubernetes::archives::tests::writes_archives_until_it_is_killed"])
+            .args([
+                "--exact",
+                "kubernetes::archives::tests::killed_at_any_moment_only_whole_archives_are_left",
+            ])
             .env(KILLED, dir.path())
             .stdout(Stdio::null())
             .spawn()
