@@ -139,7 +139,7 @@ fn an_image_for_several_platforms_is_called_by_the_digest_of_all_and_has_this_on
 
     let containerd = Containerd::start();
     containerd.import(&bench.archives(1)[0]);
-    assert_eq!(containerd.images(), [name.clone()]);
+    assert_eq!(containerd.images(), std::slice::from_ref(&name));
     assert!(containerd.is_complete(&name));
     let manifest = containerd.content(&own.digest().to_string());
     assert_eq!(manifest["config"]["digest"], Digest::of(&own.config()).to_string());
