@@ -42,6 +42,9 @@ const (
 	delayKey = "test.holdfast.dev/delay"
 	// stopDelayKey is the annotation for how long a pod takes to stop.
 	stopDelayKey = "test.holdfast.dev/stop-delay"
+	// addressKey is the annotation for the address that a pod claims to have, so
+	// that a test can answer there. Without it: one that nobody answers at.
+	addressKey = "test.holdfast.dev/pod-ip"
 	// scriptName is the ConfigMap of a namespace that says what its pods
 	// pretend that have no annotation: a part of an image's name, or of its
 	// digest, to a behaviour.

@@ -268,8 +268,12 @@ func containerID(pod *core.Pod, container core.Container, restarts int32) string
 	return fmt.Sprintf("containerd://%x", sha256.Sum256([]byte(text)))
 }
 
-// addressOf is an address in k3s's network of pods, made from the pod's UID.
+// addressOf is the address that a pod was told to claim; else one in k3s's
+// network of pods, made from the pod's UID.
 func addressOf(pod *core.Pod) string {
+	if told := pod.Annotations[addressKey]; told != "" {
+		return told
+	}
 	if pod.Spec.HostNetwork {
 		return nodeAddress
 	}

@@ -47,6 +47,9 @@ pub const DELAY: &str = "test.holdfast.dev/delay";
 /// How long a deleted pod is terminating, as `3s`; in whole seconds.
 pub const STOP_DELAY: &str = "test.holdfast.dev/stop-delay";
 
+/// The address that a pod claims to have, so that a test can answer there. Without it: one that nobody answers at.
+pub const POD_IP: &str = "test.holdfast.dev/pod-ip";
+
 static PLANE: OnceLock<Option<ControlPlane>> = OnceLock::new();
 /// Who shares it reads, who wants it alone writes.
 static USE: RwLock<()> = RwLock::new(());
