@@ -8,6 +8,7 @@ mod api;
 pub mod archives;
 mod bell;
 mod change;
+mod charts;
 mod compare;
 mod connection;
 mod discovery;
@@ -46,7 +47,7 @@ use self::archives::Archives;
 use self::bell::Bell;
 use self::compare::{There, WIDTH, side_by_side};
 use self::connection::Connection;
-use self::discovery::{Kinds, own};
+use self::discovery::Kinds;
 use self::leader::Leader;
 use self::marks::OwnerMark;
 use self::object::Wanted;
@@ -94,6 +95,8 @@ pub struct KubernetesDriver {
     leader: OnceLock<Leader>,
     /// The kubeconfig that what is known was seen by.
     generation: AtomicU64,
+    /// The Jobs that charts wait for.
+    installs: charts::Installs,
     /// How often the pods of apps were started again, and what was seen then of what they belong to.
     restarts: Mutex<BTreeMap<AppName, (u64, u64)>>,
 }
@@ -118,6 +121,7 @@ impl KubernetesDriver {
             device: config.owner.device.to_string(),
             cluster: config.cluster.as_deref().map(OwnerMark::of),
             leader: OnceLock::new(),
+            installs: charts::Installs::default(),
             restarts: Mutex::default(),
         }
     }
@@ -290,7 +294,7 @@ impl KubernetesDriver {
                 return Ok(Health::Unhealthy { reason: format!("{} is not there", wanted.key()) });
             };
             let status = match wanted.key().kind.as_str() {
-                "HelmChart.helm.cattle.io" => self.helm_status(wanted).await?,
+                "HelmChart.helm.cattle.io" => self.chart_status(wanted).await?,
                 _ => record.status.clone(),
             };
             match status {
@@ -321,20 +325,6 @@ impl KubernetesDriver {
         };
         let pods = self.pods_of(wanted.key(), &live).await?;
         Ok(pods::trouble(&pods).map(|trouble| trouble.reason))
-    }
-
-    /// How a chart of k3s' Helm controller is: it says so itself, and the Job that installs it.
-    async fn helm_status(&self, wanted: &Wanted<'_>) -> Result<Status, DriverError> {
-        let Some(chart) = self.api.get(&wanted.kind, wanted.namespace(), &wanted.key().name).await? else {
-            return Ok(Status::InProgress { reason: "it is not there yet".to_owned() });
-        };
-        let job = match status::helm_job(&chart) {
-            Some((namespace, name)) => {
-                self.api.get(&own("batch", "Job", "jobs", true), Some(&namespace), &name).await?
-            }
-            None => None,
-        };
-        Ok(status::helm_status(&chart, job.as_ref()))
     }
 
     /// Whatever was away may be back: the loop hears of it.
