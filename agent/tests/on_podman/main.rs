@@ -23,4 +23,6 @@ mod health;
 #[allow(dead_code, reason = "the test of kills needs a part of it alone")]
 mod meddler;
 mod rootless;
+#[cfg(feature = "kubernetes")]
+mod same_on_kubernetes;
 mod shop;
