@@ -16,7 +16,7 @@ import plane
 import scenarios
 from box import Box, document
 from plane import ConfigMaps, ControlPlane
-from process import cpu, memory, now, threads, threads_between, wait_until, written
+from process import cpu, mappings, memory, now, threads, threads_between, wait_until, written
 from scale import peak_from_here
 from table import Row, megabytes, milliseconds, spread
 
@@ -300,9 +300,11 @@ def rest(box, options, label, peer=None):
     share = sum(each[0] for each in spent.values()) / elapsed * 100
     woken = sum(each[1] for each in spent.values()) / elapsed
     of = max(of, memory(box.pid), key=lambda each: each["pss"])
+    largest = sorted(mappings(box.pid).items(), key=lambda item: -item[1])[:4]
+    parts = ", ".join(f"{name} {megabytes(size)}" for name, size in largest)
     yield Row(f"{label}: PSS", megabytes(of["pss"]), target="≤ 10 MB", met=of["pss"] <= 10e6,
               peer="188 MB, two controllers" if peer else "",
-              notes=f"anonymous {megabytes(of['anonymous'])}, of files {megabytes(of['file'])}; threads: {of['threads']}")
+              notes=f"anonymous {megabytes(of['anonymous'])}, of files {megabytes(of['file'])}; {parts}; threads: {of['threads']}")
     yield Row(f"{label}: share of one core", f"{share:.4f} %", target="< 0.1 %", met=share < 0.1,
               notes=f"over {elapsed:.0f} s; {woken:.2f} wake-ups a second")
 
