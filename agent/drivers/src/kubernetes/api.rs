@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::release::ServiceAccount;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderName};
+use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use kube::client::Body;
 use serde_json::Value;
 
-use super::connection::{Connection, user_of};
+use super::connection::{Connection, IMPERSONATE, user_of};
 use super::discovery::Kind;
 use super::marks::MANAGER;
 
@@ -384,8 +384,6 @@ impl Pages {
         Ok(Some(items))
     }
 }
-
-const IMPERSONATE: HeaderName = HeaderName::from_static("impersonate-user");
 
 fn refusal(code: u16, bytes: &[u8]) -> Refusal {
     let Ok(status) = serde_json::from_slice::<Value>(bytes) else {

@@ -6,18 +6,22 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use holdfast_core::release::ServiceAccount;
+use http::header::AUTHORIZATION;
+use http::{HeaderName, HeaderValue, Request};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::rt::TokioExecutor;
+use kube::Client;
+use kube::client::Body;
+use kube::client::middleware::BaseUriLayer;
 use kube::client::retry::RetryPolicy;
-use kube::client::{Body, ConfigExt};
-use kube::{Client, Config};
 use tokio::sync::watch;
 use tower::retry::RetryLayer;
 use tower::{BoxError, ServiceBuilder};
 
 use super::api::ApiError;
-use super::kubeconfig;
+use super::kubeconfig::{self, Access};
 
 /// How long a connection may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -64,9 +68,7 @@ impl Connection {
 
     /// A client that acts as an account in whatever it asks for.
     pub(super) async fn client_as(&self, account: &ServiceAccount) -> Result<Client, ApiError> {
-        let mut config = self.config()?;
-        config.auth_info.impersonate = Some(user_of(account));
-        client_of(&config).map_err(|error| self.unusable(&error))
+        Ok(client_of(&self.access()?, Some(account)))
     }
 
     /// A client for the API server.
@@ -80,10 +82,9 @@ impl Connection {
         if let Some(live) = live.filter(|live| live.written == written) {
             return Ok(live.client);
         }
-        let config = self.config()?;
-        let server = config.cluster_url.to_string();
-        let client = client_of(&config).map_err(|error| self.unusable(&error))?;
-        let live = Live { client: client.clone(), server, written };
+        let access = self.access()?;
+        let client = client_of(&access, None);
+        let live = Live { client: client.clone(), server: access.server.to_string(), written };
         let before = self.live.lock().unwrap_or_else(PoisonError::into_inner).replace(live);
         if before.is_none_or(|before| before.written != written) {
             self.generation.send_modify(|generation| *generation += 1);
@@ -91,10 +92,10 @@ impl Connection {
         Ok(client)
     }
 
-    fn config(&self) -> Result<Config, ApiError> {
+    fn access(&self) -> Result<Access, ApiError> {
         let text = std::fs::read(&self.kubeconfig).map_err(|error| self.unusable(&error))?;
-        let config = kubeconfig::config(&self.kubeconfig, &text, self.context.as_deref());
-        config.map_err(|why| self.unusable(&why))
+        let access = kubeconfig::read(&self.kubeconfig, &text, self.context.as_deref());
+        access.map_err(|why| self.unusable(&why))
     }
 
     /// Where the API server is, for people.
@@ -112,20 +113,38 @@ impl Connection {
 }
 
 /// A client: TLS, limits of time, and another try where the server asks for one.
-fn client_of(config: &Config) -> Result<Client, kube::Error> {
-    let mut connector = TimeoutConnector::new(config.rustls_https_connector()?);
+fn client_of(access: &Access, account: Option<&ServiceAccount>) -> Client {
+    let https = HttpsConnectorBuilder::new().with_tls_config(access.tls.clone()).https_or_http();
+    let https = match &access.server_name {
+        Some(name) => https.with_server_name_resolver(FixedServerNameResolver::new(name.clone())),
+        None => https,
+    };
+    let mut connector = TimeoutConnector::new(https.enable_http1().build());
     connector.set_connect_timeout(Some(CONNECT_LIMIT));
     connector.set_read_timeout(Some(READ_LIMIT));
     connector.set_reset_reader_on_write(true);
     let http: HttpClient<_, Body> = HttpClient::builder(TokioExecutor::new()).build(connector);
+    let acting = account.and_then(|account| HeaderValue::from_str(&user_of(account)).ok());
+    let (server, authorization) = (access.server.clone(), access.authorization.clone());
+    let headed = move |mut request: Request<Body>| {
+        for (name, value) in [(AUTHORIZATION, &authorization), (IMPERSONATE, &acting)] {
+            if let Some(value) = value {
+                request.headers_mut().insert(name, value.clone());
+            }
+        }
+        request
+    };
     let service = ServiceBuilder::new()
-        .layer(config.base_uri_layer())
+        .layer(BaseUriLayer::new(server))
         .layer(RetryLayer::new(RetryPolicy::server_retry()))
-        .layer(config.extra_headers_layer()?)
+        .map_request(headed)
         .map_err(BoxError::from)
         .service(http);
-    Ok(Client::new(service, "default"))
+    Client::new(service, "default")
 }
+
+/// As whom a request is made.
+pub(super) const IMPERSONATE: HeaderName = HeaderName::from_static("impersonate-user");
 
 /// What an account is called as a user. The server adds the groups of accounts by itself.
 pub(super) fn user_of(account: &ServiceAccount) -> String {
