@@ -65,6 +65,7 @@ async fn act(
         action,
         object: key,
         release: desired.then_some(release),
+        id: None,
         strategy: holdfast_core::release::Strategy::StopStart,
     };
     driver.apply(step).await
@@ -165,6 +166,7 @@ pub async fn what_is_extra_can_be_adopted(runtime: &dyn Runtime) -> Outcome {
             action: Action::Adopt,
             object: &object.key,
             release: None,
+            id: None,
             strategy: holdfast_core::release::Strategy::StopStart,
         };
         driver.apply(step).await.map_err(said("adopt for removal"))?;

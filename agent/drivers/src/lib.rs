@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use holdfast_core::digest::Digest;
+use holdfast_core::digest::{Digest, ReleaseId};
 use holdfast_core::health::Health;
 use holdfast_core::name::{AppName, DeviceName, ObjectKey};
 use holdfast_core::observe::AppObservation;
@@ -90,6 +90,9 @@ pub struct ApplyStep<'a> {
     pub object: &'a ObjectKey,
     /// The release that it is part of; none when the object is removed.
     pub release: Option<&'a Release>,
+    /// What that release is called, if that is known: it is a digest over all of it, too costly to be computed anew for
+    /// each of many steps.
+    pub id: Option<ReleaseId>,
     /// How it takes the place of what is there.
     pub strategy: Strategy,
 }

@@ -77,6 +77,7 @@ impl Runtime for Box_ {
             action: Action::Create,
             object: key,
             release: Some(&release),
+            id: None,
             strategy: Strategy::StopStart,
         };
         other.apply(step).await.unwrap();

@@ -189,6 +189,7 @@ impl<J: Journal> Keeper<J> {
             action: step.action,
             object: &step.object,
             release: release.map(Arc::as_ref),
+            id: step.release,
             strategy: self.strategy_of(&step.app),
         };
         limited(driver.step_limit(), driver.apply(apply)).await

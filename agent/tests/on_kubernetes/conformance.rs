@@ -151,6 +151,7 @@ impl Runtime for Bench {
             action: Action::Create,
             object: key,
             release: Some(&release),
+            id: None,
             strategy: Strategy::StopStart,
         };
         other.apply(step).await.unwrap();

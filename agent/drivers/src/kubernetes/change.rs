@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use holdfast_core::digest::ReleaseId;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::release::{Object, Release, ServiceAccount};
 use serde_json::Value;
@@ -27,8 +28,13 @@ const TRIES: usize = 4;
 
 impl KubernetesDriver {
     /// Writes an object as the release has it.
-    pub(super) async fn write(&self, release: &Release, object: &Object) -> Result<(), DriverError> {
-        let wanted = self.served(release, object).await?;
+    pub(super) async fn write(
+        &self,
+        release: &Release,
+        id: Option<ReleaseId>,
+        object: &Object,
+    ) -> Result<(), DriverError> {
+        let wanted = self.served(release, id, object).await?;
         let mut members = Members::default();
         members.add(&wanted.kind, wanted.namespace());
         self.as_leader(self.sets.cover(&release.app, &members)).await??;
@@ -43,8 +49,13 @@ impl KubernetesDriver {
     }
 
     /// Removes an object of ours and writes it anew.
-    pub(super) async fn rewrite(&self, release: &Release, object: &Object) -> Result<(), DriverError> {
-        let wanted = self.served(release, object).await?;
+    pub(super) async fn rewrite(
+        &self,
+        release: &Release,
+        id: Option<ReleaseId>,
+        object: &Object,
+    ) -> Result<(), DriverError> {
+        let wanted = self.served(release, id, object).await?;
         if object.key.holds_data() {
             return Err(DriverError::Release(format!(
                 "{} holds data and is never removed to be made anew",
@@ -52,7 +63,7 @@ impl KubernetesDriver {
             )));
         }
         self.take_away(&release.app, &wanted.kind, wanted.place()).await?;
-        self.write(release, object).await
+        self.write(release, id, object).await
     }
 
     /// Removes an object of an app, whatever the app is to be; what isn't ours stays.
@@ -77,9 +88,14 @@ impl KubernetesDriver {
         Ok(self.kinds.get(&self.api, group, kind).await?)
     }
 
-    async fn served<'a>(&self, release: &'a Release, object: &'a Object) -> Result<Wanted<'a>, DriverError> {
+    async fn served<'a>(
+        &self,
+        release: &'a Release,
+        id: Option<ReleaseId>,
+        object: &'a Object,
+    ) -> Result<Wanted<'a>, DriverError> {
         match self.kind_of(object).await? {
-            Some((kind, watched)) => Ok(Wanted::new(release, object, kind, watched)),
+            Some((kind, watched)) => Ok(Wanted::new(release, &id.into(), object, kind, watched)),
             None => Err(DriverError::NotYet(format!(
                 "{}: the cluster serves no such kind, or not in this version; commit its CustomResourceDefinition with it, or let the app depend on the one that brings it",
                 object.key
@@ -88,7 +104,7 @@ impl KubernetesDriver {
     }
 
     async fn put(&self, wanted: &Wanted<'_>, shelf: &Shelf) -> Result<(), DriverError> {
-        let mut body = wanted.body(&self.owner, wanted.release.id(), &*self.secrets)?;
+        let mut body = wanted.body(&self.owner, &*self.secrets)?;
         let account = wanted.release.account.as_ref();
         let (namespace, name) = (wanted.namespace(), wanted.key().name.as_str());
         for _ in 0..TRIES {
@@ -290,7 +306,7 @@ impl Patience {
     }
 }
 
-fn is_missing_namespace(refusal: &Refusal, namespace: Option<&str>) -> bool {
+pub(super) fn is_missing_namespace(refusal: &Refusal, namespace: Option<&str>) -> bool {
     let Some(namespace) = namespace else { return false };
     refusal.code == 404 && refusal.message.contains(&format!("namespaces \"{namespace}\" not found"))
 }

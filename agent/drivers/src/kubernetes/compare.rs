@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::KubernetesDriver;
 use super::api::{ApiError, Apply, Refusal};
 use super::discovery::{GroupKind, Kind};
-use super::object::{Wanted, comparable, stands_in};
+use super::object::{Name, Wanted, comparable, stands_in};
 use super::sets::is_made_by_us;
 use super::shelf::{Confirmed, Place, Record, Shelf};
 use crate::{DriverError, diff};
@@ -49,9 +49,10 @@ impl KubernetesDriver {
         release: &'a Release,
     ) -> Result<(Vec<Wanted<'a>>, Vec<&'a holdfast_core::name::ObjectKey>), DriverError> {
         let (mut all, mut unknown) = (Vec::new(), Vec::new());
+        let id = Name::default();
         for object in &release.objects {
             match self.kind_of(object).await? {
-                Some((kind, watched)) => all.push(Wanted::new(release, object, kind, watched)),
+                Some((kind, watched)) => all.push(Wanted::new(release, &id, object, kind, watched)),
                 None => unknown.push(&object.key),
             }
         }
@@ -245,7 +246,7 @@ impl KubernetesDriver {
         let Ok(record) = Record::of_value(object) else { return };
         let Some(pair) = pairs.get(&record.place) else { return };
         // A secret that can't be opened now is compared by the server, or not at all.
-        let Ok(body) = pair.wanted.body(&self.owner, pair.wanted.release.id(), &*self.secrets) else {
+        let Ok(body) = pair.wanted.body(&self.owner, &*self.secrets) else {
             return;
         };
         if record.owned.is_some()
@@ -268,7 +269,7 @@ impl KubernetesDriver {
             return Ok(Difference::None(record.owned));
         }
         let (namespace, name) = (wanted.namespace(), &wanted.key().name);
-        let body = wanted.body(&self.owner, wanted.release.id(), &*self.secrets)?;
+        let body = wanted.body(&self.owner, &*self.secrets)?;
         let account = wanted.release.account.as_ref();
         let Some(live) = self.api.get(&wanted.kind, namespace, name).await? else {
             return Ok(Difference::Some("it was removed just now".to_owned()));

@@ -45,6 +45,7 @@ use tokio::sync::mpsc;
 use self::api::{Api, Apply};
 use self::archives::Archives;
 use self::bell::Bell;
+use self::change::is_missing_namespace;
 use self::compare::{There, WIDTH, side_by_side};
 use self::connection::Connection;
 use self::discovery::Kinds;
@@ -222,21 +223,36 @@ impl KubernetesDriver {
     async fn rehearse(&self, release: &Release) -> Result<(), DriverError> {
         let (wanted, _) = self.wanted(release).await?;
         let pairs = self.pairs(&release.app, wanted).await?;
+        let missing = Mutex::default();
         let mut asked: Vec<BoxFuture<'_, Result<(), DriverError>>> = Vec::new();
         for pair in &pairs {
             if !pair.is_confirmed() && !matches!(pair.there, There::Foreign(_)) {
-                asked.push(Box::pin(self.rehearse_one(&pair.wanted)));
+                asked.push(Box::pin(self.rehearse_one(&pair.wanted, &missing)));
             }
         }
         side_by_side(asked).await.into_iter().collect()
     }
 
-    async fn rehearse_one(&self, wanted: &Wanted<'_>) -> Result<(), DriverError> {
-        let body = wanted.body(&self.owner, wanted.release.id(), &*self.secrets)?;
+    /// In a namespace that isn't there yet nothing can be rehearsed: it is noted as `missing`, and the others that are
+    /// to stand in it are not asked for.
+    async fn rehearse_one(
+        &self,
+        wanted: &Wanted<'_>,
+        missing: &Mutex<BTreeSet<String>>,
+    ) -> Result<(), DriverError> {
+        let missing = || missing.lock().unwrap_or_else(PoisonError::into_inner);
+        if wanted.namespace().is_some_and(|namespace| missing().contains(namespace)) {
+            return Ok(());
+        }
+        let body = wanted.body(&self.owner, &*self.secrets)?;
         let (namespace, name) = (wanted.namespace(), wanted.key().name.as_str());
         let account = wanted.release.account.as_ref();
         match self.api.apply(&wanted.kind, namespace, name, &body, Apply::Rehearse, account).await {
             Ok(_) => Ok(()),
+            Err(error) if error.refusal().is_some_and(|refusal| is_missing_namespace(refusal, namespace)) => {
+                missing().extend(namespace.map(str::to_owned));
+                Ok(())
+            }
             // What it needs may come with the release itself; whether a field may change is the planner's matter.
             Err(error) if error.is_not_found() => Ok(()),
             Err(error) if error.refusal().is_some_and(compare::is_immutable) => Ok(()),
@@ -413,11 +429,11 @@ impl Driver for KubernetesDriver {
         let done = match (step.action, object) {
             (Action::Create | Action::Update, Some((release, object))) => {
                 self.stands_by()?;
-                self.write(release, object).await
+                self.write(release, step.id, object).await
             }
             (Action::Recreate, Some((release, object))) => {
                 self.stands_by()?;
-                self.rewrite(release, object).await
+                self.rewrite(release, step.id, object).await
             }
             (Action::Purge, _) => self.remove(step.app, step.object).await,
             // What holds data is never removed, whatever the plan says.

@@ -1,7 +1,7 @@
 //! Objects as they are to be: found among the kinds that the cluster serves, with our marks, and with the secrets that
 //! only the driver opens.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -27,6 +27,17 @@ pub(super) struct Wanted<'a> {
     pub(super) watched: Arc<Kind>,
     /// The digest of what is to be written, without our marks.
     pub(super) digest: Digest,
+    id: Name,
+}
+
+/// What a release is called: a digest over all of it, computed once for all of its objects, when it is first needed.
+#[derive(Clone, Default)]
+pub(super) struct Name(Arc<OnceLock<ReleaseId>>);
+
+impl From<Option<ReleaseId>> for Name {
+    fn from(id: Option<ReleaseId>) -> Self {
+        Name(Arc::new(id.map_or_else(OnceLock::new, OnceLock::from)))
+    }
 }
 
 /// What an object says it is.
@@ -45,7 +56,13 @@ pub(super) fn place_of(key: &ObjectKey, kind: &Kind) -> Place {
 }
 
 impl<'a> Wanted<'a> {
-    pub(super) fn new(release: &'a Release, object: &'a Object, kind: Arc<Kind>, watched: Arc<Kind>) -> Self {
+    pub(super) fn new(
+        release: &'a Release,
+        id: &Name,
+        object: &'a Object,
+        kind: Arc<Kind>,
+        watched: Arc<Kind>,
+    ) -> Self {
         let mut bytes = canonical_json(&object.spec);
         // What the secrets are is part of what is written, and stands in no digest that others see.
         for reference in secrets_in(&object.spec) {
@@ -53,7 +70,7 @@ impl<'a> Wanted<'a> {
                 bytes.extend(digest.to_string().into_bytes());
             }
         }
-        Wanted { release, object, kind, watched, digest: Digest::of(&bytes) }
+        Wanted { release, object, kind, watched, digest: Digest::of(&bytes), id: id.clone() }
     }
 
     pub(super) fn key(&self) -> &'a ObjectKey {
@@ -72,13 +89,9 @@ impl<'a> Wanted<'a> {
         self.kind.resource.group.is_empty() && self.kind.resource.kind == "Secret"
     }
 
-    /// What is written, for a release.
-    pub(super) fn body(
-        &self,
-        owner: &OwnerMark,
-        release: ReleaseId,
-        secrets: &dyn SecretSource,
-    ) -> Result<Value, DriverError> {
+    /// What is written.
+    pub(super) fn body(&self, owner: &OwnerMark, secrets: &dyn SecretSource) -> Result<Value, DriverError> {
+        let release = self.id.0.get_or_init(|| self.release.id());
         let mut body = self.object.spec.clone();
         if self.is_secret() {
             self.open(&mut body, secrets)?;

@@ -121,6 +121,7 @@ async fn apply(
             action,
             object,
             release: Some(release),
+            id: None,
             strategy: holdfast_core::release::Strategy::StopStart,
         })
         .await

@@ -41,6 +41,7 @@ fn apply(world: &mut World, now: &Moment, action: Action, release: &Release) -> 
             action,
             object,
             release: Some(release),
+            id: None,
             strategy: holdfast_core::release::Strategy::StopStart,
         },
     )

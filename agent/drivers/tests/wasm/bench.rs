@@ -186,7 +186,9 @@ pub async fn act_on(
     object: &ObjectKey,
     release: Option<&Release>,
 ) -> Result<(), DriverError> {
-    driver.apply(ApplyStep { app: &app(), action, object, release, strategy: Strategy::StopStart }).await
+    driver
+        .apply(ApplyStep { app: &app(), action, object, release, id: None, strategy: Strategy::StopStart })
+        .await
 }
 
 pub async fn create(driver: &WasmDriver, workload: &WasmWorkload<Digest>) -> Release {

@@ -459,6 +459,7 @@ fn put_somebody_elses(world: &mut World) {
         action: Action::Create,
         object: &release.objects[0].key,
         release: Some(&release),
+        id: None,
         strategy: holdfast_core::release::Strategy::StopStart,
     };
     let now = Moment { boot: BootId("0".into()), uptime: Duration::ZERO };
