@@ -380,6 +380,8 @@ impl Daemon {
                 self.render_accepted();
             }
         }
+        // Before the next fetch: where one follows the other without a pause, nothing would ever be let go of.
+        self.collect().await;
         if !self.syncing && (self.poll_asked || self.progress.is_due(&now)) {
             self.start_fetch(&now);
         }

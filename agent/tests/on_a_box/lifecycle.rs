@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use holdfast_core::report::Status;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::boxes::{Agent, TestBox, app, cause, of, pos};
@@ -54,6 +57,47 @@ fn a_second_daemon_is_refused_and_told_who_the_first_is() {
         assert!(said.contains(&agent.pid().to_string()), "{said}");
     }
     agent.wait("the first goes on", |status| status["converged"] == true);
+}
+
+#[test]
+fn what_no_release_needs_any_more_goes_though_one_poll_follows_the_other_without_a_pause() {
+    let mut it = AgentBox::new();
+    let files =
+        |it: &AgentBox, folder: &str| fs::read_dir(it.state().join(folder)).map_or(0, Iterator::count);
+    it.write_app("pos", &[], 1, Kind::Good);
+    let first = it.commit();
+    it.start(&[]);
+    it.wait_converged(&first);
+    let agent = Pid::from_raw(it.processes()[0]);
+    let stopped = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _end = End(&stopped);
+        scope.spawn(|| {
+            while !stopped.load(Ordering::Relaxed) {
+                kill(agent, Signal::SIGHUP).unwrap();
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        for version in 2..=12 {
+            it.write_app("pos", &[], version, Kind::Good);
+            let commit = it.commit();
+            it.wait_converged(&commit);
+        }
+        // The present release and the one before it, and what the newest revision has beside.
+        it.wait_until("tidied up", |it, _| {
+            files(it, "content/sha256") <= 5 && files(it, "mirror/objects/pack") <= 8
+        });
+    });
+    it.stop();
+}
+
+/// Sets it when it is dropped, however that comes.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Bytes that a process had written to a disk, as the kernel counts them.
