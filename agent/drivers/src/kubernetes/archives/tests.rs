@@ -339,9 +339,10 @@ async fn write_until_killed(dir: &Path) {
     for number in 0u64.. {
         let images = Images::new(&dir.join("blobs"), &number.to_le_bytes().repeat(200_000));
         let archives = Archives::new(dir.join("images"), images.clone(), Rooms::of(u64::MAX));
-        archives.ensure(&images.image("registry.example/pos")).await.unwrap();
+        let image = images.image("registry.example/pos");
+        archives.ensure(&image).await.unwrap();
         if number % 7 == 6 {
-            archives.collect(&BTreeSet::new()).await;
+            archives.collect(&[image.digest].into()).await;
         }
     }
 }
@@ -352,8 +353,12 @@ async fn killed_at_any_moment_only_whole_archives_are_left() {
         return write_until_killed(Path::new(&dir)).await;
     }
     let dir = tempfile::tempdir().unwrap();
-    let mut seen = 0;
+    let files = || -> BTreeSet<PathBuf> {
+        let entries = fs::read_dir(dir.path().join("images")).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    };
     for round in 0..15 {
+        let before = files();
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
@@ -363,19 +368,26 @@ async fn killed_at_any_moment_only_whole_archives_are_left() {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        // Wherever that is.
-        std::thread::sleep(Duration::from_millis(30 + round * 11));
+        // Somewhere in the middle of its work, wherever that is.
+        let is_at_work = |now: BTreeSet<PathBuf>| {
+            now != before && now.iter().any(|path| path.extension().is_some_and(|it| it == "tar"))
+        };
+        while !is_at_work(files()) {
+            assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_micros(round * 1700));
         child.kill().unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(9));
-        for entry in fs::read_dir(dir.path().join("images")).into_iter().flatten() {
-            let path = entry.unwrap().path();
+        let mut whole = 0;
+        for path in files() {
             let name = path.file_name().unwrap().to_str().unwrap();
-            assert!(is_ours(path.file_name().unwrap()), "{name}");
+            assert!(is_ours(OsStr::new(name)), "{name}");
             if let Some(digest) = digest_in(name) {
                 check::check(&path, IMAGE_NAME, &format!("registry.example/pos@{digest}")).unwrap();
-                seen += 1;
+                whole += 1;
             }
         }
+        assert!(whole > 0, "nothing was written");
     }
-    assert!(seen > 0, "it was killed before it wrote anything");
 }
