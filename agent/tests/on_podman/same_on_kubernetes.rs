@@ -271,7 +271,8 @@ fn the_same_app_folder_comes_changes_fails_and_goes_alike_on_podman_and_on_kuber
     pair.push(&values(&second, "health: 200"));
     pair.both("held", |status| {
         app(status, "pos").is_some_and(|app| {
-            app.health == "Healthy" && app.held.as_ref().is_some_and(|held| held.cause.contains("log"))
+            app.health == "Healthy"
+                && app.held.as_ref().is_some_and(|held| held.cause.contains("undefined value"))
         })
     });
     let [podman, kubernetes] = pair.causes();

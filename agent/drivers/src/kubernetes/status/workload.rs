@@ -124,8 +124,12 @@ pub(super) fn job(object: &Value) -> Status {
         return Status::failed(format!("the job failed: {}", failed.says()));
     }
     // As in kstatus: it isn't meant to run now, and would otherwise never be as it should be.
-    if flag(object, "/spec/suspend") || Condition::that_is_true(object, "Suspended").is_some() {
+    if flag(object, "/spec/suspend") {
         return Status::Current;
+    }
+    // kstatus calls it current by this condition, too. But it stays until the controller has seen that the Job may run.
+    if Condition::that_is_true(object, "Suspended").is_some() {
+        return Status::in_progress("the job may run, and has not been started again yet");
     }
     if text(object, "/status/startTime").is_none() {
         return Status::in_progress("the job has not started yet");

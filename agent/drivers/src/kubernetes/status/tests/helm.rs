@@ -46,8 +46,10 @@ fn a_chart_is_well_once_the_job_of_its_version_is_complete() {
     check("being installed", &seen, InProgress("being installed: the job still runs"));
     let suspended =
         json!({ "conditions": [condition("Suspended", "True", "JobSuspended", "Job suspended")] });
-    let seen = helm_status(&chart(made()), Some(&job(true, "27.0.2", suspended)));
+    let seen = helm_status(&chart(made()), Some(&job(true, "27.0.2", suspended.clone())));
     check("not let run yet", &seen, InProgress("not let its Job run"));
+    let seen = helm_status(&chart(made()), Some(&job(false, "27.0.2", suspended)));
+    check("let run, and nobody has seen it", &seen, InProgress("has not been started again"));
     check(
         "the Job isn't seen",
         &helm_status(&chart(made()), None),

@@ -322,6 +322,12 @@ fn a_job_is_well_once_it_is_complete_and_not_while_it_runs() {
             ("about to fail", spec.clone(), state(&[doomed]), Failed("BackoffLimitExceeded")),
             ("not failed", spec, state(&[condition("Failed", "False", "", "")]), InProgress("still runs")),
             ("not meant to run", json!({ "suspend": true }), json!(null), Current),
+            (
+                "let run a moment ago",
+                json!({ "suspend": false }),
+                state(&[condition("Suspended", "True", "JobSuspended", "Job suspended")]),
+                InProgress("not been started again"),
+            ),
             ("complete before it was suspended", json!({ "suspend": true }), state(&[complete]), Current),
         ],
     );
