@@ -405,6 +405,7 @@ mod tests {
         };
         assert_eq!(account_on(DriverKind::Kubernetes), Some(deployer));
         assert_eq!(account_on(DriverKind::Podman), None);
+        assert_eq!(account_on(DriverKind::Simulated), None);
     }
 
     #[test]
