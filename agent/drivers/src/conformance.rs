@@ -38,7 +38,7 @@ pub trait Runtime: Send + Sync {
 /// What a driver did wrong.
 pub type Outcome = Result<(), String>;
 
-/// How long an event may take to come. Only a driver that sends none takes as long.
+/// How long an event may take to come, or something to go. Only a driver that fails takes as long.
 const EVENT_LIMIT: Duration = Duration::from_secs(30);
 
 fn app() -> Result<AppName, String> {
@@ -81,7 +81,14 @@ async fn create(driver: &dyn Driver, release: &Release) -> Outcome {
 
 async fn remove(driver: &dyn Driver, release: &Release) -> Outcome {
     for object in release.objects.iter().rev() {
-        act(driver, release, Action::Remove, &object.key).await.map_err(said("remove"))?;
+        // What goes slowly is asked for again, as the agent does it.
+        let deadline = tokio::time::Instant::now() + EVENT_LIMIT;
+        loop {
+            match act(driver, release, Action::Remove, &object.key).await {
+                Err(DriverError::NotYet(_)) if tokio::time::Instant::now() < deadline => {}
+                done => break done.map_err(said("remove"))?,
+            }
+        }
     }
     Ok(())
 }

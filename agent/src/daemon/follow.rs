@@ -22,7 +22,7 @@ impl Daemon {
     pub(super) fn start_fetch(&mut self, now: &Now) {
         self.syncing = true;
         self.poll_asked = false;
-        self.look_at_all = true;
+        self.look_at = Scope::All;
         self.widen(Scope::All);
         self.progress.poll_in(self.config.source.interval, now);
         let (source, jobs) = (Arc::clone(&self.source), self.jobs.clone());

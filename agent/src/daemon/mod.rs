@@ -27,7 +27,7 @@ mod sync;
 mod tell;
 mod windows;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -103,9 +103,11 @@ struct Daemon {
     syncing: bool,
     poll_asked: bool,
     preparing: BTreeSet<(AppName, ReleaseId)>,
-    looking: BTreeSet<AppName>,
+    /// The apps that are being looked at, and whether something happened meanwhile that the look may not have seen.
+    looking: BTreeMap<AppName, bool>,
     windows: Windows,
-    look_at_all: bool,
+    /// What of the apps at rest to look at next.
+    look_at: Scope,
     searched: bool,
     uncollected: bool,
     stopped: bool,
@@ -166,9 +168,9 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         syncing: false,
         poll_asked: true,
         preparing: BTreeSet::new(),
-        looking: BTreeSet::new(),
+        looking: BTreeMap::new(),
         windows: Windows::new(),
-        look_at_all: true,
+        look_at: Scope::All,
         searched: false,
         uncollected: true,
         stopped: false,
@@ -306,7 +308,7 @@ impl Daemon {
             }
             Event::Runtime(event) => {
                 tracing::debug!(?event, "a runtime reports");
-                self.look_at_all = true;
+                self.look_at = Scope::All;
                 // A runtime that is back is no time to wait out a pause that grew before.
                 if event.back {
                     self.keeper.try_all_of(event.driver, &now);
@@ -343,7 +345,10 @@ impl Daemon {
                 self.keeper.prepared(&app, release, result, &now)
             }
             Event::Seen(app, release, sight) => {
-                self.looking.remove(&app);
+                if self.looking.remove(&app) == Some(true) {
+                    let again = Scope::Apps(BTreeSet::from([app.clone()]));
+                    self.look_at = std::mem::take(&mut self.look_at).and(again);
+                }
                 let before = self.keeper.phases();
                 let result = self.keeper.seen(&app, release, sight, &now);
                 if !self.keeper.is_judged(&app) {
@@ -502,11 +507,13 @@ impl Daemon {
 
     fn start_looking(&mut self) {
         let now = self.clock.now();
-        let all = std::mem::take(&mut self.look_at_all);
-        for todo in self.keeper.to_look_at(&now, all) {
-            if !self.looking.insert(todo.app.clone()) {
+        let scope = std::mem::take(&mut self.look_at);
+        for todo in self.keeper.to_look_at(&now, &scope) {
+            if let Some(is_stale) = self.looking.get_mut(&todo.app) {
+                *is_stale |= scope.has(&todo.app);
                 continue;
             }
+            self.looking.insert(todo.app.clone(), false);
             let (jobs, windows) = (self.jobs.clone(), self.windows.clone());
             tokio::spawn(async move {
                 let sight = look::look(&todo, &windows).await;

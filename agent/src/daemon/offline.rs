@@ -19,7 +19,7 @@ use super::{images, look, progress_of, setup, status};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::allowance::Allowance;
-use crate::keeper::{Keeper, Permit};
+use crate::keeper::{Keeper, Permit, Scope};
 
 struct Offline {
     clock: Clock,
@@ -68,7 +68,7 @@ pub async fn offline_status(config: &Config) -> Result<Status> {
     let now = offline.clock.now();
     // All at once: an agent that is being started waits for the lock.
     let mut looks = JoinSet::new();
-    for todo in offline.keeper.to_look_at(&now, true) {
+    for todo in offline.keeper.to_look_at(&now, &Scope::All) {
         looks.spawn(async move { (todo.app.clone(), look::look(&todo, &Windows::new()).await) });
     }
     while let Some(Ok((app, sight))) = looks.join_next().await {

@@ -11,9 +11,9 @@ use holdfast_core::name::AppName;
 use holdfast_core::release::{DriverKind, Policy, Release, Target};
 use holdfast_drivers::{Driver, DriverError};
 
-use super::Keeper;
 use super::diagnose::note_sight;
 use super::journal::{Journal, JournalError, Note};
+use super::{Keeper, Scope};
 
 /// Something to be prepared, in the background.
 #[derive(Clone)]
@@ -103,12 +103,12 @@ impl<J: Journal> Keeper<J> {
         }
     }
 
-    /// What should be looked at now: apps that are judged, when their time has come; `all` looks at the
-    /// others too.
-    pub fn to_look_at(&self, now: &Now, all: bool) -> Vec<Look> {
+    /// What should be looked at now: apps that are judged, when their time has come, and of the
+    /// others those in `scope`.
+    pub fn to_look_at(&self, now: &Now, scope: &Scope) -> Vec<Look> {
         let due = |name: &AppName, app: &App| match &app.phase {
             Phase::Judging(_) => self.looks.get(name).is_none_or(|at| !is_ahead(at, now)),
-            _ => all || (app.current.is_some() && !self.health.contains_key(name)),
+            _ => scope.has(name) || (app.current.is_some() && !self.health.contains_key(name)),
         };
         let looked_at = self.apps.iter().filter(|(name, app)| due(name, app));
         looked_at

@@ -85,8 +85,16 @@ pub enum Scope {
     Apps(BTreeSet<AppName>),
 }
 
+impl Default for Scope {
+    /// None of them.
+    fn default() -> Self {
+        Scope::Apps(BTreeSet::new())
+    }
+}
+
 impl Scope {
-    fn has(&self, name: &AppName) -> bool {
+    /// Whether an app is one of them.
+    pub fn has(&self, name: &AppName) -> bool {
         match self {
             Scope::All => true,
             Scope::Apps(names) => names.contains(name),

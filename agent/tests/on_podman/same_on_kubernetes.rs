@@ -190,6 +190,8 @@ fn seen(agent: &AgentBox, newest: &str) -> Seen {
         .into_iter()
         .filter(|event| event.app.as_ref().is_some_and(|app| app.as_str() == "pos"))
         .map(|event| event.kind)
+        // A container that ends is started again by the agent on podman, and by the kubelet on Kubernetes.
+        .filter(|kind| kind != "app.drift")
         .collect();
     events.dedup();
     Seen {

@@ -208,10 +208,9 @@ impl KubernetesDriver {
             return Ok(());
         };
         let (namespace, name) = (place.0.as_deref(), place.1.as_str());
-        for _ in 0..TRIES {
-            if record.leaving.is_some() {
-                break;
-            }
+        // Its status may be written again and again meanwhile.
+        let patience = Patience::begin();
+        while record.leaving.is_none() {
             // As it is now, and not as the watch has told: its label may have been taken from it.
             let Some(there) = self.api.get_metadata(kind, namespace, name).await? else { break };
             let there = Record::of_value(&there)?;
@@ -224,7 +223,14 @@ impl KubernetesDriver {
             let done = self.as_leader(call).await?;
             record = Arc::new(there);
             match done {
-                Err(error) if error.code() == Some(409) => {}
+                Err(error) if error.code() == Some(409) => {
+                    if !patience.again().await {
+                        return Err(DriverError::NotYet(format!(
+                            "{} is not removed: for {WAIT:?} it was written again and again",
+                            key_of(kind, &record)
+                        )));
+                    }
+                }
                 Err(error) => return Err(of_write(error, &key_of(kind, &record), account.as_ref(), false)),
                 Ok(()) => break,
             }
@@ -243,8 +249,9 @@ impl KubernetesDriver {
                 return Ok(());
             };
             if !patience.again().await {
-                let why =
-                    there.leaving.unwrap_or_else(|| "the API server has not begun to remove it".to_owned());
+                let why = there
+                    .leaving
+                    .unwrap_or_else(|| "the API server does not say what it waits for".to_owned());
                 return Err(DriverError::NotYet(format!(
                     "{} is not gone after {WAIT:?}: {why}",
                     key_of(kind, record)

@@ -430,7 +430,7 @@ async fn turn_of_the_loop(keeper: &mut Keeper<Memory>, now: &Now) -> Result<(), 
             limit.await.unwrap_or_else(|_| Err(holdfast_drivers::DriverError::Runtime("no answer".into())));
         keeper.prepared(&todo.app, todo.id, result, now)?;
     }
-    for look in keeper.to_look_at(now, false) {
+    for look in keeper.to_look_at(now, &Scope::default()) {
         let health = look.driver.probe(&look.release).await;
         keeper.seen(&look.app, look.id, health, now)?;
     }
