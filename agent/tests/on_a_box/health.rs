@@ -1,7 +1,9 @@
 //! Health as documents ask for it: a program in the workload, a page of metrics, an app that flaps.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
@@ -162,4 +164,66 @@ fn a_release_that_flaps_goes_back_though_it_never_stays_ill() {
     assert_eq!((code, &of(&status, "pos")["phase"]), (2, &json!("RolledBack")), "{status:#}");
     let why = why_it_failed(&test_box);
     assert!(why.contains("it flaps: it was well and fell ill again 5 times"), "{why}");
+}
+
+/// Answers `200` to each request; while it is held, it waits, and the first that waited gets a `500`.
+struct Check {
+    port: u16,
+    held: Arc<Mutex<()>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Check {
+    fn serve() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let check = Check { port, held: Arc::default(), asked: Arc::default() };
+        let (held, asked) = (Arc::clone(&check.held), Arc::clone(&check.asked));
+        std::thread::spawn(move || {
+            let mut waited = false;
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 1024]);
+                asked.fetch_add(1, Ordering::SeqCst);
+                let waits = held.try_lock().is_err();
+                let code = if waits && !waited { 500 } else { 200 };
+                waited |= waits;
+                drop(held.lock().unwrap());
+                let answer =
+                    format!("HTTP/1.1 {code} Said\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        check
+    }
+}
+
+#[test]
+fn what_happens_to_an_app_while_it_is_looked_at_is_looked_at_too() {
+    let (test_box, check) = (TestBox::new(), Check::serve());
+    let health = format!(
+        "{{ startup: 1s, deadline: 1m, soak: 200ms, checks: [ {{ http: {{ url: 'http://127.0.0.1:{}/' }} }} ] }}",
+        check.port
+    );
+    let commit = test_box.commit(&with_health("1", "", &health));
+    let agent = test_box.start();
+    agent.wait_for(&commit);
+    agent.wait("it is well", |status| of(status, "pos")["health"] == "Healthy");
+
+    let (mut drifts, held) = (0, check.held.lock().unwrap());
+    let mut drift = || {
+        drifts += 1;
+        fs::remove_file(test_box.object("pos")).unwrap();
+        agent.wait("it is put right", |_| {
+            test_box.count("app.drift") == drifts && test_box.object("pos").exists()
+        });
+    };
+    let before = check.asked.load(Ordering::SeqCst);
+    drift();
+    agent.wait("it is looked at", |_| check.asked.load(Ordering::SeqCst) > before);
+    drift();
+    drop(held);
+    agent.wait("it is well again", |status| {
+        check.asked.load(Ordering::SeqCst) > before + 1 && of(status, "pos")["health"] == "Healthy"
+    });
 }
