@@ -20,7 +20,7 @@ from pathlib import Path
 
 import fleets
 from box import FOLDER, run
-from process import now, wait_until
+from process import cpu, now, wait_until
 
 SOURCES = Path(__file__).resolve().parents[1] / "control-plane"
 CONTROLLERS = (
@@ -86,6 +86,10 @@ class ControlPlane:
     def command(self, user, *arguments):
         """kubectl, as this user."""
         return [str(self.program), "kubectl", f"--kubeconfig={self.kubeconfig(user)}", *map(str, arguments)]
+
+    def spent(self):
+        """CPU seconds of the API server up to now."""
+        return cpu(self.parts["kube-apiserver"].pid)
 
     def mark(self):
         """Where the audit log ends now: what is asked from here on."""
