@@ -284,26 +284,6 @@ fn a_release_whose_pods_do_not_come_up_goes_back() {
 }
 
 #[test]
-fn a_job_is_good_once_it_is_complete_and_one_that_fails_fails_its_release() {
-    let Some(plane) = ControlPlane::shared() else { return };
-    let mut shop = ClusterBox::new(&plane, "job");
-    let job = |name: &str, behaviour: &str| {
-        format!(
-            "apiVersion: batch/v1\nkind: Job\nmetadata: {{ name: {name} }}\nspec:\n  backoffLimit: 0\n  template:\n    metadata: {{ \
-         annotations: {{ {}: {behaviour} }} }}\n    spec: {{ restartPolicy: Never, containers: [ {{ name: c, image: x }} ] }}\n",
-            crate::support::kubernetes::BEHAVIOUR
-        )
-    };
-    shop.write("", &job("once", "exit-0"));
-    shop.start(&[]);
-    shop.converge();
-    shop.write("", &job("twice", "exit-1"));
-    shop.push();
-    shop.wait_app("rolled back", |app| app.phase == "RolledBack");
-    assert!(shop.find("jobs/twice").is_none());
-}
-
-#[test]
 fn what_a_controller_made_with_our_labels_copied_onto_it_is_not_ours() {
     let Some(plane) = ControlPlane::shared() else { return };
     let mut shop = ClusterBox::new(&plane, "copied");

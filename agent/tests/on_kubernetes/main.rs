@@ -15,6 +15,7 @@ mod cluster_box;
 mod conformance;
 mod custom;
 mod immutable;
+mod jobs;
 mod nodes;
 mod plane;
 mod waits;

@@ -150,7 +150,7 @@ impl KubernetesDriver {
                     None => None,
                     Some(there) => match self.unmarked(&wanted.release.app, &there)? {
                         // Namespaces that the agent has made come to be the app's.
-                        There::Nothing => return Ok(Apply::Force),
+                        There::Nothing | There::Ended => return Ok(Apply::Force),
                         There::Ours(record, _) => Some(record.uid.clone()),
                         There::Foreign(owner) => {
                             let key = wanted.key();

@@ -38,6 +38,8 @@ pub(super) enum There {
     Nothing,
     /// Something of ours, of this app.
     Ours(Arc<Record>, Option<Confirmed>),
+    /// Nothing any more: a Job of ours that ended well, and that the cluster removed then.
+    Ended,
     /// Something else.
     Foreign(String),
 }
@@ -78,8 +80,50 @@ impl KubernetesDriver {
             };
             pairs.push(Pair { wanted, shelf, there });
         }
+        for pair in &mut pairs {
+            let is_going = match &pair.there {
+                There::Nothing => true,
+                There::Ours(record, _) => record.leaving.is_some(),
+                There::Ended | There::Foreign(_) => false,
+            };
+            if is_going && self.has_ended(app, &pair.wanted, &pair.shelf).await? {
+                pair.there = There::Ended;
+            }
+        }
         self.find_unmarked(app, &mut pairs).await?;
         Ok(pairs)
+    }
+
+    /// Whether this is a Job that has ended well as it is to be, and that needn't be there any more.
+    pub(super) async fn has_ended(
+        &self,
+        app: &AppName,
+        wanted: &Wanted<'_>,
+        shelf: &Shelf,
+    ) -> Result<bool, DriverError> {
+        if !wanted.goes_when_ended() {
+            return Ok(false);
+        }
+        if shelf.ended(&wanted.place()) == Some(wanted.digest) {
+            return Ok(true);
+        }
+        Ok(self.sets.of(app).await?.ended.get(&wanted.key().to_string()) == Some(&wanted.digest))
+    }
+
+    /// Writes down which Jobs have ended, before the cluster removes them: they are not to run again.
+    pub(super) async fn note_ended(&self, app: &AppName, pairs: &[Pair<'_>]) -> Result<(), DriverError> {
+        let ended = pairs.iter().filter(|pair| match &pair.there {
+            There::Ours(record, _) => {
+                pair.wanted.goes_when_ended() && record.ended && record.applied == Some(pair.wanted.digest)
+            }
+            There::Ended => true,
+            There::Nothing | There::Foreign(_) => false,
+        });
+        let ended = ended.map(|pair| (pair.wanted.key().to_string(), pair.wanted.digest)).collect();
+        if self.sets.of(app).await?.ended == ended || self.stands_by().is_err() {
+            return Ok(());
+        }
+        Ok(self.as_leader(self.sets.keep_ended(app, ended)).await??)
     }
 
     fn whose(&self, app: &AppName, record: Arc<Record>, confirmed: Option<Confirmed>) -> There {
@@ -186,6 +230,7 @@ impl KubernetesDriver {
     async fn compare_one(&self, pair: &Pair<'_>) -> Result<Observed, DriverError> {
         let (record, _) = match &pair.there {
             There::Nothing => return Ok(Observed::Absent),
+            There::Ended => return Ok(Observed::Same),
             There::Foreign(owner) => return Ok(Observed::Foreign { owner: owner.clone() }),
             There::Ours(record, confirmed) => (record, confirmed),
         };

@@ -36,6 +36,9 @@ pub(super) const RELEASE: &str = "holdfast.dev/release";
 pub(super) const APPLIED: &str = "holdfast.dev/applied";
 /// An annotation: the account that it was written as, if it was not our own.
 pub(super) const ACCOUNT: &str = "holdfast.dev/account";
+/// An annotation of parents: the Jobs that ended well and that the cluster may remove then, with the digests of what was
+/// written.
+pub(super) const ENDED: &str = "holdfast.dev/ended-jobs";
 /// An annotation of parents: the owner's whole name.
 pub(super) const OWNER_NAME: &str = "holdfast.dev/owner-name";
 

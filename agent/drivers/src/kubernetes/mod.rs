@@ -46,7 +46,7 @@ use self::api::{Api, Apply};
 use self::archives::Archives;
 use self::bell::Bell;
 use self::change::is_missing_namespace;
-use self::compare::{There, WIDTH, side_by_side};
+use self::compare::{Pair, There, WIDTH, side_by_side};
 use self::connection::Connection;
 use self::discovery::Kinds;
 use self::leader::Leader;
@@ -153,8 +153,16 @@ impl KubernetesDriver {
 
     /// What is to be written again, so that the parent of the app's ApplySet comes back: without it nobody else finds
     /// what is ours.
-    async fn orphaned_by_parent(&self, app: &AppName, seen: &mut AppObservation) -> Result<(), DriverError> {
-        let Some(first) = seen.values_mut().find(|seen| **seen == Observed::Same) else { return Ok(()) };
+    async fn orphaned_by_parent(
+        &self,
+        app: &AppName,
+        pairs: &[Pair<'_>],
+        seen: &mut AppObservation,
+    ) -> Result<(), DriverError> {
+        let there =
+            pairs.iter().filter(|pair| matches!(pair.there, There::Ours(..))).map(|pair| pair.wanted.key());
+        let first = there.into_iter().find(|key| seen.get(key) == Some(&Observed::Same)).cloned();
+        let Some(first) = first.and_then(|key| seen.get_mut(&key)) else { return Ok(()) };
         let (kind, place) = self.sets.place_of(app);
         let Some(kind) = self.kinds.get(&self.api, &kind.resource.group, &kind.resource.kind).await? else {
             return Ok(());
@@ -226,7 +234,7 @@ impl KubernetesDriver {
         let missing = Mutex::default();
         let mut asked: Vec<BoxFuture<'_, Result<(), DriverError>>> = Vec::new();
         for pair in &pairs {
-            if !pair.is_confirmed() && !matches!(pair.there, There::Foreign(_)) {
+            if !pair.is_confirmed() && !matches!(pair.there, There::Foreign(_) | There::Ended) {
                 asked.push(Box::pin(self.rehearse_one(&pair.wanted, &missing)));
             }
         }
@@ -306,7 +314,12 @@ impl KubernetesDriver {
         for wanted in &wanted {
             let shelf = self.shelves.of(&wanted.watched);
             shelf.ready().await?;
-            let Some((record, _)) = shelf.get(&wanted.place()) else {
+            let found = shelf.get(&wanted.place());
+            let is_going = found.as_ref().is_none_or(|(record, _)| record.leaving.is_some());
+            if is_going && self.has_ended(&release.app, wanted, &shelf).await? {
+                continue;
+            }
+            let Some((record, _)) = found else {
                 return Ok(Health::Unhealthy { reason: format!("{} is not there", wanted.key()) });
             };
             let status = match wanted.key().kind.as_str() {
@@ -402,8 +415,9 @@ impl Driver for KubernetesDriver {
             let mut used: BTreeSet<_> = wanted.iter().map(|wanted| wanted.kind.group_kind()).collect();
             let places = wanted.iter().map(|wanted| (wanted.kind.group_kind(), wanted.place())).collect();
             let pairs = self.pairs(app, wanted).await?;
+            self.note_ended(app, &pairs).await?;
             let mut seen = self.compare(&pairs).await?;
-            self.orphaned_by_parent(app, &mut seen).await?;
+            self.orphaned_by_parent(app, &pairs, &mut seen).await?;
             let (parents, _) = self.sets.place_of(app);
             used.insert(parents.group_kind());
             seen.extend(unknown.into_iter().map(|key| (key.clone(), Observed::Absent)));

@@ -89,6 +89,13 @@ impl<'a> Wanted<'a> {
         self.kind.resource.group.is_empty() && self.kind.resource.kind == "Secret"
     }
 
+    /// Whether it is a Job that the cluster removes some time after it has ended.
+    pub(super) fn goes_when_ended(&self) -> bool {
+        self.kind.resource.group == "batch"
+            && self.kind.resource.kind == "Job"
+            && self.object.spec.pointer("/spec/ttlSecondsAfterFinished").is_some_and(|after| !after.is_null())
+    }
+
     /// What is written.
     pub(super) fn body(&self, owner: &OwnerMark, secrets: &dyn SecretSource) -> Result<Value, DriverError> {
         let release = self.id.0.get_or_init(|| self.release.id());

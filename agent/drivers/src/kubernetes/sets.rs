@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
+use holdfast_core::digest::Digest;
 use holdfast_core::name::AppName;
 use serde_json::{Value, json};
 
@@ -19,6 +20,8 @@ pub(super) struct Members {
     pub(super) kinds: BTreeSet<String>,
     /// But for that of the parents, which is among them always.
     pub(super) namespaces: BTreeSet<String>,
+    /// The Jobs that ended well and that the cluster may remove then, by what was written.
+    pub(super) ended: BTreeMap<String, Digest>,
 }
 
 impl Members {
@@ -103,12 +106,32 @@ impl Sets {
         self.write(app, members).await
     }
 
-    /// Has the parent of an app name no more than these; without any it goes.
+    /// Has the parent of an app name no more kinds and namespaces than these; without any it goes.
     pub(super) async fn keep_only(&self, app: &AppName, members: Members) -> Result<(), ApiError> {
         let _turn = self.turn.lock().await;
-        if self.of(app).await? == members {
+        let before = self.of(app).await?;
+        let members = Members { ended: before.ended.clone(), ..members };
+        if before == members {
             return Ok(());
         }
+        self.replace(app, members).await
+    }
+
+    /// Has the parent of an app name these Jobs as ended.
+    pub(super) async fn keep_ended(
+        &self,
+        app: &AppName,
+        ended: BTreeMap<String, Digest>,
+    ) -> Result<(), ApiError> {
+        let _turn = self.turn.lock().await;
+        let before = self.of(app).await?;
+        if before.ended == ended {
+            return Ok(());
+        }
+        self.replace(app, Members { ended, ..before }).await
+    }
+
+    async fn replace(&self, app: &AppName, members: Members) -> Result<(), ApiError> {
         if members != Members::default() {
             return self.write(app, members).await;
         }
@@ -144,7 +167,7 @@ impl Sets {
     fn parent_object(&self, app: &AppName, members: &Members) -> Value {
         let list = |all: &BTreeSet<String>| all.iter().map(String::as_str).collect::<Vec<_>>().join(",");
         let owner = &self.owner;
-        json!({
+        let mut parent = json!({
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {
@@ -162,7 +185,13 @@ impl Sets {
                     (marks::OWNER_NAME): owner.name,
                 },
             },
-        })
+        });
+        if !members.ended.is_empty() {
+            let ended: Vec<String> =
+                members.ended.iter().map(|(job, digest)| format!("{job}={digest}")).collect();
+            parent["metadata"]["annotations"][marks::ENDED] = ended.join(",").into();
+        }
+        parent
     }
 }
 
@@ -171,7 +200,11 @@ fn members_in(parent: &Value) -> Members {
         let text = parent.pointer("/metadata/annotations").and_then(|notes| notes.get(name)?.as_str());
         text.unwrap_or_default().split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect()
     };
-    Members { kinds: list(marks::KINDS), namespaces: list(marks::NAMESPACES) }
+    let ended = list(marks::ENDED).into_iter().filter_map(|entry| {
+        let (job, digest) = entry.split_once('=')?;
+        Some((job.to_owned(), digest.parse().ok()?))
+    });
+    Members { kinds: list(marks::KINDS), namespaces: list(marks::NAMESPACES), ended: ended.collect() }
 }
 
 /// Whether an object is a Namespace that the agent has made by itself: an app may come to bring it.

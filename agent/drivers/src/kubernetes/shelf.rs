@@ -20,7 +20,7 @@ use super::api::{Api, ApiError, PAGE, whole};
 use super::bell::{BACK, Bell};
 use super::discovery::{GroupKind, Kind, Kinds};
 use super::marks::{self, OwnerMark};
-use super::status::{Status, status};
+use super::status::{Status, has_ended, status};
 use crate::DriverError;
 
 /// How long the first look at a kind may take.
@@ -54,10 +54,12 @@ pub(super) struct Record {
     pub(super) leaving: Option<String>,
     /// A controller made it, and keeps it.
     pub(super) controlled: bool,
+    /// It is a Job that has ended well.
+    pub(super) ended: bool,
 }
 
 impl Record {
-    fn of(metadata: &ObjectMeta, status: Status) -> Self {
+    fn of(metadata: &ObjectMeta, status: Status, ended: bool) -> Self {
         let label =
             |name: &str| metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str);
         let note =
@@ -97,6 +99,7 @@ impl Record {
                 .iter()
                 .flatten()
                 .any(|owner| owner.controller == Some(true)),
+            ended,
         }
     }
 
@@ -106,7 +109,7 @@ impl Record {
         let metadata: ObjectMeta = serde_json::from_value(metadata).map_err(|error| {
             ApiError::Unreadable { doing: "read an object".to_owned(), cause: error.to_string() }
         })?;
-        Ok(Record::of(&metadata, status(object)))
+        Ok(Record::of(&metadata, status(object), has_ended(object)))
     }
 
     /// Whether it is of this ApplySet, and we have written it: controllers copy labels onto what they make, and
@@ -138,14 +141,16 @@ trait Seen {
 impl Seen for PartialObjectMeta<DynamicObject> {
     fn record(self) -> Record {
         // What has no status is as it should be once it is there.
-        Record::of(&self.metadata, Status::Current)
+        Record::of(&self.metadata, Status::Current, false)
     }
 }
 
 impl Seen for DynamicObject {
     fn record(self) -> Record {
-        let status = serde_json::to_value(&self).map_or(Status::Current, |object| status(&object));
-        Record::of(&self.metadata, status)
+        match serde_json::to_value(&self) {
+            Ok(object) => Record::of(&self.metadata, status(&object), has_ended(&object)),
+            Err(_) => Record::of(&self.metadata, Status::Current, false),
+        }
     }
 }
 
@@ -178,6 +183,8 @@ enum Watch {
 pub(super) struct Shelf {
     pub(super) kind: Arc<Kind>,
     slots: Mutex<BTreeMap<Place, Slot>>,
+    /// The Jobs that were seen to end well, by what was written, whether they are still there or not.
+    ended: Mutex<BTreeMap<Place, Digest>>,
     watch: watch::Sender<Watch>,
     task: Mutex<Option<AbortHandle>>,
     users: Mutex<BTreeSet<AppName>>,
@@ -192,6 +199,7 @@ impl Shelf {
         Shelf {
             kind,
             slots: Mutex::default(),
+            ended: Mutex::default(),
             watch: watch::Sender::new(Watch::Starting),
             task: Mutex::default(),
             users: Mutex::default(),
@@ -230,9 +238,22 @@ impl Shelf {
             .collect()
     }
 
+    /// What was written of the Job at a place that was seen to end well.
+    pub(super) fn ended(&self, place: &Place) -> Option<Digest> {
+        locked(&self.ended).get(place).copied()
+    }
+
+    fn note_ended(&self, record: &Record) {
+        match record.applied.filter(|_| record.ended) {
+            Some(applied) => drop(locked(&self.ended).insert(record.place.clone(), applied)),
+            None => drop(locked(&self.ended).remove(&record.place)),
+        }
+    }
+
     /// Notes what we have just written, or found out.
     pub(super) fn put(&self, record: Record, wanted: Digest) {
         let confirmed = Some(Confirmed { wanted, owned: record.owned });
+        self.note_ended(&record);
         let slot = Slot { record: Arc::new(record), confirmed, written: Some(Instant::now()) };
         locked(&self.slots).insert(slot.record.place.clone(), slot);
     }
@@ -261,6 +282,7 @@ impl Shelf {
         if known.is_some_and(|slot| slot.record.version > record.version) {
             return None;
         }
+        self.note_ended(&record);
         let quiet = same.is_some_and(|slot| slot.record.is_like(&record));
         let confirmed = same.and_then(|slot| slot.confirmed.clone());
         let was_current = same.is_none_or(|slot| slot.record.status == Status::Current);
@@ -279,6 +301,7 @@ impl Shelf {
             return None;
         }
         slots.remove(&record.place);
+        self.note_ended(record);
         let what = format!("{} is gone", called(&self.kind, &record.place));
         Some(Told { app: record.app.clone(), what, back: true })
     }

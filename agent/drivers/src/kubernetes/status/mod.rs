@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use self::fields::{Condition, clipped, list, number, text};
 pub(super) use self::helm::{helm_job, helm_status};
+pub(super) use self::workload::has_ended;
 
 /// How an object is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -145,6 +145,13 @@ pub(super) fn job(object: &Value) -> Status {
     Status::in_progress(reason)
 }
 
+/// Whether this is a Job that has ended well.
+pub(in crate::kubernetes) fn has_ended(object: &Value) -> bool {
+    text(object, "/kind") == Some("Job")
+        && text(object, "/apiVersion").is_some_and(|version| version.starts_with("batch/"))
+        && Condition::that_is_true(object, "Complete").is_some()
+}
+
 /// The controllers of these kinds always say which generation they saw: without it nobody has looked yet, and counts
 /// that are absent aren't zeros.
 fn unseen(object: &Value) -> Option<Status> {

@@ -1,0 +1,68 @@
+//! Jobs: they run to their end, once.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::cluster_box::{ClusterBox, config_map};
+use crate::support::kubernetes::{BEHAVIOUR, ControlPlane};
+
+/// Long enough for a watch to tell of whatever there is to tell.
+const A_WHILE: Duration = Duration::from_secs(2);
+
+/// A Job with one pod that ends like this; `more` stands in its spec.
+fn job(name: &str, image: &str, behaviour: &str, more: &str) -> String {
+    format!(
+        "apiVersion: batch/v1\nkind: Job\nmetadata: {{ name: {name} }}\nspec:\n  backoffLimit: 0\n{more}  template:\n    \
+         metadata: {{ annotations: {{ {BEHAVIOUR}: {behaviour} }} }}\n    \
+         spec: {{ restartPolicy: Never, containers: [ {{ name: c, image: {image} }} ] }}\n---\n"
+    )
+}
+
+#[test]
+fn a_job_is_good_once_it_is_complete_and_one_that_fails_fails_its_release() {
+    let Some(plane) = ControlPlane::shared() else { return };
+    let mut shop = ClusterBox::new(&plane, "job");
+    shop.write("", &job("once", "x", "exit-0", ""));
+    shop.start(&[]);
+    shop.converge();
+    shop.write("", &job("twice", "x", "exit-1", ""));
+    shop.push();
+    shop.wait_app("rolled back", |app| app.phase == "RolledBack");
+    assert!(shop.find("jobs/twice").is_none());
+}
+
+#[test]
+fn a_job_that_the_cluster_removes_when_it_has_ended_does_not_run_again() {
+    let Some(plane) = ControlPlane::shared() else { return };
+    let mut shop = ClusterBox::new(&plane, "ended");
+    let manifests = |image: &str, after: u8| {
+        let ttl = format!("  ttlSecondsAfterFinished: {after}\n");
+        config_map("config", "1") + &job("import", image, "exit-0", &ttl)
+    };
+    let times_made = |shop: &ClusterBox<'_>| {
+        let asked = shop.requests();
+        let writes = asked.iter().filter(|one| one.writes() && one.uri.contains("/jobs/import"));
+        writes.filter(|one| one.code == 201).count()
+    };
+    let path = shop.path("jobs/import");
+    // One that is gone at once, and one that the agent can still look at.
+    for (round, (image, after)) in [("first", 0), ("second", 1)].into_iter().enumerate() {
+        shop.write("", &manifests(image, after));
+        if round == 0 {
+            shop.start(&[]);
+        }
+        shop.converge();
+        shop.wait_until("without its Job", |_, status| status.converged && plane.find(&path).is_none());
+        thread::sleep(A_WHILE);
+        assert!(shop.find("jobs/import").is_none(), "it was made again");
+        assert_eq!(times_made(&shop), round + 1);
+
+        // A restarted agent finds it written down.
+        shop.kill();
+        shop.start(&[]);
+        shop.repo.write(&[("README.md", image)]);
+        shop.converge();
+        thread::sleep(A_WHILE);
+        assert_eq!(times_made(&shop), round + 1);
+    }
+}
