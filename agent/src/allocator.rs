@@ -7,10 +7,11 @@
 
 #![allow(
     unsafe_code,
-    reason = "an allocator is unsafe by its nature; all that is done here is to choose one of two"
+    reason = "an allocator is unsafe by its nature; all that is done here is to choose one of two, and to set an option"
 )]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::ffi::{c_int, c_long};
 
 use mimalloc::MiMalloc;
 
@@ -21,6 +22,18 @@ const LARGE: usize = 128 << 10;
 /// See the module.
 #[derive(Clone, Copy, Debug)]
 pub struct Allocator;
+
+/// Has pages that become free go back to the system at once. By itself mimalloc waits for a second, and then until it is
+/// asked for more: an agent that has started and has nothing to do would keep what the start used.
+pub fn give_back_at_once() {
+    /// `mi_option_purge_delay` of `mi_option_t` (mimalloc.h), in milliseconds.
+    const PURGE_DELAY: c_int = 15;
+    // SAFETY: as mimalloc.h declares it, `void mi_option_set(mi_option_t option, long value)`; any thread may call it.
+    unsafe extern "C" {
+        safe fn mi_option_set(option: c_int, value: c_long);
+    }
+    mi_option_set(PURGE_DELAY, 0);
+}
 
 fn is_large(size: usize) -> bool {
     size >= LARGE
@@ -122,5 +135,20 @@ mod tests {
             assert!(resident() < before + layout.size() / 2, "it is all there");
             Allocator.dealloc(second, layout);
         }
+    }
+
+    #[test]
+    fn what_is_freed_in_small_blocks_is_given_back_though_nobody_asks_for_more() {
+        give_back_at_once();
+        let (layout, count) = (Layout::from_size_align(1000, 8).unwrap(), 128 << 10);
+        let before = resident();
+        // SAFETY: each block is written to within its size, and freed once with its layout.
+        unsafe {
+            let blocks: Vec<*mut u8> = (0..count).map(|_| Allocator.alloc(layout)).collect();
+            blocks.iter().for_each(|block| block.write_bytes(1, layout.size()));
+            assert!(resident() > before + layout.size() * count / 2);
+            blocks.into_iter().for_each(|block| Allocator.dealloc(block, layout));
+        }
+        assert!(resident() < before + layout.size() * count / 2, "it is kept");
     }
 }

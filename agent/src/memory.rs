@@ -1,10 +1,20 @@
 //! Giving memory back. A start runs through much code that is not needed again, and each page of it stays
 //! mapped: on a box of 256 MiB that is worth a system call.
 
+use std::convert::Infallible;
 use std::fs;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use nix::sys::mman::{MmapAdvise, madvise};
+
+/// How often an agent at rest looks whether it has grown.
+const LOOK: Duration = Duration::from_secs(30);
+/// By how much it may, in pages: a look itself needs a few.
+const SLACK: u64 = 256;
+/// How many pages it had when memory was last given back.
+static SETTLED: AtomicU64 = AtomicU64::new(0);
 
 /// A range of this process' addresses, and what is mapped there.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,6 +29,24 @@ struct Range<'a> {
 pub fn give_back() {
     give_back_heap();
     give_back_code();
+    SETTLED.store(resident(), Ordering::Relaxed);
+}
+
+/// Gives back at rest what is taken although nothing is to be done: by whoever asks for the status, by connections that
+/// end, and by what an API server tells of its own accord, such as how far its watches have come, once a minute.
+pub async fn stay_small() -> Infallible {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if resident() > SETTLED.load(Ordering::Relaxed) + SLACK {
+            give_back();
+        }
+    }
+}
+
+/// The pages that this process has in memory (proc_pid_statm(5)); none without /proc.
+fn resident() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0)
 }
 
 /// The allocator keeps what was freed for a while, and looks at it again only when it is asked for more.
@@ -113,5 +141,13 @@ Anonymous:             0 kB
     fn a_process_that_gave_its_code_back_goes_on() {
         give_back_code();
         assert_eq!(header("Size: 4 kB"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_grown_at_rest_is_given_back() {
+        assert!(resident() > SLACK);
+        SETTLED.store(0, Ordering::Relaxed);
+        assert!(tokio::time::timeout(LOOK * 2, stay_small()).await.is_err(), "it goes on for good");
+        assert_ne!(SETTLED.load(Ordering::Relaxed), 0);
     }
 }

@@ -255,6 +255,8 @@ impl Daemon {
             }
         };
         tokio::pin!(deadline);
+        let rest = memory::stay_small();
+        tokio::pin!(rest);
         let Some(outside) = outside else { return Event::Stop };
         loop {
             tokio::select! {
@@ -263,6 +265,7 @@ impl Daemon {
                 _ = outside.hangup.recv() => return Event::PollNow,
                 () = outside.stop.received() => return Event::Stop,
                 () = &mut deadline => return Event::Deadline,
+                never = &mut rest, if !self.untrimmed => match never {},
                 () = outside.watchdog.due() => self.notifier.alive(),
             }
         }
