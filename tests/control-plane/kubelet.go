@@ -31,6 +31,8 @@ const (
 // kubeletCommand stands in for what a k3s node does beside the control plane:
 // scheduler, kubelet, the load balancer of services, ingress controller and
 // local-path provisioner. Nothing runs; the objects' status say that it does.
+// Programs that are run in containers and logs are served as a kubelet serves
+// them, see serveStreams.
 //
 // What a pod pretends is scripted, see behaviourOf.
 func kubeletCommand() *cobra.Command {
@@ -65,8 +67,12 @@ func runKubelet(ctx context.Context, kubeconfig, node string) error {
 	if err != nil {
 		return fmt.Errorf("making a client of %s: %w", kubeconfig, err)
 	}
+	port, err := serveStreams(ctx, client, node)
+	if err != nil {
+		return err
+	}
 	for {
-		err := prepareCluster(ctx, client, node)
+		err := prepareCluster(ctx, client, node, port)
 		if err == nil {
 			break
 		}
@@ -81,9 +87,9 @@ func runKubelet(ctx context.Context, kubeconfig, node string) error {
 	return nil
 }
 
-// prepareCluster makes the node, ready and without a taint, and k3s's storage
-// class. What is there already is left as it is.
-func prepareCluster(ctx context.Context, client kubernetes.Interface, name string) error {
+// prepareCluster makes the node, ready and without a taint, reached at a port of
+// the loopback, and k3s's storage class. What is there already is left as it is.
+func prepareCluster(ctx context.Context, client kubernetes.Interface, name string, port int32) error {
 	nodes := client.CoreV1().Nodes()
 	_, err := nodes.Create(ctx, &core.Node{ObjectMeta: meta.ObjectMeta{
 		Name: name,
@@ -109,7 +115,7 @@ func prepareCluster(ctx context.Context, client kubernetes.Interface, name strin
 			return fmt.Errorf("untainting the node %s: %w", name, err)
 		}
 	}
-	node.Status = nodeStatus(name)
+	node.Status = nodeStatus(name, port)
 	if _, err = nodes.UpdateStatus(ctx, node, meta.UpdateOptions{}); err != nil {
 		return fmt.Errorf("making the node %s ready: %w", name, err)
 	}
@@ -120,7 +126,7 @@ func prepareCluster(ctx context.Context, client kubernetes.Interface, name strin
 	return errors.Join(ctx.Err())
 }
 
-func nodeStatus(name string) core.NodeStatus {
+func nodeStatus(name string, port int32) core.NodeStatus {
 	room := core.ResourceList{
 		core.ResourceCPU:              resource.MustParse("4"),
 		core.ResourceMemory:           resource.MustParse("8Gi"),
@@ -135,9 +141,11 @@ func nodeStatus(name string) core.NodeStatus {
 			Message: "pretended", LastHeartbeatTime: meta.Now(), LastTransitionTime: meta.Now(),
 		}},
 		Addresses: []core.NodeAddress{
-			{Type: core.NodeInternalIP, Address: nodeAddress},
+			// Where the kubelet is; pods say that they are at nodeAddress.
+			{Type: core.NodeInternalIP, Address: "127.0.0.1"},
 			{Type: core.NodeHostName, Address: name},
 		},
+		DaemonEndpoints: core.NodeDaemonEndpoints{KubeletEndpoint: core.DaemonEndpoint{Port: port}},
 		NodeInfo: core.NodeSystemInfo{
 			OperatingSystem: "linux", Architecture: "amd64", KubeletVersion: "v0.0.0-test",
 			ContainerRuntimeVersion: "none://0",

@@ -1,7 +1,12 @@
 package main
 
 import (
+	"bufio"
+	"fmt"
+	"io"
+	"regexp"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -45,6 +50,16 @@ const (
 	// addressKey is the annotation for the address that a pod claims to have, so
 	// that a test can answer there. Without it: one that nobody answers at.
 	addressKey = "test.holdfast.dev/pod-ip"
+	// execKey is the annotation for what programs do that are run in a pod's
+	// containers, step by step: `stdout TEXT`, `stderr TEXT`, `exit CODE`, `hang`,
+	// with `;` between them. Without it: they end with 0 and say nothing.
+	execKey = "test.holdfast.dev/exec"
+	// logKey is the annotation for the log of a pod's containers, `hang` for one
+	// that never comes.
+	logKey = "test.holdfast.dev/log"
+	// previousLogKey is the same for what they said before they were started
+	// again.
+	previousLogKey = "test.holdfast.dev/previous-log"
 	// scriptName is the ConfigMap of a namespace that says what its pods
 	// pretend that have no annotation: a part of an image's name, or of its
 	// digest, to a behaviour.
@@ -97,4 +112,47 @@ func delayOf(object meta.Object, key string) time.Duration {
 		return 0
 	}
 	return delay
+}
+
+// step is one thing that a program does.
+type step struct {
+	word, rest string
+}
+
+// stepsOf reads what execKey says.
+func stepsOf(script string) []step {
+	var steps []step
+	for part := range strings.SplitSeq(script, ";") {
+		word, rest, _ := strings.Cut(strings.TrimSpace(part), " ")
+		if word != "" {
+			steps = append(steps, step{word, rest})
+		}
+	}
+	return steps
+}
+
+// repeated is how a text says that a part of it comes many times, as
+// `{3000*line}` does. A `#` in it is the number, from 1.
+var repeated = regexp.MustCompile(`\{(\d+)\*([^{}]*)\}`)
+
+// tell writes a text with its repetitions: more than an annotation may hold.
+func tell(to io.Writer, text string) error {
+	out := bufio.NewWriter(to)
+	at := 0
+	for _, found := range repeated.FindAllStringSubmatchIndex(text, -1) {
+		_, _ = out.WriteString(text[at:found[0]])
+		at = found[1]
+		times, err := strconv.Atoi(text[found[2]:found[3]])
+		if err != nil {
+			return fmt.Errorf("a repetition of %s: %w", text[found[2]:found[3]], err)
+		}
+		for number := range times {
+			_, err := out.WriteString(strings.ReplaceAll(text[found[4]:found[5]], "#", strconv.Itoa(number+1)))
+			if err != nil {
+				return err
+			}
+		}
+	}
+	_, _ = out.WriteString(text[at:])
+	return out.Flush()
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::kubernetes::{BEHAVIOUR, ControlPlane, DELAY, Options, has_condition};
+use crate::support::kubernetes::{BEHAVIOUR, ControlPlane, DELAY, EXEC, LOG, Options, has_condition};
 
 /// A Deployment whose pods have these annotations.
 fn deployment(name: &str, annotations: &Value) -> Value {
@@ -44,6 +44,26 @@ fn the_test_control_plane_runs_a_deployment_to_available() {
     }
     plane.delete(&format!("{}/web", deployments(&namespace)));
     plane.until(&format!("/api/v1/namespaces/{namespace}/pods"), |pods| pods["items"] == json!([]));
+}
+
+#[test]
+fn programs_and_logs_go_through_the_kubelet() {
+    let Some(plane) = ControlPlane::shared() else { return };
+    let namespace = plane.namespace("streams");
+    let said = json!({ EXEC: "stdout {2*paper #, }none; stderr no paper; exit 7", LOG: "{900*line #\n}end" });
+    plane.create(&deployments(&namespace), &deployment("web", &said));
+    plane.until(&format!("{}/web", deployments(&namespace)), |web| has_condition(web, "Available"));
+    let ask = |words: &[&str]| plane.kubectl_with(&[&["--namespace", &namespace], words].concat(), "");
+    let ran = ask(&["exec", "deployment/web", "--", "/bin/ask", "--quick"]);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert_eq!((ran.status.code(), text(&ran.stdout).as_str()), (Some(7), "paper 1, paper 2, none\n"));
+    assert!(text(&ran.stderr).contains("no paper"), "{}", text(&ran.stderr));
+    let log = ask(&["logs", "deployment/web", "--tail=2"]);
+    assert_eq!(text(&log.stdout), "line 900\nend\n");
+    let log = ask(&["logs", "deployment/web", "--previous"]);
+    assert!(!log.status.success() && text(&log.stderr).contains("previous terminated container"), "{log:?}");
+    let all = ask(&["exec", "deployment/web", "--container=absent", "--", "/bin/ask"]);
+    assert!(!all.status.success() && text(&all.stderr).contains("absent"), "{all:?}");
 }
 
 #[test]

@@ -16,7 +16,8 @@
 //!
 //! Nothing runs in the pods: the stand-in (`tests/control-plane/kubelet.go`) binds them to the node `edge`, and
 //! writes their status. What they pretend is said by an annotation of the pod, [`BEHAVIOUR`], or for pods that a test
-//! doesn't write, by the ConfigMap that [`ControlPlane::script`] writes.
+//! doesn't write, by the ConfigMap that [`ControlPlane::script`] writes. The API server reaches it as it reaches a
+//! kubelet, for programs in containers ([`EXEC`]) and logs ([`LOG`], [`PREVIOUS_LOG`]).
 
 #![allow(unused_imports, reason = "each test program uses a part of it")]
 
@@ -49,6 +50,14 @@ pub const STOP_DELAY: &str = "test.holdfast.dev/stop-delay";
 
 /// The address that a pod claims to have, so that a test can answer there. Without it: one that nobody answers at.
 pub const POD_IP: &str = "test.holdfast.dev/pod-ip";
+
+/// What programs do that are run in a pod's containers, step by step with `;` between: `stdout TEXT`, `stderr TEXT`,
+/// `exit CODE`, `hang`. Without it: they end with 0. In a text, `{300*word #}` is that word 300 times, numbered.
+pub const EXEC: &str = "test.holdfast.dev/exec";
+/// What a pod's containers say, with the same repetitions; `hang`: nobody gets to know it.
+pub const LOG: &str = "test.holdfast.dev/log";
+/// What they said before they were started again.
+pub const PREVIOUS_LOG: &str = "test.holdfast.dev/previous-log";
 
 static PLANE: OnceLock<Option<ControlPlane>> = OnceLock::new();
 /// Who shares it reads, who wants it alone writes.

@@ -307,6 +307,7 @@ impl ControlPlane {
             file("service-account-key-file", "service-account.key"),
             file("service-account-signing-key-file", "service-account.key"),
             "--service-cluster-ip-range=10.43.0.0/16".into(),
+            "--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname".into(),
             "--profiling=false".into(),
         ];
         flags.extend(audit::flags(self.dir()));
