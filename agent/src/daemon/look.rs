@@ -24,6 +24,7 @@ pub(super) async fn look(look: &Look, windows: &Windows) -> Sight {
     };
     let restarts = timeout(CHECK_LIMIT, look.driver.restarts(&look.release)).await.ok().flatten();
     let checks = &look.policy.health.checks;
+    let blind = seen == Health::Unknown;
     match seen {
         Health::Healthy => {}
         // The checks can tell what the runtime can't.
@@ -34,11 +35,20 @@ pub(super) async fn look(look: &Look, windows: &Windows) -> Sight {
     for check in checks {
         match run(look, check, windows).await {
             Ok(remark) => remarks.extend(remark),
+            // The runtime is away, and the app may be as well as it was.
+            Err(Health::Unhealthy { .. }) if blind && asks_the_runtime(check) => {
+                return Sight { health: Health::Unknown, restarts, remark: None };
+            }
             Err(health) => return Sight { health, restarts, remark: None },
         }
     }
     let remark = (!remarks.is_empty()).then(|| remarks.join("; "));
     Sight { health: Health::Healthy, restarts, remark }
+}
+
+/// Whether a check can't be done without the runtime: to run a program, or to find out where the app is reached.
+fn asks_the_runtime(check: &Check) -> bool {
+    matches!(check, Check::Exec(_) | Check::Http(HttpCheck::Target { .. }))
 }
 
 /// One check: what it could not tell, or how the app is.
