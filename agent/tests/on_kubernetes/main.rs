@@ -16,6 +16,8 @@ mod conformance;
 mod custom;
 mod immutable;
 mod jobs;
+mod logs;
 mod nodes;
 mod plane;
+mod programs;
 mod waits;

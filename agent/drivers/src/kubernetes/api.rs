@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use holdfast_core::release::ServiceAccount;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{Method, Request};
+use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use kube::client::Body;
 use serde_json::Value;
@@ -37,8 +37,8 @@ pub(super) enum ApiError {
     #[error("{doing}: the API server at {server} can't be reached: {cause}")]
     Unreachable { doing: String, server: String, cause: String },
     /// It didn't answer in time.
-    #[error("{doing}: the API server at {server} did not answer within {LIMIT:?}")]
-    Silent { doing: String, server: String },
+    #[error("{doing}: the API server at {server} did not answer within {limit:?}")]
+    Silent { doing: String, server: String, limit: Duration },
     /// It answered, and not with what was asked for.
     #[error("{doing}: {}", said(.status))]
     Refused { doing: String, status: Box<Refusal> },
@@ -285,11 +285,44 @@ impl Api {
         }
     }
 
-    /// Reads a text, such as a log.
+    /// Reads a short text.
     pub(super) async fn text(&self, path: String, doing: String) -> Result<String, ApiError> {
         let call = Call { method: Method::GET, path, account: None, accept: "*/*", content: None, doing };
         let bytes = self.bytes(call).await?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Reads the end of a text, such as a log: its last `keep` bytes, from a line's begin, however long it is.
+    pub(super) async fn end_of(
+        &self,
+        path: String,
+        doing: String,
+        keep: usize,
+        limit: Duration,
+    ) -> Result<String, ApiError> {
+        let silent = ApiError::Silent { doing: doing.clone(), server: self.connection.server(), limit };
+        let call = Call { method: Method::GET, path, account: None, accept: "*/*", content: None, doing };
+        let end = tokio::time::timeout(limit, self.last_bytes(call, keep)).await;
+        let (end, is_whole) = end.map_err(|_| silent)??;
+        let text = String::from_utf8_lossy(&end);
+        let from = text.find('\n').filter(|_| !is_whole).map_or(0, |at| at + 1);
+        Ok(text[from..].to_owned())
+    }
+
+    /// The last bytes of an answer, and whether that is all of it.
+    async fn last_bytes(&self, call: Call<'_>, keep: usize) -> Result<(Vec<u8>, bool), ApiError> {
+        let doing = call.doing.clone();
+        let mut body = self.accepted(call).await?.into_body();
+        let (mut end, mut is_whole) = (Vec::new(), true);
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| self.unreachable(&doing, whole(&error)))?;
+            end.extend_from_slice(frame.data_ref().map_or(&[], |data| data.as_ref()));
+            if end.len() > keep {
+                end.drain(..end.len() - keep);
+                is_whole = false;
+            }
+        }
+        Ok((end, is_whole))
     }
 
     /// Reads what is no object, such as the version.
@@ -309,18 +342,26 @@ impl Api {
         let doing = call.doing.clone();
         match tokio::time::timeout(LIMIT, self.exchange(call)).await {
             Ok(answer) => answer,
-            Err(_) => Err(ApiError::Silent { doing, server: self.connection.server() }),
+            Err(_) => Err(ApiError::Silent { doing, server: self.connection.server(), limit: LIMIT }),
         }
     }
 
     async fn exchange(&self, call: Call<'_>) -> Result<Vec<u8>, ApiError> {
+        let doing = call.doing.clone();
+        let answer = self.accepted(call).await?;
+        self.whole_of(answer, &doing).await
+    }
+
+    async fn whole_of(&self, answer: Response<Body>, doing: &str) -> Result<Vec<u8>, ApiError> {
+        let limited = http_body_util::Limited::new(answer.into_body(), ANSWER_LIMIT);
+        let bytes = limited.collect().await.map_err(|error| self.unreachable(doing, whole(&*error)))?;
+        Ok(bytes.to_bytes().into())
+    }
+
+    /// An answer whose body is still to be read; what isn't a success is read here.
+    async fn accepted(&self, call: Call<'_>) -> Result<Response<Body>, ApiError> {
         let Call { method, path, account, accept, content, doing } = call;
         let client = self.connection.client().await?;
-        let unreachable = |cause: String| ApiError::Unreachable {
-            doing: doing.clone(),
-            server: self.connection.server(),
-            cause,
-        };
         let mut request = Request::builder().method(method).uri(path).header(ACCEPT, accept);
         if let Some(account) = account {
             request = request.header(IMPERSONATE, user_of(account));
@@ -332,18 +373,21 @@ impl Api {
             }
             None => Body::empty(),
         };
-        let request = request.body(body).map_err(|error| unreachable(error.to_string()))?;
-        let answer = client.send(request).await.map_err(|error| unreachable(whole(&error)))?;
+        let request = request.body(body).map_err(|error| self.unreachable(&doing, error.to_string()))?;
+        let answer = client.send(request).await.map_err(|error| self.unreachable(&doing, whole(&error)))?;
         let code = answer.status();
-        let limited = http_body_util::Limited::new(answer.into_body(), ANSWER_LIMIT);
-        let bytes = limited.collect().await.map_err(|error| unreachable(whole(&*error)))?.to_bytes();
         if code.is_success() {
-            return Ok(bytes.into());
+            return Ok(answer);
         }
+        let bytes = self.whole_of(answer, &doing).await?;
         if code == http::StatusCode::UNAUTHORIZED {
             self.connection.forget();
         }
         Err(ApiError::Refused { doing, status: Box::new(refusal(code.as_u16(), &bytes)) })
+    }
+
+    fn unreachable(&self, doing: &str, cause: String) -> ApiError {
+        ApiError::Unreachable { doing: doing.to_owned(), server: self.connection.server(), cause }
     }
 }
 

@@ -153,7 +153,7 @@ impl Kinds {
             Ok(Err(error)) => {
                 return Err(ApiError::Unreachable { doing, server, cause: whole(&error) });
             }
-            Err(_) => return Err(ApiError::Silent { doing, server }),
+            Err(_) => return Err(ApiError::Silent { doing, server, limit: LIMIT }),
         };
         let mut kinds = BTreeMap::new();
         for group in discovery.groups() {

@@ -1,17 +1,13 @@
-//! What runs of a workload: its pods, where they are reached, what they say, and programs run in them.
-
-use std::time::Duration;
+//! What runs of a workload: its pods, and where they are reached.
 
 use holdfast_core::name::ObjectKey;
-use holdfast_core::release::{ExecCheck, HttpCheck, Release};
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::AttachParams;
+use holdfast_core::release::{HttpCheck, Release};
 use serde_json::Value;
 
 use super::KubernetesDriver;
-use super::api::{ApiError, escaped};
+use super::api::ApiError;
 use super::discovery::own;
-use super::pods::{self, LogSource};
+use super::pods;
 
 impl KubernetesDriver {
     /// The object of a release that a check names.
@@ -40,7 +36,7 @@ impl KubernetesDriver {
     }
 
     /// The pods of the object that a check names, and the object itself.
-    async fn pods_at(&self, release: &Release, target: &ObjectKey) -> Option<(Value, Vec<Value>)> {
+    pub(super) async fn pods_at(&self, release: &Release, target: &ObjectKey) -> Option<(Value, Vec<Value>)> {
         let object = self.target(release, target)?;
         let (kind, watched) = self.kind_of(object).await.ok()??;
         let shelf = self.shelves.of(&watched);
@@ -68,94 +64,6 @@ impl KubernetesDriver {
         }
         Some(format!("http://{}{path}", pods::ready_address(&pods, *port)?))
     }
-
-    /// Runs a check's program in a container of the workload.
-    pub(super) async fn run_in(&self, release: &Release, check: &ExecCheck) -> Result<(), String> {
-        let (_, all) = self
-            .pods_at(release, &check.target)
-            .await
-            .ok_or_else(|| format!("{} is not there", check.target))?;
-        let pod = pods::pod_for_exec(&all, check.container.as_deref());
-        let pod = pod.ok_or_else(|| format!("{} has no pod that runs", check.target))?;
-        let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default();
-        let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
-        let first = || pods::container_names(pod).first().map(|name| (*name).to_owned());
-        let container = check.container.clone().or_else(first);
-        let connection = &self.api.connection;
-        let client = match &release.account {
-            Some(account) => connection.client_as(account).await,
-            None => connection.client().await,
-        };
-        let client = client.map_err(|error| error.to_string())?;
-        let api = kube::Api::<Pod>::namespaced(client, namespace);
-        let params = AttachParams {
-            container,
-            stdin: false,
-            stdout: true,
-            stderr: true,
-            tty: false,
-            ..AttachParams::default()
-        };
-        let ended = tokio::time::timeout(check.timeout, async {
-            let mut process =
-                api.exec(name, &check.command, &params).await.map_err(|error| error.to_string())?;
-            let status = process.take_status();
-            let said = output_of(&mut process).await;
-            let status = match status {
-                Some(status) => status.await,
-                None => None,
-            };
-            match status {
-                Some(status) if status.status.as_deref() == Some("Success") => Ok(()),
-                Some(status) => Err(format!("{}{said}", status.message.unwrap_or_default())),
-                None => Err("the connection broke off".to_owned()),
-            }
-        });
-        ended.await.unwrap_or_else(|_| Err(format!("it did not end within {:?}", check.timeout)))
-    }
-
-    /// The last lines of an app's containers.
-    pub(super) async fn last_lines(
-        &self,
-        workloads: &[(ObjectKey, Value)],
-        lines: usize,
-    ) -> Result<Vec<String>, ApiError> {
-        let mut all = Vec::new();
-        for (key, live) in workloads {
-            let pods = self.pods_of(key, live).await?;
-            for LogSource { namespace, pod, container, .. } in pods::log_sources(&pods) {
-                // What a container said before it was started again is what tells why.
-                for before in [true, false] {
-                    let path = format!(
-                        "/api/v1/namespaces/{namespace}/pods/{pod}/log?container={}&tailLines={lines}&previous={before}",
-                        escaped(container)
-                    );
-                    let log = self.api.text(path, format!("read the log of {namespace}/{pod}")).await;
-                    let log = log.unwrap_or_default();
-                    all.extend(log.lines().map(|line| format!("{pod} {container}: {line}")));
-                }
-            }
-        }
-        let first = all.len().saturating_sub(lines);
-        Ok(all.split_off(first))
-    }
-}
-
-/// The first line that a program said, for people.
-async fn output_of(process: &mut kube::api::AttachedProcess) -> String {
-    use tokio::io::AsyncReadExt;
-
-    /// Bytes of output that are looked at.
-    const SHOWN: usize = 300;
-    let mut text = Vec::new();
-    for mut stream in [process.stderr().map(Box::new)].into_iter().flatten() {
-        let mut part = vec![0; SHOWN];
-        if let Ok(Ok(count)) = tokio::time::timeout(Duration::from_secs(2), stream.read(&mut part)).await {
-            text.extend_from_slice(&part[..count]);
-        }
-    }
-    let text = String::from_utf8_lossy(&text);
-    text.lines().next().map(|line| format!(": {line}")).unwrap_or_default()
 }
 
 fn bracketed(address: &str) -> String {

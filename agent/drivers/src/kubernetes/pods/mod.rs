@@ -27,7 +27,7 @@ pub(super) struct Trouble {
 }
 
 /// Where lines of a log come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LogSource<'a> {
     /// The pod's namespace.
     pub(super) namespace: &'a str,
@@ -35,6 +35,21 @@ pub(super) struct LogSource<'a> {
     pub(super) pod: &'a str,
     /// The container's name.
     pub(super) container: &'a str,
+    /// It runs, or has ended for good.
+    is_there: bool,
+    /// It has ended before, and was or will be started again.
+    was_there: bool,
+}
+
+impl LogSource<'_> {
+    /// Which of its runs have a log, the newest first: whether it is the previous one. Of a container that waits for its
+    /// next start the kubelet takes both questions for the same.
+    pub(super) fn runs(self) -> impl Iterator<Item = bool> {
+        [(self.is_there, false), (self.was_there, true)]
+            .into_iter()
+            .filter(|(has, _)| *has)
+            .map(|(_, run)| run)
+    }
 }
 
 /// What is wrong with the pods of one workload: the newest pod's trouble, as those of versions before are on their
@@ -74,8 +89,9 @@ pub(super) fn pod_for_exec<'a>(pods: &'a [Value], container: Option<&str>) -> Op
     able.first().copied()
 }
 
-/// The containers that a log can be had of, the newest pod's first; those that never started have none. Pods on their
-/// way out count: they may be the only ones with something to say.
+/// The containers that a log can be had of, the newest pod's first, and of a pod those first that something is wrong
+/// with; those that never started have none. Pods on their way out count: they may be the only ones with something to
+/// say.
 pub(super) fn log_sources(pods: &[Value]) -> Vec<LogSource<'_>> {
     let mut sources = Vec::new();
     for pod in newest_first(pods.iter().collect()) {
@@ -83,10 +99,19 @@ pub(super) fn log_sources(pods: &[Value]) -> Vec<LogSource<'_>> {
         else {
             continue;
         };
-        let has_log =
-            |container: &&str| container_statuses(pod).any(|one| is_of(one, container) && has_run(one));
-        let containers = container_names(pod).into_iter().chain(setup_names(pod)).filter(has_log);
-        sources.extend(containers.map(|container| LogSource { namespace, pod: name, container }));
+        let status_of = |container: &'_ str| container_statuses(pod).find(|one| is_of(one, container));
+        let names = container_names(pod).into_iter().chain(setup_names(pod));
+        let mut containers: Vec<_> =
+            names.filter_map(|container| Some((container, status_of(container)?))).collect();
+        containers.sort_by_key(|(_, status)| trouble_in(status).is_none());
+        let source = |(container, status): (_, &Value)| LogSource {
+            namespace,
+            pod: name,
+            container,
+            is_there: ["/state/running", "/state/terminated"].iter().any(|at| status.pointer(at).is_some()),
+            was_there: status.pointer("/lastState/terminated").is_some(),
+        };
+        sources.extend(containers.into_iter().map(source).filter(|one| one.is_there || one.was_there));
     }
     sources
 }
@@ -200,11 +225,6 @@ fn container_statuses(pod: &Value) -> impl Iterator<Item = &Value> {
 
 fn is_of(status: &Value, container: &str) -> bool {
     text(status, "/name") == Some(container)
-}
-
-fn has_run(status: &Value) -> bool {
-    let states = ["/state/running", "/state/terminated", "/lastState/terminated"];
-    states.iter().any(|state| status.pointer(state).is_some())
 }
 
 fn trouble_of(pod: &Value) -> Option<Trouble> {

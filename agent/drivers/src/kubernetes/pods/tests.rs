@@ -199,6 +199,23 @@ fn logs_are_of_the_containers_that_ever_ran_the_newest_pods_first() {
 }
 
 #[test]
+fn a_log_is_asked_for_of_each_run_once_and_first_of_what_is_in_trouble() {
+    let mut one = pod("one", NEW, json!({ "state": { "running": {} } }));
+    one["spec"]["containers"] = json!([{ "name": "app" }, { "name": "side" }, { "name": "back" }]);
+    let ended = json!({ "terminated": { "exitCode": 1 } });
+    one["status"]["containerStatuses"] = json!([
+        { "name": "app", "ready": true, "state": { "running": {} } },
+        { "name": "side", "restartCount": 1, "state": { "waiting": { "reason": "CrashLoopBackOff" } }, "lastState": ended },
+        { "name": "back", "ready": true, "restartCount": 1, "state": { "running": {} }, "lastState": ended },
+    ]);
+    let pods = [one];
+    let sources = log_sources(&pods);
+    let seen: Vec<_> =
+        sources.iter().map(|source| (source.container, source.runs().collect::<Vec<_>>())).collect();
+    assert_eq!(seen, [("side", vec![true]), ("app", vec![false]), ("back", vec![false, true])]);
+}
+
+#[test]
 fn the_container_that_kubectl_would_take_is_the_first_and_sidecars_are_the_last() {
     let mut one = json!({ "spec": {
         "initContainers": [{ "name": "migrate" }, { "name": "proxy", "restartPolicy": "Always" }],

@@ -1,0 +1,69 @@
+//! The last lines of an app's containers: from the kubelets, through the API server.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use holdfast_core::name::ObjectKey;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::KubernetesDriver;
+use super::api::{ApiError, escaped};
+use super::pods::{self, LogSource};
+
+/// How long all logs may take: who asks gives up a little later, and then has none of them.
+const LIMIT: Duration = Duration::from_secs(4);
+/// How many logs are asked for.
+const LOGS: usize = 24;
+/// How many of them at the same time.
+const AT_ONCE: usize = 8;
+/// How much of a log is kept, in bytes: its end.
+const KEPT: usize = 64 << 10;
+
+impl KubernetesDriver {
+    /// The last lines of an app's containers. Those of the newest pod are the last, as it is the one that is asked
+    /// about when a release failed; where there are too many the oldest pods' go. A log that can't be had is a line that
+    /// says why.
+    pub(super) async fn last_lines(
+        &self,
+        workloads: &[(ObjectKey, Value)],
+        lines: usize,
+    ) -> Result<Vec<String>, ApiError> {
+        if lines == 0 {
+            return Ok(Vec::new());
+        }
+        let until = Instant::now() + LIMIT;
+        let mut all = Vec::new();
+        for (key, live) in workloads {
+            all.extend(self.pods_of(key, live).await?);
+        }
+        let sources = pods::log_sources(&all);
+        let runs = sources.iter().flat_map(|source| source.runs().map(move |previous| (*source, previous)));
+        let mut asked = Vec::new();
+        for (source, previous) in runs.take(LOGS) {
+            asked.push(self.log_of(source, previous, lines, until));
+        }
+        let mut newest_first: Vec<Vec<String>> = stream::iter(asked).buffered(AT_ONCE).collect().await;
+        newest_first.reverse();
+        let mut all = newest_first.concat();
+        let first = all.len().saturating_sub(lines);
+        Ok(all.split_off(first))
+    }
+
+    /// The last lines of what one container says, or said before it was started again.
+    async fn log_of(&self, of: LogSource<'_>, previous: bool, lines: usize, until: Instant) -> Vec<String> {
+        let LogSource { namespace, pod, container, .. } = of;
+        let path = format!(
+            "/api/v1/namespaces/{namespace}/pods/{pod}/log?container={}&tailLines={lines}&previous={previous}",
+            escaped(container)
+        );
+        let doing = format!("read the log of {namespace}/{pod}");
+        let left = until.saturating_duration_since(Instant::now());
+        match self.api.end_of(path, doing, KEPT, left).await {
+            Ok(log) => log.lines().map(|line| format!("{pod} {container}: {line}")).collect(),
+            // The pod has gone meanwhile, or the node has thrown away what was said before.
+            Err(error) if matches!(error.code(), Some(400 | 404)) => Vec::new(),
+            Err(error) => vec![format!("{pod} {container}: holdfast: {error}")],
+        }
+    }
+}

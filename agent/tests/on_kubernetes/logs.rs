@@ -1,0 +1,96 @@
+//! The last lines of pods in a diagnosis: from the kubelet through the API server to `holdfast diag`.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::cluster_box::{ClusterBox, deployment};
+use crate::support::kubernetes::{ControlPlane, LOG, PREVIOUS_LOG};
+
+/// Times that soon have a release fail.
+const HEALTH: &str = "health: { startup: 2s, deadline: 10s, soak: 300ms }";
+
+/// A Deployment whose pods say this.
+fn web(version: &str, behaviour: &str, said: &[(&str, &str)]) -> String {
+    let mut words = String::new();
+    for (key, text) in said {
+        words += &format!(" {key}: \"{text}\",");
+    }
+    deployment("web", version, behaviour).replace("annotations: {", &format!("annotations: {{{words}"))
+}
+
+/// What `holdfast diag` gives.
+fn diagnosis(shop: &ClusterBox<'_>) -> Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    command.args(["--json", "diag", "pos", "--config"]).arg(shop.dir().join("agent.toml"));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn lines(diagnosis: &Value) -> Vec<&str> {
+    diagnosis["logs"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect()
+}
+
+/// A good release whose pods say much, and one that fails.
+fn failed<'p>(plane: &'p ControlPlane, name: &str, behaviour: &str, said: &[(&str, &str)]) -> ClusterBox<'p> {
+    let mut shop = ClusterBox::new(plane, name);
+    shop.write(HEALTH, &web("1", "ready", &[(LOG, "{3000*served #\\n}")]));
+    shop.start(&[]);
+    shop.converge();
+    shop.write(HEALTH, &web("2", behaviour, said));
+    shop.push();
+    shop.wait_app("taken back", |app| app.phase == "RolledBack");
+    shop
+}
+
+#[test]
+fn a_diagnosis_ends_with_what_the_version_said_that_failed() {
+    let Some(plane) = ControlPlane::shared() else { return };
+    let said = [(LOG, "{500*step #\\n}no database"), (PREVIOUS_LOG, "not this")];
+    let shop = failed(&plane, "said", "never-ready", &said);
+    let diagnosis = diagnosis(&shop);
+    let lines = lines(&diagnosis);
+    assert_eq!(lines.len(), 200, "{lines:?}");
+    assert!(lines[199].starts_with("web-") && lines[199].ends_with(" web: no database"), "{}", lines[199]);
+    assert!(lines[198].ends_with(" web: step 500"), "{}", lines[198]);
+    assert!(lines.iter().all(|line| !line.contains("served") && !line.contains("not this")), "{lines:?}");
+    // No more is asked for than is kept, and not of a container that never ended.
+    let asked: Vec<_> = shop.requests().into_iter().filter(|one| one.uri.contains("/log?")).collect();
+    assert!(!asked.is_empty() && asked.iter().all(|one| one.uri.contains("tailLines=200")), "{asked:?}");
+    assert!(asked.iter().all(|one| one.code == 200), "{asked:?}");
+}
+
+#[test]
+fn a_diagnosis_has_what_a_container_said_before_it_crashed_and_says_it_once() {
+    let Some(plane) = ControlPlane::shared() else { return };
+    let shop = failed(&plane, "crash", "crash-loop", &[(PREVIOUS_LOG, "panic: no paper")]);
+    let diagnosis = diagnosis(&shop);
+    let lines = lines(&diagnosis);
+    assert!(lines.last().unwrap().ends_with(" web: panic: no paper"), "{lines:?}");
+    assert_eq!(lines.iter().filter(|line| line.contains("no paper")).count(), 1, "{lines:?}");
+    // There is room for what ran beside it.
+    assert!(lines[0].ends_with(" web: served 3000") || lines[0].contains("served"), "{}", lines[0]);
+}
+
+#[test]
+fn a_log_of_long_lines_is_kept_to_its_bounds() {
+    let Some(plane) = ControlPlane::shared() else { return };
+    let said = [(LOG, "{500000*a lot of #}\\n{400000*a lot of #}\\nthe last word")];
+    let shop = failed(&plane, "long", "never-ready", &said);
+    let diagnosis = diagnosis(&shop);
+    let lines = lines(&diagnosis);
+    assert!(lines.last().unwrap().ends_with(" web: the last word"), "{:?}", lines.last());
+    assert!(lines.iter().map(|line| line.len()).sum::<usize>() <= 48 << 10);
+}
+
+#[test]
+fn a_kubelet_that_tells_no_log_keeps_an_app_from_nothing() {
+    let Some(plane) = ControlPlane::shared() else { return };
+    let shop = failed(&plane, "mute", "never-ready", &[(LOG, "hang")]);
+    let diagnosis = diagnosis(&shop);
+    let lines = lines(&diagnosis);
+    // The other pod's log is there, and why this one isn't.
+    assert!(lines.iter().any(|line| line.ends_with(" web: served 3000")), "{lines:?}");
+    assert!(lines.last().unwrap().contains("did not answer within"), "{lines:?}");
+}
