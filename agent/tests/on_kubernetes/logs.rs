@@ -35,7 +35,7 @@ fn lines(diagnosis: &Value) -> Vec<&str> {
 /// A good release whose pods say much, and one that fails.
 fn failed<'p>(plane: &'p ControlPlane, name: &str, behaviour: &str, said: &[(&str, &str)]) -> ClusterBox<'p> {
     let mut shop = ClusterBox::new(plane, name);
-    shop.write(HEALTH, &web("1", "ready", &[(LOG, "{3000*served #\\n}")]));
+    shop.write(HEALTH, &web("1", "ready", &[(LOG, "{3000*served #\\n}end")]));
     shop.start(&[]);
     shop.converge();
     shop.write(HEALTH, &web("2", behaviour, said));
@@ -70,13 +70,13 @@ fn a_diagnosis_has_what_a_container_said_before_it_crashed_and_says_it_once() {
     assert!(lines.last().unwrap().ends_with(" web: panic: no paper"), "{lines:?}");
     assert_eq!(lines.iter().filter(|line| line.contains("no paper")).count(), 1, "{lines:?}");
     // There is room for what ran beside it.
-    assert!(lines[0].ends_with(" web: served 3000") || lines[0].contains("served"), "{}", lines[0]);
+    assert!(lines[0].contains(" web: served "), "{}", lines[0]);
 }
 
 #[test]
 fn a_log_of_long_lines_is_kept_to_its_bounds() {
     let Some(plane) = ControlPlane::shared() else { return };
-    let said = [(LOG, "{500000*a lot of #}\\n{400000*a lot of #}\\nthe last word")];
+    let said = [(LOG, "{30000*a lot of #}\\n{20000*a lot of #}\\nthe last word")];
     let shop = failed(&plane, "long", "never-ready", &said);
     let diagnosis = diagnosis(&shop);
     let lines = lines(&diagnosis);

@@ -59,6 +59,8 @@ impl KubernetesDriver {
         );
         let doing = format!("read the log of {namespace}/{pod}");
         let left = until.saturating_duration_since(Instant::now());
+        // As it is told when it is over.
+        let left = Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
         match self.api.end_of(path, doing, KEPT, left).await {
             Ok(log) => log.lines().map(|line| format!("{pod} {container}: {line}")).collect(),
             // The pod has gone meanwhile, or the node has thrown away what was said before.

@@ -196,11 +196,13 @@ fn staying(pods: &[Value]) -> Vec<&Value> {
     newest_first(pods.iter().filter(|pod| text(pod, "/metadata/deletionTimestamp").is_none()).collect())
 }
 
-/// The server writes times in UTC and to the second, so that their texts are in their order. Names decide between
-/// equals, for the same answer every time.
+/// The server writes times in UTC and to the second, so that their texts are in their order. Of those of one second the
+/// ones that aren't ready are taken for newer, as a release that fails at once is made in the second of the one before;
+/// then names decide, for the same answer every time.
 fn newest_first(mut pods: Vec<&Value>) -> Vec<&Value> {
     pods.sort_by_key(|pod| {
-        (Reverse(text(pod, "/metadata/creationTimestamp").unwrap_or_default()), text(pod, "/metadata/name"))
+        let created = text(pod, "/metadata/creationTimestamp").unwrap_or_default();
+        (Reverse(created), is_ready(pod), text(pod, "/metadata/name"))
     });
     pods
 }

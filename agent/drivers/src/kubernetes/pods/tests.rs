@@ -195,7 +195,7 @@ fn logs_are_of_the_containers_that_ever_ran_the_newest_pods_first() {
     let pods = [pod("old", OLD, crashed()), new, going(ready("gone", OLD, "10.42.0.1"))];
     let seen: Vec<_> =
         log_sources(&pods).iter().map(|one| format!("{}/{}", one.pod, one.container)).collect();
-    assert_eq!(seen, ["new/migrate", "gone/app", "old/app"]);
+    assert_eq!(seen, ["new/migrate", "old/app", "gone/app"]);
 }
 
 #[test]
@@ -213,6 +213,13 @@ fn a_log_is_asked_for_of_each_run_once_and_first_of_what_is_in_trouble() {
     let seen: Vec<_> =
         sources.iter().map(|source| (source.container, source.runs().collect::<Vec<_>>())).collect();
     assert_eq!(seen, [("side", vec![true]), ("app", vec![false]), ("back", vec![false, true])]);
+}
+
+#[test]
+fn of_pods_of_one_second_the_one_that_is_not_ready_is_taken_for_the_newer() {
+    let pods = [ready("a", NEW, "10.42.0.1"), pod("b", NEW, json!({ "state": { "running": {} } }))];
+    let seen: Vec<_> = log_sources(&pods).iter().map(|one| one.pod.to_owned()).collect();
+    assert_eq!(seen, ["b", "a"]);
 }
 
 #[test]
