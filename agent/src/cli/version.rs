@@ -23,6 +23,7 @@ fn features() -> Vec<&'static str> {
     let known = [
         ("wasm", cfg!(feature = "wasm")),
         ("podman", cfg!(feature = "podman")),
+        ("kubernetes", cfg!(feature = "kubernetes")),
         ("demo", cfg!(feature = "demo")),
         ("faults", cfg!(feature = "faults")),
     ];
