@@ -192,7 +192,9 @@ impl<J: Journal> Keeper<J> {
             .collect();
         self.journal.pin(&new)?;
         self.permit = Permit::unknown();
-        self.releases.extend(new.into_iter().map(|release| (release.id(), release)));
+        // A copy has no room to spare and lies together. What was parsed lies among all that parsing needed, on the heap of
+        // the thread that did it.
+        self.releases.extend(new.iter().map(|release| (release.id(), Arc::new(Release::clone(release)))));
         let before = self.resolved.replace(Resolved { releases: BTreeMap::new(), ..resolved.clone() });
         let before = before.map(|before| before.apps).unwrap_or_default();
         let is_new =
