@@ -208,6 +208,7 @@ fn additions(
                     &format!("{difference}, which can't be changed in place"),
                 ));
             }
+            Observed::Immutable { .. } if key.holds_data() && goes_back(app, id) => {}
             Observed::Immutable { difference } => return Err(immutable(key, difference)),
             Observed::Foreign { owner } => return Err(foreign(key, owner)),
         }
@@ -222,6 +223,13 @@ fn may_recreate(app: &App) -> bool {
     let targets = [&app.current, &app.target].into_iter().flatten();
     matches!(app.phase, Phase::RollingBack { .. })
         || targets.into_iter().any(|target| target.policy.immutable == Immutable::Recreate)
+}
+
+/// Whether an app has gone back to this release, or is on its way. What holds data may have changed on the way forward in a
+/// way that there is none back from: a claim grows and doesn't shrink. It stays as it is then; held for its sake, the app
+/// would stay with what has failed, and nothing newer could be put in its place.
+fn goes_back(app: &App, release: ReleaseId) -> bool {
+    app.phase != Phase::Good && app.good.as_ref().is_some_and(|good| good.release == release)
 }
 
 fn absent_reason(app: &App, was_made: bool) -> &'static str {
