@@ -39,9 +39,7 @@ use holdfast_core::health::Sight;
 use holdfast_core::name::AppName;
 use holdfast_core::report::Status;
 use holdfast_core::resolve::Resolved;
-use holdfast_core::verify::Floor;
 use holdfast_drivers::{DriverError, DriverEvent};
-use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 use self::images::BoxImages;
@@ -588,19 +586,4 @@ impl Daemon {
             let _ = jobs.blocking_send(Event::Tidied);
         });
     }
-}
-
-/// How far the agent came before it was started this time.
-fn progress_of(store: &SharedStore) -> Result<Progress> {
-    let store = lock(store);
-    let revisions = store.revisions()?;
-    let floor = store.anchor().floor.clone();
-    // An anchor that was lost: nothing older is taken than the newest that the database knows of.
-    let known = revisions.accepted.map(|revision| Floor { revision, committed: Timestamp::UNIX_EPOCH });
-    Ok(Progress {
-        fetched: revisions.fetched,
-        applied: revisions.applied,
-        accepted: floor.map(|floor| Floor { revision: floor.revision, committed: floor.committed }).or(known),
-        ..Progress::default()
-    })
 }

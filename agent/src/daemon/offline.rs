@@ -15,7 +15,7 @@ use super::progress::Progress;
 use super::sync::Renderer;
 use super::tell::nothing_kept;
 use super::windows::Windows;
-use super::{images, look, progress_of, setup, status};
+use super::{images, look, setup, status};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::allowance::Allowance;
@@ -35,7 +35,7 @@ impl Offline {
         let store = setup::open_store(config, &now)?;
         let drivers = setup::open_drivers(config, &store, &Allowance::unlimited())?;
         let keeper = Keeper::load(StoreJournal::new(Arc::clone(&store)), drivers)?;
-        let mut offline = Offline { clock, keeper, progress: progress_of(&store)? };
+        let mut offline = Offline { clock, keeper, progress: Progress::before(&store)? };
         offline.render(config, store)?;
         Ok(offline)
     }

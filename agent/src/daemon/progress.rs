@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use anyhow::Result;
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::Revision;
 use holdfast_core::held::Held;
 use holdfast_core::verify::Floor;
 use jiff::Timestamp;
+
+use super::journal::{SharedStore, lock};
 
 /// The state of the source, as the loop knows it.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +41,23 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// How far the agent came before it was started this time.
+    pub(super) fn before(store: &SharedStore) -> Result<Self> {
+        let store = lock(store);
+        let revisions = store.revisions()?;
+        let floor = store.anchor().floor.clone();
+        // An anchor that was lost: nothing older is taken than the newest that the database knows of.
+        let known = revisions.accepted.map(|revision| Floor { revision, committed: Timestamp::UNIX_EPOCH });
+        Ok(Progress {
+            fetched: revisions.fetched,
+            applied: revisions.applied,
+            accepted: floor
+                .map(|floor| Floor { revision: floor.revision, committed: floor.committed })
+                .or(known),
+            ..Progress::default()
+        })
+    }
+
     /// The next poll is due `wait` from now.
     pub(super) fn poll_in(&mut self, wait: Duration, now: &Now) {
         let uptime = now.moment.uptime.saturating_add(wait);

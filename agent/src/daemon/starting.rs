@@ -13,7 +13,7 @@ use super::journal::{SharedStore, StoreJournal, lock};
 use super::outside::Outside;
 use super::progress::Progress;
 use super::sync::SharedSource;
-use super::{DISK_PAUSE, progress_of, setup};
+use super::{DISK_PAUSE, setup};
 use crate::api::Request;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -40,7 +40,7 @@ impl Parts {
         let keeper = Keeper::open(StoreJournal::new(Arc::clone(&store)), drivers)?;
         let source = Arc::new(Mutex::new(setup::open_source(config, &allowance)?));
         let images = BoxImages::new(config, lock(&store).shared_content(), &allowance);
-        let progress = progress_of(&store)?;
+        let progress = Progress::before(&store)?;
         Ok(Parts { store, allowance, keeper, source, images, progress })
     }
 }
