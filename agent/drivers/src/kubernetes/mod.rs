@@ -161,9 +161,9 @@ impl KubernetesDriver {
         pairs: &[Pair<'_>],
         seen: &mut AppObservation,
     ) -> Result<(), DriverError> {
-        let there =
+        let mut there =
             pairs.iter().filter(|pair| matches!(pair.there, There::Ours(..))).map(|pair| pair.wanted.key());
-        let first = there.into_iter().find(|key| seen.get(key) == Some(&Observed::Same)).cloned();
+        let first = there.find(|key| seen.get(key) == Some(&Observed::Same)).cloned();
         let Some(first) = first.and_then(|key| seen.get_mut(&key)) else { return Ok(()) };
         let (kind, place) = self.sets.place_of(app);
         let Some(kind) = self.kinds.get(&self.api, &kind.resource.group, &kind.resource.kind).await? else {
