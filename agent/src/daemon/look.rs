@@ -31,16 +31,19 @@ pub(super) async fn look(look: &Look, windows: &Windows) -> Sight {
         Health::Unknown if !checks.is_empty() => {}
         health => return Sight { health, restarts, remark: None },
     }
-    let mut remarks = Vec::new();
+    let (mut remarks, mut unsure) = (Vec::new(), None);
     for check in checks {
         match run(look, check, windows).await {
             Ok(remark) => remarks.extend(remark),
             // The runtime is away, and the app may be as well as it was.
-            Err(Health::Unhealthy { .. }) if blind && asks_the_runtime(check) => {
-                return Sight { health: Health::Unknown, restarts, remark: None };
+            Err(Health::Unhealthy { reason }) if blind && asks_the_runtime(check) => {
+                unsure.get_or_insert(format!("not checked while its runtime is away: {reason}"));
             }
             Err(health) => return Sight { health, restarts, remark: None },
         }
+    }
+    if unsure.is_some() {
+        return Sight { health: Health::Unknown, restarts, remark: unsure };
     }
     let remark = (!remarks.is_empty()).then(|| remarks.join("; "));
     Sight { health: Health::Healthy, restarts, remark }
@@ -48,7 +51,7 @@ pub(super) async fn look(look: &Look, windows: &Windows) -> Sight {
 
 /// Whether a check can't be done without the runtime: to run a program, or to find out where the app is reached.
 fn asks_the_runtime(check: &Check) -> bool {
-    matches!(check, Check::Exec(_) | Check::Http(HttpCheck::Target { .. }))
+    check.target().is_some()
 }
 
 /// One check: what it could not tell, or how the app is.
