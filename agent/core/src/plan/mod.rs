@@ -208,7 +208,7 @@ fn additions(
                     &format!("{difference}, which can't be changed in place"),
                 ));
             }
-            Observed::Immutable { .. } if key.holds_data() && goes_back(app, id) => {}
+            Observed::Immutable { .. } if key.holds_data() && was_good(app, id) => {}
             Observed::Immutable { difference } => return Err(immutable(key, difference)),
             Observed::Foreign { owner } => return Err(foreign(key, owner)),
         }
@@ -225,11 +225,11 @@ fn may_recreate(app: &App) -> bool {
         || targets.into_iter().any(|target| target.policy.immutable == Immutable::Recreate)
 }
 
-/// Whether an app has gone back to this release, or is on its way. What holds data may have changed on the way forward in a
-/// way that there is none back from: a claim grows and doesn't shrink. It stays as it is then; held for its sake, the app
-/// would stay with what has failed, and nothing newer could be put in its place.
-fn goes_back(app: &App, release: ReleaseId) -> bool {
-    app.phase != Phase::Good && app.good.as_ref().is_some_and(|good| good.release == release)
+/// Whether this release is the last known good. What holds data may have changed since in a way that there is none back
+/// from, by a release that failed or by hand: a claim grows and doesn't shrink. It stays as it is then: held for its sake,
+/// an app would stay with what has failed, and what is changed of it by hand would stay changed.
+fn was_good(app: &App, release: ReleaseId) -> bool {
+    app.good.as_ref().is_some_and(|good| good.release == release)
 }
 
 fn absent_reason(app: &App, was_made: bool) -> &'static str {
