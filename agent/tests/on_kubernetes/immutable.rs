@@ -72,3 +72,51 @@ fn a_claim_is_never_made_anew_whatever_the_app_says() {
     shop.converge();
     assert_eq!(shop.get("persistentvolumeclaims/data")["metadata"]["uid"], before["metadata"]["uid"]);
 }
+
+#[test]
+fn a_claim_that_has_grown_stays_so_when_the_release_that_grew_it_is_taken_back() {
+    let Some(plane) = ControlPlane::shared() else { return };
+    let mut shop = ClusterBox::new(&plane, "grown");
+    let class = format!("grows-{}", shop.namespace);
+    plane.apply(
+        &shop.namespace,
+        &format!(
+            "apiVersion: storage.k8s.io/v1\nkind: StorageClass\nmetadata: {{ name: {class} }}\nprovisioner: test.holdfast.dev/none\n\
+             allowVolumeExpansion: true\n"
+        ),
+    );
+    let claim = |size: &str| {
+        format!(
+            "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {{ name: data }}\nspec: {{ accessModes: [ReadWriteOnce], \
+             storageClassName: {class}, resources: {{ requests: {{ storage: {size} }} }} }}\n---\n"
+        )
+    };
+    let manifests = |version: &str, size: &str, behaviour: &str| {
+        config_map("config", version) + &claim(size) + &deployment("web", version, behaviour)
+    };
+    let health = "health: { startup: 1s, deadline: 15s, soak: 300ms }";
+    let first = manifests("1", "1Mi", "ready");
+    shop.write(health, &first);
+    shop.start(&[]);
+    shop.converge();
+    plane.until(&shop.path("persistentvolumeclaims/data"), |data| data["status"]["phase"] == "Bound");
+
+    shop.write(health, &manifests("2", "2Mi", "crash-loop"));
+    shop.push();
+    shop.wait_app("taken back", |app| app.phase == "RolledBack");
+    let size = |shop: &ClusterBox<'_>| {
+        shop.get("persistentvolumeclaims/data")["spec"]["resources"]["requests"]["storage"].clone()
+    };
+    assert_eq!(
+        (size(&shop), shop.get("configmaps/config")["data"]["value"].clone()),
+        ("2Mi".into(), "1".into())
+    );
+
+    // The commit is taken back as well: the app is kept as ever.
+    shop.write(health, &first);
+    shop.converge();
+    plane.delete(&shop.path("configmaps/config"));
+    plane.until(&shop.path("configmaps/config"), |config| config["data"]["value"] == "1");
+    assert!(shop.status().unwrap().converged);
+    assert_eq!(size(&shop), "2Mi");
+}

@@ -66,3 +66,41 @@ fn a_job_that_the_cluster_removes_when_it_has_ended_does_not_run_again() {
         assert_eq!(times_made(&shop), round + 1);
     }
 }
+
+#[test]
+fn an_agent_that_was_started_anew_knows_of_a_job_whether_it_has_ended() {
+    let Some(plane) = ControlPlane::shared() else { return };
+    let mut shop = ClusterBox::new(&plane, "anew");
+    let ended =
+        config_map("config", "1") + &job("import", "x", "exit-0", "  ttlSecondsAfterFinished: 3600\n");
+    shop.write("", &ended);
+    shop.start(&[]);
+    shop.converge();
+    let first = shop.get("jobs/import");
+
+    // It is there still; then it goes while nobody looks.
+    shop.kill();
+    shop.start(&[]);
+    shop.repo.write(&[("README.md", "one")]);
+    shop.converge();
+    shop.kill();
+    assert_eq!(shop.get("jobs/import")["metadata"]["uid"], first["metadata"]["uid"]);
+    plane.delete(&shop.path("jobs/import"));
+    plane.until_gone(&shop.path("jobs/import"));
+    shop.start(&[]);
+    shop.repo.write(&[("README.md", "two")]);
+    shop.converge();
+    thread::sleep(A_WHILE);
+    assert!(shop.find("jobs/import").is_none(), "it was made again");
+
+    let health = "health: { startup: 1s, deadline: 15s, soak: 300ms }";
+    shop.write(health, &(ended + &job("endless", "x", "ready", "")));
+    shop.push();
+    plane.until(&shop.path("jobs/endless"), |job| job["status"]["active"] == 1);
+    shop.kill();
+    shop.start(&[]);
+    shop.wait_app("taken back", |app| {
+        assert_ne!(app.phase, "Good", "a Job that runs has not ended");
+        app.phase == "RolledBack"
+    });
+}

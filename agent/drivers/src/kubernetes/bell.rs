@@ -30,6 +30,8 @@ pub(super) struct Bell {
     unheard: Arc<Mutex<Unheard>>,
     rung: Arc<Notify>,
     waiting: Arc<Mutex<Option<AbortHandle>>>,
+    /// Somebody hears it.
+    connected: Arc<AtomicBool>,
     /// Another node writes: what could not be done here may be done whenever something changes.
     stands_by: Arc<AtomicBool>,
 }
@@ -41,6 +43,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Bell {
     /// Whom to tell from here on.
     pub(super) fn connect(&self, sender: mpsc::Sender<DriverEvent>) {
+        self.connected.store(true, Ordering::Relaxed);
         let bell = self.clone();
         tokio::spawn(async move {
             loop {
@@ -54,6 +57,11 @@ impl Bell {
                 }
             }
         });
+    }
+
+    /// Whether the loop hears it: this is the agent, and not a command that looks.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
     }
 
     /// Something has happened to an app, or to nobody knows which. `back`: what failed may be possible now.

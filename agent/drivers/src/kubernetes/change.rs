@@ -37,8 +37,9 @@ impl KubernetesDriver {
         let wanted = self.served(release, id, object).await?;
         let mut members = Members::default();
         members.add(&wanted.kind, wanted.namespace());
-        self.as_leader(self.sets.cover(&release.app, &members)).await??;
+        self.as_leader(self.sets.cover(&release.app, &members, &wanted.key().to_string())).await??;
         let shelf = self.shelves.of(&wanted.watched);
+        shelf.forget_ended(&wanted.place());
         if let Some((record, _)) = shelf.get(&wanted.place())
             && record.leaving.is_some()
         {
@@ -76,7 +77,7 @@ impl KubernetesDriver {
         for kind in kinds {
             self.take_away(app, &kind, super::object::place_of(key, &kind)).await?;
         }
-        self.tidy(app).await
+        self.tidy(app, key).await
     }
 
     /// The kind, unless the cluster serves it no more: what was of it is gone then.
@@ -202,6 +203,7 @@ impl KubernetesDriver {
     async fn take_away(&self, app: &AppName, kind: &Arc<Kind>, place: Place) -> Result<(), DriverError> {
         let shelf = self.shelves.of(kind);
         shelf.ready().await?;
+        shelf.forget_ended(&place);
         let set = self.owner.set_of(app);
         let Some((mut record, _)) = shelf.get(&place).filter(|(record, _)| record.is_member(kind, &set))
         else {
@@ -260,8 +262,8 @@ impl KubernetesDriver {
         }
     }
 
-    /// Has the parent of an app's ApplySet name no more than there is.
-    async fn tidy(&self, app: &AppName) -> Result<(), DriverError> {
+    /// Has the parent of an app's ApplySet name no more than there is, and nothing of what was `removed`.
+    async fn tidy(&self, app: &AppName, removed: &ObjectKey) -> Result<(), DriverError> {
         let (mut left, set) = (Members::default(), self.owner.set_of(app));
         for member in self.sets.of(app).await?.kinds {
             let (name, group) = member.split_once('.').unwrap_or((&member, ""));
@@ -280,7 +282,7 @@ impl KubernetesDriver {
         if self.leader().is_some_and(|leader| leader.until().is_err()) {
             return Ok(());
         }
-        Ok(self.as_leader(self.sets.keep_only(app, left)).await??)
+        Ok(self.as_leader(self.sets.keep_only(app, left, &removed.to_string())).await??)
     }
 }
 

@@ -112,18 +112,24 @@ impl KubernetesDriver {
 
     /// Writes down which Jobs have ended, before the cluster removes them: they are not to run again.
     pub(super) async fn note_ended(&self, app: &AppName, pairs: &[Pair<'_>]) -> Result<(), DriverError> {
-        let ended = pairs.iter().filter(|pair| match &pair.there {
-            There::Ours(record, _) => {
-                pair.wanted.goes_when_ended() && record.ended && record.applied == Some(pair.wanted.digest)
-            }
-            There::Ended => true,
-            There::Nothing | There::Foreign(_) => false,
-        });
-        let ended = ended.map(|pair| (pair.wanted.key().to_string(), pair.wanted.digest)).collect();
-        if self.sets.of(app).await?.ended == ended || self.stands_by().is_err() {
+        // Who only asks writes nothing.
+        if !self.bell.is_connected() {
             return Ok(());
         }
-        Ok(self.as_leader(self.sets.keep_ended(app, ended)).await??)
+        let has_ended = |pair: &&Pair<'_>| match &pair.there {
+            There::Ours(record, _) => record.ended && record.applied == Some(pair.wanted.digest),
+            There::Ended => true,
+            There::Nothing | There::Foreign(_) => false,
+        };
+        let ended: Vec<_> =
+            pairs.iter().filter(|pair| pair.wanted.goes_when_ended()).filter(has_ended).collect();
+        if ended.is_empty() || self.stands_by().is_err() {
+            return Ok(());
+        }
+        let new = ended.iter().map(|pair| (pair.wanted.key().to_string(), pair.wanted.digest)).collect();
+        self.as_leader(self.sets.note_ended(app, new)).await??;
+        ended.iter().for_each(|pair| pair.shelf.forget_ended(&pair.wanted.place()));
+        Ok(())
     }
 
     fn whose(&self, app: &AppName, record: Arc<Record>, confirmed: Option<Confirmed>) -> There {
@@ -408,7 +414,7 @@ fn refused(error: ApiError, secret: bool) -> Result<Difference, DriverError> {
 
 /// Whether a field can't be changed in place. The server says so in words only.
 pub(super) fn is_immutable(refusal: &Refusal) -> bool {
-    const WORDS: [&str; 7] = [
+    const WORDS: [&str; 8] = [
         "immutable",
         "updates to",
         "may not change fields other than",
@@ -416,6 +422,8 @@ pub(super) fn is_immutable(refusal: &Refusal) -> bool {
         "may not be changed",
         "cannot be changed",
         "cannot change roleRef",
+        // A claim, which only grows.
+        "can not be less than",
     ];
     let says = |text: &str| WORDS.iter().any(|words| text.contains(words));
     let causes = &refusal.causes;

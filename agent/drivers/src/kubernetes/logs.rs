@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use holdfast_core::name::ObjectKey;
+use holdfast_core::name::AppName;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::KubernetesDriver;
-use super::api::{ApiError, escaped};
+use super::api::escaped;
 use super::pods::{self, LogSource};
+use crate::DriverError;
 
 /// How long all logs may take: who asks gives up a little later, and then has none of them.
 const LIMIT: Duration = Duration::from_secs(4);
@@ -24,19 +25,14 @@ impl KubernetesDriver {
     /// The last lines of an app's containers. Those of the newest pod are the last, as it is the one that is asked
     /// about when a release failed; where there are too many the oldest pods' go. A log that can't be had is a line that
     /// says why.
-    pub(super) async fn last_lines(
-        &self,
-        workloads: &[(ObjectKey, Value)],
-        lines: usize,
-    ) -> Result<Vec<String>, ApiError> {
+    pub(super) async fn last_lines(&self, app: &AppName, lines: usize) -> Result<Vec<String>, DriverError> {
         if lines == 0 {
             return Ok(Vec::new());
         }
         let until = Instant::now() + LIMIT;
-        let mut all = Vec::new();
-        for (key, live) in workloads {
-            all.extend(self.pods_of(key, live).await?);
-        }
+        let all = tokio::time::timeout_at(until, self.pods_of_app(app)).await.map_err(|_| {
+            DriverError::Runtime(format!("the API server did not tell of the pods within {LIMIT:?}"))
+        })??;
         let sources = pods::log_sources(&all);
         let runs = sources.iter().flat_map(|source| source.runs().map(move |previous| (*source, previous)));
         let mut asked = Vec::new();
@@ -48,6 +44,14 @@ impl KubernetesDriver {
         let mut all = newest_first.concat();
         let first = all.len().saturating_sub(lines);
         Ok(all.split_off(first))
+    }
+
+    async fn pods_of_app(&self, app: &AppName) -> Result<Vec<Value>, DriverError> {
+        let mut all = Vec::new();
+        for (key, live) in self.workloads(app).await? {
+            all.extend(self.pods_of(&key, &live).await?);
+        }
+        Ok(all)
     }
 
     /// The last lines of what one container says, or said before it was started again.

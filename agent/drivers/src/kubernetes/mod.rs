@@ -149,7 +149,7 @@ impl KubernetesDriver {
         let now = *self.api.connection.generations().borrow();
         if self.generation.swap(now, Ordering::Relaxed) != now {
             self.kinds.forget();
-            self.sets.forget(None);
+            self.sets.forget();
         }
     }
 
@@ -174,7 +174,7 @@ impl KubernetesDriver {
         if shelf.get(&place).is_some() || self.sets.has_parent(app).await? {
             return Ok(());
         }
-        self.sets.forget(Some(app));
+        self.sets.lost(app);
         let difference = format!("the parent of its ApplySet, ConfigMap/{}, is gone", place.1);
         *first = Observed::Drift { difference, recreate: false };
         Ok(())
@@ -511,7 +511,7 @@ impl Driver for KubernetesDriver {
     }
 
     async fn logs(&self, app: &AppName, lines: usize) -> Result<Vec<String>, DriverError> {
-        Ok(self.last_lines(&self.workloads(app).await?, lines).await?)
+        self.last_lines(app, lines).await
     }
 
     fn watch(self: Arc<Self>, events: mpsc::Sender<DriverEvent>) {

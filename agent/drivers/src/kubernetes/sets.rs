@@ -41,6 +41,8 @@ pub(super) struct Sets {
     shared: bool,
     /// What was last read or written, if nobody else writes them.
     known: Mutex<BTreeMap<AppName, Members>>,
+    /// The apps whose parent somebody has removed.
+    lost: Mutex<BTreeSet<AppName>>,
     /// Whoever reads, changes and writes one does so alone.
     turn: tokio::sync::Mutex<()>,
 }
@@ -48,15 +50,25 @@ pub(super) struct Sets {
 impl Sets {
     pub(super) fn new(api: Api, owner: OwnerMark, shared: bool) -> Self {
         let parent = own("", "ConfigMap", "configmaps", true);
-        Sets { api, owner, parent, shared, known: Mutex::default(), turn: tokio::sync::Mutex::default() }
+        Sets {
+            api,
+            owner,
+            parent,
+            shared,
+            known: Mutex::default(),
+            lost: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        }
     }
 
-    /// Forgets what is known of an app's parent, or of all.
-    pub(super) fn forget(&self, app: Option<&AppName>) {
-        match app {
-            Some(app) => drop(self.known().remove(app)),
-            None => self.known().clear(),
-        }
+    /// Forgets what is known of all parents.
+    pub(super) fn forget(&self) {
+        self.known().clear();
+    }
+
+    /// Notes that an app's parent is gone: it is written again as it was, when next something of the app is.
+    pub(super) fn lost(&self, app: &AppName) {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).insert(app.clone());
     }
 
     /// Whether an app's parent is there, as the server says.
@@ -93,42 +105,54 @@ impl Sets {
         Ok(parents.iter().filter_map(app).collect())
     }
 
-    /// Has the parent of an app name these kinds and namespaces, before anything is made of them.
-    pub(super) async fn cover(&self, app: &AppName, more: &Members) -> Result<(), ApiError> {
+    /// Has the parent of an app name these kinds and namespaces, before anything is made of them; and the object that is
+    /// to be written no longer as one that has ended.
+    pub(super) async fn cover(&self, app: &AppName, more: &Members, object: &str) -> Result<(), ApiError> {
         let _turn = self.turn.lock().await;
         let mut members = self.of(app).await?;
         let before = members.clone();
         members.kinds.extend(more.kinds.iter().cloned());
         members.namespaces.extend(more.namespaces.iter().cloned());
-        if members == before {
+        members.ended.remove(object);
+        let is_lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner).contains(app);
+        if members == before && !is_lost {
             return Ok(());
         }
         self.write(app, members).await
     }
 
-    /// Has the parent of an app name no more kinds and namespaces than these; without any it goes.
-    pub(super) async fn keep_only(&self, app: &AppName, members: Members) -> Result<(), ApiError> {
+    /// Has the parent of an app name no more kinds and namespaces than these, and `removed` no longer as one that has
+    /// ended; without any it goes.
+    pub(super) async fn keep_only(
+        &self,
+        app: &AppName,
+        members: Members,
+        removed: &str,
+    ) -> Result<(), ApiError> {
         let _turn = self.turn.lock().await;
         let before = self.of(app).await?;
-        let members = Members { ended: before.ended.clone(), ..members };
+        let mut members = Members { ended: before.ended.clone(), ..members };
+        members.ended.remove(removed);
         if before == members {
             return Ok(());
         }
         self.replace(app, members).await
     }
 
-    /// Has the parent of an app name these Jobs as ended.
-    pub(super) async fn keep_ended(
+    /// Has the parent of an app name these Jobs as ended, too.
+    pub(super) async fn note_ended(
         &self,
         app: &AppName,
-        ended: BTreeMap<String, Digest>,
+        new: BTreeMap<String, Digest>,
     ) -> Result<(), ApiError> {
         let _turn = self.turn.lock().await;
         let before = self.of(app).await?;
-        if before.ended == ended {
+        let mut members = before.clone();
+        members.ended.extend(new);
+        if members == before {
             return Ok(());
         }
-        self.replace(app, Members { ended, ..before }).await
+        self.write(app, members).await
     }
 
     async fn replace(&self, app: &AppName, members: Members) -> Result<(), ApiError> {
@@ -156,6 +180,7 @@ impl Sets {
             other => other,
         };
         written?;
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).remove(app);
         self.known().insert(app.clone(), members);
         Ok(())
     }

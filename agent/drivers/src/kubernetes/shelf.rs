@@ -10,7 +10,7 @@ use futures_util::{Stream, StreamExt};
 use holdfast_core::digest::{Digest, ReleaseId};
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::release::ServiceAccount;
-use kube::api::{DynamicObject, ObjectMeta, PartialObjectMeta};
+use kube::api::{ApiResource, DynamicObject, ObjectMeta, PartialObjectMeta, TypeMeta};
 use kube::runtime::watcher;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -135,18 +135,22 @@ fn account_in(text: &str) -> Option<ServiceAccount> {
 
 /// An object as the watch gives it.
 trait Seen {
-    fn record(self) -> Record;
+    /// What is kept of it; `kind` is what it is.
+    fn record(self, kind: &Kind) -> Record;
 }
 
 impl Seen for PartialObjectMeta<DynamicObject> {
-    fn record(self) -> Record {
+    fn record(self, _: &Kind) -> Record {
         // What has no status is as it should be once it is there.
         Record::of(&self.metadata, Status::Current, false)
     }
 }
 
 impl Seen for DynamicObject {
-    fn record(self) -> Record {
+    fn record(mut self, kind: &Kind) -> Record {
+        // Items of a list don't say what they are.
+        let ApiResource { api_version, kind, .. } = kind.resource.clone();
+        self.types = Some(TypeMeta { api_version, kind });
         match serde_json::to_value(&self) {
             Ok(object) => Record::of(&self.metadata, status(&object), has_ended(&object)),
             Err(_) => Record::of(&self.metadata, Status::Current, false),
@@ -183,7 +187,7 @@ enum Watch {
 pub(super) struct Shelf {
     pub(super) kind: Arc<Kind>,
     slots: Mutex<BTreeMap<Place, Slot>>,
-    /// The Jobs that were seen to end well, by what was written, whether they are still there or not.
+    /// The Jobs that were seen to end well, by what was written, until that is written down: they may be gone by then.
     ended: Mutex<BTreeMap<Place, Digest>>,
     watch: watch::Sender<Watch>,
     task: Mutex<Option<AbortHandle>>,
@@ -244,18 +248,29 @@ impl Shelf {
     }
 
     fn note_ended(&self, record: &Record) {
-        match record.applied.filter(|_| record.ended) {
-            Some(applied) => drop(locked(&self.ended).insert(record.place.clone(), applied)),
-            None => drop(locked(&self.ended).remove(&record.place)),
+        if let Some(applied) = record.applied.filter(|_| record.ended) {
+            locked(&self.ended).insert(record.place.clone(), applied);
         }
+    }
+
+    /// Forgets that the Job at a place ended: it is written down, or it is to run anew.
+    pub(super) fn forget_ended(&self, place: &Place) {
+        locked(&self.ended).remove(place);
     }
 
     /// Notes what we have just written, or found out.
     pub(super) fn put(&self, record: Record, wanted: Digest) {
-        let confirmed = Some(Confirmed { wanted, owned: record.owned });
-        self.note_ended(&record);
-        let slot = Slot { record: Arc::new(record), confirmed, written: Some(Instant::now()) };
-        locked(&self.slots).insert(slot.record.place.clone(), slot);
+        let (confirmed, written) = (Some(Confirmed { wanted, owned: record.owned }), Some(Instant::now()));
+        // The watch may have told of its end, and of its removal, before the write was answered.
+        if record.applied.is_some() && self.ended(&record.place) == record.applied {
+            return;
+        }
+        let mut slots = locked(&self.slots);
+        let newer = slots
+            .get(&record.place)
+            .filter(|slot| slot.record.uid == record.uid && slot.record.version > record.version);
+        let record = newer.map_or_else(|| Arc::new(record), |slot| Arc::clone(&slot.record));
+        slots.insert(record.place.clone(), Slot { record, confirmed, written });
     }
 
     /// Notes that what is at a place is as it should be.
@@ -270,6 +285,7 @@ impl Shelf {
     /// Forgets what is gone.
     pub(super) fn forget(&self, place: &Place) {
         locked(&self.slots).remove(place);
+        self.forget_ended(place);
     }
 
     /// Takes in what the watch tells; gives what is to be told of it.
@@ -430,7 +446,11 @@ impl Follower {
                     let ended = tokio::select! {
                         ended = self.listen(events, &mut pause) => ended,
                         // Another cluster, maybe.
-                        _ = generations.changed() => continue,
+                        _ = generations.changed() => {
+                            let Some(shelf) = self.shelf.upgrade() else { return };
+                            locked(&shelf.ended).clear();
+                            continue;
+                        }
                     };
                     let Some(error) = ended else { return };
                     if is_no_kind(&error) {
@@ -438,6 +458,7 @@ impl Follower {
                         self.kinds.forget();
                         let Some(shelf) = self.shelf.upgrade() else { return };
                         self.tell(shelf.keep_only(&BTreeSet::new(), Instant::now()));
+                        locked(&shelf.ended).clear();
                         shelf.watch.send_replace(Watch::Live);
                         pause = LONGEST_PAUSE;
                         drop(shelf);
@@ -469,7 +490,7 @@ impl Follower {
             match event {
                 Ok(watcher::Event::Init) => (listed, since) = (BTreeSet::new(), Instant::now()),
                 Ok(watcher::Event::InitApply(object)) => {
-                    let record = object.record();
+                    let record = object.record(&self.kind);
                     listed.insert(record.place.clone());
                     self.tell(shelf.take(record));
                 }
@@ -481,8 +502,8 @@ impl Follower {
                         self.bell.ring(None, BACK.to_owned(), true);
                     }
                 }
-                Ok(watcher::Event::Apply(object)) => self.tell(shelf.take(object.record())),
-                Ok(watcher::Event::Delete(object)) => self.tell(shelf.take_away(&object.record())),
+                Ok(watcher::Event::Apply(object)) => self.tell(shelf.take(object.record(&self.kind))),
+                Ok(watcher::Event::Delete(object)) => self.tell(shelf.take_away(&object.record(&self.kind))),
                 Err(error) => return Some(error),
             }
         }
