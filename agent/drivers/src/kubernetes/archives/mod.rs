@@ -1,5 +1,5 @@
 //! Images for nodes that reach no registry: archives of what manifests name by digest, in the folder from which k3s
-//! imports images (`agent/images` in its data folder).
+//! imports images (`images` under `agent` in its data folder).
 //!
 //! What k3s does with that folder (its pkg/agent/containerd/watcher.go and containerd.go, v1.36): it imports each file
 //! in it when it starts, and since the releases of January 2025 also two seconds after it sees one come. It takes what
