@@ -168,7 +168,10 @@ fn where_the_app_says_so_what_can_not_be_changed_is_recreated() {
 
 #[test]
 fn what_holds_data_is_never_recreated_whatever_the_app_says() {
-    let plan = with_immutable("PersistentVolumeClaim/a", Immutable::Recreate).plan();
+    let mut new = with_immutable("PersistentVolumeClaim/a", Immutable::Recreate);
+    let app = new.apps.get_mut(&name("a")).unwrap();
+    (app.good, app.phase) = (None, Phase::Applying);
+    let plan = new.plan();
     assert!(plan.steps.is_empty(), "{plan:?}");
     let held = &plan.held[&name("a")];
     assert!(held.unblock.contains("holds data") && !held.unblock.contains("update.immutable"), "{held:?}");
