@@ -81,12 +81,9 @@ impl KubernetesDriver {
             pairs.push(Pair { wanted, shelf, there });
         }
         for pair in &mut pairs {
-            let is_going = match &pair.there {
-                There::Nothing => true,
-                There::Ours(record, _) => record.leaving.is_some(),
-                There::Ended | There::Foreign(_) => false,
-            };
-            if is_going && self.has_ended(app, &pair.wanted, &pair.shelf).await? {
+            if !matches!(pair.there, There::Foreign(_))
+                && self.has_ended(app, &pair.wanted, &pair.shelf).await?
+            {
                 pair.there = There::Ended;
             }
         }
@@ -94,14 +91,15 @@ impl KubernetesDriver {
         Ok(pairs)
     }
 
-    /// Whether this is a Job that has ended well as it is to be, and that needn't be there any more.
+    /// Whether this is a Job that has ended well as it is to be, and that is gone or on its way.
     pub(super) async fn has_ended(
         &self,
         app: &AppName,
         wanted: &Wanted<'_>,
         shelf: &Shelf,
     ) -> Result<bool, DriverError> {
-        if !wanted.goes_when_ended() {
+        let stays = || shelf.get(&wanted.place()).is_some_and(|(record, _)| record.leaving.is_none());
+        if !wanted.goes_when_ended() || stays() {
             return Ok(false);
         }
         if shelf.ended(&wanted.place()) == Some(wanted.digest) {

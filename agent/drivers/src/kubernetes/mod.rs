@@ -316,12 +316,10 @@ impl KubernetesDriver {
         for wanted in &wanted {
             let shelf = self.shelves.of(&wanted.watched);
             shelf.ready().await?;
-            let found = shelf.get(&wanted.place());
-            let is_going = found.as_ref().is_none_or(|(record, _)| record.leaving.is_some());
-            if is_going && self.has_ended(&release.app, wanted, &shelf).await? {
+            if self.has_ended(&release.app, wanted, &shelf).await? {
                 continue;
             }
-            let Some((record, _)) = found else {
+            let Some((record, _)) = shelf.get(&wanted.place()) else {
                 return Ok(Health::Unhealthy { reason: format!("{} is not there", wanted.key()) });
             };
             let status = match wanted.key().kind.as_str() {
