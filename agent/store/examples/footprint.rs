@@ -1,6 +1,6 @@
 //! What sled costs with given settings: memory, disk, wake-ups. `docs/adr/0002-store.md` keeps a run.
 //!
-//! `cargo run -p holdfast-store --example footprint -- DIR CACHE SEGMENT FLUSH_MS ROUNDS`
+//! `cargo run -p holdfast-store --example footprint -- DIR CACHE SEGMENT FLUSH_MS ROUNDS [EVENTS]`
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // A measurement, not part of the agent.
 
 use std::fs;
@@ -53,15 +53,16 @@ fn main() {
     let started = Instant::now();
     let db = config().open().unwrap();
     report("empty", dir, started);
-    // A busy box: 50 apps of 2 KiB that change in turn, 10,000 events of 400 bytes in a ring.
+    // A busy box: 50 apps of 2 KiB that change in turn, a ring of so many events of 400 bytes (10,000).
     let started = Instant::now();
     let (apps, events) = (db.open_tree("apps").unwrap(), db.open_tree("events").unwrap());
     let rounds = number(4);
+    let ring: u64 = args.get(5).map_or(10_000, |_| number(5));
     for round in 0..rounds {
         apps.insert((round % 50).to_be_bytes(), vec![round as u8; 2048]).unwrap();
         events.insert(round.to_be_bytes(), vec![round as u8; 400]).unwrap();
-        if round >= 10_000 {
-            events.remove((round - 10_000).to_be_bytes()).unwrap();
+        if round >= ring {
+            events.remove((round - ring).to_be_bytes()).unwrap();
         }
         if round % 20 == 0 {
             db.flush().unwrap();

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`anchor`] | what can't be found again: floors, failed releases, the open transaction | survived, and said |
 //! | [`db`], [`records`] | facts in sled that can be found again | set aside and rebuilt |
-//! | [`audit`] | the chain of events, in sled, its head in the anchor | the gap stays visible |
+//! | [`audit`] | the chain of events: in sled, older ones in files, its head in the anchor | the gap stays visible |
 //! | [`content`] | pinned content by digest, and the reserve | fetched again |
 //! | [`keystore`] | the box's own keys | made anew, and said |
 //! | [`lock`] | one agent at a time | |
@@ -15,6 +15,7 @@
 //! ```text
 //! anchor       two checksummed slots
 //! db/          sled              db.opening  a start that hasn't come back yet
+//! events/      the audit log's older events, some hundred a file
 //! content/     sha256/<hex>, tmp/, partial/<hex>, reserve*
 //! keys/        signing.key, age.key, box.key (0600)
 //! lock         flock; the holder's process id
@@ -64,6 +65,8 @@ pub use error::{DiskError, StoreError, Trouble};
 pub use opened::Opened;
 
 pub(crate) const EVENTS: &str = "events";
+/// The folder of the audit log's older events.
+const PAGES: &str = "events";
 const APPS: &str = "apps";
 const INVENTORY: &str = "inventory";
 const META: &str = "meta";
@@ -172,7 +175,7 @@ impl Store {
         let (db, rebuilt) = with_reserve(&reserve, || with_reserve(&for_start, open))?;
         opened.extend(rebuilt.map(Opened::DatabaseRebuilt));
         let fresh = opened.iter().any(|report| matches!(report, Opened::DatabaseRebuilt(_)));
-        let (audit, found) = open_audit(&db, anchor.get(), options.audit, fresh)?;
+        let (audit, found) = open_audit(&db, &dir.join(PAGES), anchor.get(), options.audit, fresh)?;
         opened.extend(found);
 
         for_start.take_back_now();
@@ -365,8 +368,9 @@ impl Store {
     /// [is damage](StoreError::is_damage). The caller then finds its facts again.
     pub fn rebuild_database(&mut self, now: Timestamp, reason: &str) -> Result<Opened, StoreError> {
         let rebuilt = self.db.rebuild(reason)?;
-        let (audit, _) = AuditLog::open(&self.db, self.anchor.get().audit_head.as_ref(), self.bounds)?;
-        self.audit = audit;
+        AuditLog::put_back(&self.db, &self.audit.take_segments())?;
+        let anchored = self.anchor.get().audit_head.as_ref();
+        (self.audit, _) = AuditLog::open(&self.db, &self.dir.join(PAGES), anchored, self.bounds)?;
         let report = Opened::DatabaseRebuilt(rebuilt);
         self.append_event(now, report.draft())?;
         self.anchor_head()?;
@@ -404,11 +408,12 @@ fn with_reserve<T>(
 /// `fresh` says that the database was begun anew just now.
 fn open_audit(
     db: &Database,
+    pages: &Path,
     anchor: &Anchor,
     bounds: Bounds,
     fresh: bool,
 ) -> Result<(AuditLog, Vec<Opened>), StoreError> {
-    let open = || AuditLog::open(db, anchor.audit_head.as_ref(), bounds);
+    let open = || AuditLog::open(db, pages, anchor.audit_head.as_ref(), bounds);
     let (taken, rebuilt, cut) = match open() {
         Ok((audit, None)) => return Ok((audit, Vec::new())),
         Ok((audit, Some(cut))) if fresh => return Ok((audit, vec![Opened::AuditCut(cut)])),

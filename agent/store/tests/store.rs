@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use holdfast_core::clock::BootId;
 use holdfast_core::digest::{Digest, ReleaseId, Revision};
@@ -252,6 +253,123 @@ fn the_audit_log_is_bounded_in_bytes_too_after_a_restart_as_well() {
         assert!(store.audit().after(0, 1000).unwrap().len() >= 10);
         assert_eq!(store.audit().verify(None).unwrap().unwrap().as_ref(), store.audit().head());
     }
+}
+
+/// A log of 100 events in pages of 5, of which the newest are in the database.
+fn paged(dir: &Path) -> (Store, Options) {
+    let options = Options { audit: AuditBounds { events: 200, bytes: 1 << 20 }, ..options() };
+    let (mut store, _) = Store::open(dir, &options).unwrap();
+    while store.audit().head().is_none_or(|head| head.seq < 100) {
+        store.append_event(Timestamp::UNIX_EPOCH, Draft::new("x", "of many")).unwrap();
+    }
+    store.anchor_head().unwrap();
+    (store, options)
+}
+
+fn seqs(store: &Store, after: u64, limit: usize) -> Vec<u64> {
+    store.audit().after(after, limit).unwrap().iter().map(|event| event.seq).collect()
+}
+
+fn pages(dir: &Path) -> Vec<String> {
+    let files = fs::read_dir(dir.join("events")).unwrap().flatten();
+    let mut names: Vec<String> = files.map(|file| file.file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn older_events_are_in_files_of_some_each_and_are_read_as_if_they_were_in_one_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, options) = paged(dir.path());
+    let names = pages(dir.path());
+    assert_eq!((names.len(), names[0].as_str()), (19, "00000000000000000001-00000000000000000005"));
+    for _ in 0..2 {
+        for (after, limit) in [(0, 1000), (3, 4), (89, 3), (94, 2), (95, 100), (100, 5)] {
+            let wanted: Vec<u64> = (after + 1..=100).take(limit).collect();
+            assert_eq!(seqs(&store, after, limit), wanted);
+        }
+        assert_eq!(store.audit().newest(7).unwrap()[0].seq, 94);
+        assert_eq!(store.audit().verify(None).unwrap().unwrap().as_ref(), store.audit().head());
+        drop(store);
+        store = Store::open(dir.path(), &options).unwrap().0;
+    }
+}
+
+#[test]
+fn a_lost_database_takes_only_the_newest_events_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, options) = paged(dir.path());
+    drop(store);
+    fs::write(dir.path().join("db/db"), "garbage").unwrap();
+    let (mut store, opened) = Store::open(dir.path(), &options).unwrap();
+    let kinds: Vec<&str> = opened.iter().map(Opened::kind).collect();
+    assert_eq!(kinds, ["store.rebuilt", "audit.cut"]);
+    assert_eq!(seqs(&store, 0, 1000), (1..=95).chain(101..=102).collect::<Vec<_>>());
+    assert_eq!(store.audit().verify(None).unwrap().unwrap_err().seq, 101, "the gap must stay visible");
+
+    // As if it were found while the agent runs; what was sealed until then is known.
+    for _ in 0..150 {
+        store.append_event(Timestamp::UNIX_EPOCH, Draft::new("x", "after")).unwrap();
+    }
+    let segments = store.audit().segments().clone();
+    assert!(!segments.is_empty());
+    store.rebuild_database(Timestamp::UNIX_EPOCH, "a test").unwrap();
+    assert_eq!(store.audit().segments(), &segments);
+    assert!(store.audit().after(0, 1000).unwrap().len() > 100);
+}
+
+#[test]
+fn a_database_and_an_anchor_that_are_older_than_the_pages_go_on_after_these() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, options) = paged(&dir.path().join("state"));
+    let older = dir.path().join("older");
+    let copied = |from: &Path, to: &Path| {
+        assert!(Command::new("cp").arg("-rT").args([from, to]).status().unwrap().success());
+    };
+    drop(store);
+    copied(&dir.path().join("state"), &older);
+    let (mut store, _) = Store::open(&dir.path().join("state"), &options).unwrap();
+    for _ in 0..48 {
+        store.append_event(Timestamp::UNIX_EPOCH, Draft::new("x", "newer")).unwrap();
+    }
+    drop(store);
+    // Its database has events 96 to 100; the last page of the newer one ends with 140.
+    copied(&dir.path().join("state/events"), &older.join("events"));
+    let (mut store, opened) = Store::open(&older, &options).unwrap();
+    assert_eq!((opened, seqs(&store, 138, 9)), (vec![], vec![139, 140]));
+    for _ in 0..30 {
+        store.append_event(Timestamp::UNIX_EPOCH, Draft::new("x", "newest")).unwrap();
+        assert_eq!(store.audit().verify(None).unwrap().unwrap().as_ref(), store.audit().head());
+    }
+    assert_eq!(seqs(&store, 0, 1000), (1..=170).collect::<Vec<_>>());
+    drop(store);
+    let (store, _) = Store::open(&older, &options).unwrap();
+    assert_eq!(seqs(&store, 0, 1000), (1..=170).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_folder_that_takes_no_page_keeps_no_event_out_of_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("events"), "a file where the folder should be").unwrap();
+    let options = Options { audit: AuditBounds { events: 200, bytes: 1 << 20 }, ..options() };
+    let refused = Store::open(dir.path(), &options).unwrap_err().to_string();
+    assert!(refused.contains("cannot list") && refused.contains("events"), "{refused}");
+    fs::remove_file(dir.path().join("events")).unwrap();
+
+    let (mut store, _) = Store::open(dir.path(), &options).unwrap();
+    std::os::unix::fs::symlink("nowhere", dir.path().join("events")).unwrap();
+    for n in 0..300 {
+        store.append_event(Timestamp::UNIX_EPOCH, Draft::new("x", n.to_string())).unwrap();
+        assert!(seqs(&store, 0, 1000).len() <= 200);
+        assert!(store.audit().verify(None).unwrap().is_ok());
+    }
+    assert!(!store.audit().segments().is_empty(), "the bounds hold without pages too");
+    fs::remove_file(dir.path().join("events")).unwrap();
+    for n in 0..20 {
+        store.append_event(Timestamp::UNIX_EPOCH, Draft::new("x", n.to_string())).unwrap();
+    }
+    assert!(pages(dir.path()).len() > 2);
+    assert!(store.audit().verify(None).unwrap().is_ok());
 }
 
 /// Anchors that were written once must open for ever.

@@ -1,14 +1,23 @@
-//! The audit log: the chain of events, in the database, with its head in the anchor.
+//! The audit log: the chain of events, with its head in the anchor.
 //!
 //! An event is kept at once for this process and on disk at the next flush; the anchor's head is only written
 //! after one. So after any crash the anchor's head is in the log; if it isn't, the log was cut or altered, and
 //! the first event after that says so.
 //!
+//! ```text
+//! event 1             ..                             ..          the newest
+//! | segments: sealed, gone | pages: files of some hundred | the database |
+//! ```
+//!
+//! The newest events are in the database. When these have become many, the older of them move to a [page] of their own.
 //! The log is bounded by count and by bytes. When it is full its oldest events are sealed: they go, and a
 //! [segment](holdfast_core::event::segment) stays in their place, all in one write with the event that takes it into
 //! the chain. One table holds the events by their places, which begin at 1, and the segments at place 0.
 
+mod page;
+
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use holdfast_core::event::segment::{Seal, Segments, Verifier};
 use holdfast_core::event::{BrokenChain, ChainHead, Draft, Event};
@@ -20,8 +29,12 @@ use crate::db::{Database, Record, Staged, Table};
 use crate::error::StoreError;
 use crate::fault;
 
-/// How many events are read, and at most sealed, at once.
-const PAGE: usize = 500;
+use page::Pages;
+
+/// How many events are read, and at most sealed from the database, at once.
+const LOT: usize = 500;
+/// A page has so much of a full log: one part in this many.
+const PAGES: u64 = 40;
 /// The place of the segments.
 const SEGMENTS: u64 = 0;
 /// The place of the first event of all.
@@ -44,6 +57,11 @@ impl Bounds {
     /// What is left when the oldest were sealed: so much less that it is done in lots, and seldom.
     fn after_sealing(self) -> Bounds {
         Bounds { events: self.events - self.events / 8, bytes: self.bytes - self.bytes / 8 }
+    }
+
+    /// With so much a page is full.
+    fn of_page(self) -> Bounds {
+        Bounds { events: (self.events / PAGES).max(1), bytes: (self.bytes / PAGES).max(1) }
     }
 }
 
@@ -92,42 +110,102 @@ pub struct AuditLog {
     events: Table<u64, Event>,
     kept: Table<u64, Kept>,
     segments: Table<u64, Segments>,
+    db: Database,
+    /// The folder of the pages.
+    dir: PathBuf,
     now: State,
     /// The head at the opening: on disk, or the one that the anchor expected.
     base: Option<ChainHead>,
     bounds: Bounds,
+    /// From this place on the next page is tried: the disk refused the last one.
+    next_page: u64,
 }
 
 /// The log in short.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct State {
     head: Option<ChainHead>,
-    /// Where the newest event ends.
-    end: u64,
-    /// The place of the oldest event that isn't sealed, and where it begins.
-    oldest: u64,
+    /// The place of the oldest event that is in the database and on no page; that of the next one without any.
+    first: u64,
+    /// Where that begins, and where the newest ends.
     begin: u64,
+    end: u64,
+    pages: Pages,
     segments: Segments,
 }
 
 impl State {
+    /// What the tables and the pages hold.
+    fn read(dir: &Path, kept: &Table<u64, Kept>, segments: &Table<u64, Segments>) -> Result<State, StoreError> {
+        let segments = segments.get(&SEGMENTS)?.unwrap_or_default();
+        let newest = kept.last_from(&FIRST)?.map(|(_, newest)| newest);
+        let oldest = kept.from(&FIRST, 1)?.first().map(|(seq, _)| *seq);
+        let table = oldest.zip(newest.as_ref()).map(|(oldest, newest)| oldest..=newest.event.seq);
+        let pages = Pages::open(dir, segments.last().map_or(0, |newest| newest.last), table)?;
+        let first = pages.end() + 1;
+        let newest = newest.filter(|newest| newest.event.seq >= first);
+        let oldest = kept.from(&first, 1)?.pop();
+        let head = match &newest {
+            Some(newest) => Some(newest.event.head()),
+            None => pages.head()?,
+        };
+        Ok(State {
+            head,
+            first: oldest.as_ref().map_or(first, |(seq, _)| *seq),
+            begin: oldest.map_or(0, |(_, oldest)| oldest.offset),
+            end: newest.as_ref().map_or(0, Kept::end),
+            pages,
+            segments,
+        })
+    }
+
+    /// The next event comes after `head`.
+    fn go_on_from(&mut self, head: Option<ChainHead>) {
+        if self.begin == self.end {
+            self.first = head.as_ref().map_or(FIRST, |head| head.seq + 1);
+        }
+        self.head = head;
+    }
+
+    /// The place of the newest event that was sealed; 0 without one.
+    fn sealed(&self) -> u64 {
+        self.segments.last().map_or(0, |newest| newest.last)
+    }
+
+    /// The place of the oldest event that isn't sealed.
+    fn oldest(&self) -> u64 {
+        self.pages.oldest().map_or(self.first, |page| page.first)
+    }
+
+    /// How much of it is in the database.
+    fn in_table(&self) -> Bounds {
+        Bounds { events: self.since(self.first), bytes: self.end.saturating_sub(self.begin) }
+    }
+
     fn exceeds(&self, bounds: Bounds) -> bool {
-        let events = (self.head.as_ref().map_or(0, |head| head.seq) + 1).saturating_sub(self.oldest);
-        events > bounds.events || self.end.saturating_sub(self.begin) > bounds.bytes
+        let bytes = self.in_table().bytes.saturating_add(self.pages.bytes());
+        self.since(self.oldest()) > bounds.events || bytes > bounds.bytes
+    }
+
+    /// How many places there are from `first` to the newest.
+    fn since(&self, first: u64) -> u64 {
+        (self.head.as_ref().map_or(0, |head| head.seq) + 1).saturating_sub(first)
     }
 }
 
 impl AuditLog {
-    /// Opens the log in `db`, which keeps to `bounds`. `anchored` is the head that the anchor knows. If the log
-    /// lacks it, the chain goes on from there: a gap stays visible.
+    /// Opens the log in `db`, with its pages in the folder `dir`, which keeps to `bounds`. `anchored` is the head that
+    /// the anchor knows. If the log lacks it, the chain goes on from there: a gap stays visible.
     pub(crate) fn open(
         db: &Database,
+        dir: &Path,
         anchored: Option<&ChainHead>,
         bounds: Bounds,
     ) -> Result<(Self, Option<LogCut>), StoreError> {
         let (events, kept, segments) = (db.table(EVENTS), db.table(EVENTS), db.table(EVENTS));
-        let mut log = AuditLog { events, kept, segments, now: State::default(), base: None, bounds };
-        log.now = log.read()?;
+        let now = State::read(dir, &kept, &segments)?;
+        let db = db.clone();
+        let mut log = AuditLog { events, kept, segments, db, dir: dir.to_owned(), now, base: None, bounds, next_page: 0 };
         let newest = log.now.head.clone();
         let cut = match anchored {
             Some(expected) if !log.holds(expected)? => {
@@ -136,26 +214,13 @@ impl AuditLog {
             _ => None,
         };
         // What goes on from the anchor must not overwrite what is there, though it be another chain.
-        log.now.head = match (&cut, newest) {
+        log.now.go_on_from(match (&cut, newest) {
             (Some(cut), Some(newest)) if newest.seq > cut.expected.seq => Some(newest),
             (Some(cut), _) => Some(cut.expected.clone()),
             (None, newest) => newest,
-        };
+        });
         log.base.clone_from(&log.now.head);
         Ok((log, cut))
-    }
-
-    /// What the table holds.
-    fn read(&self) -> Result<State, StoreError> {
-        let newest = self.kept.last_from(&FIRST)?.map(|(_, newest)| newest);
-        let oldest = self.kept.from(&FIRST, 1)?.into_iter().next().map(|(_, oldest)| oldest);
-        Ok(State {
-            head: newest.as_ref().map(|newest| newest.event.head()),
-            end: newest.as_ref().map_or(0, Kept::end),
-            oldest: oldest.as_ref().map_or(FIRST, |oldest| oldest.event.seq),
-            begin: oldest.map_or(0, |oldest| oldest.offset),
-            segments: self.segments.get(&SEGMENTS)?.unwrap_or_default(),
-        })
     }
 
     /// Whether the log has this event, or had it until it was sealed.
@@ -163,7 +228,7 @@ impl AuditLog {
         if self.now.segments.may_hold(head) {
             return Ok(true);
         }
-        let found = self.events.get(&head.seq.max(FIRST))?;
+        let found = self.after(head.seq.saturating_sub(1), 1)?.pop();
         Ok(found.is_some_and(|event| event.head() == *head && event.computed_hash() == head.hash))
     }
 
@@ -174,10 +239,10 @@ impl AuditLog {
         if self.events.get(&head.seq)?.is_some_and(|event| event.hash == head.hash) {
             return Ok(());
         }
-        let mut found = self.read()?;
+        let mut found = State::read(&self.dir, &self.kept, &self.segments)?;
         let base = self.base.clone();
         let newest = found.head.take();
-        found.head = newest.filter(|newest| base.as_ref().is_none_or(|base| newest.seq >= base.seq)).or(base);
+        found.go_on_from(newest.filter(|newest| base.as_ref().is_none_or(|base| newest.seq >= base.seq)).or(base));
         self.now = found;
         Ok(())
     }
@@ -197,6 +262,13 @@ impl AuditLog {
         self.events.apply(staged)?;
         fault::point("audit.event-written");
         self.now = next;
+        if full && let Err(error) = self.remove_sealed() {
+            tracing::warn!(%error, "sealed events stay on disk until the next start");
+        }
+        if let Err(error) = self.begin_page() {
+            tracing::warn!(%error, "older events stay in the database for now");
+            self.next_page = event.seq + (self.bounds.of_page().events / 8).max(1);
+        }
         Ok((event, full))
     }
 
@@ -204,23 +276,27 @@ impl AuditLog {
         let kept = Kept { event, offset: next.end };
         self.kept.stage(staged, &kept.event.seq, Some(&kept))?;
         next.end = kept.end();
-        if next.head.is_none() || self.events.last_from(&FIRST)?.is_none() {
-            (next.oldest, next.begin) = (kept.event.seq.min(next.oldest.max(FIRST)), kept.offset);
-        }
         next.head = Some(kept.event.head());
         Ok(())
     }
 
-    /// Seals the oldest events, of those that are on their places already.
+    /// Seals the oldest events, of those that are on their places already: page by page, and where there is none, those
+    /// in the database.
     fn seal(&self, staged: &mut Staged, next: &mut State, time: Timestamp) -> Result<(), StoreError> {
         let bounds = self.bounds.after_sealing();
         let mut sealed = Vec::new();
-        for (seq, kept) in self.kept.from(&next.oldest.max(FIRST), PAGE)? {
+        while next.exceeds(bounds)
+            && let Some(page) = next.pages.take_oldest()
+        {
+            sealed.extend(next.pages.read(&page)?);
+        }
+        let rest = if next.exceeds(bounds) { self.kept.from(&next.first, LOT)? } else { Vec::new() };
+        for (seq, kept) in rest {
             if !next.exceeds(bounds) {
                 break;
             }
             self.events.stage(staged, &seq, None)?;
-            (next.oldest, next.begin) = (seq + 1, kept.end());
+            (next.first, next.begin) = (seq + 1, kept.end());
             sealed.push(kept.event);
         }
         if sealed.is_empty() {
@@ -232,12 +308,55 @@ impl AuditLog {
         self.stage(staged, next, event)
     }
 
-    /// All that is there, for another database.
+    /// Removes the pages that were sealed, once what stands for them is on disk.
+    fn remove_sealed(&self) -> Result<(), StoreError> {
+        self.db.flush()?;
+        Ok(self.now.pages.remove_up_to(self.now.sealed())?)
+    }
+
+    /// Moves the older events to a page of their own, once there is enough for two.
+    fn begin_page(&mut self) -> Result<(), StoreError> {
+        let (full, held) = (self.bounds.of_page(), self.now.in_table());
+        let newest = self.now.head.as_ref().map_or(0, |head| head.seq);
+        let is_due = held.events / 2 >= full.events || held.bytes / 2 >= full.bytes;
+        if !is_due || newest < self.next_page {
+            return Ok(());
+        }
+        // No event is on disk before what it tells of.
+        self.db.flush()?;
+        let mut next = self.now.clone();
+        let mut staged = Staged::default();
+        let mut events = Vec::new();
+        for (seq, kept) in self.kept.from(&FIRST, LOT.min(full.events as usize))? {
+            let moved = next.begin.saturating_sub(self.now.begin);
+            if seq == newest || moved >= full.bytes {
+                break;
+            }
+            self.events.stage(&mut staged, &seq, None)?;
+            // What is below is on a page already.
+            if seq >= next.first {
+                (next.first, next.begin) = (seq + 1, kept.end());
+                events.push(kept.event);
+            }
+        }
+        next.pages.add(&events)?;
+        self.events.apply(staged)?;
+        self.now = next;
+        Ok(())
+    }
+
+    /// All that the database has, for another one.
     pub(crate) fn take_out(&self) -> Result<TakenOut, StoreError> {
+        let events = self.kept.from(&self.now.first, usize::MAX)?;
         Ok(TakenOut {
-            events: self.kept.from(&FIRST, usize::MAX)?.into_iter().map(|(_, kept)| kept).collect(),
+            events: events.into_iter().map(|(_, kept)| kept).collect(),
             segments: self.now.segments.clone(),
         })
+    }
+
+    /// What no damaged database can take away.
+    pub(crate) fn take_segments(&self) -> TakenOut {
+        TakenOut { events: Vec::new(), segments: self.now.segments.clone() }
     }
 
     /// Puts what was taken out into a database that has nothing of it.
@@ -265,8 +384,10 @@ impl AuditLog {
 
     /// Up to `limit` events after the one with place `after` (0: from the oldest), oldest first.
     pub fn after(&self, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
-        let events = self.events.from(&after.saturating_add(1), limit)?;
-        Ok(events.into_iter().map(|(_, event)| event).collect())
+        let mut events = self.now.pages.after(after, limit)?;
+        let rest = self.events.from(&after.saturating_add(1).max(self.now.first), limit - events.len())?;
+        events.extend(rest.into_iter().map(|(_, event)| event));
+        Ok(events)
     }
 
     /// The newest `count` events, oldest first.
@@ -275,7 +396,7 @@ impl AuditLog {
         self.after(head.saturating_sub(count as u64), count)
     }
 
-    /// Checks all of the log from event 1 on, a page at a time, and that it holds `anchored`.
+    /// Checks all of the log from event 1 on, some at a time, and that it holds `anchored`.
     pub fn verify(
         &self,
         anchored: Option<&ChainHead>,
@@ -287,10 +408,10 @@ impl AuditLog {
         };
         let mut after = 0;
         loop {
-            let page = self.after(after, PAGE)?;
-            let Some(last) = page.last() else { return Ok(verifier.end()) };
+            let lot = self.after(after, LOT)?;
+            let Some(last) = lot.last() else { return Ok(verifier.end()) };
             after = last.seq;
-            if let Err(broken) = page.iter().try_for_each(|event| verifier.take(event)) {
+            if let Err(broken) = lot.iter().try_for_each(|event| verifier.take(event)) {
                 return Ok(Err(broken));
             }
         }
