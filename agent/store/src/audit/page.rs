@@ -91,10 +91,6 @@ impl Pages {
         self.all.first()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Page> {
-        self.all.iter()
-    }
-
     /// The place of the newest event on a page; 0 without one.
     pub(super) fn end(&self) -> u64 {
         self.all.last().map_or(0, |page| page.last)
@@ -260,7 +256,7 @@ mod tests {
     }
 
     fn places(pages: &Pages) -> Vec<(u64, u64)> {
-        pages.iter().map(|page| (page.first, page.last)).collect()
+        pages.all.iter().map(|page| (page.first, page.last)).collect()
     }
 
     #[test]
