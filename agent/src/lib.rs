@@ -1,5 +1,6 @@
 //! The parts of the one binary that Holdfast is; `main.rs` only starts [`cli`].
 
+#[cfg(feature = "wasm")]
 pub mod allocator;
 pub mod api;
 pub mod backoff;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 /// docs/adr/0003-allocator.md
+#[cfg(feature = "wasm")]
 #[global_allocator]
 static ALLOCATOR: holdfast::allocator::Allocator = holdfast::allocator::Allocator;
 
@@ -10,6 +11,5 @@ fn main() -> ExitCode {
     // Where huge pages are given unasked, each heap would grow in steps of 2 MiB. Children inherit this.
     // A kernel without huge pages refuses: nothing to do.
     let _ = nix::sys::prctl::set_thp_disable(true);
-    holdfast::allocator::give_back_at_once();
     holdfast::cli::main()
 }

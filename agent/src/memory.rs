@@ -25,9 +25,8 @@ struct Range<'a> {
     file: (&'a str, &'a str),
 }
 
-/// Gives back what is not needed at rest: free memory that the allocator keeps, code, and constants.
+/// Gives back what is not needed at rest: code, and constants.
 pub fn give_back() {
-    give_back_heap();
     give_back_code();
     SETTLED.store(resident(), Ordering::Relaxed);
 }
@@ -47,18 +46,6 @@ pub async fn stay_small() -> Infallible {
 fn resident() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0)
-}
-
-/// The allocator keeps what was freed for a while, and looks at it again only when it is asked for more.
-fn give_back_heap() {
-    // The allocator is the program's (allocator.rs); here it only has to be linked.
-    use mimalloc as _;
-    // SAFETY: as mimalloc.h declares it, `void mi_collect(bool force)`; any thread may call it at any time.
-    #[allow(unsafe_code)]
-    unsafe extern "C" {
-        safe fn mi_collect(force: bool);
-    }
-    mi_collect(true);
 }
 
 /// Lets go of the clean pages of the program's own code and constants. What is needed again is taken from the

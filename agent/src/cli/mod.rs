@@ -166,12 +166,14 @@ fn demo_web() -> Option<ExitCode> {
 fn wasm_child() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     let word = arguments.next()?;
-    match word.to_str()? {
-        "wasm-run" => Some(holdfast_drivers::wasm::run_main(arguments)),
-        "wasm-probe" => Some(holdfast_drivers::wasm::probe_main(arguments)),
-        "wasm-compile" => Some(holdfast_drivers::wasm::compile_main(arguments)),
-        _ => None,
-    }
+    let child: fn(std::iter::Skip<std::env::ArgsOs>) -> ExitCode = match word.to_str()? {
+        "wasm-run" => holdfast_drivers::wasm::run_main,
+        "wasm-probe" => holdfast_drivers::wasm::probe_main,
+        "wasm-compile" => holdfast_drivers::wasm::compile_main,
+        _ => return None,
+    };
+    crate::allocator::be_fast();
+    Some(child(arguments))
 }
 
 /// `--help` and `--version` are answers; all else that clap reports is wrong usage.

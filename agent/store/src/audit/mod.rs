@@ -136,7 +136,11 @@ struct State {
 
 impl State {
     /// What the tables and the pages hold.
-    fn read(dir: &Path, kept: &Table<u64, Kept>, segments: &Table<u64, Segments>) -> Result<State, StoreError> {
+    fn read(
+        dir: &Path,
+        kept: &Table<u64, Kept>,
+        segments: &Table<u64, Segments>,
+    ) -> Result<State, StoreError> {
         let segments = segments.get(&SEGMENTS)?.unwrap_or_default();
         let newest = kept.last_from(&FIRST)?.map(|(_, newest)| newest);
         let oldest = kept.from(&FIRST, 1)?.first().map(|(seq, _)| *seq);
@@ -205,7 +209,17 @@ impl AuditLog {
         let (events, kept, segments) = (db.table(EVENTS), db.table(EVENTS), db.table(EVENTS));
         let now = State::read(dir, &kept, &segments)?;
         let db = db.clone();
-        let mut log = AuditLog { events, kept, segments, db, dir: dir.to_owned(), now, base: None, bounds, next_page: 0 };
+        let mut log = AuditLog {
+            events,
+            kept,
+            segments,
+            db,
+            dir: dir.to_owned(),
+            now,
+            base: None,
+            bounds,
+            next_page: 0,
+        };
         let newest = log.now.head.clone();
         let cut = match anchored {
             Some(expected) if !log.holds(expected)? => {
@@ -242,7 +256,9 @@ impl AuditLog {
         let mut found = State::read(&self.dir, &self.kept, &self.segments)?;
         let base = self.base.clone();
         let newest = found.head.take();
-        found.go_on_from(newest.filter(|newest| base.as_ref().is_none_or(|base| newest.seq >= base.seq)).or(base));
+        found.go_on_from(
+            newest.filter(|newest| base.as_ref().is_none_or(|base| newest.seq >= base.seq)).or(base),
+        );
         self.now = found;
         Ok(())
     }

@@ -70,7 +70,11 @@ pub(super) struct Pages {
 impl Pages {
     /// Those in `dir`, which need not be there. What a crash left goes: pages up to place `sealed`, and the newest if all
     /// of its events are in `table` as well.
-    pub(super) fn open(dir: &Path, sealed: u64, table: Option<RangeInclusive<u64>>) -> Result<Pages, DiskError> {
+    pub(super) fn open(
+        dir: &Path,
+        sealed: u64,
+        table: Option<RangeInclusive<u64>>,
+    ) -> Result<Pages, DiskError> {
         let mut pages = Pages { dir: dir.to_owned(), all: Vec::new() };
         for page in pages.sweep(|page| page.last <= sealed)? {
             // Where places overlap nobody but a meddler made it so; the chain shows what doesn't fit.
@@ -147,7 +151,9 @@ impl Pages {
         let path = self.dir.join(page.name());
         let text = match fs::read(&path) {
             // Neither comes back: an error each time would keep the log from ever going on.
-            Err(error) if error.kind() == io::ErrorKind::NotFound || Trouble::of(&error) == Trouble::Failing => {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound || Trouble::of(&error) == Trouble::Failing =>
+            {
                 tracing::warn!(path = %path.display(), %error, "a page of the audit log can't be read");
                 Vec::new()
             }
@@ -218,7 +224,7 @@ fn text_of(events: &[Event]) -> io::Result<Vec<u8>> {
 fn events_of(text: &[u8], page: &Page) -> Vec<Event> {
     let mut lines = text.split(|&byte| byte == b'\n');
     let header = lines.next().and_then(|line| serde_json::from_slice(line).ok());
-    if !header.is_some_and(|header: Header| header.format == FORMAT) {
+    if header.is_none_or(|header: Header| header.format != FORMAT) {
         return Vec::new();
     }
     let mut events: Vec<Event> = Vec::new();
@@ -273,7 +279,8 @@ mod tests {
                 assert_eq!(again.after(after as u64, limit).unwrap(), wanted, "{limit} after {after}");
             }
         }
-        let on_disk: u64 = fs::read_dir(&dir).unwrap().flatten().map(|file| file.metadata().unwrap().len()).sum();
+        let on_disk: u64 =
+            fs::read_dir(&dir).unwrap().flatten().map(|file| file.metadata().unwrap().len()).sum();
         assert_eq!(again.bytes(), on_disk);
     }
 
@@ -287,8 +294,11 @@ mod tests {
         assert_eq!(places(&Pages::open(&dir, 3, Some(8..=20)).unwrap()), [(4, 6), (7, 9)]);
         assert_eq!(places(&Pages::open(&dir, 0, Some(1..=8)).unwrap()), [(4, 6), (7, 9)]);
         assert_eq!(places(&Pages::open(&dir, 0, Some(7..=9)).unwrap()), [(4, 6)]);
-        let mut left: Vec<String> =
-            fs::read_dir(&dir).unwrap().flatten().map(|file| file.file_name().into_string().unwrap()).collect();
+        let mut left: Vec<String> = fs::read_dir(&dir)
+            .unwrap()
+            .flatten()
+            .map(|file| file.file_name().into_string().unwrap())
+            .collect();
         left.sort();
         assert_eq!(left, [pages.all[1].name(), "notes.txt".to_owned()]);
     }
@@ -305,7 +315,7 @@ mod tests {
         let other_format = whole.replace("\"format\":1", "\"format\":2");
         let twice = format!("{whole}{}\n", lines[2]);
         let half = &whole[..whole.len() - 20];
-        let mut of = |text: &str, wanted: &[usize]| {
+        let of = |text: &str, wanted: &[usize]| {
             fs::write(&path, text).unwrap();
             let wanted: Vec<Event> = wanted.iter().map(|&index| events[index].clone()).collect();
             assert_eq!(pages.after(2, 5).unwrap(), wanted, "{text}");
@@ -322,7 +332,14 @@ mod tests {
 
     #[test]
     fn only_names_that_a_page_can_have_are_pages() {
-        for name in ["1-2", "00000000000000000002-00000000000000000001", "x", "", "-", "00000000000000000000-00000000000000000001"] {
+        for name in [
+            "1-2",
+            "00000000000000000002-00000000000000000001",
+            "x",
+            "",
+            "-",
+            "00000000000000000000-00000000000000000001",
+        ] {
             assert_eq!(Page::named(name, 1), None, "{name}");
         }
         let page = Page { first: 1, last: 250, bytes: 7 };
