@@ -12,6 +12,7 @@ mod journal;
 #[cfg(test)]
 mod model;
 mod permit;
+mod releases;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -20,18 +21,19 @@ use std::time::Duration;
 use holdfast_core::app::{App, Phase, pause};
 use holdfast_core::change::ChangePolicy;
 use holdfast_core::clock::{Moment, Now};
-use holdfast_core::digest::{Digest, ReleaseId};
+use holdfast_core::digest::Digest;
 use holdfast_core::generation::{Apps, Failed, Faulty, Inventory, Owned, advance, group, ready, waits_for};
 use holdfast_core::health::Health;
 use holdfast_core::held::Held;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::{AppObservation, Observations};
 use holdfast_core::plan::{Aim, Known, Orphan, Plan, orphans, plan};
-use holdfast_core::release::{DriverKind, Release, Target};
+use holdfast_core::release::{DriverKind, Target};
 use holdfast_core::resolve::Resolved;
 use holdfast_drivers::{CALL_LIMIT, Driver};
 
 use self::execute::limited;
+use self::releases::Releases;
 
 pub use holdfast_core::diagnosis::Diagnosis;
 use holdfast_core::diagnosis::LookRecord;
@@ -57,7 +59,7 @@ pub struct Keeper<J> {
     apps: Apps,
     inventory: Inventory,
     failed: Failed,
-    releases: BTreeMap<ReleaseId, Arc<Release>>,
+    releases: Releases,
     health: BTreeMap<AppName, Health>,
     looks: BTreeMap<AppName, Moment>,
     /// What could not be told of apps that are judged.
@@ -126,9 +128,7 @@ impl<J: Journal> Keeper<J> {
     /// Reads what was written down, only to look at it.
     pub fn load(mut journal: J, drivers: Drivers) -> Result<Self, JournalError> {
         let Loaded { apps, inventory, failed, transaction } = journal.load()?;
-        let wanted: BTreeSet<ReleaseId> = apps.values().flat_map(App::pinned).collect();
-        let releases =
-            wanted.into_iter().filter_map(|id| Some((id, Arc::new(journal.release(&id)?)))).collect();
+        let releases = Releases::load(&apps, |id| journal.release(id));
         Ok(Keeper {
             journal,
             transaction,
@@ -151,7 +151,7 @@ impl<J: Journal> Keeper<J> {
 
     /// Shows what `resolved` would make of the apps, and writes nothing down.
     pub fn imagine(&mut self, resolved: &Resolved, now: &Now) {
-        self.releases.extend(resolved.releases.iter().map(|(id, release)| (*id, Arc::clone(release))));
+        self.releases.copy(resolved);
         let withheld = self.permit.apply.as_ref();
         self.kept = advance(&mut self.apps, resolved, &self.failed, withheld, false, now).kept;
         self.resolved = Some(Resolved { releases: BTreeMap::new(), ..resolved.clone() });
@@ -184,17 +184,9 @@ impl<J: Journal> Keeper<J> {
     /// Takes in what a revision makes of the box. Nothing is touched before the next pass, and nothing is changed
     /// before [`Keeper::permit`] says what this revision allows.
     pub fn place(&mut self, resolved: &Resolved, now: &Now) -> Result<(), JournalError> {
-        let new: Vec<Arc<Release>> = resolved
-            .releases
-            .iter()
-            .filter(|(id, _)| !self.releases.contains_key(*id))
-            .map(|(_, release)| Arc::clone(release))
-            .collect();
-        self.journal.pin(&new)?;
+        self.journal.pin(&self.releases.lacks(resolved))?;
         self.permit = Permit::unknown();
-        // A copy has no room to spare and lies together. What was parsed lies among all that parsing needed, on the heap of
-        // the thread that did it.
-        self.releases.extend(new.iter().map(|release| (release.id(), Arc::new(Release::clone(release)))));
+        self.releases.copy(resolved);
         let before = self.resolved.replace(Resolved { releases: BTreeMap::new(), ..resolved.clone() });
         let before = before.map(|before| before.apps).unwrap_or_default();
         let is_new =
@@ -429,8 +421,8 @@ impl<J: Journal> Keeper<J> {
     }
 
     fn plan(&self, observed: &Observations, aim: Aim) -> Plan {
-        let Keeper { apps, releases, inventory, .. } = self;
-        plan(Known { apps, releases, observed, inventory }, aim)
+        let Keeper { apps, inventory, .. } = self;
+        plan(Known { apps, releases: self.releases.whole(), observed, inventory }, aim)
     }
 
     /// Changes an app's record, on disk before in memory.
@@ -559,21 +551,16 @@ impl<J: Journal> Keeper<J> {
 
     /// Every digest that must stay on disk.
     pub fn pinned(&self) -> BTreeSet<Digest> {
-        let artifacts = self.releases.values().flat_map(|release| release.artifacts.iter().copied());
         // Probes belong to the policy: a release may come to be judged by others while it runs.
         let resolved = self.resolved.iter().flat_map(|resolved| resolved.apps.values());
         let targets = self.apps.values().flat_map(App::targets).chain(resolved);
         let probes = targets.flat_map(|target| target.policy.components().copied());
-        artifacts.chain(probes).chain(self.releases.keys().map(|id| id.0)).collect()
+        self.releases.on_disk().chain(probes).collect()
     }
 
     /// Lets go of releases that no app names any more.
     fn forget_releases(&mut self) {
-        let mut named: BTreeSet<ReleaseId> = self.apps.values().flat_map(App::pinned).collect();
-        named.extend(
-            self.resolved.iter().flat_map(|resolved| resolved.apps.values().map(|target| target.release)),
-        );
-        self.releases.retain(|id, _| named.contains(id));
+        self.releases.keep_only(&self.apps, self.resolved.as_ref());
     }
 }
 

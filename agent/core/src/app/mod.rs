@@ -399,12 +399,17 @@ impl App {
         self.phase == Phase::Good && self.stuck.is_none()
     }
 
+    /// Every release that it may come to run though nothing new comes.
+    pub fn runnable(&self) -> impl Iterator<Item = ReleaseId> + '_ {
+        [&self.target, &self.current, &self.good].into_iter().flatten().map(|target| target.release)
+    }
+
     /// Every release that must stay on disk for this app.
     pub fn pinned(&self) -> impl Iterator<Item = ReleaseId> + '_ {
         self.targets().map(|target| target.release)
     }
 
-    /// Every target that the app may still come to run or be judged by.
+    /// Every target that it has, and the good one before the last known good.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
         [&self.target, &self.current, &self.good, &self.previous].into_iter().flatten()
     }
