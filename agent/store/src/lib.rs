@@ -175,6 +175,7 @@ impl Store {
         let (db, rebuilt) = with_reserve(&reserve, || with_reserve(&for_start, open))?;
         opened.extend(rebuilt.map(Opened::DatabaseRebuilt));
         let fresh = opened.iter().any(|report| matches!(report, Opened::DatabaseRebuilt(_)));
+        opened.extend(audit::make_usable(&dir.join(PAGES))?.map(Opened::PagesSetAside));
         let (audit, found) = open_audit(&db, &dir.join(PAGES), anchor.get(), options.audit, fresh)?;
         opened.extend(found);
 
@@ -244,15 +245,15 @@ impl Store {
             }
             self.waiting.pop_front();
         }
-        let (event, sealed) = match self.audit.append(now, draft.clone()) {
+        let (event, moved) = match self.audit.append(now, draft.clone()) {
             Ok(appended) => appended,
             Err(error) => {
                 self.keep_waiting(now, draft, &error);
                 return Err(error);
             }
         };
-        // So that the anchor's head is one that can be looked up. Without, it is one that was sealed, no more.
-        if sealed && let Err(error) = self.anchor_head() {
+        // So that the anchor's head is one that can be looked up, in the database: that it is there shows that this is whole.
+        if moved && let Err(error) = self.anchor_head() {
             tracing::warn!(%error, "the audit log's head can't be written into the anchor");
         }
         Ok(event)
@@ -416,7 +417,10 @@ fn open_audit(
     let open = || AuditLog::open(db, pages, anchor.audit_head.as_ref(), bounds);
     let (taken, rebuilt, cut) = match open() {
         Ok((audit, None)) => return Ok((audit, Vec::new())),
-        Ok((audit, Some(cut))) if fresh => return Ok((audit, vec![Opened::AuditCut(cut)])),
+        // What is missing of a page no other database brings back.
+        Ok((audit, Some(cut))) if fresh || audit.is_of_pages(cut.expected.seq) => {
+            return Ok((audit, vec![Opened::AuditCut(cut)]));
+        }
         Ok((audit, Some(cut))) => (audit.take_out()?, db.rebuild(&cut.to_string())?, Some(cut)),
         Err(error) if error.is_damage() => (TakenOut::default(), db.rebuild(&error.to_string())?, None),
         Err(error) => return Err(error),

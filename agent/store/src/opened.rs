@@ -28,6 +28,8 @@ pub enum Opened {
     AnchorTorn(BadSlot),
     /// The database was set aside and begun anew.
     DatabaseRebuilt(Rebuilt),
+    /// The folder of the audit log's older events was set aside and begun anew.
+    PagesSetAside(Rebuilt),
     /// The audit log lacks what it must hold.
     AuditCut(LogCut),
     /// A key was made anew.
@@ -49,6 +51,7 @@ impl Opened {
             Opened::AnchorLost { .. } => "store.anchor-lost",
             Opened::AnchorTorn(_) => "store.anchor-torn",
             Opened::DatabaseRebuilt(_) => "store.rebuilt",
+            Opened::PagesSetAside(_) => "audit.pages-set-aside",
             Opened::AuditCut(_) => "audit.cut",
             Opened::KeyReplaced(_) => "store.key-replaced",
             Opened::OtherDevice { .. } => "store.other-device",
@@ -75,6 +78,10 @@ impl fmt::Display for Opened {
             Opened::DatabaseRebuilt(rebuilt) => {
                 write!(f, "the database was damaged ({}) and is begun anew", rebuilt.reason)?;
                 kept_at(f, rebuilt.set_aside.as_ref())
+            }
+            Opened::PagesSetAside(lost) => {
+                write!(f, "the older events of the audit log couldn't be read ({})", lost.reason)?;
+                kept_at(f, lost.set_aside.as_ref())
             }
             Opened::AuditCut(cut) => cut.fmt(f),
             Opened::KeyReplaced(key) => {

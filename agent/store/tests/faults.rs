@@ -27,12 +27,18 @@ fn work(dir: &Path) {
         download(store.content(), &[round + 10; 100]);
         let applied = Some(Revision(round.to_string()));
         store.set_revisions(&Revisions { applied, ..Revisions::default() }).unwrap();
-        store.append_event(Timestamp::UNIX_EPOCH, Draft::new("round", round.to_string())).unwrap();
+        for _ in 0..5 {
+            store.append_event(Timestamp::UNIX_EPOCH, Draft::new("round", round.to_string())).unwrap();
+        }
         let second = Timestamp::from_second(round.into()).unwrap();
         store.update_anchor(|anchor| anchor.time_floor = second).unwrap();
         store.content().collect(&[digest].into()).unwrap();
-        if round == 1 {
+        // Last, as what is broken by it stays so.
+        if round == 2 {
             store.rebuild_database(Timestamp::UNIX_EPOCH, "a test").unwrap();
+            store
+                .set_revisions(&Revisions { applied: Some(Revision("2".into())), ..Revisions::default() })
+                .unwrap();
         }
     }
 }

@@ -24,6 +24,21 @@ impl Tmpfs {
         Tmpfs(dir)
     }
 
+    /// A process that another test just starts has our files open until it has become another program.
+    fn remount(&self, options: &str) {
+        let attempt = || {
+            let mut mount = Command::new("mount");
+            mount.args(["-o", &format!("remount,{options}")]).arg(self.path()).status().unwrap().success()
+        };
+        let done = (0..100).any(|_| {
+            attempt() || {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                false
+            }
+        });
+        assert!(done, "it can't be mounted again as {options}");
+    }
+
     fn path(&self) -> &Path {
         self.0.path()
     }
@@ -252,6 +267,33 @@ fn events_that_the_disk_refuses_are_in_the_log_in_their_order_once_it_takes_them
 }
 
 #[test]
+fn older_events_stay_in_the_database_where_a_page_would_take_the_room_that_this_needs() {
+    let disk = Tmpfs::new("size=16m");
+    let dir = disk.path().join("state");
+    let small = Options { reserve: 4096, ..options() };
+    let (mut store, _) = Store::open(&dir, &small).unwrap();
+    let event = || Draft::new("x", "y".repeat(600));
+    while store.audit().head().is_none_or(|head| head.seq < 485) {
+        store.append_event(Timestamp::UNIX_EPOCH, event()).unwrap();
+    }
+    store.flush().unwrap();
+    // The next page is due at 500 events, and would be of some 200 KB.
+    let room = store.room().unwrap().bytes - 700_000;
+    fs::write(disk.path().join("other"), vec![7; room as usize]).unwrap();
+    for _ in 0..60 {
+        store.append_event(Timestamp::UNIX_EPOCH, event()).unwrap();
+        store.flush().unwrap();
+    }
+    assert!(!dir.join("events").exists());
+    fs::remove_file(disk.path().join("other")).unwrap();
+    for _ in 0..60 {
+        store.append_event(Timestamp::UNIX_EPOCH, event()).unwrap();
+    }
+    assert_eq!(fs::read_dir(dir.join("events")).unwrap().count(), 1);
+    assert!(store.audit().verify(None).unwrap().is_ok());
+}
+
+#[test]
 fn where_inodes_run_out_the_reserve_has_some_and_content_is_refused() {
     let disk = Tmpfs::new("size=8m,nr_inodes=200");
     let dir = disk.path().join("state");
@@ -294,12 +336,12 @@ fn a_read_only_disk_is_an_error_that_says_so() {
     let digest = store.content().put(b"kept").unwrap();
     assert_eq!(digest, Digest::of(b"kept"));
     drop(store);
-    run(Command::new("mount").args(["-o", "remount,ro"]).arg(disk.path()));
+    disk.remount("ro");
     let refused = Store::open(&dir, &options()).unwrap_err();
     let StoreError::Disk(error) = &refused else { panic!("{refused}") };
     assert_eq!(error.trouble(), Trouble::ReadOnly);
     assert!(refused.to_string().contains("remount"), "{refused}");
-    run(Command::new("mount").args(["-o", "remount,rw"]).arg(disk.path()));
+    disk.remount("rw");
     let (store, opened) = Store::open(&dir, &options()).unwrap();
     assert_eq!(opened, []);
     assert_eq!(store.anchor().time_floor, Timestamp::MAX);

@@ -29,10 +29,12 @@ use crate::db::{Database, Record, Staged, Table};
 use crate::error::StoreError;
 use crate::fault;
 
+pub(crate) use page::make_usable;
+
 use page::Pages;
 
 /// How many events are read, and at most sealed from the database, at once.
-const LOT: usize = 500;
+const LOT: usize = page::LARGEST;
 /// A page has so much of a full log: one part in this many.
 const PAGES: u64 = 40;
 /// The place of the segments.
@@ -142,12 +144,11 @@ impl State {
         segments: &Table<u64, Segments>,
     ) -> Result<State, StoreError> {
         let segments = segments.get(&SEGMENTS)?.unwrap_or_default();
-        let newest = kept.last_from(&FIRST)?.map(|(_, newest)| newest);
-        let oldest = kept.from(&FIRST, 1)?.first().map(|(seq, _)| *seq);
-        let table = oldest.zip(newest.as_ref()).map(|(oldest, newest)| oldest..=newest.event.seq);
-        let pages = Pages::open(dir, segments.last().map_or(0, |newest| newest.last), table)?;
-        let first = pages.end() + 1;
-        let newest = newest.filter(|newest| newest.event.seq >= first);
+        let sealed = sealed(&segments);
+        let pages = Pages::open(dir, sealed)?;
+        // What is on a page, or sealed, may be in the table as well: a crash left it there.
+        let first = pages.end().max(sealed).saturating_add(1);
+        let newest = kept.last_from(&first)?.map(|(_, newest)| newest);
         let oldest = kept.from(&first, 1)?.pop();
         let head = match &newest {
             Some(newest) => Some(newest.event.head()),
@@ -166,14 +167,9 @@ impl State {
     /// The next event comes after `head`.
     fn go_on_from(&mut self, head: Option<ChainHead>) {
         if self.begin == self.end {
-            self.first = head.as_ref().map_or(FIRST, |head| head.seq + 1);
+            self.first = head.as_ref().map_or(FIRST, |head| head.seq.saturating_add(1));
         }
         self.head = head;
-    }
-
-    /// The place of the newest event that was sealed; 0 without one.
-    fn sealed(&self) -> u64 {
-        self.segments.last().map_or(0, |newest| newest.last)
     }
 
     /// The place of the oldest event that isn't sealed.
@@ -193,8 +189,13 @@ impl State {
 
     /// How many places there are from `first` to the newest.
     fn since(&self, first: u64) -> u64 {
-        (self.head.as_ref().map_or(0, |head| head.seq) + 1).saturating_sub(first)
+        self.head.as_ref().map_or(0, |head| head.seq).saturating_add(1).saturating_sub(first)
     }
+}
+
+/// The place of the newest event that was sealed; 0 without one.
+fn sealed(segments: &Segments) -> u64 {
+    segments.last().map_or(0, |newest| newest.last)
 }
 
 impl AuditLog {
@@ -263,8 +264,8 @@ impl AuditLog {
         Ok(())
     }
 
-    /// Adds an event. It is on disk after the next flush. Where that is one too many, the oldest are sealed; gives
-    /// whether they were.
+    /// Adds an event. It is on disk after the next flush. Where that is one too many, the oldest are sealed, and where the
+    /// database has many, the older move to a page; gives whether the anchor's head should be one that stays.
     pub(crate) fn append(&mut self, time: Timestamp, draft: Draft) -> Result<(Event, bool), StoreError> {
         self.catch_up()?;
         let mut next = self.now.clone();
@@ -279,13 +280,14 @@ impl AuditLog {
         fault::point("audit.event-written");
         self.now = next;
         if full && let Err(error) = self.remove_sealed() {
-            tracing::warn!(%error, "sealed events stay on disk until the next start");
+            tracing::warn!(%error, "sealed events stay on disk for now");
         }
-        if let Err(error) = self.begin_page() {
+        let moved = self.begin_page().unwrap_or_else(|error| {
             tracing::warn!(%error, "older events stay in the database for now");
-            self.next_page = event.seq + (self.bounds.of_page().events / 8).max(1);
-        }
-        Ok((event, full))
+            self.next_page = event.seq.saturating_add((self.bounds.of_page().events / 8).max(1));
+            false
+        });
+        Ok((event, full || moved))
     }
 
     fn stage(&self, staged: &mut Staged, next: &mut State, event: Event) -> Result<(), StoreError> {
@@ -327,17 +329,19 @@ impl AuditLog {
     /// Removes the pages that were sealed, once what stands for them is on disk.
     fn remove_sealed(&self) -> Result<(), StoreError> {
         self.db.flush()?;
-        Ok(self.now.pages.remove_up_to(self.now.sealed())?)
+        Ok(self.now.pages.remove_up_to(sealed(&self.now.segments))?)
     }
 
-    /// Moves the older events to a page of their own, once there is enough for two.
-    fn begin_page(&mut self) -> Result<(), StoreError> {
+    /// Moves the older events to a page of their own, once there is enough for two; gives whether it did.
+    fn begin_page(&mut self) -> Result<bool, StoreError> {
         let (full, held) = (self.bounds.of_page(), self.now.in_table());
         let newest = self.now.head.as_ref().map_or(0, |head| head.seq);
         let is_due = held.events / 2 >= full.events || held.bytes / 2 >= full.bytes;
         if !is_due || newest < self.next_page {
-            return Ok(());
+            return Ok(false);
         }
+        // A page is no reason to take the room that the database needs, or the reserve.
+        self.db.check_room(held.bytes)?;
         // No event is on disk before what it tells of.
         self.db.flush()?;
         let mut next = self.now.clone();
@@ -358,7 +362,12 @@ impl AuditLog {
         next.pages.add(&events)?;
         self.events.apply(staged)?;
         self.now = next;
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether the event at `seq` belongs on a page, and not into the database.
+    pub(crate) fn is_of_pages(&self, seq: u64) -> bool {
+        seq <= self.now.pages.end()
     }
 
     /// All that the database has, for another one.

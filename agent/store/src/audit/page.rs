@@ -10,23 +10,25 @@
 //! ```
 //!
 //! A page is on disk before its events leave the database, and leaves the disk once the segment that stands for it is on
-//! disk. So a crash leaves either too much: then the database, or the segment, holds.
+//! disk. So a crash leaves either twice: then the page holds, or the segment.
 
 use std::fs;
 use std::io::{self, Write};
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use holdfast_core::digest::Digest;
 use holdfast_core::event::{ChainHead, Event};
 use serde::{Deserialize, Serialize};
 
+use crate::db::Rebuilt;
 use crate::disk;
-use crate::error::{DiskError, Trouble, at};
+use crate::error::{DiskError, at};
 use crate::fault;
 
 /// The form of the files. Raise it when older ones don't read as they are.
 const FORMAT: u8 = 1;
+/// As many events are on a page at most.
+pub(super) const LARGEST: usize = 500;
 /// What a file is called until it is whole.
 const UNFINISHED: &str = ".unfinished";
 
@@ -56,7 +58,9 @@ impl Page {
     fn named(name: &str, bytes: u64) -> Option<Page> {
         let (first, last) = name.split_once('-')?;
         let page = Page { first: first.parse().ok()?, last: last.parse().ok()?, bytes };
-        (page.first > 0 && page.first <= page.last && page.name() == name).then_some(page)
+        let count = page.last.checked_sub(page.first)?.checked_add(1)?;
+        let can_be = page.first > 0 && page.last < u64::MAX && count <= LARGEST as u64;
+        (can_be && page.name() == name).then_some(page)
     }
 }
 
@@ -68,25 +72,14 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    /// Those in `dir`, which need not be there. What a crash left goes: pages up to place `sealed`, and the newest if all
-    /// of its events are in `table` as well.
-    pub(super) fn open(
-        dir: &Path,
-        sealed: u64,
-        table: Option<RangeInclusive<u64>>,
-    ) -> Result<Pages, DiskError> {
+    /// Those in `dir`, which need not be there. Pages up to place `sealed`, which a crash left, go.
+    pub(super) fn open(dir: &Path, sealed: u64) -> Result<Pages, DiskError> {
         let mut pages = Pages { dir: dir.to_owned(), all: Vec::new() };
-        for page in pages.sweep(|page| page.last <= sealed)? {
+        for page in pages.sweep(sealed)? {
             // Where places overlap nobody but a meddler made it so; the chain shows what doesn't fit.
             if page.first > pages.end() {
                 pages.all.push(page);
             }
-        }
-        let is_left = |page: &mut Page| {
-            table.is_some_and(|table| table.contains(&page.first) && table.contains(&page.last))
-        };
-        if let Some(page) = pages.all.pop_if(is_left) {
-            remove(&dir.join(page.name()));
         }
         Ok(pages)
     }
@@ -124,8 +117,9 @@ impl Pages {
         disk::write_new(&unfinished, &bytes)?;
         fault::point("audit.page-synced");
         if let Err(error) = disk::rename_synced(&unfinished, &path) {
-            // Renamed and not synced it may be: then the next start finds it, and its events in the database.
+            // Whichever name it has now: its events are in the database, and may be on another page next time.
             let _ = fs::remove_file(&unfinished);
+            let _ = fs::remove_file(&path);
             return Err(error);
         }
         fault::point("audit.page-renamed");
@@ -150,10 +144,8 @@ impl Pages {
     pub(super) fn read(&self, page: &Page) -> Result<Vec<Event>, DiskError> {
         let path = self.dir.join(page.name());
         let text = match fs::read(&path) {
-            // Neither comes back: an error each time would keep the log from ever going on.
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound || Trouble::of(&error) == Trouble::Failing =>
-            {
+            // It doesn't come back, and an error each time would keep the log from ever going on.
+            Err(error) if !may_pass(&error) => {
                 tracing::warn!(path = %path.display(), %error, "a page of the audit log can't be read");
                 Vec::new()
             }
@@ -173,11 +165,11 @@ impl Pages {
 
     /// Removes the files of all that are up to place `sealed`.
     pub(super) fn remove_up_to(&self, sealed: u64) -> Result<(), DiskError> {
-        self.sweep(|page| page.last <= sealed).map(drop)
+        self.sweep(sealed).map(drop)
     }
 
-    /// Removes the files of pages that are `unwanted`, and what was never finished; gives the others, oldest first.
-    fn sweep(&self, unwanted: impl Fn(&Page) -> bool) -> Result<Vec<Page>, DiskError> {
+    /// Removes the files of pages up to place `sealed`, and what was never finished; gives the others, oldest first.
+    fn sweep(&self, sealed: u64) -> Result<Vec<Page>, DiskError> {
         let dir = &self.dir;
         let mut found = Vec::new();
         let entries = match fs::read_dir(dir) {
@@ -188,9 +180,12 @@ impl Pages {
             let entry = entry.map_err(at("list", dir))?;
             let (path, name) = (entry.path(), entry.file_name());
             let name = name.to_string_lossy();
-            let size = entry.metadata().map_err(at("look at", &path))?.len();
-            match Page::named(&name, size) {
-                Some(page) if unwanted(&page) => remove(&path),
+            // One that can't even be looked at can't be read either, and is a page all the same.
+            let file = entry.metadata().ok();
+            let is_file = file.as_ref().is_none_or(|file| file.is_file());
+            let page = Page::named(&name, file.map_or(0, |file| file.len())).filter(|_| is_file);
+            match page {
+                Some(page) if page.last <= sealed => remove(&path),
                 Some(page) => found.push(page),
                 None if name.ends_with(UNFINISHED) => remove(&path),
                 None => tracing::debug!(path = %path.display(), "this is no page of the audit log"),
@@ -199,6 +194,24 @@ impl Pages {
         found.sort_by_key(|page| page.first);
         Ok(found)
     }
+}
+
+/// Sets the folder of pages aside if it is none, or can never be read: the log goes on without, with a gap.
+pub(crate) fn make_usable(dir: &Path) -> Result<Option<Rebuilt>, DiskError> {
+    match fs::read_dir(dir).and_then(|mut entries| entries.try_for_each(|entry| entry.map(drop))) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound && !may_pass(&error) => {
+            let set_aside = Some(disk::set_aside(dir)?);
+            Ok(Some(Rebuilt { reason: error.to_string(), set_aside }))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Whether what failed may go well another time, though nobody touches the disk.
+fn may_pass(error: &io::Error) -> bool {
+    use nix::errno::Errno;
+    let passing = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EACCES, Errno::EPERM, Errno::EINTR];
+    passing.iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
 }
 
 /// What can't be removed now is nobody's harm: it is found again at the next start.
@@ -256,7 +269,7 @@ mod tests {
     /// Pages of three events each in `dir`, and the events.
     fn three_pages(dir: &Path) -> (Pages, Vec<Event>) {
         let events = chain(9);
-        let mut pages = Pages::open(dir, 0, None).unwrap();
+        let mut pages = Pages::open(dir, 0).unwrap();
         events.chunks(3).for_each(|run| pages.add(run).unwrap());
         (pages, events)
     }
@@ -270,7 +283,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("events");
         let (pages, events) = three_pages(&dir);
-        let again = Pages::open(&dir, 0, None).unwrap();
+        let again = Pages::open(&dir, 0).unwrap();
         assert_eq!((places(&again), again.bytes(), again.end()), (places(&pages), pages.bytes(), 9));
         assert_eq!(again.head().unwrap(), events.last().map(Event::head));
         for after in 0..=9 {
@@ -285,22 +298,23 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_left_goes_at_the_next_start_and_what_only_overlaps_stays() {
+    fn what_a_crash_left_goes_at_the_next_start_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("events");
         let (pages, _) = three_pages(&dir);
         fs::write(dir.join(format!("{}{UNFINISHED}", pages.all[2].name())), "half").unwrap();
         fs::write(dir.join("notes.txt"), "of somebody else").unwrap();
-        assert_eq!(places(&Pages::open(&dir, 3, Some(8..=20)).unwrap()), [(4, 6), (7, 9)]);
-        assert_eq!(places(&Pages::open(&dir, 0, Some(1..=8)).unwrap()), [(4, 6), (7, 9)]);
-        assert_eq!(places(&Pages::open(&dir, 0, Some(7..=9)).unwrap()), [(4, 6)]);
+        fs::create_dir(dir.join("00000000000000000020-00000000000000000021")).unwrap();
+        assert_eq!(places(&Pages::open(&dir, 2).unwrap()), [(1, 3), (4, 6), (7, 9)]);
+        assert_eq!(places(&Pages::open(&dir, 6).unwrap()), [(7, 9)]);
         let mut left: Vec<String> = fs::read_dir(&dir)
             .unwrap()
             .flatten()
             .map(|file| file.file_name().into_string().unwrap())
             .collect();
         left.sort();
-        assert_eq!(left, [pages.all[1].name(), "notes.txt".to_owned()]);
+        let folder = "00000000000000000020-00000000000000000021".to_owned();
+        assert_eq!(left, [pages.all[2].name(), folder, "notes.txt".to_owned()]);
     }
 
     #[test]
@@ -328,18 +342,17 @@ mod tests {
         of(&twice, &[2, 3, 4, 5, 6]);
         fs::remove_file(&path).unwrap();
         assert_eq!(pages.after(0, 100).unwrap().len(), 6);
+        // What no file has to answer.
+        fs::create_dir(&path).unwrap();
+        assert_eq!(pages.after(0, 100).unwrap().len(), 6);
     }
 
     #[test]
     fn only_names_that_a_page_can_have_are_pages() {
-        for name in [
-            "1-2",
-            "00000000000000000002-00000000000000000001",
-            "x",
-            "",
-            "-",
-            "00000000000000000000-00000000000000000001",
-        ] {
+        let places = |first: u64, last: u64| format!("{first:020}-{last:020}");
+        let impossible =
+            [places(2, 1), places(0, 1), places(u64::MAX - 1, u64::MAX), places(1, LARGEST as u64 + 1)];
+        for name in ["1-2", "x", "", "-"].into_iter().chain(impossible.iter().map(String::as_str)) {
             assert_eq!(Page::named(name, 1), None, "{name}");
         }
         let page = Page { first: 1, last: 250, bytes: 7 };

@@ -185,7 +185,8 @@ impl Database {
         self.shared.options.reserve.as_ref().map_or(Ok(false), |reserve| reserve.release())
     }
 
-    fn check_room(&self, bytes: u64) -> Result<(), DiskError> {
+    /// Whether the file system takes writes, and has room for so many bytes and what sled needs beside.
+    pub(crate) fn check_room(&self, bytes: u64) -> Result<(), DiskError> {
         let Shared { dir, options, .. } = &*self.shared;
         let refuse = |kind: io::ErrorKind| Err(DiskError::new("write the database in", dir, kind.into()));
         let disk = disk::Room::of(dir)?;
