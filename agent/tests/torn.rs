@@ -9,6 +9,9 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use holdfast_core::app::App;
+use holdfast_core::name::AppName;
+use holdfast_store::db::{Database, DbOptions, Key, Record};
 use nix::sys::signal::Signal;
 use support::agent_box::{AgentBox, Kind};
 
@@ -131,4 +134,53 @@ fn a_database_that_is_gone_altogether_does_not_keep_the_box_from_converging() {
     let it = killed_box();
     fs::remove_dir_all(it.state().join("db")).unwrap();
     comes_back(it, "no database");
+}
+
+/// What a newer agent may have written, before the box was put back to this one.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Newer(u8);
+
+impl Record for Newer {
+    const FORMAT: u8 = 9;
+}
+
+/// Puts a record that this version can't read into the killed agent's database.
+fn put_unreadable<K: Key>(it: &AgentBox, table: &'static str, key: &K) {
+    let (db, rebuilt) = Database::open(&it.state().join("db"), DbOptions::default()).unwrap();
+    assert_eq!(rebuilt, None);
+    assert!(!db.table::<K, Newer>(table).keys().unwrap().is_empty(), "there is such a table");
+    db.table::<K, Newer>(table).put(key, &Newer(1)).unwrap();
+    db.flush().unwrap();
+}
+
+#[test]
+fn a_record_that_this_version_cannot_read_does_not_keep_the_box_from_converging() {
+    for (table, key) in [("apps", "pos"), ("inventory", "db"), ("meta", "revisions")] {
+        let it = killed_box();
+        put_unreadable(&it, table, &key.to_owned());
+        comes_back(it, &format!("{key} in {table}"));
+    }
+}
+
+#[test]
+fn what_turns_out_damaged_while_the_agent_runs_is_begun_anew_with_what_the_agent_knows() {
+    let mut it = killed_box();
+    // Nobody reads it before somebody asks for it.
+    put_unreadable(&it, "events", &3_u64);
+    it.start(&[]);
+    it.wait_until("converged", |_, status| status.converged);
+    let rebuilt = |it: &AgentBox| {
+        it.try_events().is_ok_and(|told| told.iter().any(|event| event.kind == "store.rebuilt"))
+    };
+    it.wait_until("begun anew, and converged", |it, status| rebuilt(it) && status.converged);
+    it.kill();
+    let apps =
+        Database::open(&it.state().join("db"), DbOptions::default()).unwrap().0.table::<AppName, App>("apps");
+    assert_eq!(
+        apps.all().unwrap().values().filter(|app| app.converged()).count(),
+        2,
+        "what it knew is written down"
+    );
+    drop(apps);
+    comes_back(it, "an event");
 }

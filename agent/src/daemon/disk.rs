@@ -9,6 +9,7 @@ use holdfast_store::{Room, Trouble};
 
 use super::journal::lock;
 use super::{DISK_PAUSE, Daemon};
+use crate::keeper::Scope;
 
 /// With less than this a write that failed is taken for the disk's fault.
 const LITTLE: Room = Room { bytes: 1 << 20, inodes: Some(16), is_read_only: false };
@@ -41,6 +42,33 @@ fn kind(room: &Room) -> &'static str {
 }
 
 impl Daemon {
+    /// What is in the database can be found again, and the most of it is known here: one that turns out damaged is set aside,
+    /// begun anew, and what is known is written down.
+    pub(super) fn mend_database(&mut self, now: &Now) {
+        let rebuilt = {
+            let mut store = lock(&self.store);
+            store.damage().map(|damage| store.rebuild_database(now.wall, &damage))
+        };
+        match rebuilt {
+            Some(Ok(opened)) => {
+                tracing::error!("{opened}");
+                self.unwritten = true;
+            }
+            Some(Err(error)) => return self.note_trouble(Err(error.into()), now),
+            None => {}
+        }
+        if self.unwritten {
+            match self.keeper.write_all() {
+                Ok(()) => {
+                    self.unwritten = false;
+                    self.trouble = None;
+                    self.widen(Scope::All);
+                }
+                Err(error) => self.note_trouble(Err(error), now),
+            }
+        }
+    }
+
     /// Something failed, for which the disk may be the reason.
     pub(super) fn note_disk(&mut self, cause: &str, now: &Now) {
         let (room, lacks_reserve) = {

@@ -117,6 +117,8 @@ struct Daemon {
     /// Much was done since memory was last given back.
     untrimmed: bool,
     trouble: Option<(Moment, String)>,
+    /// The database was begun anew, and what is known isn't written down in it yet.
+    unwritten: bool,
     /// The disk refused something.
     short: Option<disk::Short>,
     /// Deadlines up to here have been seen to.
@@ -177,6 +179,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         noted_hold: None,
         untrimmed: true,
         trouble: None,
+        unwritten: false,
         short: None,
         handled: now.moment,
         jobs,
@@ -375,6 +378,7 @@ impl Daemon {
     /// Starts what is due, and makes a pass if there is a reason for one.
     async fn advance(&mut self, outside: &mut Option<Outside>) {
         let now = self.clock.now();
+        self.mend_database(&now);
         self.look_at_disk(&now);
         if self.trouble.as_ref().is_some_and(|(until, _)| self.clock.until(until).is_zero()) {
             self.trouble = None;

@@ -558,6 +558,16 @@ impl<J: Journal> Keeper<J> {
         self.releases.on_disk().chain(probes).collect()
     }
 
+    /// Writes down all that it knows, into a database that was begun anew.
+    pub fn write_all(&mut self) -> Result<(), JournalError> {
+        let apps: Vec<_> = self.apps.iter().map(|(name, app)| (name, Some(app))).collect();
+        self.journal.save_apps(&apps)?;
+        for (app, owned) in &self.inventory {
+            self.journal.save_inventory(app, &owned.iter().collect::<Vec<_>>())?;
+        }
+        Ok(())
+    }
+
     /// Lets go of releases that no app names any more.
     fn forget_releases(&mut self) {
         self.releases.keep_only(&self.apps, self.resolved.as_ref());

@@ -113,7 +113,7 @@ pub enum StoreError {
         /// What sled said.
         cause: String,
     },
-    /// What sled found on disk is damaged. [`crate::Store::rebuild_database`] helps.
+    /// What is in the database is damaged. [`crate::Store::rebuild_database`] helps.
     #[error("cannot {doing} in the database: {cause}; it must be set aside and rebuilt")]
     Damaged {
         /// What was being done.

@@ -365,11 +365,17 @@ impl Store {
         self.db.flush()
     }
 
-    /// Sets the database aside and begins an empty one, after an error that
-    /// [is damage](StoreError::is_damage). The caller then finds its facts again.
+    /// What of the database was found damaged, if anything was. Then [`Store::rebuild_database`] helps.
+    pub fn damage(&self) -> Option<String> {
+        self.db.damage()
+    }
+
+    /// Sets the database aside and begins an empty one, with what can be read of the newest events. The caller then writes
+    /// down or finds again what else it knows.
     pub fn rebuild_database(&mut self, now: Timestamp, reason: &str) -> Result<Opened, StoreError> {
+        let taken = self.audit.take_out();
         let rebuilt = self.db.rebuild(reason)?;
-        AuditLog::put_back(&self.db, &self.audit.take_segments())?;
+        AuditLog::put_back(&self.db, &taken)?;
         let anchored = self.anchor.get().audit_head.as_ref();
         (self.audit, _) = AuditLog::open(&self.db, &self.dir.join(PAGES), anchored, self.bounds)?;
         let report = Opened::DatabaseRebuilt(rebuilt);
@@ -403,9 +409,21 @@ fn with_reserve<T>(
     }
 }
 
+/// Reads every record but the events.
+fn check_records(db: &Database) -> Result<(), StoreError> {
+    db.table::<AppName, App>(APPS).all()?;
+    db.table::<AppName, OwnedObjects>(INVENTORY).all()?;
+    db.table::<AppName, Diagnosis>(DIAGNOSES).all()?;
+    db.table::<AppName, Tags>(TAGS).all()?;
+    db.table::<String, Revisions>(META).get(&REVISIONS.to_owned())?;
+    db.table::<String, GateHold>(META).get(&GATE_HOLD.to_owned())?;
+    db.table::<String, LinkUsage>(LINK).get(&LINK_USAGE.to_owned()).map(drop)
+}
+
 /// Opens the audit log. A database that turns out damaged there is rebuilt; so is one that lacks the event
 /// that the anchor knows: sled cuts its log off at the first page that it can't read, without a word, so that
-/// every other record may be older than what was promised. The events that are left are taken over.
+/// every other record may be older than what was promised; and one with a record that can't be read, such as one that a
+/// newer agent wrote. The events that are left are taken over.
 /// `fresh` says that the database was begun anew just now.
 fn open_audit(
     db: &Database,
@@ -416,12 +434,16 @@ fn open_audit(
 ) -> Result<(AuditLog, Vec<Opened>), StoreError> {
     let open = || AuditLog::open(db, pages, anchor.audit_head.as_ref(), bounds);
     let (taken, rebuilt, cut) = match open() {
-        Ok((audit, None)) => return Ok((audit, Vec::new())),
+        Ok((audit, None)) => match check_records(db) {
+            Ok(()) => return Ok((audit, Vec::new())),
+            Err(error) if error.is_damage() => (audit.take_out(), db.rebuild(&error.to_string())?, None),
+            Err(error) => return Err(error),
+        },
         // What is missing of a page no other database brings back.
         Ok((audit, Some(cut))) if fresh || audit.is_of_pages(cut.expected.seq) => {
             return Ok((audit, vec![Opened::AuditCut(cut)]));
         }
-        Ok((audit, Some(cut))) => (audit.take_out()?, db.rebuild(&cut.to_string())?, Some(cut)),
+        Ok((audit, Some(cut))) => (audit.take_out(), db.rebuild(&cut.to_string())?, Some(cut)),
         Err(error) if error.is_damage() => (TakenOut::default(), db.rebuild(&error.to_string())?, None),
         Err(error) => return Err(error),
     };

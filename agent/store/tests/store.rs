@@ -16,6 +16,7 @@ use holdfast_core::release::DriverKind;
 use holdfast_store::anchor::{
     Anchor, AnchorFile, AnchorState, Floor, SetAside, Transaction, TransactionKind,
 };
+use holdfast_store::db::Record;
 use holdfast_store::keystore::Keystore;
 use holdfast_store::records::Revisions;
 use holdfast_store::{AuditBounds, Opened, Options, Store, StoreError};
@@ -293,6 +294,45 @@ fn older_events_are_in_files_of_some_each_and_are_read_as_if_they_were_in_one_pl
         drop(store);
         store = Store::open(dir.path(), &options).unwrap().0;
     }
+}
+
+/// What another version of the agent may have written.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Newer(u8);
+
+impl Record for Newer {
+    const FORMAT: u8 = 9;
+}
+
+#[test]
+fn a_record_that_cannot_be_read_has_the_database_rebuilt_and_its_events_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, options) = paged(dir.path());
+    store.table::<AppName, Newer>("apps").put(&app(), &Newer(1)).unwrap();
+    store.flush().unwrap();
+    drop(store);
+    let (store, opened) = Store::open(dir.path(), &options).unwrap();
+    assert_eq!(opened.iter().map(Opened::kind).collect::<Vec<_>>(), ["store.rebuilt"]);
+    assert!(opened[0].to_string().contains("apps"), "{}", opened[0]);
+    assert_eq!(store.apps().all().unwrap().len(), 0);
+    assert_eq!(seqs(&store, 0, 1000), (1..=101).collect::<Vec<_>>());
+    assert_eq!(store.audit().verify(None).unwrap().unwrap().as_ref(), store.audit().head());
+}
+
+#[test]
+fn what_turns_out_damaged_while_it_is_used_is_known_until_the_database_is_rebuilt() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = paged(dir.path());
+    assert_eq!(store.damage(), None);
+    // Events are only read when somebody asks for them.
+    store.table::<u64, Newer>("events").put(&97, &Newer(1)).unwrap();
+    assert!(store.audit().after(90, 100).unwrap_err().is_damage());
+    let damage = store.damage().unwrap();
+    assert!(damage.contains("events") && damage.contains("format 9"), "{damage}");
+    store.rebuild_database(Timestamp::UNIX_EPOCH, &damage).unwrap();
+    assert_eq!(store.damage(), None);
+    assert_eq!(seqs(&store, 90, 100), [91, 92, 93, 94, 95, 96, 98, 99, 100, 101]);
+    assert_eq!(store.audit().verify(None).unwrap().unwrap_err().seq, 98, "the gap must stay visible");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use holdfast::api::Client;
+use holdfast::api::{Client, ClientError};
 use holdfast_core::event::Event;
 use holdfast_core::report::{AppStatus, Status};
 use holdfast_drivers::simulated::log::{creates_without_absence, parse};
@@ -190,14 +190,19 @@ impl AgentBox {
 
     /// What happened, as the agent tells it.
     pub fn events(&self) -> Vec<Event> {
+        self.try_events().unwrap()
+    }
+
+    /// The same, where it may not be able to.
+    pub fn try_events(&self) -> Result<Vec<Event>, ClientError> {
         let client = Client::new(&self.dir().join("api.sock"));
         let mut events = Vec::new();
         let keep = |event| {
             events.push(event);
             true
         };
-        self.runtime.block_on(client.events(0, false, keep)).unwrap();
-        events
+        self.runtime.block_on(client.events(0, false, keep))?;
+        Ok(events)
     }
 
     /// Waits until the agent says what `wanted` wants, or has ended; gives how it ended.

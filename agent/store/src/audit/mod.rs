@@ -370,18 +370,11 @@ impl AuditLog {
         seq <= self.now.pages.end()
     }
 
-    /// All that the database has, for another one.
-    pub(crate) fn take_out(&self) -> Result<TakenOut, StoreError> {
-        let events = self.kept.from(&self.now.first, usize::MAX)?;
-        Ok(TakenOut {
-            events: events.into_iter().map(|(_, kept)| kept).collect(),
-            segments: self.now.segments.clone(),
-        })
-    }
-
-    /// What no damaged database can take away.
-    pub(crate) fn take_segments(&self) -> TakenOut {
-        TakenOut { events: Vec::new(), segments: self.now.segments.clone() }
+    /// All that the database has and that can be read, for another one.
+    pub(crate) fn take_out(&self) -> TakenOut {
+        let newest = self.now.head.as_ref().map_or(0, |head| head.seq);
+        let events = (self.now.first..=newest).filter_map(|seq| self.kept.get(&seq).ok().flatten());
+        TakenOut { events: events.collect(), segments: self.now.segments.clone() }
     }
 
     /// Puts what was taken out into a database that has nothing of it.

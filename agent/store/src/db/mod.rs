@@ -98,11 +98,19 @@ struct State {
     unflushed: Vec<(&'static str, Vec<Change>)>,
     /// How large that is, in bytes.
     unflushed_bytes: usize,
+    /// What was found damaged since it was opened.
+    damage: Option<String>,
 }
 
 impl State {
     fn of(db: sled::Db) -> State {
-        State { handle: Handle::Open(db), dirty: true, unflushed: Vec::new(), unflushed_bytes: 0 }
+        State {
+            handle: Handle::Open(db),
+            dirty: true,
+            unflushed: Vec::new(),
+            unflushed_bytes: 0,
+            damage: None,
+        }
     }
 }
 
@@ -165,6 +173,15 @@ impl Database {
         let (db, rebuilt) = begin_anew(&self.shared.dir, &self.shared.options, reason.to_owned())?;
         *state = State::of(db);
         Ok(rebuilt)
+    }
+
+    /// What was found damaged, if anything was: only [`Database::rebuild`] helps.
+    pub fn damage(&self) -> Option<String> {
+        self.state().damage.clone()
+    }
+
+    fn note_damage(&self, what: &str) {
+        self.state().damage.get_or_insert_with(|| what.to_owned());
     }
 
     /// Does `write` of so many bytes if there is room for it. Where there is none, or it finds none, the reserve is
@@ -261,6 +278,7 @@ impl Database {
             Err(panic) => open::panic_text(panic.as_ref()),
         };
         close(std::mem::replace(&mut state.handle, Handle::Broken(damage.clone())));
+        state.damage.get_or_insert_with(|| damage.clone());
         Err(StoreError::Damaged { doing: doing.to_owned(), cause: damage })
     }
 
@@ -284,6 +302,7 @@ impl Database {
             Err(OpenFailure::Refused(error)) => Err(error),
             Err(OpenFailure::Damaged(cause)) => {
                 state.handle = Handle::Broken(cause.clone());
+                state.damage.get_or_insert_with(|| cause.clone());
                 Err(StoreError::Damaged { doing: "open what is kept".to_owned(), cause })
             }
         }

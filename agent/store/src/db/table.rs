@@ -244,13 +244,18 @@ impl<K: Key, V: Record> Table<K, V> {
             }
             Some((&format, json)) => V::from_format(format, json),
         };
-        value.map_err(|cause| StoreError::Damaged { doing: format!("read a record of {}", self.name), cause })
+        value.map_err(|cause| {
+            self.db.note_damage(&format!("a record of {}: {cause}", self.name));
+            StoreError::Damaged { doing: format!("read a record of {}", self.name), cause }
+        })
     }
 
     fn key(&self, bytes: &[u8]) -> Result<K, StoreError> {
-        K::from_bytes(bytes).ok_or_else(|| StoreError::Damaged {
-            doing: format!("read a key of {}", self.name),
-            cause: format!("it isn't of the table's kind: {}", hex::encode(&bytes[..bytes.len().min(40)])),
+        K::from_bytes(bytes).ok_or_else(|| {
+            let cause =
+                format!("it isn't of the table's kind: {}", hex::encode(&bytes[..bytes.len().min(40)]));
+            self.db.note_damage(&format!("a key of {}: {cause}", self.name));
+            StoreError::Damaged { doing: format!("read a key of {}", self.name), cause }
         })
     }
 }
