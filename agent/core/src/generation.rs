@@ -122,6 +122,8 @@ pub fn advance(
         let reason = failing.get(name).map(|(reason, _)| reason.as_str());
         match apps.get_mut(name) {
             Some(app) if is_deferred(app, target) => advance.withheld |= withheld.is_some(),
+            // A way back goes on for as long as nothing else may be changed.
+            Some(app) if defers && matches!(app.phase, Phase::RollingBack { .. }) => app.renew_policy(target),
             Some(app) => {
                 let before = app.clone();
                 let stays = failing.get(name).is_some_and(|(_, stays)| *stays);
@@ -191,7 +193,15 @@ pub fn waits_for(app: &App, apps: &Apps, faulty: &Faulty) -> Option<Held> {
         Some(other) if other.has_passed() && other.group().is_some() && other.group() == app.group() => None,
         Some(other) => Some(Held::until_changed(
             format!("it waits for the app {name}, which is {}", other.phase.word()),
-            format!("nothing to do here: it goes on when {name} is good"),
+            match cause_of(name, apps) {
+                Some(root) if root == name => {
+                    format!("it goes on when {name} is good, which has failed: see there")
+                }
+                Some(root) => format!(
+                    "it goes on when {name} is good, which waits for {root}, which has failed: see there"
+                ),
+                None => format!("nothing to do here: it goes on when {name} is good"),
+            },
         )),
         None => Some(Held::until_changed(
             format!("it depends on the app {name}, which is not on this box"),
@@ -199,6 +209,20 @@ pub fn waits_for(app: &App, apps: &Apps, faulty: &Faulty) -> Option<Held> {
         )),
     });
     on.or_else(|| group::waits(app, apps, faulty))
+}
+
+/// The app for which somebody must do something before `name` is good: itself, or one that it depends on.
+fn cause_of<'a>(name: &'a AppName, apps: &'a Apps) -> Option<&'a AppName> {
+    let mut seen = BTreeSet::new();
+    let mut next = vec![name];
+    while let Some(name) = next.pop() {
+        let Some(app) = apps.get(name).filter(|_| seen.insert(name)) else { continue };
+        if matches!(app.phase, Phase::RolledBack { .. } | Phase::Held { .. }) {
+            return Some(name);
+        }
+        next.extend(app.target.iter().flat_map(|target| &target.policy.depends_on));
+    }
+    None
 }
 
 /// The prepared apps whose turn has come, in order of their dependencies.

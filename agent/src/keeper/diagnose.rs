@@ -10,6 +10,7 @@ use holdfast_core::diagnosis::{Diagnosis, LOG_LINES, LookRecord};
 use holdfast_core::health::{Health, Sight};
 use holdfast_core::name::AppName;
 use holdfast_core::observe::Observations;
+use holdfast_core::plan::Aim;
 use tokio::time::timeout;
 
 use super::Keeper;
@@ -81,6 +82,9 @@ impl<J: Journal> Keeper<J> {
             },
             None => Err("its driver is not enabled on this box".to_owned()),
         };
+        // Asked for anew: what was observed was compared with what is to come back.
+        let (of_target, unseen) = self.observe(std::slice::from_ref(name), Aim::Target).await;
+        let observed = if unseen.is_empty() { &of_target } else { observed };
         let seen = observed.get(name).into_iter().flatten().flat_map(|(_, objects)| objects);
         Some(Diagnosis {
             app: name.clone(),

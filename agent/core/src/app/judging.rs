@@ -108,9 +108,10 @@ impl Judging {
             *self = Judging::begin(now.clone());
             return self.weigh(policy, seen, now);
         };
-        let is_starting = elapsed < policy.startup && !self.was_healthy;
-        self.note_restarts(seen.restarts, is_starting);
-        self.note(&seen.health, elapsed < policy.startup, now);
+        let in_startup = elapsed < policy.startup;
+        let in_grace = in_startup && !self.has_started(policy);
+        self.note_restarts(seen.restarts, in_grace);
+        self.note(&seen.health, in_startup, in_grace, now);
         if let Some(reason) = self.flaps() {
             return Verdict::Bad { reason };
         }
@@ -118,7 +119,7 @@ impl Judging {
         if soaked.is_some_and(|soaked| soaked >= policy.soak) {
             return Verdict::Good;
         }
-        let grace_is_over = elapsed >= policy.startup || self.was_healthy;
+        let grace_is_over = !in_startup || self.has_started(policy);
         if grace_is_over && self.failures >= FAILURES_THAT_COUNT {
             return Verdict::Bad { reason: self.last_reason.clone() };
         }
@@ -133,6 +134,12 @@ impl Judging {
             return Verdict::Bad { reason: self.too_late(policy) };
         }
         Verdict::Wait
+    }
+
+    /// Whether its start is over before its time: it was asked, and was well. That a process is there says nothing yet of
+    /// an app that isn't asked: it may end as soon as it misses something.
+    fn has_started(&self, policy: &HealthPolicy) -> bool {
+        self.was_healthy && !policy.checks.is_empty()
     }
 
     /// What is started again while it starts is forgiven, and so is what was before anybody looked.
@@ -163,13 +170,13 @@ impl Judging {
         Some(text)
     }
 
-    fn note(&mut self, seen: &Health, in_startup: bool, now: &Moment) {
+    fn note(&mut self, seen: &Health, in_startup: bool, in_grace: bool, now: &Moment) {
         let ill = match seen {
             Health::Unhealthy { .. } => true,
             Health::Starting { .. } => !in_startup,
             Health::Healthy | Health::Unknown => false,
         };
-        if self.is_well && ill {
+        if self.is_well && ill && !in_grace {
             self.falls = self.falls.saturating_add(1);
         }
         if *seen != Health::Unknown {
@@ -216,6 +223,7 @@ mod tests {
 
     use super::*;
     use crate::clock::BootId;
+    use crate::release::Check;
 
     fn at(millis: u64) -> Moment {
         Moment { boot: BootId("b".into()), uptime: Duration::from_millis(millis) }
@@ -226,8 +234,12 @@ mod tests {
             startup: Duration::from_secs(10),
             deadline: Duration::from_secs(60),
             soak: Duration::from_secs(5),
-            checks: vec![],
+            checks: vec![check()],
         }
+    }
+
+    fn check() -> Check {
+        Check::Tcp { address: "127.0.0.1:5432".into() }
     }
 
     fn bad() -> Health {
@@ -236,9 +248,13 @@ mod tests {
 
     /// Plays looks of one second and tells the first verdict that isn't `Wait`, with its second.
     fn play<S: Into<Sight>>(seen: impl Fn(u64) -> S) -> (u64, Verdict) {
+        play_with(&policy(), seen)
+    }
+
+    fn play_with<S: Into<Sight>>(policy: &HealthPolicy, seen: impl Fn(u64) -> S) -> (u64, Verdict) {
         let mut judging = Judging::begin(at(0));
         (1..=100)
-            .map(|second| (second, judging.judge(&policy(), &seen(second).into(), &at(second * 1000))))
+            .map(|second| (second, judging.judge(policy, &seen(second).into(), &at(second * 1000))))
             .find(|(_, verdict)| *verdict != Verdict::Wait)
             .expect("a verdict within the deadline")
     }
@@ -318,6 +334,25 @@ mod tests {
         };
         let (second, verdict) = play(|second| if second < 9 { starting(second) } else { restarted(9) });
         assert_eq!((second, verdict), (14, Verdict::Good));
+    }
+
+    /// An app that nobody asks, and that ends until its database is there.
+    #[test]
+    fn an_app_without_checks_may_come_and_go_for_all_of_its_start_and_not_longer() {
+        let policy = HealthPolicy { checks: vec![], ..policy() };
+        let until = |end: u64| {
+            move |second: u64| {
+                let health = if second % 2 == 0 && second < end { bad() } else { Health::Healthy };
+                Sight { restarts: Some(second.min(end)), ..health.into() }
+            }
+        };
+        assert_eq!(play_with(&policy, until(9)), (14, Verdict::Good));
+        let (second, verdict) = play_with(&policy, until(100));
+        assert_eq!(second, 12);
+        assert!(reason(verdict).contains("was started again 3 times"));
+        assert_eq!(play_with(&policy, |_| bad()).0, 10);
+        // One that is well from its start on waits for nothing but its soak.
+        assert_eq!(play_with(&policy, |_| Health::Healthy), (6, Verdict::Good));
     }
 
     proptest! {

@@ -157,7 +157,8 @@ impl App {
         let runs_good = self.current.as_ref().map(|t| t.release) == self.good.as_ref().map(|t| t.release);
         self.renew_policy(target);
         match &self.phase {
-            Phase::RollingBack { .. } => {} // ends first; the next pass places anew
+            // Ends first; the next pass places anew. Where it can't end, what is new is the way out.
+            Phase::RollingBack { .. } if same_target || failed.is_some() || !self.is_stuck_for_long() => {}
             _ if is_good && runs_good => {
                 if self.phase != Phase::Good {
                     self.target = self.good.clone();
@@ -180,6 +181,11 @@ impl App {
             _ if same_target => {}
             _ => self.aim(target, failed, stays, now),
         }
+    }
+
+    /// Whether what it is about was tried again and again, and didn't work.
+    fn is_stuck_for_long(&self) -> bool {
+        self.stuck.as_ref().is_some_and(|stuck| stuck.attempts >= LONG_ENOUGH)
     }
 
     /// Whether it is being changed or judged, and `target` is another release.
@@ -222,7 +228,7 @@ impl App {
     }
 
     /// A policy belongs to the repository and not to the release: a new one counts at once.
-    fn renew_policy(&mut self, target: &Target) {
+    pub(crate) fn renew_policy(&mut self, target: &Target) {
         for slot in [&mut self.target, &mut self.current, &mut self.good].into_iter().flatten() {
             if slot.release == target.release && slot.policy != target.policy {
                 slot.policy = target.policy.clone();
