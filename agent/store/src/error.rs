@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use holdfast_core::digest::Digest;
+use nix::errno::Errno;
 
 use crate::content::Collected;
 
@@ -18,6 +19,10 @@ pub struct DiskError {
     /// Why it failed.
     pub cause: io::Error,
 }
+
+/// What a medium that fails answers, and a file system that finds itself damaged (ext4 and XFS: a checksum that is wrong,
+/// a structure that can't be).
+const FAILING: [Errno; 3] = [Errno::EIO, Errno::EBADMSG, Errno::EUCLEAN];
 
 /// What kind of trouble the disk is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +46,7 @@ impl Trouble {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Trouble::Full,
             io::ErrorKind::ReadOnlyFilesystem => Trouble::ReadOnly,
             io::ErrorKind::PermissionDenied => Trouble::Denied,
-            _ if cause.raw_os_error() == Some(nix::errno::Errno::EIO as i32) => Trouble::Failing,
+            _ if FAILING.iter().any(|errno| cause.raw_os_error() == Some(*errno as i32)) => Trouble::Failing,
             _ => Trouble::Other,
         }
     }
@@ -53,7 +58,14 @@ impl Trouble {
 
     /// Whether an error's text says that the disk is the reason: for errors that have lost their number.
     pub fn is_named_in(text: &str) -> bool {
-        let words = ["No space left", "Read-only file system", "quota exceeded", "Input/output error"];
+        let words = [
+            "No space left",
+            "Read-only file system",
+            "quota exceeded",
+            "Input/output error",
+            "Bad message (os error",
+            "Structure needs cleaning",
+        ];
         let advice = [Trouble::Full, Trouble::ReadOnly, Trouble::Failing].map(Trouble::advice);
         words.iter().chain(&advice).any(|word| text.contains(word))
             || text.contains(" are free on the file system of ")

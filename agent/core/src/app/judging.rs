@@ -15,15 +15,23 @@ const FAILURES_THAT_COUNT: u32 = 3;
 const FALLS_THAT_COUNT: u32 = 5;
 /// How often its runtime may start something of it again, once its start is over, before that counts.
 const RESTARTS_THAT_COUNT: u64 = 3;
+/// A deadline goes on for so long after a look. While nobody looks for longer, the agent was away, or busy: that is no
+/// fault of the release.
+const LONGEST_GAP: Duration = Duration::from_secs(10);
 
 /// What has been seen of a release since it was applied. Only `started` outlives the agent: after a restart
-/// the soak begins anew, the deadline goes on.
+/// the soak begins anew, and so does the deadline.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judging {
     /// When it was applied.
     pub started: Moment,
     #[serde(skip)]
     healthy_since: Option<Moment>,
+    #[serde(skip)]
+    last_look: Option<Moment>,
+    /// For how long somebody looked.
+    #[serde(skip)]
+    watched: Duration,
     #[serde(skip)]
     was_healthy: bool,
     #[serde(skip)]
@@ -73,6 +81,8 @@ impl Judging {
         Judging {
             started,
             healthy_since: None,
+            last_look: None,
+            watched: Duration::ZERO,
             was_healthy: false,
             failures: 0,
             last_reason: String::new(),
@@ -108,6 +118,9 @@ impl Judging {
             *self = Judging::begin(now.clone());
             return self.weigh(policy, seen, now);
         };
+        let gap = self.last_look.as_ref().and_then(|last| now.since(last)).unwrap_or(elapsed);
+        self.last_look = Some(now.clone());
+        self.watched += gap.min(LONGEST_GAP);
         let in_startup = elapsed < policy.startup;
         let in_grace = in_startup && !self.has_started(policy);
         self.note_restarts(seen.restarts, in_grace);
@@ -128,9 +141,10 @@ impl Judging {
             let since = self.last_passed.get_or_insert_with(|| now.clone());
             now.since(since).unwrap_or_default()
         } else {
-            elapsed
+            self.watched
         };
-        if late >= policy.deadline {
+        // What is well just now may end its soak.
+        if late >= policy.deadline && self.healthy_since.is_none() {
             return Verdict::Bad { reason: self.too_late(policy) };
         }
         Verdict::Wait
@@ -374,7 +388,7 @@ mod tests {
                 let sight = Sight { restarts: Some(restarts), ..health.into() };
                 let flaps = falls >= FALLS_THAT_COUNT || restarts >= RESTARTS_THAT_COUNT;
                 match judging.judge(&policy(), &sight, &at(second * 1000)) {
-                    Verdict::Wait => prop_assert!(!flaps && second < 60),
+                    Verdict::Wait => prop_assert!(!flaps && (second < 60 || is_well)),
                     Verdict::Good => {
                         prop_assert!(!flaps && well > 5);
                         return Ok(());
@@ -410,6 +424,34 @@ mod tests {
         let mut ill: Judging = serde_json::from_str(&text).unwrap();
         assert_eq!(look(&mut ill, Health::Unknown, 500), Verdict::Wait);
         assert!(matches!(look(&mut ill, Health::Unknown, 560), Verdict::Bad { .. }));
+    }
+
+    #[test]
+    fn a_release_does_not_fail_for_the_time_in_which_nobody_looked() {
+        let mut judging = Judging::begin(at(0));
+        let starting = Health::Starting { reason: "warms up".into() };
+        assert_eq!(judging.judge(&policy(), &starting.clone().into(), &at(1000)), Verdict::Wait);
+        let text = serde_json::to_string(&judging).unwrap();
+        // The agent was away, then the box was asleep: each time for longer than the deadline of a minute.
+        for again in [serde_json::from_str(&text).unwrap(), judging] {
+            let mut again: Judging = again;
+            assert_eq!(again.judge(&policy(), &Health::Unknown.into(), &at(500_000)), Verdict::Wait);
+            assert_eq!(again.judge(&policy(), &starting.clone().into(), &at(900_000)), Verdict::Wait);
+            assert_eq!(again.judge(&policy(), &Health::Healthy.into(), &at(901_000)), Verdict::Wait);
+            assert_eq!(again.judge(&policy(), &Health::Healthy.into(), &at(906_000)), Verdict::Good);
+        }
+    }
+
+    #[test]
+    fn what_is_well_at_its_deadline_may_end_its_soak_and_no_more() {
+        let late = |second| {
+            if second < 58 { Health::Starting { reason: "warms up".into() } } else { Health::Healthy }
+        };
+        assert_eq!(play(late), (63, Verdict::Good));
+        let ill_again = |second| if second == 61 { Health::Unknown } else { late(second) };
+        let (second, verdict) = play(ill_again);
+        assert_eq!(second, 61);
+        assert!(reason(verdict).contains("within its deadline"));
     }
 
     #[test]

@@ -342,7 +342,7 @@ fn close(handle: Handle) {
 }
 
 fn begin_anew(dir: &Path, options: &DbOptions, reason: String) -> Result<(sled::Db, Rebuilt), StoreError> {
-    let set_aside = if dir.exists() { Some(disk::set_aside(dir)?) } else { None };
+    let set_aside = if dir.symlink_metadata().is_ok() { Some(disk::set_aside(dir)?) } else { None };
     fault::point("db.set-aside");
     tracing::warn!(reason, "the database is damaged: it is set aside and begun anew");
     match open::guarded(dir, options) {

@@ -33,6 +33,9 @@ pub(super) enum OpenFailure {
 
 /// Opens the database in `dir`, and looks at all its pages but those of events, which are many.
 pub(super) fn guarded(dir: &Path, options: &DbOptions) -> Result<sled::Db, OpenFailure> {
+    if fs::symlink_metadata(dir).is_ok_and(|found| !found.is_dir()) {
+        return Err(OpenFailure::Damaged("there is no folder in its place".to_owned()));
+    }
     disk::private_dir(dir).map_err(refused)?;
     sweep_snapshots(dir).map_err(refused)?;
     let attempts = disk::with_suffix(dir, ".opening");
@@ -52,8 +55,13 @@ pub(super) fn guarded(dir: &Path, options: &DbOptions) -> Result<sled::Db, OpenF
     Ok(db)
 }
 
+/// What can't be read of the folder for good is as damaged as what is in it.
 fn refused(error: DiskError) -> OpenFailure {
-    OpenFailure::Refused(error.into())
+    if error.trouble() == Trouble::Failing {
+        OpenFailure::Damaged(error.to_string())
+    } else {
+        OpenFailure::Refused(error.into())
+    }
 }
 
 fn deaths(attempts: &Path) -> u32 {
@@ -136,7 +144,7 @@ pub(super) fn means_damage(cause: &io::Error) -> bool {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
     ) || Trouble::of(cause) == Trouble::Failing
         // sled hands on copies of errors that have lost their number.
-        || cause.to_string().contains("code: 5,")
+        || ["code: 5,", "code: 74,", "code: 117,"].iter().any(|code| cause.to_string().contains(code))
 }
 
 /// What a panic said.

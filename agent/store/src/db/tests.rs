@@ -115,6 +115,28 @@ fn a_database_under_which_every_start_dies_is_set_aside() {
 }
 
 #[test]
+fn what_is_no_folder_in_its_place_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    fs::write(&path, "what a repair of the file system left").unwrap();
+    let (db, rebuilt) = open(&path);
+    assert!(rebuilt.unwrap().set_aside.unwrap().is_file());
+    table(&db).put(&1, &vec![1]).unwrap();
+}
+
+#[test]
+fn what_a_damaged_file_system_answers_is_damage_and_what_a_full_one_answers_is_not() {
+    use nix::errno::Errno;
+    for errno in [Errno::EIO, Errno::EBADMSG, Errno::EUCLEAN] {
+        let error = io::Error::from_raw_os_error(errno as i32);
+        // As sled hands it on.
+        let copy = io::Error::other(format!("{error:?}"));
+        assert!(open::means_damage(&error) && open::means_damage(&copy), "{copy}");
+    }
+    assert!(!open::means_damage(&io::Error::from_raw_os_error(Errno::ENOSPC as i32)));
+}
+
+#[test]
 fn a_database_that_another_process_holds_is_waited_for_and_not_set_aside() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
