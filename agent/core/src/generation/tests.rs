@@ -119,6 +119,50 @@ fn a_release_that_failed_on_this_box_is_not_tried_again_after_the_store_was_lost
 }
 
 #[test]
+fn a_way_back_that_cannot_end_makes_room_for_what_is_new_once_that_may_be_changed() {
+    let first = target(&release("a", "1", &["Pod/x"]), &[]);
+    let [bad, fixed] = ["2", "3"].map(|version| target(&release("a", version, &["Pod/x"]), &[]));
+    let failed = Failed::from([(name("a"), [(bad.release, failure(None))].into())]);
+    let mut held = Apps::from([(name("a"), good(&first))]);
+    let wants = |held: &mut Apps, target: &Target, defers: bool| {
+        advance(held, &resolved(&[("a", target)]), &failed, None, defers, &now());
+        (held[&name("a")].phase.word(), held[&name("a")].target.as_ref().map(|target| target.release))
+    };
+    let app = held.get_mut(&name("a")).unwrap();
+    *app = App { target: Some(bad.clone()), ..app.clone() };
+    app.phase = Phase::RollingBack { reason: "answered 500".into() };
+    for attempt in 1..=3 {
+        assert_eq!(wants(&mut held, &fixed, false), ("RollingBack", Some(bad.release)), "attempt {attempt}");
+        held.get_mut(&name("a")).unwrap().stick("cannot listen: address in use", &now());
+    }
+    assert_eq!(wants(&mut held, &bad, false), ("RollingBack", Some(bad.release)), "nothing is new");
+    assert_eq!(wants(&mut held, &fixed, true), ("RollingBack", Some(bad.release)), "nothing may be changed");
+    assert_eq!(wants(&mut held, &fixed, false), ("Preparing", Some(fixed.release)));
+    // Until its turn has come, and should it fail, the box goes on trying to have what was good.
+    assert_eq!(held[&name("a")].current.as_ref().map(|target| target.release), Some(first.release));
+    assert_eq!(held[&name("a")].stuck, None);
+}
+
+#[test]
+fn whoever_waits_is_told_what_failed_however_far_away_it_is() {
+    let of = |app: &str, needs: &[&str]| target(&release(app, "1", &[]), needs);
+    let (db, mid, top) = (of("db", &[]), of("mid", &["db"]), of("top", &["mid"]));
+    let mut held = Apps::new();
+    let wanted = resolved(&[("db", &db), ("mid", &mid), ("top", &top)]);
+    advance(&mut held, &wanted, &Failed::new(), None, false, &now());
+    held.values_mut().for_each(|app| app.prepared(&now()));
+    let unblock =
+        |held: &Apps, app: &str| waits_for(&held[&name(app)], held, &Faulty::new()).unwrap().unblock;
+    assert_eq!(unblock(&held, "top"), "nothing to do here: it goes on when mid is good");
+    held.get_mut(&name("db")).unwrap().phase = Phase::RolledBack { reason: "answered 500".into() };
+    assert_eq!(unblock(&held, "mid"), "it goes on when db is good, which has failed: see there");
+    assert_eq!(
+        unblock(&held, "top"),
+        "it goes on when mid is good, which waits for db, which has failed: see there"
+    );
+}
+
+#[test]
 fn an_app_waits_until_what_it_depends_on_is_good() {
     let db = target(&release("db", "1", &["Pod/db"]), &[]);
     let pos = target(&release("pos", "1", &["Pod/pos"]), &["db"]);
