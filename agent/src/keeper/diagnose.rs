@@ -9,11 +9,13 @@ use holdfast_core::clock::Now;
 use holdfast_core::diagnosis::{Diagnosis, LOG_LINES, LookRecord};
 use holdfast_core::health::{Health, Sight};
 use holdfast_core::name::AppName;
-use holdfast_core::observe::Observations;
-use holdfast_core::plan::Aim;
+use holdfast_core::observe::{AppObservation, Observations};
+use holdfast_core::release::Target;
+use holdfast_drivers::CALL_LIMIT;
 use tokio::time::timeout;
 
 use super::Keeper;
+use super::execute::limited;
 use super::journal::Journal;
 
 /// How long a runtime may take over the last lines of a log: an app that failed goes back without them.
@@ -66,6 +68,13 @@ impl<J: Journal> Keeper<J> {
         }
     }
 
+    /// What the runtime of `target` has of the app, compared with that; `None` if it can't be had.
+    async fn compared_with(&self, name: &AppName, target: &Target) -> Option<AppObservation> {
+        let driver = self.drivers.get(&target.driver)?;
+        let release = self.releases.get(&target.release)?;
+        limited(CALL_LIMIT, driver.observe(name, Some(release))).await.ok()
+    }
+
     async fn diagnosis_of(&self, name: &AppName, observed: &Observations, now: &Now) -> Option<Diagnosis> {
         let app = self.apps.get(name)?;
         let target = app.target.as_ref()?;
@@ -82,10 +91,12 @@ impl<J: Journal> Keeper<J> {
             },
             None => Err("its driver is not enabled on this box".to_owned()),
         };
-        // Asked for anew: what was observed was compared with what is to come back.
-        let (of_target, unseen) = self.observe(std::slice::from_ref(name), Aim::Target).await;
-        let observed = if unseen.is_empty() { &of_target } else { observed };
-        let seen = observed.get(name).into_iter().flatten().flat_map(|(_, objects)| objects);
+        // Asked anew: what was observed was compared with what is to come back.
+        let of_target = self.compared_with(name, target).await;
+        let seen: Vec<_> = match &of_target {
+            Some(seen) => seen.iter().collect(),
+            None => observed.get(name).into_iter().flatten().flat_map(|(_, seen)| seen).collect(),
+        };
         Some(Diagnosis {
             app: name.clone(),
             release: target.release,
@@ -94,7 +105,7 @@ impl<J: Journal> Keeper<J> {
             time: now.wall,
             reason: reason.clone(),
             looks: self.sights.get(name).into_iter().flatten().cloned().collect(),
-            objects: seen.map(|(key, seen)| (key.clone(), seen.to_string())).collect(),
+            objects: seen.into_iter().map(|(key, seen)| (key.clone(), seen.to_string())).collect(),
             no_logs: logs.as_ref().err().cloned(),
             logs: logs.unwrap_or_default(),
             events: Vec::new(),
