@@ -281,7 +281,8 @@ impl Daemon {
         // While the disk refuses writes, nothing of the keeper's can be done.
         let keeper = if trouble.is_some() { None } else { self.keeper.next_wake(&self.handled) };
         let permit = if trouble.is_some() { None } else { self.permit_due.clone() };
-        [limit, poll, trouble, keeper, permit, self.disk_is_due()]
+        let purge = if trouble.is_some() { None } else { self.keeper.next_purge(&now) };
+        [limit, poll, trouble, keeper, permit, purge, self.disk_is_due()]
             .into_iter()
             .flatten()
             .map(|at| self.clock.until(&at))
@@ -299,7 +300,8 @@ impl Daemon {
                 if !due.is_empty() {
                     self.widen(Scope::Apps(due));
                 }
-                if self.permit_due.as_ref().is_some_and(|at| self.clock.until(at).is_zero()) {
+                let permit_is_due = self.permit_due.as_ref().is_some_and(|at| self.clock.until(at).is_zero());
+                if permit_is_due || self.keeper.has_due_purge(&now) {
                     self.widen(Scope::All);
                 }
                 Ok(())

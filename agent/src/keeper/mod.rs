@@ -31,6 +31,7 @@ use holdfast_core::plan::{Aim, Known, Orphan, Plan, orphans, plan};
 use holdfast_core::release::{DriverKind, Target};
 use holdfast_core::resolve::Resolved;
 use holdfast_drivers::{CALL_LIMIT, Driver};
+use jiff::Timestamp;
 
 use self::execute::limited;
 use self::releases::Releases;
@@ -73,6 +74,8 @@ pub struct Keeper<J> {
     sights: BTreeMap<AppName, VecDeque<LookRecord>>,
     /// Apps that failed and of which no diagnosis was kept yet.
     undiagnosed: BTreeSet<AppName>,
+    /// When orphans were last looked through for what is to go.
+    purged: Option<Timestamp>,
 }
 
 /// Apps whose documents are faulty, when no revision is known.
@@ -146,6 +149,7 @@ impl<J: Journal> Keeper<J> {
             withheld: false,
             sights: BTreeMap::new(),
             undiagnosed: BTreeSet::new(),
+            purged: None,
         })
     }
 
@@ -240,6 +244,7 @@ impl<J: Journal> Keeper<J> {
         let changed: Vec<_> = advance.changed.iter().map(|name| (name, apps.get(name))).collect();
         self.journal.save_apps(&changed)?;
         self.apps = apps;
+        self.note_kept(&advance.kept, now);
         self.kept = advance.kept;
         self.withheld = advance.withheld;
         if !advance.changed.is_empty() {
@@ -333,6 +338,7 @@ impl<J: Journal> Keeper<J> {
             .collect();
         self.converge(&settled, now).await?;
         if *scope == Scope::All {
+            self.purged = Some(now.wall);
             self.purge(now).await?;
         }
         let resumed =
@@ -352,17 +358,6 @@ impl<J: Journal> Keeper<J> {
     pub fn orphans(&self) -> Vec<Orphan> {
         let unknown = ChangePolicy::default();
         orphans(&self.inventory, self.policy().unwrap_or(&unknown), |app, key| self.may_want(app, key))
-    }
-
-    /// What of that is to go now.
-    fn due_purges(&self, now: &Now) -> Vec<Orphan> {
-        // Nearly always nobody asks for anything.
-        if self.policy().is_none_or(|policy| policy.purges.is_empty()) {
-            return Vec::new();
-        }
-        let mut orphans = self.orphans();
-        orphans.retain(|orphan| orphan.goes.is_some_and(|goes| goes <= now.wall));
-        orphans
     }
 
     /// Whether a release of the app that is to come, runs or may come back has this object, or nobody can tell.

@@ -1,14 +1,19 @@
 //! Leave to change the box: what the loop allows by the policy, the clock and the gates, and what waits for it.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
 use holdfast_core::app::Phase;
 use holdfast_core::change::ChangePolicy;
-use holdfast_core::clock::Now;
+use holdfast_core::clock::{Moment, Now};
 use holdfast_core::generation::is_ready;
 use holdfast_core::held::Held;
+use holdfast_core::name::AppName;
+use holdfast_core::plan::Orphan;
 use jiff::Timestamp;
 
 use super::Keeper;
-use super::journal::Journal;
+use super::journal::{Journal, Note};
 
 /// What may be done now. What keeps the box as it is, and what brings it back, needs none.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -52,8 +57,47 @@ impl<J: Journal> Keeper<J> {
     pub fn wants_change(&self, now: &Now) -> bool {
         let faulty = self.faulty_apps();
         self.withheld
-            || !self.due_purges(now).is_empty()
+            || self.has_due_purge(now)
             || self.apps.values().any(|app| is_ready(app, &self.apps, faulty, now))
+    }
+
+    /// Writes down what is kept from being removed and wasn't before. What waits for its time is written down by whoever
+    /// asks for the permit.
+    pub(super) fn note_kept(&mut self, kept: &BTreeMap<AppName, Held>, now: &Now) {
+        let waits = self.permit.apply.as_ref();
+        let known: BTreeSet<&String> = self.kept.values().map(|held| &held.cause).collect();
+        let new = kept.values().filter(|held| waits != Some(*held)).map(|held| &held.cause);
+        let new: BTreeSet<String> = new.filter(|cause| !known.contains(cause)).cloned().collect();
+        let revision = self.resolved.as_ref().map(|resolved| resolved.revision.0.clone());
+        for message in new {
+            self.journal
+                .note(Note { kind: "change.held", app: None, revision: revision.clone(), message }, now);
+        }
+    }
+
+    /// When the next orphan goes that stayed when orphans were last looked through.
+    pub fn next_purge(&self, now: &Now) -> Option<Moment> {
+        // Nearly always nobody asks for anything.
+        self.policy().filter(|policy| !policy.purges.is_empty())?;
+        let goes = self.orphans().into_iter().filter_map(|orphan| orphan.goes);
+        let next = goes.filter(|goes| self.purged.is_none_or(|purged| *goes > purged)).min()?;
+        let wait = Duration::try_from(next.duration_since(now.wall)).unwrap_or_default();
+        Some(Moment { boot: now.moment.boot.clone(), uptime: now.moment.uptime + wait })
+    }
+
+    /// The orphans that are to go now.
+    pub(super) fn due_purges(&self, now: &Now) -> Vec<Orphan> {
+        if self.policy().is_none_or(|policy| policy.purges.is_empty()) {
+            return Vec::new();
+        }
+        let mut orphans = self.orphans();
+        orphans.retain(|orphan| orphan.goes.is_some_and(|goes| goes <= now.wall));
+        orphans
+    }
+
+    /// Whether something is to be purged now, if it is allowed.
+    pub fn has_due_purge(&self, now: &Now) -> bool {
+        !self.due_purges(now).is_empty()
     }
 
     /// Whether an app would get ready for its change now if it were allowed.

@@ -85,6 +85,7 @@ fn a_commit_that_removes_too_much_removes_nothing() {
         assert!(held.contains("2 of 4"), "{held}");
         assert!(names.iter().all(|name| test_box.object(name).exists()));
     }
+    assert!(test_box.count("change.held") > 0, "the log tells what was held");
     let policy = document("Fleet", "retail", "spec: { policy: { prune: { maxApps: 2 } } }\n");
     test_box.commit(&[("holdfast.yaml".to_owned(), policy)]);
     let (code, status) = test_box.once();

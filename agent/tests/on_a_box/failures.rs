@@ -185,6 +185,29 @@ fn what_holds_data_outlives_its_app_is_listed_and_goes_by_a_purge_after_its_grac
 }
 
 #[test]
+fn a_purge_comes_when_its_grace_is_over_though_nothing_else_happens() {
+    let test_box = TestBox::converged();
+    test_box.commit(&with_claim("1"));
+    assert_eq!(test_box.once().0, 0);
+    let claim = test_box.path("runtime/objects/PersistentVolumeClaim:db:data.json");
+    test_box.remove("apps/db");
+    let purge = "spec:\n  placement: {}\n  reason: moved away\n  objects: [ { app: db, object: PersistentVolumeClaim/db/data } ]\n";
+    let commit = test_box.commit(&[
+        ("purges/db.yaml".to_owned(), document("Purge", "db", purge)),
+        document_of_fleet("spec: { policy: { prune: { grace: 5s } } }\n"),
+    ]);
+    let agent = test_box.start();
+    agent.wait_for(&commit);
+    assert!(claim.exists(), "its grace isn't over");
+    agent.wait("the purge", |status| status["orphans"].is_null());
+    assert!(!claim.exists());
+}
+
+fn document_of_fleet(spec: &str) -> (String, String) {
+    ("holdfast.yaml".to_owned(), document("Fleet", "retail", spec))
+}
+
+#[test]
 fn a_purge_of_what_an_app_wants_removes_nothing() {
     let test_box = TestBox::converged();
     let mut files = with_claim("1");
