@@ -155,7 +155,7 @@ impl<J: Journal> Keeper<J> {
             Moment { boot: now.moment.boot.clone(), uptime: now.moment.uptime + Judging::next_look(&policy) };
         self.looks.insert(name.clone(), next);
         if let Some(other) = shaken {
-            *judging = Judging::begin(now.moment.clone());
+            **judging = Judging::begin(now.moment.clone());
             let remark = format!("not judged while {other} is changed, which it depends on");
             self.remarks.insert(name.clone(), remark);
             return Ok(());

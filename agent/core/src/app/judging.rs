@@ -356,7 +356,7 @@ mod tests {
         let policy = HealthPolicy { checks: vec![], ..policy() };
         let until = |end: u64| {
             move |second: u64| {
-                let health = if second % 2 == 0 && second < end { bad() } else { Health::Healthy };
+                let health = if second.is_multiple_of(2) && second < end { bad() } else { Health::Healthy };
                 Sight { restarts: Some(second.min(end)), ..health.into() }
             }
         };

@@ -30,7 +30,7 @@ pub enum Phase {
     /// The target is being put in place.
     Applying,
     /// The target runs and is being judged.
-    Judging(Judging),
+    Judging(Box<Judging>),
     /// The target runs and was found good.
     Good,
     /// The target failed; the last known good is being put back.
@@ -262,7 +262,7 @@ impl App {
     /// Applying -> Judging: the runtime has taken every step.
     pub fn applied(&mut self, now: &Now) {
         if self.phase == Phase::Applying {
-            self.enter(Phase::Judging(Judging::begin(now.moment.clone())), now);
+            self.enter(Phase::Judging(Box::new(Judging::begin(now.moment.clone()))), now);
         }
     }
 
