@@ -52,7 +52,7 @@ impl Daemon {
                 self.poll_failed(&error, now);
                 self.progress.unfetched = match &error {
                     SourceError::UsedUp { cause, .. } => {
-                        Some(cause.held(format!("a new revision waits to be fetched: {cause}")))
+                        Some(cause.held_revision(format!("a new revision waits to be fetched: {cause}")))
                     }
                     _ => None,
                 };
@@ -181,7 +181,11 @@ impl Daemon {
             store: Arc::clone(&self.store),
             device: self.config.device.name.clone(),
             runtimes: images::runtimes(&self.config, self.keeper.drivers()),
-            ask: Some(Ask { images: self.images.clone(), retry_at: self.progress.next_poll_wall }),
+            ask: Some(Ask {
+                images: self.images.clone(),
+                retry_at: self.progress.next_poll_wall,
+                allowance: self.allowance.clone(),
+            }),
         };
         let jobs = self.jobs.clone();
         tokio::task::spawn_blocking(move || {

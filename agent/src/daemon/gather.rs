@@ -4,7 +4,7 @@
 //! Each of these looks as far as it can. What isn't in the mirror yet is left out: it is being noted
 //! ([`Snapshot::missing`]), and once it is fetched all is looked at again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_core::name::{AppName, DeviceName};
 use holdfast_core::render::ArtifactRef;
@@ -74,6 +74,30 @@ pub(super) fn artifacts(files: &Snapshot, artifacts: &[&ArtifactRef]) {
             let _ = files.reach(path);
         }
     }
+}
+
+/// The apps that run here and whose manifests aren't all here.
+pub(super) fn without_manifests(files: &Snapshot, selected: &Selected) -> BTreeSet<AppName> {
+    let lacks = |folder: &str| match files.list(folder) {
+        Ok(entries) => {
+            let named = entries.iter().filter(|entry| entry.kind != EntryKind::Folder);
+            named.into_iter().any(|entry| is_not_here(&files.reach(&format!("{folder}/{}", entry.name))))
+        }
+        Err(error) => is_not_here(&Err(error)),
+    };
+    selected.folders().into_iter().filter(|(_, folder)| lacks(folder)).map(|(app, _)| app).collect()
+}
+
+/// Whether one of these artifacts isn't here.
+pub(super) fn lacks(files: &Snapshot, artifacts: &BTreeSet<&ArtifactRef>) -> bool {
+    artifacts.iter().any(|artifact| match artifact {
+        ArtifactRef::File(path) => is_not_here(&files.reach(path)),
+        ArtifactRef::Oci(_) => false,
+    })
+}
+
+fn is_not_here(reached: &Result<(), ReadError>) -> bool {
+    matches!(reached, Err(ReadError::NotHere { .. }))
 }
 
 /// `Ok` with nothing in it for what isn't here yet.

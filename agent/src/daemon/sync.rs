@@ -22,7 +22,8 @@ use jiff::Timestamp;
 use super::gather;
 use super::images::BoxImages;
 use super::journal::{SharedStore, lock};
-use crate::source::{GitSource, Snapshot, SourceError};
+use crate::http::allowance::Allowance;
+use crate::source::{GitSource, Parts, Snapshot, SourceError};
 
 /// What is read of one artifact in the repository.
 const ARTIFACT_LIMIT: u64 = 256 << 20;
@@ -85,7 +86,7 @@ impl NotRendered {
             NotRendered::Source(SourceError::UsedUp { url, cause }) => {
                 let what =
                     format!("what this box needs of the revision could not be fetched from {url}: {cause}");
-                cause.held(what)
+                cause.held_revision(what)
             }
             NotRendered::Source(error) => {
                 let cause = format!("what this box needs of the revision could not be fetched: {error}");
@@ -127,6 +128,8 @@ pub(super) struct Ask {
     pub(super) images: BoxImages,
     /// When what can't be reached is tried again.
     pub(super) retry_at: Option<Timestamp>,
+    /// What the revision says of it holds as soon as that was read, for the rest of the revision too.
+    pub(super) allowance: Allowance,
 }
 
 impl Renderer {
@@ -140,13 +143,31 @@ impl Renderer {
         let facts = BTreeMap::new();
         let selected = select::select(revision, &index, &self.device, &facts, &crate::version())
             .map_err(NotRendered::Documents)?;
-        let (contents, unread) = gathering.read(|files| gather::manifests(files, &selected))?;
+        if let Some(ask) = &self.ask {
+            let policy = &selected.policy;
+            let zone = policy.zone.time_zone().clone();
+            ask.allowance.set(policy.downloads, policy.urgent.is_some(), zone);
+        }
+        // From here on what waits for the byte budget holds its own app: a Stop, another budget and what is removed
+        // must not wait for the files of an app.
+        let mut waiting = BTreeMap::new();
+        let ((contents, unread, late), waits) = gathering.read_as_far(Parts::Documents, |files| {
+            let (contents, unread) = gather::manifests(files, &selected);
+            (contents, unread, gather::without_manifests(files, &selected))
+        })?;
+        if let Some(waits) = waits {
+            waiting.extend(late.into_iter().map(|app| (app, waits.held_files())));
+        }
         unreadable.extend(unread);
         let desired = render(selected, &contents);
         let needs = needs(&desired, &self.runtimes);
         let named: Vec<_> = needs.values().flat_map(|needs| needs.artifacts.iter().copied()).collect();
-        gathering.read(|files| gather::artifacts(files, &named))?;
+        let ((), waits) = gathering.read_as_far(Parts::Files, |files| gather::artifacts(files, &named))?;
         let snapshot = gathering.finish()?;
+        if let Some(waits) = waits {
+            let late = needs.iter().filter(|(_, needs)| gather::lacks(&snapshot, &needs.artifacts));
+            waiting.extend(late.map(|(app, _)| ((*app).clone(), waits.held_files())));
+        }
         // What is asked of registries may take its time, and needs nothing of the source.
         drop(source);
         let answers = self.answers(&snapshot, needs)?;
@@ -154,6 +175,10 @@ impl Renderer {
         for (app, cause) in unreadable {
             resolved.apps.remove(&app);
             resolved.held.insert(app, Held::until_changed(cause, "correct it in a new commit"));
+        }
+        for (app, held) in waiting {
+            resolved.apps.remove(&app);
+            resolved.held.insert(app, held);
         }
         Ok(resolved)
     }

@@ -110,7 +110,7 @@ fn fetch(pull: &mut Pull<'_>, wanted: &Wanted) -> Result<Found, RegistryError> {
         Wanted::Tag(tag) => (format!("the manifest of {image}"), tag.clone()),
     };
     let path = format!("/v2/{}/manifests/{name}", image.repository);
-    pull.ask_everybody(&what, Purpose::Documents, |connection| {
+    pull.ask_everybody(&what, Purpose::Manifests, |connection| {
         ask(connection, &path, wanted).map_err(Stop::from)
     })
 }

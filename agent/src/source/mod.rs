@@ -18,4 +18,5 @@ pub use self::config::{Limits, Reference, SourceConfig};
 pub use self::error::{ReadError, SourceError};
 pub use self::gathering::Gathering;
 pub use self::git::GitSource;
+pub use self::remote::Parts;
 pub use self::snapshot::{Entry, EntryKind, Snapshot};

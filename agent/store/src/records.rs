@@ -49,9 +49,15 @@ pub struct LinkUsage {
     /// What was used of the budget; none without one.
     #[serde(default)]
     pub used: Option<Usage>,
-    /// What documents used beyond it, by the day.
+    /// What the documents of one revision used beyond it, by the day.
     #[serde(default)]
     pub extra: Option<Usage>,
+    /// Which revision that is.
+    #[serde(default)]
+    pub extra_of: Option<String>,
+    /// What the manifests of images used beyond it, by the day.
+    #[serde(default)]
+    pub manifests: Option<Usage>,
 }
 
 /// For how long gates have held the change that waits for them.

@@ -18,6 +18,8 @@ mod failures;
 mod health;
 mod lifecycle;
 mod looking;
+#[cfg(feature = "wasm")]
+mod metered;
 mod network;
 mod parts;
 mod permits;

@@ -145,7 +145,13 @@ fn a_box_whose_byte_budget_is_used_up_says_so_and_until_when() {
     let limits = DownloadLimits { rate: None, budget };
     remember(
         &test_box,
-        &LinkUsage { limits, used: used(BudgetPeriod::Month), extra: used(BudgetPeriod::Day) },
+        &LinkUsage {
+            limits,
+            used: used(BudgetPeriod::Month),
+            extra: used(BudgetPeriod::Day),
+            extra_of: Some(commit.clone()),
+            manifests: None,
+        },
     );
     for _ in 0..2 {
         let (code, status) = test_box.once();

@@ -34,10 +34,25 @@ impl Line {
 
     /// Begins to download for `purpose`, unless nothing is left for that. Nobody has been asked yet.
     pub(crate) fn begin(&self, purpose: Purpose) -> Result<Transfer, UsedUp> {
+        self.now().taken = 0;
         self.allowance.may_begin(purpose)?;
-        let mut now = self.now();
-        (now.purpose, now.taken) = (purpose, 0);
+        self.now().purpose = purpose;
         Ok(Transfer(self.clone()))
+    }
+
+    /// Bytes that came and went since the last download was to begin.
+    pub(crate) fn taken(&self) -> u64 {
+        self.now().taken
+    }
+
+    /// The documents that are downloaded from now on are those of `revision`.
+    pub(crate) fn documents_of(&self, revision: &str) {
+        self.allowance.documents_of(revision);
+    }
+
+    /// Whether there is a budget to keep to.
+    pub(crate) fn has_budget(&self) -> bool {
+        self.allowance.has_budget()
     }
 
     /// Waits until it is this one's turn at the rate.

@@ -10,8 +10,9 @@
 //! names that are looked up, come on top of it: a few percent.
 //!
 //! The rate is kept by waiting, between reads and never within one, so that no server is thought slow for it. The
-//! budget is kept by not reading on. What nobody should wait for goes beyond it: polls, and [`EXTRA`] a day for the
-//! documents of a new revision.
+//! budget is kept by not reading on. What nobody should wait for goes beyond it: polls, and for each revision [`EXTRA`] a
+//! day for its documents. Each of these has a bound of its own that nothing else uses up: what says how much may be used,
+//! what is urgent and what is to stop must get through whatever was used before.
 
 mod connector;
 mod keep;
@@ -34,8 +35,8 @@ pub(crate) use self::line::Line;
 pub use self::used_up::UsedUp;
 use crate::clock::Clock;
 
-/// Bytes a day that documents may use beyond the budget: the commit, folders and documents of a new revision, the
-/// manifests of images. A box's own part of a repository has some tens of KiB.
+/// Bytes a day that the commit, folders and documents of one revision may use beyond the budget; and as many more for
+/// the manifests of all images. A box's own part of a repository has some tens of KiB.
 pub const EXTRA: u64 = 256 << 10;
 /// Bytes that one poll may use beyond the budget. It needs some 8 KiB, most of it for TLS.
 pub const POLL: u64 = 64 << 10;
@@ -49,8 +50,13 @@ const STEP: Duration = Duration::from_millis(250);
 pub(crate) enum Purpose {
     /// To see whether there is something new.
     Poll,
-    /// To know what the box should be: commits, folders, documents, manifests.
+    /// To know what the box should be: commits, folders, documents.
     Documents,
+    /// To know what images are.
+    Manifests,
+    /// Files of apps out of Git, whose size nobody knows before, and which nobody can go on with in the middle. More
+    /// than so many bytes, since so many weren't enough before.
+    Files(u64),
     /// What is run: an image's layer. So many bytes are missing.
     Content(u64),
 }
@@ -138,7 +144,7 @@ impl Allowance {
         state.kept.limits = limits;
         (state.urgent, state.zone) = (urgent, zone);
         if limits.budget.is_none() {
-            (state.kept.used, state.kept.extra) = (None, None);
+            state.kept = LinkUsage { limits, ..LinkUsage::default() };
         }
         state.advance(self.0.time.wall());
         drop(state);
@@ -189,6 +195,21 @@ impl Allowance {
         self.0.time.uptime()
     }
 
+    /// The documents are those of `revision` from now on. Those of another one have had an extra of their own.
+    fn documents_of(&self, revision: &str) {
+        let mut state = self.state();
+        if state.kept.extra_of.as_deref() != Some(revision) {
+            state.kept.extra_of = Some(revision.to_owned());
+            state.kept.extra = None;
+        }
+    }
+
+    /// Whether there is a budget to keep to.
+    fn has_budget(&self) -> bool {
+        let state = self.state();
+        state.kept.limits.budget.is_some() && !state.urgent
+    }
+
     /// Whether downloads are held up.
     fn has_rate(&self) -> bool {
         let state = self.state();
@@ -216,9 +237,12 @@ impl Allowance {
         if let Some(used) = &mut state.kept.used {
             used.book(bytes);
         }
-        if purpose == Purpose::Documents
-            && let Some(extra) = &mut state.kept.extra
-        {
+        let extra = match purpose {
+            Purpose::Documents => &mut state.kept.extra,
+            Purpose::Manifests => &mut state.kept.manifests,
+            Purpose::Poll | Purpose::Files(_) | Purpose::Content(_) => &mut None,
+        };
+        if let Some(extra) = extra {
             extra.book(beyond);
         }
         state.unwritten += bytes;
@@ -287,11 +311,13 @@ impl State {
                 *none = Some(Usage::new(budget.per, now, &self.zone));
             }
         }
-        match &mut self.kept.extra {
-            Some(extra) => {
-                extra.advance(BudgetPeriod::Day, now, &self.zone);
+        for extra in [&mut self.kept.extra, &mut self.kept.manifests] {
+            match extra {
+                Some(extra) => {
+                    extra.advance(BudgetPeriod::Day, now, &self.zone);
+                }
+                none => *none = Some(Usage::new(BudgetPeriod::Day, now, &self.zone)),
             }
-            none => *none = Some(Usage::new(BudgetPeriod::Day, now, &self.zone)),
         }
         Some(budget)
     }
@@ -299,12 +325,14 @@ impl State {
     fn check(&mut self, purpose: Purpose, taken: u64, begins: bool, now: Timestamp) -> Result<(), UsedUp> {
         let Some(budget) = self.advance(now).filter(|_| !self.urgent) else { return Ok(()) };
         let left = budget.left(self.used());
-        let extra = self.kept.extra.as_ref().map_or(0, Usage::bytes);
+        let beyond = |extra: &Option<Usage>| left > 0 || extra.as_ref().map_or(0, Usage::bytes) < EXTRA;
         let (passes, wanted, next) = match purpose {
             Purpose::Poll => (left > 0 || taken < POLL, None, budget.per),
-            Purpose::Documents => (left > 0 || extra < EXTRA, None, BudgetPeriod::Day),
+            Purpose::Documents => (beyond(&self.kept.extra), None, BudgetPeriod::Day),
+            Purpose::Manifests => (beyond(&self.kept.manifests), None, BudgetPeriod::Day),
+            Purpose::Files(more_than) if begins => (left > more_than, Some(more_than), budget.per),
             Purpose::Content(size) if begins => (budget.has_room(left, size), Some(size), budget.per),
-            Purpose::Content(_) => (left > 0, None, budget.per),
+            Purpose::Files(_) | Purpose::Content(_) => (left > 0, None, budget.per),
         };
         if passes {
             return Ok(());

@@ -191,6 +191,47 @@ fn documents_have_a_little_more_each_day() {
 }
 
 #[test]
+fn neither_files_nor_images_nor_other_revisions_use_up_what_documents_have() {
+    let stage = Stage::default();
+    let allowance = stage.with(None, Some(KIB));
+    let line = allowance.line();
+    line.documents_of("one");
+    assert!(download(&line, Purpose::Files(0), MIB).is_err());
+    assert_eq!(allowance.used(), Some(4 * KIB), "cut off at the next read");
+    assert!(download(&line, Purpose::Manifests, MIB).is_err());
+    assert!(download(&line, Purpose::Content(MIB), MIB).is_err());
+    assert!(line.begin(Purpose::Manifests).is_err(), "manifests have a bound of their own");
+    download(&line, Purpose::Documents, EXTRA).unwrap();
+    assert!(line.begin(Purpose::Documents).is_err());
+    line.documents_of("two");
+    drop(line);
+    let line = stage.open().line();
+    line.documents_of("one");
+    assert!(line.begin(Purpose::Documents).is_err(), "a restart gives nothing");
+    line.documents_of("two");
+    download(&line, Purpose::Documents, EXTRA).unwrap();
+    assert!(line.begin(Purpose::Documents).is_err());
+    line.documents_of("two");
+    assert!(line.begin(Purpose::Documents).is_err(), "it is given once a day");
+}
+
+#[test]
+fn a_file_that_did_not_fit_is_begun_again_only_with_more_room() {
+    let stage = Stage::default();
+    let allowance = stage.with(None, Some(MIB));
+    let line = allowance.line();
+    assert!(line.begin(Purpose::Files(MIB - 1)).is_ok());
+    let refused = line.begin(Purpose::Files(MIB)).unwrap_err().held_files();
+    assert!(refused.cause.contains("needs more than all of the byte budget"), "{refused:?}");
+    assert_eq!(refused.next, None);
+    allowance.set(limits(None, Some(2 * MIB)), false, TimeZone::UTC);
+    assert!(line.begin(Purpose::Files(MIB)).is_ok());
+    download(&line, Purpose::Files(0), MIB + 4 * KIB).unwrap();
+    let refused = line.begin(Purpose::Files(MIB)).unwrap_err().held_files();
+    assert!(refused.cause.contains("files of it wait") && refused.next.is_some(), "{refused:?}");
+}
+
+#[test]
 fn an_urgent_revision_goes_beyond_the_budget_and_is_counted() {
     let stage = Stage::default();
     let allowance = stage.with(None, Some(KIB));

@@ -13,7 +13,8 @@ pub struct UsedUp {
     pub used: u64,
     /// Of what.
     pub budget: ByteBudget,
-    /// How many bytes a download needs that wasn't begun for want of room.
+    /// How many bytes a download needs that wasn't begun for want of room; of files out of Git, how many weren't enough
+    /// before.
     pub wanted: Option<u64>,
     /// When it is worth trying again.
     pub next: Timestamp,
@@ -41,6 +42,34 @@ impl UsedUp {
     /// What a person can do about it.
     pub const ADVICE: &str = "nothing to do: it goes on when the next period of the byte budget begins; or raise \
                               policy.downloads.budget, or mark the revision as urgent";
+
+    /// What a person can do about a revision that doesn't come.
+    pub const ADVICE_REVISION: &str = "nothing to do: it goes on then. It needs more than the documents of a revision                                        may use beyond the byte budget; if the Git server sends whole commits, let                                        it leave out what a box doesn't need (git config uploadpack.allowFilter true)";
+
+    /// The same, as what holds a revision that is described by `cause`: what it says of budgets and urgency isn't
+    /// known yet.
+    pub fn held_revision(&self, cause: impl Into<String>) -> Held {
+        Held { cause: cause.into(), next: Some(self.next), unblock: Self::ADVICE_REVISION.to_owned() }
+    }
+
+    /// Whether a file needs more than a whole period's budget.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        self.wanted.is_some_and(|more_than| more_than >= self.budget.bytes)
+    }
+
+    /// The same, as what holds an app whose files wait. It stays the same while polls go on using bytes.
+    pub fn held_files(&self) -> Held {
+        let ByteBudget { bytes, per } = self.budget;
+        let budget = format!("the byte budget of this link ({} a {})", Size(bytes), per.word());
+        if self.is_hopeless() {
+            let cause =
+                format!("a file of it needs more than all of {budget}, and Git can't go on in the middle");
+            let advice = "raise policy.downloads.budget, mark the revision as urgent, or put the file into an image \
+                          of a registry";
+            return Held::until_changed(cause, advice);
+        }
+        self.held(format!("files of it wait for {budget}; it goes on from {} on", self.next))
+    }
 
     /// The same, as what holds something that is described by `cause`.
     pub fn held(&self, cause: impl Into<String>) -> Held {

@@ -19,6 +19,7 @@ impl Remote {
         accepted: &ObjectId,
         mirror: &Mirror,
     ) -> Result<Ancestry, SourceError> {
+        self.line.documents_of(&id.to_string());
         let found = match self.between(id, accepted, mirror, false) {
             Ok(Some(ancestry)) => Ok(ancestry),
             Ok(None) => {

@@ -5,6 +5,7 @@
 mod descent;
 mod parts;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use gix_transport::client::blocking_io::{ExtendedBufRead, TransportV2Ext as _, h
 use gix_transport::{Protocol, Service};
 
 pub(crate) use self::parts::Extent;
+pub use self::parts::Parts;
 use crate::http::allowance::{Line, Purpose};
 use crate::http::url::shown as shown_url;
 use crate::source::config::{Reference, SourceConfig, described, full_name};
@@ -41,6 +43,8 @@ pub(crate) struct Remote {
     remembered: Arc<Mutex<Option<Advertisement>>>,
     refused: Refused,
     line: Line,
+    /// What files needed at least that didn't come within the budget, in bytes.
+    too_large: BTreeMap<ObjectId, u64>,
 }
 
 /// What the server offered and then refused, remembered until the agent is started anew.
@@ -71,6 +75,7 @@ impl Remote {
             remembered: Arc::default(),
             refused: Refused::Nothing,
             line,
+            too_large: BTreeMap::new(),
         })
     }
 
@@ -172,10 +177,10 @@ impl Remote {
     }
 
     /// Brings what the mirror lacks of the commit `id` and its whole tree, without its history.
-    pub(crate) fn fetch_whole(&mut self, id: &ObjectId, mirror: &Mirror) -> Result<(), SourceError> {
+    fn fetch_whole(&mut self, id: &ObjectId, mirror: &Mirror, purpose: Purpose) -> Result<(), SourceError> {
         let haves: Vec<ObjectId> = mirror.complete()?.into_iter().take(MAX_HAVES).collect();
         let limits = self.config.limits;
-        self.operate(Purpose::Documents, limits.fetch, limits.pack, |session| {
+        self.operate(purpose, limits.fetch, limits.pack, |session| {
             let mut arguments = vec!["ofs-delta".to_owned(), "no-progress".to_owned()];
             if session.can("shallow") {
                 arguments.push("thin-pack".to_owned());

@@ -8,13 +8,25 @@ use std::sync::Arc;
 use gix::ObjectId;
 
 use super::{Refused, Remote, Session};
-use crate::http::allowance::Purpose;
+use crate::http::allowance::{Purpose, UsedUp};
 use crate::source::error::SourceError;
 use crate::source::http::Meter;
 use crate::source::mirror::{Mirror, Taken};
 
 /// So many objects are asked for in one request: about 500 KB of text, and web servers take 1 MB by default.
 const MAX_WANTS: usize = 10_000;
+
+/// The same of documents under a byte budget: what came before it ends needn't come again.
+const DOCUMENTS_AT_ONCE: usize = 200;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parts {
+    /// What decides: it is small, and comes whatever was used of a byte budget.
+    Documents,
+    /// Files of apps: they wait for the byte budget.
+    Files,
+}
 
 /// How much of a commit a fetch brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,14 +49,16 @@ enum Answer {
 impl Remote {
     /// Brings the commit `id` without its tree where the server can leave that out, else with all of it.
     pub(crate) fn fetch(&mut self, id: &ObjectId, mirror: &Mirror) -> Result<Extent, SourceError> {
+        self.line.documents_of(&id.to_string());
+        let purpose = Purpose::Documents;
         if self.refused > Refused::Nothing {
-            return self.fetch_whole(id, mirror).map(|()| Extent::Whole);
+            return self.fetch_whole(id, mirror, purpose).map(|()| Extent::Whole);
         }
         let meter = self.meter(self.config.limits.fetch, self.config.limits.pack);
-        match self.ask_for(&[*id], &["deepen 1"], mirror, &meter)? {
+        match self.ask_for(&[*id], &["deepen 1"], mirror, &meter, purpose)? {
             Answer::Brought => Ok(Extent::Commit),
-            Answer::NotOffered => self.fetch_whole(id, mirror).map(|()| Extent::Whole),
-            Answer::Refused(why) => self.fetch_instead(id, mirror, Refused::Filter, &why),
+            Answer::NotOffered => self.fetch_whole(id, mirror, purpose).map(|()| Extent::Whole),
+            Answer::Refused(why) => self.fetch_instead(id, mirror, purpose, Refused::Filter, &why),
         }
     }
 
@@ -54,22 +68,61 @@ impl Remote {
     }
 
     /// Brings the objects `ids`, which are part of the commit `id`. A server that refuses is asked for the whole
-    /// commit.
+    /// commit. Under a byte budget files come one by one, so that those stay that came; one that doesn't fit keeps no
+    /// other waiting, and is asked for again only once there is more room than it had.
     pub(crate) fn fetch_parts(
         &mut self,
         id: &ObjectId,
         ids: &[ObjectId],
+        what: Parts,
         mirror: &Mirror,
         meter: &Arc<Meter>,
     ) -> Result<Extent, SourceError> {
-        for ids in ids.chunks(MAX_WANTS) {
-            match self.ask_for(ids, &[], mirror, meter)? {
-                Answer::Brought => {}
-                Answer::NotOffered => return self.fetch_whole(id, mirror).map(|()| Extent::Whole),
-                Answer::Refused(why) => return self.fetch_instead(id, mirror, Refused::Ids, &why),
+        self.line.documents_of(&id.to_string());
+        let at_once = match what {
+            _ if !self.line.has_budget() => MAX_WANTS,
+            Parts::Documents => DOCUMENTS_AT_ONCE,
+            Parts::Files => 1,
+        };
+        let mut waits = None;
+        for ids in ids.chunks(at_once) {
+            let more_than = ids.iter().filter_map(|id| self.too_large.get(id)).max();
+            let purpose = match what {
+                Parts::Documents => Purpose::Documents,
+                Parts::Files => Purpose::Files(more_than.copied().unwrap_or_default()),
+            };
+            match self.ask_for(ids, &[], mirror, meter, purpose) {
+                Ok(Answer::Brought) => self.too_large.retain(|id, _| !ids.contains(id)),
+                Ok(Answer::NotOffered) => {
+                    return self.fetch_whole(id, mirror, purpose).map(|()| Extent::Whole);
+                }
+                Ok(Answer::Refused(why)) => {
+                    return self.fetch_instead(id, mirror, purpose, Refused::Ids, &why);
+                }
+                Err(SourceError::UsedUp { url, mut cause }) if what == Parts::Files => {
+                    if let ([id], taken @ 1..) = (ids, self.line.taken()) {
+                        self.note_too_large(*id, taken);
+                        cause.wanted = Some(taken);
+                    }
+                    // What several wait for together is said of what needn't wait forever.
+                    if waits.as_ref().is_none_or(|(_, first): &(_, UsedUp)| first.is_hopeless()) {
+                        waits = Some((url, cause));
+                    }
+                }
+                Err(error) => return Err(error),
             }
         }
-        Ok(Extent::Commit)
+        match waits {
+            Some((url, cause)) => Err(SourceError::UsedUp { url, cause }),
+            None => Ok(Extent::Commit),
+        }
+    }
+
+    fn note_too_large(&mut self, id: ObjectId, taken: u64) {
+        if self.too_large.len() >= MAX_WANTS {
+            self.too_large.clear();
+        }
+        self.too_large.insert(id, taken);
     }
 
     /// Remembered only once the whole commit came: a server that has lost the commit refuses its objects too.
@@ -77,10 +130,11 @@ impl Remote {
         &mut self,
         id: &ObjectId,
         mirror: &Mirror,
+        purpose: Purpose,
         refused: Refused,
         why: &str,
     ) -> Result<Extent, SourceError> {
-        self.fetch_whole(id, mirror)?;
+        self.fetch_whole(id, mirror, purpose)?;
         tracing::warn!(why, "the server sends no single objects: whole commits are fetched from now on");
         self.refused = refused;
         Ok(Extent::Whole)
@@ -92,8 +146,9 @@ impl Remote {
         how: &[&str],
         mirror: &Mirror,
         meter: &Arc<Meter>,
+        purpose: Purpose,
     ) -> Result<Answer, SourceError> {
-        self.operate_within(meter, Purpose::Documents, |session| {
+        self.operate_within(meter, purpose, |session| {
             if !session.can("filter") || !session.can("shallow") {
                 return Ok(Ok(Answer::NotOffered));
             }
