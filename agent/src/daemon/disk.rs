@@ -145,6 +145,12 @@ impl Daemon {
         well && followed && self.keeper.converged()
     }
 
+    /// Whether little of the disk budget is left: then what others may need comes before the wear of rewriting.
+    pub(super) fn is_scarce(&self) -> bool {
+        let content = lock(&self.store).shared_content();
+        content.left() < content.budget() / 4
+    }
+
     /// What is held because of the disk.
     pub(super) fn held_by_disk(&self) -> Option<Held> {
         let pause = Some(self.clock.now().wall_in(DISK_PAUSE));

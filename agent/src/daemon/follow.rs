@@ -54,6 +54,9 @@ impl Daemon {
                     SourceError::UsedUp { cause, .. } => {
                         Some(cause.held_revision(format!("a new revision waits to be fetched: {cause}")))
                     }
+                    SourceError::OverBudget { .. } => {
+                        Some(NotRendered::Source(error.clone()).held(self.progress.next_poll_wall))
+                    }
                     _ => None,
                 };
                 return Ok(());
@@ -83,6 +86,16 @@ impl Daemon {
             self.progress.last_poll = Some(now.wall);
             self.progress.poll_in(self.config.source.interval, now);
             self.progress.error = None;
+            return;
+        }
+        if matches!(error, SourceError::OverBudget { .. }) {
+            tracing::warn!(%error, "the source has something new, for which the disk budget has no room");
+            self.backoff.succeeded();
+            self.progress.last_poll = Some(now.wall);
+            self.progress.poll_in(self.config.source.interval, now);
+            self.progress.error = None;
+            // What never came whole into a release may go.
+            self.uncollected = true;
             return;
         }
         tracing::warn!(%error, "the source can't be asked; the box holds what it has");
@@ -233,6 +246,8 @@ impl Daemon {
                     self.progress.known = None;
                 }
                 let of_disk = matches!(why, NotRendered::Disk(_) | NotRendered::Mirror(_));
+                // What was pinned of a revision that can't be had whole may go.
+                self.uncollected |= matches!(why, NotRendered::Budget(_));
                 let held = why.held(self.progress.next_poll_wall);
                 if of_disk {
                     self.note_disk(&held.cause, now);

@@ -102,7 +102,7 @@ impl Journal for StoreJournal {
     fn pin(&mut self, releases: &[Arc<Release>]) -> Result<(), JournalError> {
         let store = lock(&self.store);
         for release in releases {
-            store.content().put(&release.to_bytes())?;
+            store.content().put_small(&release.to_bytes())?;
         }
         Ok(())
     }

@@ -346,6 +346,8 @@ impl Daemon {
                 self.preparing.remove(&(app.clone(), release));
                 if let Err(error) = &result {
                     self.note_disk(&error.to_string(), &now);
+                    // Something else may have been in its way.
+                    self.uncollected |= self.is_scarce();
                 }
                 self.widen(Scope::Apps(BTreeSet::from([app.clone()])));
                 self.keeper.prepared(&app, release, result, &now)
@@ -581,10 +583,12 @@ impl Daemon {
         let revisions = [self.progress.fetched.clone(), self.progress.resolved.clone()];
         let (source, jobs) = (Arc::clone(&self.source), self.jobs.clone());
         let accepted = self.progress.accepted.as_ref().map(|floor| floor.revision.clone());
+        let scarce = self.is_scarce();
         tokio::task::spawn_blocking(move || {
             let keep: Vec<Revision> = revisions.into_iter().chain([accepted]).flatten().collect();
             let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(error) = source.collect(&keep) {
+            let collected = if scarce { source.collect_all(&keep) } else { source.collect(&keep) };
+            if let Err(error) = collected {
                 tracing::warn!(%error, "the mirror can't be tidied up");
             }
             drop(source);

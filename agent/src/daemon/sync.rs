@@ -14,7 +14,7 @@ use holdfast_core::resolve::{Answers, Needs, Resolved, Runtimes, Unresolved, nee
 use holdfast_core::secret::SecretBytes;
 use holdfast_core::select;
 use holdfast_core::verify::Fetched;
-use holdfast_store::content::Content;
+use holdfast_store::content::{Content, SMALL};
 use holdfast_store::records::Tags;
 use holdfast_store::{StoreError, fault, sealed};
 use jiff::Timestamp;
@@ -56,9 +56,33 @@ pub(super) fn fetch(
     }
     // How large it is nobody knows before; that nothing fits is known before the first byte.
     content.make_space(FETCH_LEAST).map_err(|error| SourceError::Local(error.to_string()))?;
-    let fetched = source.fetch(&tip, accepted)?;
+    give_room(&mut source, content);
+    let mut fetched = source.fetch(&tip, accepted);
+    if matches!(fetched, Err(SourceError::OverBudget { .. })) {
+        let keep: Vec<Revision> = accepted.into_iter().chain([&tip]).cloned().collect();
+        if tidy(&mut source, content, &keep) {
+            fetched = source.fetch(&tip, accepted);
+        }
+    }
+    let fetched = fetched?;
     fault::point("fetch.objects-stored");
     Ok(Found::New(Box::new(fetched)))
+}
+
+/// Tells the source what the disk budget leaves for the mirror. Something small always has room in it, as long as the
+/// disk has: a commit may be what makes room.
+fn give_room(source: &mut GitSource, content: &Content) {
+    source.set_room(content.left().max(SMALL));
+}
+
+/// Where there was no room: drops of the mirror what `keep` doesn't need, and gives whether that made some.
+fn tidy(source: &mut GitSource, content: &Content, keep: &[Revision]) -> bool {
+    let before = content.left();
+    if let Err(error) = source.collect_all(keep) {
+        tracing::warn!(%error, "the mirror can't be tidied up, although the disk budget is used up");
+    }
+    give_room(source, content);
+    content.left() > before
 }
 
 /// Why a revision can't become a resolved one.
@@ -72,6 +96,8 @@ pub(super) enum NotRendered {
     Mirror(String),
     /// The disk doesn't take its artifacts.
     Disk(String),
+    /// The disk budget is used up.
+    Budget(String),
 }
 
 impl NotRendered {
@@ -88,6 +114,9 @@ impl NotRendered {
                     format!("what this box needs of the revision could not be fetched from {url}: {cause}");
                 cause.held_revision(what)
             }
+            NotRendered::Source(error @ SourceError::OverBudget { .. }) => {
+                NotRendered::Budget(error.to_string()).held(next)
+            }
             NotRendered::Source(error) => {
                 let cause = format!("what this box needs of the revision could not be fetched: {error}");
                 Held { cause, next, unblock: "nothing to do: it is fetched with the next poll".into() }
@@ -95,9 +124,25 @@ impl NotRendered {
             NotRendered::Mirror(cause) => {
                 Held { cause, next, unblock: "nothing to do: the revision is fetched again".into() }
             }
+            NotRendered::Budget(cause) => Held {
+                cause,
+                next,
+                unblock: "make what the box needs smaller in a new commit, remove apps from it, or raise \
+                          state.disk_budget"
+                    .into(),
+            },
             NotRendered::Disk(cause) => {
                 Held { cause, next, unblock: "make room on the disk, or mend it".into() }
             }
+        }
+    }
+}
+
+impl From<StoreError> for NotRendered {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::OverBudget { .. } => NotRendered::Budget(error.to_string()),
+            error => NotRendered::Disk(error.to_string()),
         }
     }
 }
@@ -134,8 +179,24 @@ pub(super) struct Ask {
 
 impl Renderer {
     /// Selected, Desired, Resolved: reads what this box needs of `revision`, fetching what the mirror lacks of
-    /// that and no more, renders it, and pins its artifacts.
+    /// that and no more, renders it, and pins its artifacts. What the mirror has of other revisions goes where the
+    /// disk budget has no room for that.
     pub(super) fn render(&self, revision: &Revision) -> Result<Resolved, NotRendered> {
+        let content = lock(&self.store).shared_content();
+        let lock_source = || self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        give_room(&mut lock_source(), &content);
+        match self.render_within(revision) {
+            Err(NotRendered::Budget(_) | NotRendered::Source(SourceError::OverBudget { .. }))
+                if self.ask.is_some()
+                    && tidy(&mut lock_source(), &content, std::slice::from_ref(revision)) =>
+            {
+                self.render_within(revision)
+            }
+            done => done,
+        }
+    }
+
+    fn render_within(&self, revision: &Revision) -> Result<Resolved, NotRendered> {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gathering = source.gather(revision, self.ask.is_some())?;
         let (index, mut unreadable) = gathering.read(|files| gather::index(files, &self.device))??;
@@ -245,7 +306,7 @@ impl Renderer {
     fn seal(&self, secret: &SecretBytes) -> Result<Digest, NotRendered> {
         let store = lock(&self.store);
         let sealed = sealed::seal(store.keys(), secret);
-        store.content().put(&sealed).map_err(|error| NotRendered::Disk(error.to_string()))
+        Ok(store.content().put_small(&sealed)?)
     }
 
     /// The digest of an artifact, which is pinned. The inner error is that of the apps that name it.
@@ -263,11 +324,9 @@ impl Renderer {
             }
         };
         match snapshot.read(path, ARTIFACT_LIMIT) {
-            Ok(Some(bytes)) => lock(&self.store)
-                .content()
-                .put(&bytes)
-                .map(Ok)
-                .map_err(|error| NotRendered::Disk(error.to_string())),
+            Ok(Some(bytes)) => {
+                lock(&self.store).content().put_small(&bytes).map(Ok).map_err(NotRendered::from)
+            }
             Ok(None) => Ok(Err(format!("{path} is not in the repository"))),
             Err(error) => Ok(Err(error.to_string())),
         }

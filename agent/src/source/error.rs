@@ -77,6 +77,15 @@ pub enum SourceError {
         /// The limit.
         limit: u64,
     },
+    /// What was sent doesn't fit into the disk budget.
+    #[error(
+        "what this box needs of the revision is larger than the {room} bytes that state.disk_budget leaves for it, and \
+         nothing of it was kept; make it smaller in a new commit, remove apps from this box, or raise state.disk_budget"
+    )]
+    OverBudget {
+        /// How many bytes there was room for.
+        room: u64,
+    },
     /// The configuration can't work.
     #[error("the configuration of the source cannot work: {0}")]
     Config(String),

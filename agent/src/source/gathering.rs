@@ -117,14 +117,16 @@ impl<'a> Gathering<'a> {
         let url = self.source.url();
         guarded(&url, || {
             let mirror = &self.source.mirror;
-            let extent = match &mut self.source.origin {
-                Origin::Local(local) => local.copy(&self.id, mirror).map(|()| Extent::Whole)?,
+            mirror.check_refused(&self.id)?;
+            let brought = match &mut self.source.origin {
+                Origin::Local(local) => local.copy(&self.id, mirror).map(|()| Extent::Whole),
                 Origin::Remote(remote) => {
                     let allowance = self.allowance.get_or_insert_with(|| remote.allowance());
-                    remote.fetch_parts(&self.id, missing, what, mirror, allowance)?
+                    remote.fetch_parts(&self.id, missing, what, mirror, allowance)
                 }
             };
-            match extent {
+            mirror.note_refused(&self.id, &brought);
+            match brought? {
                 Extent::Whole => mirror.seal(&self.id),
                 Extent::Commit => Ok(()),
             }

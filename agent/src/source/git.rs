@@ -166,10 +166,13 @@ impl GitSource {
     }
 
     fn transfer(&mut self, id: &ObjectId) -> Result<Extent, SourceError> {
-        let extent = match &mut self.origin {
-            Origin::Local(local) => local.copy(id, &self.mirror).map(|()| Extent::Whole)?,
-            Origin::Remote(remote) => remote.fetch(id, &self.mirror)?,
+        self.mirror.check_refused(id)?;
+        let brought = match &mut self.origin {
+            Origin::Local(local) => local.copy(id, &self.mirror).map(|()| Extent::Whole),
+            Origin::Remote(remote) => remote.fetch(id, &self.mirror),
         };
+        self.mirror.note_refused(id, &brought);
+        let extent = brought?;
         if extent == Extent::Whole {
             self.mirror.seal(id)?;
         }
@@ -212,6 +215,21 @@ impl GitSource {
     pub fn collect(&mut self, keep: &[Revision]) -> Result<(), SourceError> {
         let keep = keep.iter().map(object_id).collect::<Result<Vec<_>, _>>()?;
         self.mirror.collect(&keep)
+    }
+
+    /// The same where room is scarce: whatever `keep` doesn't need goes at once.
+    ///
+    /// # Errors
+    /// As [`GitSource::collect`].
+    pub fn collect_all(&mut self, keep: &[Revision]) -> Result<(), SourceError> {
+        let keep = keep.iter().map(object_id).collect::<Result<Vec<_>, _>>()?;
+        self.mirror.collect_all(&keep)
+    }
+
+    /// Says how many bytes fetches may add to the mirror from here on. What would be more is given up with
+    /// [`SourceError::OverBudget`], and nothing of it stays. Without this there is no bound.
+    pub fn set_room(&mut self, room: u64) {
+        self.mirror.set_room(room);
     }
 }
 

@@ -82,7 +82,8 @@ impl Local {
         if ids.is_empty() {
             return Ok(());
         }
-        mirror.copy(&from, &ids).map(|_| ()).map_err(|error| match error {
+        let room = mirror.room();
+        mirror.copy(&from, &ids, room).map(|_| ()).map_err(|error| match error {
             CopyError::Source(damage) => self.broken(&damage),
             CopyError::Mirror(error) => error,
         })

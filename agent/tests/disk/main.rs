@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod budget;
 mod full;
 mod read_only;
 mod small_disk;

@@ -353,3 +353,41 @@ fn an_object_that_is_not_what_its_id_says_is_noticed() {
     source.fetch(&revision, None).unwrap();
     assert_eq!(read(&source).unwrap().unwrap(), b"allow");
 }
+
+#[test]
+fn a_commit_that_the_room_for_it_does_not_hold_leaves_nothing_and_scarce_room_is_made_at_once() {
+    let repo = SignedRepo::new();
+    let mut state = 1u64;
+    let noise: String = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        char::from(b'!' + (state >> 33) as u8 % 94)
+    })
+    .take(200_000)
+    .collect();
+    repo.commit(&[("large", &noise), ("a", "0")], Signer::Ops);
+    let mirror = tempfile::tempdir().unwrap();
+    let mut source = open(&repo, &mirror);
+    let large = source.poll().unwrap();
+    let packs = || {
+        let files = std::fs::read_dir(mirror.path().join("objects/pack")).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().len()).sum::<u64>()
+    };
+    source.set_room(1000);
+    let error = source.fetch(&large, None).unwrap_err();
+    assert!(matches!(error, SourceError::OverBudget { room: 1000 }), "{error:?}");
+    assert!(
+        packs() == 0 && !mirror.path().join("copying").exists() && !mirror.path().join("incoming").exists()
+    );
+    source.set_room(1 << 20);
+    source.fetch(&large, None).unwrap();
+    repo.commit(&[("large", "no more")], Signer::Ops);
+    let small = source.poll().unwrap();
+    source.fetch(&small, None).unwrap();
+    let before = packs();
+    source.collect(std::slice::from_ref(&small)).unwrap();
+    assert_eq!(packs(), before, "two packs aren't worth being rewritten");
+    source.fetch(&large, None).unwrap();
+    source.collect_all(std::slice::from_ref(&small)).unwrap();
+    assert!(packs() < 4000, "{}", packs());
+    assert!(source.has(&small) && !source.has(&large));
+}

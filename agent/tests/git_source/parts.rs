@@ -432,3 +432,26 @@ fn a_damaged_mirror_of_parts_waits_aside_until_the_new_one_has_what_is_needed() 
     assert_eq!(sync(&mut source, None).unwrap(), (tip, found));
     assert!(!mirror.path().join("aside").exists());
 }
+
+#[test]
+fn a_revision_that_the_room_for_it_does_not_hold_leaves_nothing_and_is_not_asked_for_again() {
+    let repo = fleet();
+    let server = GitServer::start(&repo);
+    let mirror = tempfile::tempdir().unwrap();
+    let mut source = open(of(&server), &mirror);
+    let tip = source.poll().unwrap();
+    source.fetch(&tip, None).unwrap();
+    source.set_room(100);
+    let before = objects(mirror.path());
+    let read = |source: &mut GitSource| source.gather(&tip, true).and_then(|mut g| g.read(look).map(drop));
+    for _ in 0..2 {
+        let error = read(&mut source).unwrap_err();
+        assert!(matches!(&error, SourceError::OverBudget { room: 100 }), "{error:?}");
+        assert_eq!(objects(mirror.path()), before);
+        assert!(!mirror.path().join("incoming").exists());
+    }
+    let refused = source.fetch(&tip, None).unwrap_err();
+    assert!(refused.to_string().contains("raise state.disk_budget"), "{refused}");
+    source.set_room(1 << 20);
+    read(&mut source).unwrap();
+}

@@ -20,6 +20,15 @@ impl Mirror {
     /// Forgets all revisions but `keep`. When packs have piled up, or nothing else is left, what `keep` needs
     /// is written into one new pack, and the old ones go. A crash in between leaves both, or the new one.
     pub(crate) fn collect(&self, keep: &[ObjectId]) -> Result<(), SourceError> {
+        self.collect_where(keep, false)
+    }
+
+    /// The same where room is scarce: whatever `keep` doesn't need goes at once.
+    pub(crate) fn collect_all(&self, keep: &[ObjectId]) -> Result<(), SourceError> {
+        self.collect_where(keep, true)
+    }
+
+    fn collect_where(&self, keep: &[ObjectId], scarce: bool) -> Result<(), SourceError> {
         if self.is_damaged() {
             // The next fetch builds it anew; until then nothing is thrown away.
             return Ok(());
@@ -55,6 +64,8 @@ impl Mirror {
                 self.rewrite(&kept, &old)?;
                 self.end_parts()
             }
+            // One pack of which nothing was forgotten since it was written holds nothing else.
+            _ if scarce && (forgotten || packs > 1) => self.rewrite(&kept, &old),
             true if packs > MAX_PACKS_OF_PARTS => self.rewrite(&kept, &old),
             false if packs > MAX_PACKS => self.rewrite(&kept, &old),
             _ => Ok(()),
@@ -82,7 +93,7 @@ impl Mirror {
             ids.push(*id);
         }
         ids.append(&mut walk.met);
-        let new = self.copy(&objects, &ids).map_err(|error| match error {
+        let new = self.copy(&objects, &ids, u64::MAX).map_err(|error| match error {
             CopyError::Source(damage) => self.note_damage(damage),
             CopyError::Mirror(error) => error,
         })?;

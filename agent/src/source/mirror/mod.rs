@@ -17,16 +17,18 @@ mod collect;
 mod objects;
 mod pack;
 mod parts;
+mod room;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use gix::ObjectId;
 use holdfast_core::digest::Revision;
+use holdfast_store::content::Beside;
 use holdfast_store::fault;
 
 pub(crate) use self::objects::{Damage, Objects, Walk};
@@ -43,12 +45,18 @@ pub(crate) struct Mirror {
     limits: Limits,
     /// Set by whoever finds an object that is missing or wrong; the next fetch starts anew.
     damaged: Arc<AtomicBool>,
+    /// How many bytes a fetch may add.
+    room: Arc<AtomicU64>,
+    /// What there was no room for.
+    refused: Arc<Mutex<Option<room::Refused>>>,
 }
 
 impl Mirror {
     /// Opens the mirror, or makes an empty one. What a crash left half received is removed.
     pub(crate) fn open(dir: &Path, limits: Limits) -> Result<Self, SourceError> {
-        let mirror = Mirror { dir: dir.to_owned(), limits, damaged: Arc::default() };
+        let room = Arc::new(AtomicU64::new(u64::MAX));
+        let mirror =
+            Mirror { dir: dir.to_owned(), limits, damaged: Arc::default(), room, refused: Arc::default() };
         if mirror.dir.join("aside").exists() {
             // A crash while it was built anew.
             let whole = |found: Result<Vec<ObjectId>, _>| found.is_ok_and(|ids| !ids.is_empty());
@@ -118,6 +126,8 @@ impl Mirror {
     pub(crate) fn set_aside(&self) -> Result<(), SourceError> {
         tracing::warn!(mirror = %self.dir.display(), "the mirror is damaged and is built anew");
         let aside = self.dir.join("aside");
+        // What goes aside goes for good once the new one is whole.
+        self.widen_room(Beside::all_in(self.dir.join("objects")).size());
         // What waits there already is worth more than what never became whole since.
         let waits = aside.join("objects").exists();
         fs::create_dir_all(&aside).map_err(|error| SourceError::local("making", &aside, error))?;
@@ -166,13 +176,20 @@ impl Mirror {
     }
 
     /// Copies objects of another database, or of this one, into a new pack of the mirror; gives its name.
-    pub(crate) fn copy(&self, from: &Objects, ids: &[ObjectId]) -> Result<Option<OsString>, CopyError> {
+    /// No more than `room` bytes are written.
+    pub(crate) fn copy(
+        &self,
+        from: &Objects,
+        ids: &[ObjectId],
+        room: u64,
+    ) -> Result<Option<OsString>, CopyError> {
         let dir = self.scratch("copying").map_err(CopyError::Mirror)?;
         let path = dir.0.join("pack");
-        write_pack(from, ids, &path)?;
+        write_pack(from, ids, &path, room)?;
         let file = File::open(&path)
             .map_err(|error| CopyError::Mirror(SourceError::local("opening", &path, error)))?;
-        self.ingest(&mut BufReader::new(file), &AtomicBool::new(false)).map_err(|error| match error {
+        let indexed = self.index(&mut BufReader::new(file), &AtomicBool::new(false), u64::MAX);
+        indexed.and_then(|(_scratch, indexed)| self.add(&indexed)).map_err(|error| match error {
             SourceError::Protocol { why, .. } => CopyError::Mirror(SourceError::Local(why)),
             error => CopyError::Mirror(error),
         })
@@ -187,28 +204,38 @@ impl Mirror {
         let dir = self.scratch("incoming")?;
         let packs = dir.0.join("pack");
         fs::create_dir_all(&packs).map_err(|error| SourceError::local("making", &packs, error))?;
-        pack::index(pack, &packs, None, self.limits.object, &AtomicBool::new(false))?;
+        let mut pack = self.bounded(pack, self.room());
+        let done = pack::index(&mut pack, &packs, None, self.limits.object, &AtomicBool::new(false));
+        pack.explain(done)?;
         let objects = Objects::at(&dir.0, self.limits.object)
             .map_err(|error| SourceError::local("opening", &dir.0, error))?;
         Ok(look(&objects))
     }
 
-    /// Takes a pack in: it is unpacked and hashed, synced, and only then becomes part of the mirror. Gives its
-    /// name; a pack without objects has none.
-    pub(crate) fn ingest(
+    /// Takes a pack in that comes from elsewhere, if there is room for it: it is unpacked and hashed, synced, and only
+    /// then becomes part of the mirror.
+    pub(crate) fn ingest(&self, pack: &mut dyn BufRead, stop: &AtomicBool) -> Result<(), SourceError> {
+        let (_scratch, indexed) = self.index(pack, stop, self.room())?;
+        self.take_room(&indexed)?;
+        self.add(&indexed).map(drop)
+    }
+
+    /// Unpacks and hashes a pack of at most `room` bytes, in a folder that goes unless the pack is added.
+    fn index(
         &self,
         pack: &mut dyn BufRead,
         stop: &AtomicBool,
-    ) -> Result<Option<OsString>, SourceError> {
+        room: u64,
+    ) -> Result<(Scratch, Indexed), SourceError> {
         let dir = self.scratch("incoming")?;
         let bases = self.objects()?.into_inner();
-        let indexed = pack::index(pack, &dir.0, Some(bases), self.limits.object, stop)?;
-        self.add(&indexed)?;
-        Ok(indexed.iter().next().and_then(|path| path.file_stem()).map(OsString::from))
+        let mut pack = self.bounded(pack, room);
+        let done = pack::index(&mut pack, &dir.0, Some(bases), self.limits.object, stop);
+        Ok((dir, pack.explain(done)?))
     }
 
-    /// Makes a pack part of the mirror.
-    fn add(&self, indexed: &Indexed) -> Result<(), SourceError> {
+    /// Makes a pack part of the mirror. Gives its name; a pack without objects has none.
+    fn add(&self, indexed: &Indexed) -> Result<Option<OsString>, SourceError> {
         for path in indexed.iter() {
             sync_file(path)?;
         }
@@ -220,7 +247,7 @@ impl Mirror {
         }
         sync_dir(&self.packs())?;
         fault::point("fetch.pack-renamed");
-        Ok(())
+        Ok(indexed.iter().next().and_then(|path| path.file_stem()).map(OsString::from))
     }
 
     /// Walks the revision's tree: every folder is read, every file looked up.

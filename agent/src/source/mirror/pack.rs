@@ -22,8 +22,8 @@ pub(crate) enum CopyError {
     Mirror(SourceError),
 }
 
-/// Writes the objects `ids` of `from` into a new pack at `path`.
-pub(crate) fn write_pack(from: &Objects, ids: &[ObjectId], path: &Path) -> Result<(), CopyError> {
+/// Writes the objects `ids` of `from` into a new pack at `path`, which gets at most `room` bytes.
+pub(crate) fn write_pack(from: &Objects, ids: &[ObjectId], path: &Path, room: u64) -> Result<(), CopyError> {
     let target =
         |error: &dyn std::fmt::Display| CopyError::Mirror(SourceError::local("writing", path, error));
     let count = u32::try_from(ids.len()).map_err(|error| target(&error))?;
@@ -33,14 +33,19 @@ pub(crate) fn write_pack(from: &Objects, ids: &[ObjectId], path: &Path) -> Resul
     header.extend(2u32.to_be_bytes());
     header.extend(count.to_be_bytes());
     out.write_all(&header).map_err(|error| target(&error))?;
-    let mut data = Vec::new();
+    let (mut data, mut written) = (Vec::new(), 0u64);
     for id in ids {
         let (kind, _) = from.header(id).map_err(CopyError::Source)?;
         from.read(id, kind, &mut data).map_err(CopyError::Source)?;
         out.write_all(&entry_header(kind, data.len() as u64)).map_err(|error| target(&error))?;
         let mut zlib = gix::zlib::stream::deflate::Write::new(Vec::new(), gix::zlib::Compression::BEST_SPEED);
         zlib.write_all(&data).and_then(|()| zlib.flush()).map_err(|error| target(&error))?;
-        out.write_all(&zlib.into_inner()).map_err(|error| target(&error))?;
+        let packed = zlib.into_inner();
+        written = written.saturating_add(packed.len() as u64);
+        if written > room {
+            return Err(CopyError::Mirror(SourceError::OverBudget { room }));
+        }
+        out.write_all(&packed).map_err(|error| target(&error))?;
     }
     let checksum = out.hash.try_finalize().map_err(|error| target(&error))?;
     out.inner.write_all(checksum.as_slice()).map_err(|error| target(&error))?;

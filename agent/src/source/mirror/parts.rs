@@ -84,16 +84,20 @@ impl Mirror {
         pack: &mut dyn BufRead,
         wanted: &[ObjectId],
     ) -> Result<Taken, SourceError> {
-        let (count, mut pack) = pack::count(pack)?;
+        let mut bounded = self.bounded(pack, self.room());
+        let (count, mut pack) = pack::count(&mut bounded)?;
         if count != wanted.len() as u64 {
             let why = format!("it sends {count} objects where {} were asked for", wanted.len());
             return Ok(Taken::Nothing(why));
         }
         let dir = self.scratch("incoming")?;
-        let indexed = pack::index(&mut pack, &dir.0, None, self.limits.object, &AtomicBool::new(false))?;
+        let done = pack::index(&mut pack, &dir.0, None, self.limits.object, &AtomicBool::new(false));
+        drop(pack);
+        let indexed = bounded.explain(done)?;
         if let Some(id) = indexed.lacks(wanted)? {
             return Ok(Taken::Nothing(format!("it did not send {id}, which was asked for")));
         }
+        self.take_room(&indexed)?;
         self.begin_parts()?;
         self.add(&indexed)?;
         Ok(Taken::All)

@@ -31,6 +31,11 @@ impl Remote {
             Err(SourceError::TooLarge { limit, .. }) => Ok(Ancestry::Unproven {
                 why: format!("the history between them is larger than {limit} bytes"),
             }),
+            Err(SourceError::OverBudget { room }) => Ok(Ancestry::Unproven {
+                why: format!(
+                    "the history between them doesn't fit into the {room} bytes that the disk budget leaves"
+                ),
+            }),
             found => found,
         }
     }

@@ -34,6 +34,9 @@ pub use room::Beside;
 use room::{Pins, Promise};
 pub use taken::Taken;
 
+/// What is no larger, in bytes, is [small](Content::put_small): so that a box whose budget is used up can follow a
+/// commit that needs less.
+pub const SMALL: u64 = 1 << 20;
 /// How much is read at once.
 const CHUNK: usize = 64 * 1024;
 
@@ -108,7 +111,16 @@ impl Content {
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
         let size = bytes.len() as u64;
-        self.put_known(bytes, Some(digest), size, size)
+        self.put_known(bytes, Some(digest), size, (size, false))
+    }
+
+    /// The same for what the agent needs to follow a commit: releases, secrets, small artifacts. What lies beside the
+    /// content, such as a mirror beyond the budget, is no reason to refuse up to [`SMALL`] bytes of these, and content
+    /// alone may be as much larger than the budget.
+    pub fn put_small(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
+        let digest = Digest::of(bytes);
+        let size = bytes.len() as u64;
+        self.put_known(bytes, Some(digest), size, (size, size <= SMALL))
     }
 
     /// Keeps `bytes`, which must have the digest `expected`.
@@ -128,16 +140,16 @@ impl Content {
         expected: Option<Digest>,
         limit: u64,
     ) -> Result<Digest, StoreError> {
-        self.put_known(source, expected, limit, 0)
+        self.put_known(source, expected, limit, (0, false))
     }
 
-    /// The same for `known` bytes, for which there must be room before anything is written.
+    /// The same for `known` bytes, for which there must be room before anything is written; and whether they are small.
     fn put_known(
         &self,
         source: impl Read,
         expected: Option<Digest>,
         limit: u64,
-        known: u64,
+        (known, small): (u64, bool),
     ) -> Result<Digest, StoreError> {
         if let Some(digest) = expected
             && self.verify(&digest)?
@@ -146,7 +158,7 @@ impl Content {
         }
         let number = self.next_temp.fetch_add(1, Ordering::Relaxed);
         let temp = self.temp.join(format!("{}-{number}", std::process::id()));
-        let mut promise = Promise::of(self);
+        let mut promise = Promise { small, ..Promise::of(self) };
         let written = self
             .fill(&temp, source, expected, (limit, known), &mut promise)
             .and_then(|(digest, size)| self.pin(&temp, digest, size).map(|()| digest));

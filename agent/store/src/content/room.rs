@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use holdfast_core::digest::Digest;
 
-use super::{Collected, Content, State};
+use super::{Collected, Content, SMALL, State};
 use crate::disk;
 use crate::error::StoreError;
 use crate::fault;
@@ -45,7 +45,7 @@ impl Beside {
     }
 
     /// Its bytes, as far as they can be seen.
-    fn size(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         let Some(counts) = self.counts else { return size_of(&self.folder) };
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let files = entries.filter(|entry| counts(&entry.file_name()));
@@ -58,11 +58,13 @@ impl Beside {
 pub(super) struct Promise<'a> {
     pub(super) content: &'a Content,
     pub(super) bytes: u64,
+    /// Whether it is for something small, for which there is room as long as the disk has some.
+    pub(super) small: bool,
 }
 
 impl<'a> Promise<'a> {
     pub(super) fn of(content: &'a Content) -> Self {
-        Promise { content, bytes: 0 }
+        Promise { content, bytes: 0, small: false }
     }
 
     /// Takes more room. Where there is none, what nobody needs makes some.
@@ -72,7 +74,7 @@ impl<'a> Promise<'a> {
         }
         let short = self.content.short_of(&self.content.state(), more);
         let evicted = self.content.evict(short, &BTreeSet::new());
-        self.content.take_room(more, evicted)?;
+        self.content.take_room(more, evicted, self.small)?;
         self.bytes += more;
         Ok(())
     }
@@ -121,6 +123,11 @@ impl Content {
             tracing::info!(removed, bytes, "content that no release needs made room for a download");
         }
         Ok(evicted)
+    }
+
+    /// What is left of the budget, in bytes.
+    pub fn left(&self) -> u64 {
+        self.budget.saturating_sub(self.used_in_all(&self.state()))
     }
 
     /// Makes sure that `bytes` are free on the file system for something that comes beside the content, and whose size
@@ -206,9 +213,14 @@ impl Content {
     }
 
     /// Takes room of the budget if there is enough, there and on the disk.
-    fn take_room(&self, bytes: u64, evicted: Collected) -> Result<(), StoreError> {
+    fn take_room(&self, bytes: u64, evicted: Collected, small: bool) -> Result<(), StoreError> {
         let mut state = self.state();
-        self.check_room(&state, bytes, evicted)?;
+        let alone = state.used.saturating_add(state.promised).saturating_add(bytes);
+        if small && alone <= self.budget.saturating_add(SMALL) {
+            self.check_free(&state, bytes, evicted)?;
+        } else {
+            self.check_room(&state, bytes, evicted)?;
+        }
         state.promised += bytes;
         Ok(())
     }
@@ -242,6 +254,10 @@ impl Content {
 
     pub(super) fn check_room(&self, state: &State, bytes: u64, evicted: Collected) -> Result<(), StoreError> {
         self.check_budget(state, bytes, evicted)?;
+        self.check_free(state, bytes, evicted)
+    }
+
+    fn check_free(&self, state: &State, bytes: u64, evicted: Collected) -> Result<(), StoreError> {
         match self.free_for_content(state) {
             Some(free) if bytes > free => Err(self.no_space(bytes, free, evicted)),
             _ => Ok(()),

@@ -151,3 +151,23 @@ fn room_on_another_disk_is_measured_there_and_counts_to_the_budget() {
     let refused = store.take_beside(other.path(), 200).unwrap_err();
     assert!(matches!(refused, StoreError::OverBudget { used: 900, .. }), "{refused}");
 }
+
+#[test]
+fn something_small_is_kept_although_what_lies_beside_is_beyond_the_budget() {
+    let dir = tempfile::tempdir().unwrap();
+    let beside = dir.path().join("mirror");
+    fs::create_dir_all(&beside).unwrap();
+    fs::write(beside.join("pack"), [0; 5000]).unwrap();
+    let (reserve, made) = Reserve::open(&dir.path().join("reserve"), 1000);
+    made.unwrap();
+    let store = content(&dir.path().join("content")).within(vec![Beside::all_in(beside)], Arc::new(reserve));
+    assert_eq!(store.left(), 0);
+    assert!(matches!(store.put(&[1; 400]), Err(StoreError::OverBudget { .. })));
+    let kept = store.put_small(&[1; 400]).unwrap();
+    assert!(store.has(&kept));
+    let large = vec![2; usize::try_from(SMALL).unwrap() + 1];
+    assert!(matches!(store.put_small(&large), Err(StoreError::OverBudget { .. })));
+    // Not without end: content alone keeps to the budget and what is small.
+    store.put_small(&large[2000..]).unwrap();
+    assert!(matches!(store.put_small(&[3; 4000]), Err(StoreError::OverBudget { .. })));
+}
