@@ -44,7 +44,9 @@ impl UsedUp {
                               policy.downloads.budget, or mark the revision as urgent";
 
     /// What a person can do about a revision that doesn't come.
-    pub const ADVICE_REVISION: &str = "nothing to do: it goes on then. It needs more than the documents of a revision                                        may use beyond the byte budget; if the Git server sends whole commits, let                                        it leave out what a box doesn't need (git config uploadpack.allowFilter true)";
+    pub const ADVICE_REVISION: &str = "nothing to do: it goes on then. It needs more than the documents of a revision \
+         may use beyond the byte budget; if the Git server sends whole commits, let it leave out what a box doesn't \
+         need (git config uploadpack.allowFilter true)";
 
     /// The same, as what holds a revision that is described by `cause`: what it says of budgets and urgency isn't
     /// known yet.
