@@ -80,8 +80,10 @@ pub async fn offline_status(config: &Config) -> Result<Status> {
 /// The plan, made from the state folder under its lock.
 pub async fn offline_plan(config: &Config) -> Result<PlanReport> {
     let mut offline = Offline::open(config)?;
-    let plan = offline.keeper.plan_to_target(&offline.clock.now()).await;
-    Ok(status::plan_report(&plan, &offline.progress, offline.keeper.orphans()))
+    let now = offline.clock.now();
+    let plan = offline.keeper.plan_to_target(&now).await;
+    let held = status::status(config, &offline.keeper, &offline.progress, &now).held;
+    Ok(status::plan_report(&plan, &offline.progress, held, offline.keeper.orphans()))
 }
 
 /// What was kept of an app when it last failed, read from the state folder.

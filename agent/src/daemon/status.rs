@@ -3,6 +3,7 @@
 use holdfast_core::change::ChangePolicy;
 use holdfast_core::clock::Now;
 use holdfast_core::health::Health;
+use holdfast_core::held::Held;
 use holdfast_core::plan::{Orphan, Plan};
 use holdfast_core::report::{
     AppStatus, HeldReport, PlanReport, RevisionStatus, SourceStatus, Status, StepReport,
@@ -91,10 +92,15 @@ fn apps<J: Journal>(keeper: &Keeper<J>, now: &Now) -> Vec<AppStatus> {
     apps
 }
 
-/// A plan as `holdfast plan` prints it.
-pub(super) fn plan_report(plan: &Plan, progress: &Progress, orphans: Vec<Orphan>) -> PlanReport {
+/// A plan as `holdfast plan` prints it, with what is `held` of the whole box.
+pub(super) fn plan_report(
+    plan: &Plan,
+    progress: &Progress,
+    held: Vec<Held>,
+    orphans: Vec<Orphan>,
+) -> PlanReport {
     let apps = plan.held.iter().map(|(app, held)| HeldReport { app: Some(app.clone()), held: held.clone() });
-    let beyond = progress.held().map(|held| HeldReport { app: None, held });
+    let beyond = held.into_iter().map(|held| HeldReport { app: None, held });
     PlanReport {
         revision: progress.resolved.clone(),
         steps: plan.steps.iter().map(StepReport::from).collect(),

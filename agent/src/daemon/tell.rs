@@ -25,7 +25,8 @@ impl Daemon {
             }
             Request::Plan(reply) => {
                 let plan = self.keeper.plan_to_target(now).await;
-                let _ = reply.send(Ok(status::plan_report(&plan, &self.progress, self.keeper.orphans())));
+                let (held, orphans) = (self.status().held, self.keeper.orphans());
+                let _ = reply.send(Ok(status::plan_report(&plan, &self.progress, held, orphans)));
             }
             Request::Events { since, limit, reply } => {
                 let events = lock(&self.store).audit().after(since, limit);

@@ -28,7 +28,7 @@ impl<J: Journal> Keeper<J> {
     pub(super) async fn converge(&mut self, names: &[AppName], now: &Now) -> Result<(), JournalError> {
         let (observed, unseen) = self.observe(names, Aim::Current).await;
         self.diagnose(names, &observed, now).await;
-        let plan = self.plan(&observed, Aim::Current);
+        let plan = self.plan(&self.apps, &observed, Aim::Current);
         log_plan(&plan);
         let outcome = self.walk(&plan, now).await?;
         for name in names {

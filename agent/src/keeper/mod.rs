@@ -405,9 +405,14 @@ impl<J: Journal> Keeper<J> {
     pub async fn plan_to_target(&mut self, now: &Now) -> Plan {
         let names: Vec<AppName> = self.apps.keys().cloned().collect();
         let (observed, _) = self.observe(&names, Aim::Target).await;
-        let mut plan = self.plan(&observed, Aim::Target);
+        // What is kept from being removed is shown as it would go.
+        let mut apps = self.apps.clone();
+        apps.iter_mut()
+            .filter(|(name, _)| self.kept.contains_key(*name))
+            .for_each(|(_, app)| app.withdraw(now));
+        let mut plan = self.plan(&apps, &observed, Aim::Target);
         plan.steps.extend(self.purge_steps(now).await);
-        for name in &names {
+        for name in names.iter().chain(self.faulty().map(|(name, _)| name)) {
             if let Some(held) = self.held(name, now) {
                 plan.held.entry(name.clone()).or_insert(held);
             }
@@ -415,9 +420,8 @@ impl<J: Journal> Keeper<J> {
         plan
     }
 
-    fn plan(&self, observed: &Observations, aim: Aim) -> Plan {
-        let Keeper { apps, inventory, .. } = self;
-        plan(Known { apps, releases: self.releases.whole(), observed, inventory }, aim)
+    fn plan(&self, apps: &Apps, observed: &Observations, aim: Aim) -> Plan {
+        plan(Known { apps, releases: self.releases.whole(), observed, inventory: &self.inventory }, aim)
     }
 
     /// Changes an app's record, on disk before in memory.

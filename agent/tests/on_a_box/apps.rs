@@ -84,6 +84,11 @@ fn a_commit_that_removes_too_much_removes_nothing() {
         let held = of(&status, "a")["held"]["cause"].as_str().unwrap();
         assert!(held.contains("2 of 4"), "{held}");
         assert!(names.iter().all(|name| test_box.object(name).exists()));
+        let (_, plan) = test_box.json(&["plan"]);
+        let steps = plan["steps"].as_array().unwrap();
+        let removes = |app: &str| steps.iter().any(|step| step["action"] == "remove" && step["app"] == app);
+        assert!(removes("a") && removes("b") && !removes("c"), "{plan:#}");
+        assert!(plan["held"].as_array().unwrap().iter().any(|held| held["app"] == "a"), "{plan:#}");
     }
     assert!(test_box.count("change.held") > 0, "the log tells what was held");
     let policy = document("Fleet", "retail", "spec: { policy: { prune: { maxApps: 2 } } }\n");
