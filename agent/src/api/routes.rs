@@ -194,7 +194,10 @@ async fn send_events(
         }
         events = match caller.events_after(since).await {
             Ok(events) => events,
-            Err(_) => return,
+            // The agent stops.
+            Err(answer) if answer.status() == StatusCode::SERVICE_UNAVAILABLE => return,
+            // An answer that ends here as any other would say that this is all.
+            Err(_) => return caller.cut.notify_one(),
         };
     }
 }

@@ -107,7 +107,8 @@ fn of_latency(latency: &Latency, grown: &Sums, least: u64) -> Finding {
 fn too_few(seen: f64, least: u64, series: &Series) -> Option<Finding> {
     #[allow(clippy::cast_precision_loss, reason = "no window has so many requests")]
     let enough = seen >= least as f64 && seen > 0.0;
-    let told = || format!("{series} counted {seen:.0} requests, and a verdict needs at least {least}");
+    let none = if seen > 0.0 { "" } else { " (none came, or the page has no such series)" };
+    let told = || format!("{series} counted {seen:.0} requests{none}, and a verdict needs at least {least}");
     (!enough).then(|| Finding::Unclear(told()))
 }
 
