@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -307,4 +307,33 @@ fn a_box_fetches_the_probes_of_its_own_apps_and_no_others() {
     let id = |path: &str| test_box.repo.git(&["rev-parse", &format!("HEAD:{path}")]);
     assert!(here.contains(&id("apps/pos/files/ask.wasm")));
     assert!(!here.contains(&id("apps/other/files/ask.wasm")));
+}
+
+#[test]
+fn a_way_back_whose_port_somebody_else_has_does_not_keep_the_next_commit_from_being_tried() {
+    let (test_box, before, after) = (ProbeBox::new(), free_port(), free_port());
+    let first = test_box.commit_hello(before, 200, ask());
+    let agent = test_box.start();
+    agent.wait_for(&first);
+    test_box.commit_hello(after, 503, ask());
+    agent.signal("HUP");
+    let began = Instant::now();
+    let squatter = loop {
+        match TcpListener::bind(("127.0.0.1", before)) {
+            Ok(squatter) => break squatter,
+            Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let is_stuck = |status: &Value| {
+        let hello = of(status, "hello");
+        let cause = hello["held"]["cause"].as_str().unwrap_or_default();
+        hello["phase"] == "RollingBack" && cause.contains("cannot listen")
+    };
+    agent.wait("a way back that can't end", is_stuck);
+    let mended = test_box.commit_hello(after, 200, ask());
+    agent.signal("HUP");
+    agent.wait_for(&mended);
+    assert!(get(after, "/healthz").starts_with("HTTP/1.1 200 "));
+    drop(squatter);
 }
