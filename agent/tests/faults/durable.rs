@@ -6,9 +6,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::support::agent_box::{AgentBox, Kind, app, converged_on, died_of};
+use crate::support::agent_box::{AgentBox, DEVICE, Kind, app, converged_on, died_of};
+use holdfast_core::event::Draft;
 use holdfast_core::report::Status;
-use holdfast_store::fault;
+use holdfast_store::{Options, Store, fault};
+use jiff::Timestamp;
 use nix::sys::signal::Signal;
 
 /// Boxes at a time. They wait more than they work.
@@ -18,7 +20,17 @@ const HITS: [u64; 3] = [1, 2, 3];
 /// A later one, which is in the update or in the way back.
 const LATE: u64 = 7;
 /// Points that a box may come by only once in its life.
-const ONCE: [&str; 3] = ["anchor.temp-synced", "anchor.created", "db.set-aside"];
+const ONCE: [&str; 6] = [
+    "anchor.temp-synced",
+    "anchor.created",
+    "db.set-aside",
+    "audit.page-synced",
+    "audit.page-renamed",
+    "audit.page-removed",
+];
+/// With so many events older ones are about to move to a file, or to be sealed (agent/store/src/audit).
+const NEARLY_A_PAGE: u64 = 495;
+const NEARLY_ALL: u64 = 9_995;
 
 /// What the repository goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +125,22 @@ fn box_for(name: &str) -> AgentBox {
         it.kill();
         fs::write(it.state().join("db.opening"), "5").unwrap();
     }
+    match name {
+        "audit.page-synced" | "audit.page-renamed" => fill_log(&it, NEARLY_A_PAGE),
+        "audit.page-removed" => fill_log(&it, NEARLY_ALL),
+        _ => {}
+    }
     it
+}
+
+/// As if the box had been there for long.
+fn fill_log(it: &AgentBox, events: u64) {
+    let (mut store, _) =
+        Store::open(&it.state(), &Options::new(DEVICE.parse().unwrap(), Timestamp::now())).unwrap();
+    while store.audit().head().is_none_or(|head| head.seq < events) {
+        store.append_event(Timestamp::now(), Draft::new("app.drift", "something was put right")).unwrap();
+    }
+    store.anchor_head().unwrap();
 }
 
 #[test]
