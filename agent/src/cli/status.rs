@@ -26,6 +26,5 @@ pub(super) fn show(common: &Common, status: &Status) -> anyhow::Result<()> {
 }
 
 pub(super) fn exit_of(status: &Status) -> Exit {
-    let ill = status.apps.iter().any(|app| app.health == "Unhealthy");
-    if status.converged && !ill { Exit::Done } else { Exit::NotConverged }
+    if status.converged && status.ill().next().is_none() { Exit::Done } else { Exit::NotConverged }
 }

@@ -166,3 +166,12 @@ fn a_metered_link_shows_what_was_used_of_it() {
     assert!(text.contains("at most 64 KiB a second"), "{text}");
     assert!(!status().render(at("2026-11-21T09:00:00Z")).contains("downloads"));
 }
+
+#[test]
+fn a_box_that_runs_what_it_should_and_where_that_is_ill_says_both() {
+    let mut status = status();
+    status.apps[1].health = "Unhealthy".to_owned();
+    let text = status.render(at("2026-11-21T09:00:00Z"));
+    assert!(text.starts_with("emea/de/store-0042/till-1: converged, and NOT HEALTHY: pos   ("), "{text}");
+    assert_eq!(status.ill().count(), 1);
+}

@@ -35,7 +35,12 @@ impl Status {
     /// The status as text, as seen at `now`.
     pub fn render(&self, now: Timestamp) -> String {
         let mut out = String::new();
-        let state = if self.converged { "converged" } else { "NOT CONVERGED" };
+        let ill: Vec<&str> = self.ill().map(|app| app.name.as_str()).collect();
+        let state = match (self.converged, ill.as_slice()) {
+            (true, []) => "converged".to_owned(),
+            (true, ill) => format!("converged, and NOT HEALTHY: {}", ill.join(", ")),
+            (false, _) => "NOT CONVERGED".to_owned(),
+        };
         line(
             &mut out,
             &format!("{}: {state}   (holdfast {}, trust {})", self.device, self.agent, self.trust),
@@ -50,6 +55,11 @@ impl Status {
         render_orphans(&mut out, &self.orphans, now);
         self.render_source(&mut out, now);
         out
+    }
+
+    /// The apps that are unhealthy, whatever the box is otherwise.
+    pub fn ill(&self) -> impl Iterator<Item = &AppStatus> {
+        self.apps.iter().filter(|app| app.health == "Unhealthy")
     }
 
     fn all_held(&self) -> impl Iterator<Item = (String, &Held)> {
