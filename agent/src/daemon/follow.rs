@@ -79,23 +79,24 @@ impl Daemon {
     }
 
     pub(super) fn poll_failed(&mut self, error: &SourceError, now: &Now) {
-        if matches!(error, SourceError::UsedUp { .. }) {
-            tracing::warn!(%error, "the source has something new, which waits for the byte budget");
+        let waits = match error {
+            SourceError::UsedUp { .. } => {
+                Some("the source has something new, which waits for the byte budget")
+            }
+            SourceError::OverBudget { .. } => {
+                // What never came whole into a release may go.
+                self.uncollected = true;
+                Some("the source has something new, for which the disk budget has no room")
+            }
+            _ => None,
+        };
+        if let Some(waits) = waits {
+            tracing::warn!(%error, "{waits}");
             // It answers, and is asked as often as ever and no more: each time costs.
             self.backoff.succeeded();
             self.progress.last_poll = Some(now.wall);
             self.progress.poll_in(self.config.source.interval, now);
             self.progress.error = None;
-            return;
-        }
-        if matches!(error, SourceError::OverBudget { .. }) {
-            tracing::warn!(%error, "the source has something new, for which the disk budget has no room");
-            self.backoff.succeeded();
-            self.progress.last_poll = Some(now.wall);
-            self.progress.poll_in(self.config.source.interval, now);
-            self.progress.error = None;
-            // What never came whole into a release may go.
-            self.uncollected = true;
             return;
         }
         tracing::warn!(%error, "the source can't be asked; the box holds what it has");

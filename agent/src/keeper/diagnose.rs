@@ -11,11 +11,9 @@ use holdfast_core::health::{Health, Sight};
 use holdfast_core::name::AppName;
 use holdfast_core::observe::{AppObservation, Observations};
 use holdfast_core::release::Target;
-use holdfast_drivers::CALL_LIMIT;
 use tokio::time::timeout;
 
 use super::Keeper;
-use super::execute::limited;
 use super::journal::Journal;
 
 /// How long a runtime may take over the last lines of a log: an app that failed goes back without them.
@@ -70,9 +68,8 @@ impl<J: Journal> Keeper<J> {
 
     /// What the runtime of `target` has of the app, compared with that; `None` if it can't be had.
     async fn compared_with(&self, name: &AppName, target: &Target) -> Option<AppObservation> {
-        let driver = self.drivers.get(&target.driver)?;
         let release = self.releases.get(&target.release)?;
-        limited(CALL_LIMIT, driver.observe(name, Some(release))).await.ok()
+        self.observe_one(name, target.driver, Some(release)).await.ok()
     }
 
     async fn diagnosis_of(&self, name: &AppName, observed: &Observations, now: &Now) -> Option<Diagnosis> {

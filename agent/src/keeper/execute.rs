@@ -11,9 +11,9 @@ use holdfast_core::clock::Now;
 use holdfast_core::digest::ReleaseId;
 use holdfast_core::generation::Owned;
 use holdfast_core::name::{AppName, ObjectKey};
-use holdfast_core::observe::Observations;
+use holdfast_core::observe::{AppObservation, Observations};
 use holdfast_core::plan::{Action, Aim, Plan, Step, purges};
-use holdfast_core::release::{DriverKind, Strategy};
+use holdfast_core::release::{DriverKind, Release, Strategy};
 use holdfast_drivers::{ApplyStep, CALL_LIMIT, DriverError};
 use holdfast_store::fault;
 
@@ -59,7 +59,9 @@ impl<J: Journal> Keeper<J> {
         let orphans = self.due_purges(now);
         let mut observed = Observations::new();
         for orphan in &orphans {
-            if let Ok(seen) = self.observe_one(&orphan.app, orphan.driver, Aim::Current).await {
+            if let Ok(seen) =
+                self.observe_one(&orphan.app, orphan.driver, self.desired(&orphan.app, Aim::Current)).await
+            {
                 observed.entry(orphan.app.clone()).or_default().insert(orphan.driver, seen);
             }
         }
@@ -78,7 +80,7 @@ impl<J: Journal> Keeper<J> {
                     unseen.insert(name.clone(), cause.clone());
                     continue;
                 }
-                match self.observe_one(name, kind, aim).await {
+                match self.observe_one(name, kind, self.desired(name, aim)).await {
                     Ok(seen) => {
                         by_driver.insert(kind, seen);
                     }
@@ -96,17 +98,22 @@ impl<J: Journal> Keeper<J> {
         (observed, unseen)
     }
 
-    async fn observe_one(
+    /// The release that an app is planned for.
+    fn desired(&self, name: &AppName, aim: Aim) -> Option<&Arc<Release>> {
+        let target = self.apps.get(name).and_then(|app| aim.of(app))?;
+        self.releases.get(&target.release)
+    }
+
+    /// What one runtime has of an app, compared with `desired` if that is a release for it.
+    pub(super) async fn observe_one(
         &self,
         name: &AppName,
         kind: DriverKind,
-        aim: Aim,
-    ) -> Result<holdfast_core::observe::AppObservation, DriverError> {
+        desired: Option<&Arc<Release>>,
+    ) -> Result<AppObservation, DriverError> {
         let driver = self.drivers.get(&kind);
         let driver = driver
             .ok_or_else(|| DriverError::Runtime(format!("the driver {kind} is not enabled on this box")))?;
-        let desired =
-            self.apps.get(name).and_then(|app| aim.of(app)).and_then(|t| self.releases.get(&t.release));
         let desired = desired.filter(|release| release.driver == kind);
         limited(CALL_LIMIT, driver.observe(name, desired.map(Arc::as_ref))).await
     }

@@ -77,9 +77,7 @@ impl<J: Journal> Keeper<J> {
 
     /// When the next orphan goes that stayed when orphans were last looked through.
     pub fn next_purge(&self, now: &Now) -> Option<Moment> {
-        // Nearly always nobody asks for anything.
-        self.policy().filter(|policy| !policy.purges.is_empty())?;
-        let goes = self.orphans().into_iter().filter_map(|orphan| orphan.goes);
+        let goes = self.purgeable().into_iter().filter_map(|orphan| orphan.goes);
         let next = goes.filter(|goes| self.purged.is_none_or(|purged| *goes > purged)).min()?;
         let wait = Duration::try_from(next.duration_since(now.wall)).unwrap_or_default();
         Some(Moment { boot: now.moment.boot.clone(), uptime: now.moment.uptime + wait })
@@ -87,12 +85,17 @@ impl<J: Journal> Keeper<J> {
 
     /// The orphans that are to go now.
     pub(super) fn due_purges(&self, now: &Now) -> Vec<Orphan> {
-        if self.policy().is_none_or(|policy| policy.purges.is_empty()) {
-            return Vec::new();
-        }
-        let mut orphans = self.orphans();
+        let mut orphans = self.purgeable();
         orphans.retain(|orphan| orphan.goes.is_some_and(|goes| goes <= now.wall));
         orphans
+    }
+
+    /// The orphans, if anybody asks for any to go. Nearly always nobody does.
+    fn purgeable(&self) -> Vec<Orphan> {
+        match self.policy() {
+            Some(policy) if !policy.purges.is_empty() => self.orphans(),
+            _ => Vec::new(),
+        }
     }
 
     /// Whether something is to be purged now, if it is allowed.

@@ -98,7 +98,7 @@ struct State {
     unflushed: Vec<(&'static str, Vec<Change>)>,
     /// How large that is, in bytes.
     unflushed_bytes: usize,
-    /// What was found damaged since it was opened.
+    /// Which record was found damaged, where sled itself found nothing.
     damage: Option<String>,
 }
 
@@ -177,7 +177,12 @@ impl Database {
 
     /// What was found damaged, if anything was: only [`Database::rebuild`] helps.
     pub fn damage(&self) -> Option<String> {
-        self.state().damage.clone()
+        let state = self.state();
+        let broken = match &state.handle {
+            Handle::Broken(cause) => Some(cause),
+            Handle::Open(_) | Handle::Closed => None,
+        };
+        state.damage.as_ref().or(broken).cloned()
     }
 
     fn note_damage(&self, what: &str) {
@@ -278,7 +283,6 @@ impl Database {
             Err(panic) => open::panic_text(panic.as_ref()),
         };
         close(std::mem::replace(&mut state.handle, Handle::Broken(damage.clone())));
-        state.damage.get_or_insert_with(|| damage.clone());
         Err(StoreError::Damaged { doing: doing.to_owned(), cause: damage })
     }
 
@@ -302,7 +306,6 @@ impl Database {
             Err(OpenFailure::Refused(error)) => Err(error),
             Err(OpenFailure::Damaged(cause)) => {
                 state.handle = Handle::Broken(cause.clone());
-                state.damage.get_or_insert_with(|| cause.clone());
                 Err(StoreError::Damaged { doing: "open what is kept".to_owned(), cause })
             }
         }
