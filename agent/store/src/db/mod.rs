@@ -5,6 +5,9 @@
 //! - After an error of the disk sled refuses everything until it is opened anew; that happens here, at the
 //!   next use. What wasn't flushed is gone then, and is put again: whoever makes room and flushes once more
 //!   has it on disk.
+//! - sled writes what is full in the background, and tells of an error there to whoever comes next, however late: a
+//!   write that comes when there is room again must not fail by it. So after an error of the disk the disk itself is
+//!   asked, and what was to be done is done once more where it has no objection.
 //! - A record that needs a file of its own, and can't have one, leaves sled waiting for itself for ever. So before
 //!   each write the file system is asked whether it takes writes and has room; where it hasn't, the reserve is
 //!   released, and where that isn't enough, sled is left alone and can still be read.
@@ -230,7 +233,7 @@ impl Database {
     }
 
     /// Runs `work`, which only reads, on sled, opening it if need be, and sorts what goes wrong.
-    fn with<T>(&self, doing: &str, work: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, StoreError> {
+    fn with<T>(&self, doing: &str, work: impl FnMut(&sled::Db) -> sled::Result<T>) -> Result<T, StoreError> {
         self.with_state(&mut self.state(), doing, work)
     }
 
@@ -253,7 +256,23 @@ impl Database {
         Ok(())
     }
 
+    /// Runs `work`, which can be done twice. An error of the disk may be of a write of before, that sled made in the
+    /// background: where the disk takes writes now, it is opened anew and the work is done once more.
     fn with_state<T>(
+        &self,
+        state: &mut State,
+        doing: &str,
+        mut work: impl FnMut(&sled::Db) -> sled::Result<T>,
+    ) -> Result<T, StoreError> {
+        match self.with_state_once(state, doing, &mut work) {
+            Err(StoreError::Disk(_)) if self.check_room(0).is_ok() => {
+                self.with_state_once(state, doing, &mut work)
+            }
+            done => done,
+        }
+    }
+
+    fn with_state_once<T>(
         &self,
         state: &mut State,
         doing: &str,

@@ -185,14 +185,15 @@ impl<K: Key, V: Record> Table<K, V> {
     /// Up to `limit` records whose keys are `from` or higher, in order.
     pub fn from(&self, from: &K, limit: usize) -> Result<Vec<(K, V)>, StoreError> {
         let start = from.to_bytes();
-        let entries = self.read(|tree| tree.range(start..).take(limit).collect::<sled::Result<Vec<_>>>())?;
+        let entries =
+            self.read(|tree| tree.range(start.as_slice()..).take(limit).collect::<sled::Result<Vec<_>>>())?;
         entries.iter().map(|(key, bytes)| Ok((self.key(key)?, self.decode(bytes)?))).collect()
     }
 
     /// The record with the highest key that is `from` or higher.
     pub fn last_from(&self, from: &K) -> Result<Option<(K, V)>, StoreError> {
         let start = from.to_bytes();
-        self.edge(|tree| tree.range(start..).next_back().transpose())
+        self.edge(|tree| tree.range(start.as_slice()..).next_back().transpose())
     }
 
     /// The record with the lowest key.
@@ -207,14 +208,17 @@ impl<K: Key, V: Record> Table<K, V> {
 
     fn edge(
         &self,
-        work: impl FnOnce(&sled::Tree) -> sled::Result<Option<(sled::IVec, sled::IVec)>>,
+        work: impl FnMut(&sled::Tree) -> sled::Result<Option<(sled::IVec, sled::IVec)>>,
     ) -> Result<Option<(K, V)>, StoreError> {
         let entry = self.read(work)?;
         entry.map(|(key, bytes)| Ok((self.key(&key)?, self.decode(&bytes)?))).transpose()
     }
 
     /// Reads the tree; one that was never written reads as empty, and is not made for that.
-    fn read<T: Default>(&self, work: impl FnOnce(&sled::Tree) -> sled::Result<T>) -> Result<T, StoreError> {
+    fn read<T: Default>(
+        &self,
+        mut work: impl FnMut(&sled::Tree) -> sled::Result<T>,
+    ) -> Result<T, StoreError> {
         let doing = format!("read {}", self.name);
         self.db.with(&doing, |db| {
             if db.tree_names().iter().any(|name| name == self.name.as_bytes()) {
