@@ -40,6 +40,7 @@ use holdfast_core::name::AppName;
 use holdfast_core::report::Status;
 use holdfast_core::resolve::Resolved;
 use holdfast_drivers::{DriverError, DriverEvent};
+use holdfast_store::fault;
 use tokio::sync::{mpsc, watch};
 
 use self::images::BoxImages;
@@ -98,6 +99,8 @@ struct Daemon {
     backoff: Backoff,
     /// What the next pass is about; none when there is no reason for one.
     due: Option<Scope>,
+    /// A job uses the source: it fetches, renders or garbage-collects. One at a time, each begun with what the loop knew
+    /// then: what one brings, another that was begun before it would take for something that nobody needs.
     syncing: bool,
     poll_asked: bool,
     preparing: BTreeSet<(AppName, ReleaseId)>,
@@ -323,6 +326,7 @@ impl Daemon {
                 Ok(())
             }
             Event::Tidied => {
+                self.syncing = false;
                 self.untrimmed = true;
                 Ok(())
             }
@@ -569,7 +573,8 @@ impl Daemon {
         }
     }
 
-    /// Drops what no app can need any more. Not while a job may be pinning something new.
+    /// Drops what no app can need any more. Not while a job may be pinning something new, and none is begun before the
+    /// mirror is tidied up: a revision that was fetched meanwhile isn't among those that are kept.
     async fn collect(&mut self) {
         if !self.uncollected || self.syncing || !self.preparing.is_empty() {
             return;
@@ -584,7 +589,9 @@ impl Daemon {
         let (source, jobs) = (Arc::clone(&self.source), self.jobs.clone());
         let accepted = self.progress.accepted.as_ref().map(|floor| floor.revision.clone());
         let scarce = self.is_scarce();
+        self.syncing = true;
         tokio::task::spawn_blocking(move || {
+            fault::mark("mirror.collect");
             let keep: Vec<Revision> = revisions.into_iter().chain([accepted]).flatten().collect();
             let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
             let collected = if scarce { source.collect_all(&keep) } else { source.collect(&keep) };

@@ -3,8 +3,9 @@
 //! With the feature `faults`, `HOLDFAST_FAULT=name` aborts the process the first time that it comes by, and
 //! `HOLDFAST_FAULT=name:3` the third time. `HOLDFAST_FAULT=name:3@verdict.bad` counts from the first time that
 //! the process came by that mark, one of [`MARKS`]. `HOLDFAST_FAULT_TRACE=file` appends the name of each point
-//! and mark that it comes by, a line each: a test finds out there which points something passes. Without the
-//! feature, [`point`] and [`mark`] are empty functions and no name is in the binary. A test starts the agent
+//! and mark that it comes by, a line each: a test finds out there which points something passes.
+//! `HOLDFAST_FAULT_HOLD=mark=file` has whoever comes by that mark wait there as long as the file exists: what would
+//! come first once in a thousand times comes first each time. Without the feature, [`point`] and [`mark`] are empty functions and no name is in the binary. A test starts the agent
 //! with each of [`names`] in turn and looks at what the next start makes of it.
 
 /// The points of this crate.
@@ -40,8 +41,8 @@ pub const AGENT_NAMES: &[&str] = &[
     "state.saved",
 ];
 
-/// Where something begins that hits can be counted from. Nothing of it is on the disk yet.
-pub const MARKS: &[&str] = &["verdict.bad"];
+/// Where something begins that hits can be counted from, or that can be held. Nothing of it is on the disk yet.
+pub const MARKS: &[&str] = &["mirror.collect", "verdict.bad"];
 
 /// Every point there is.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -75,10 +76,15 @@ pub fn mark(name: &'static str) {
 mod asked_for {
     use std::fs::File;
     use std::io::Write;
+    use std::path::PathBuf;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use std::time::Duration;
 
     use super::{MARKS, names};
+
+    /// How often whoever is held looks whether the file is still there.
+    const LOOK: Duration = Duration::from_millis(5);
 
     struct Wanted {
         name: String,
@@ -108,6 +114,31 @@ mod asked_for {
         {
             wanted.armed.store(true, Ordering::SeqCst);
         }
+        if let Some((held, file)) = held()
+            && held == mark
+        {
+            while file.exists() {
+                std::thread::sleep(LOOK);
+            }
+        }
+    }
+
+    /// The mark at which to wait, and the file that keeps it waiting.
+    fn held() -> Option<&'static (String, PathBuf)> {
+        static HELD: OnceLock<Option<(String, PathBuf)>> = OnceLock::new();
+        let read = || {
+            let text = std::env::var("HOLDFAST_FAULT_HOLD").ok()?;
+            let held = text.split_once('=').filter(|(mark, _)| MARKS.contains(mark));
+            let Some((mark, file)) = held else { refuse("HOLDFAST_FAULT_HOLD", &text, "mark") };
+            Some((mark.to_owned(), file.into()))
+        };
+        HELD.get_or_init(read).as_ref()
+    }
+
+    /// A name that doesn't exist ends the process at once: a test of something that never happens proves nothing.
+    fn refuse(variable: &str, text: &str, what: &str) -> ! {
+        let _ = writeln!(std::io::stderr(), "{variable}={text:?} names no fault {what}");
+        std::process::exit(64);
     }
 
     fn wanted() -> Option<&'static Wanted> {
@@ -129,12 +160,8 @@ mod asked_for {
     }
 
     impl Wanted {
-        /// A name that doesn't exist ends the process at once: a crash test that never crashes proves nothing.
         fn of(text: &str) -> Wanted {
-            Wanted::read(text).unwrap_or_else(|| {
-                let _ = writeln!(std::io::stderr(), "HOLDFAST_FAULT={text:?} names no fault point");
-                std::process::exit(64);
-            })
+            Wanted::read(text).unwrap_or_else(|| refuse("HOLDFAST_FAULT", text, "point"))
         }
 
         fn read(text: &str) -> Option<Wanted> {
