@@ -1,79 +1,122 @@
-//! The program's allocators: the system's own, and mimalloc in the processes that run WebAssembly.
+//! The program's allocator: the system's own in the agent and its commands, mimalloc in the processes that run WebAssembly.
 //!
 //! An agent rests nearly all of the time, and must be small then, after years as on its first day: the system's allocator
 //! (musl's) gives back what is freed, by any thread. What runs WebAssembly serves many requests on some threads at once,
 //! where musl's has one lock for all of them: there it is mimalloc. docs/adr/0003-allocator.md has the figures.
+//!
+//! A process has one allocator for all of its life. Which one is decided by the first allocation, before `main`, from the
+//! command line that the kernel has of the process, so every block is freed by the allocator that gave it, and no block's
+//! address is ever asked where it came from.
 
 #![allow(
     unsafe_code,
-    reason = "an allocator is unsafe by its nature; all that is done here is to choose one of two"
+    reason = "an allocator is unsafe by its nature; all that is done here is to choose one of two, once"
 )]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::ffi::c_void;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
+use holdfast_drivers::wasm::{COMPILE_COMMAND, PROBE_COMMAND, RUN_COMMAND};
 use mimalloc::MiMalloc;
-
-/// Whether this process takes what it needs from mimalloc. Never false again once it is true.
-static FAST: AtomicBool = AtomicBool::new(false);
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
 pub struct Allocator;
 
-/// From here on what this process needs comes from mimalloc. For a process that serves or compiles.
-pub fn be_fast() {
-    FAST.store(true, Ordering::Relaxed);
+/// Whose blocks this process has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Choice {
+    /// The C library's.
+    System = 1,
+    /// mimalloc's.
+    Mimalloc = 2,
 }
 
-fn is_fast() -> bool {
-    FAST.load(Ordering::Relaxed)
+/// The choice as a number; 0 before the first allocation. Written once, and never changed afterwards.
+static CHOICE: AtomicU8 = AtomicU8::new(0);
+
+/// As much of a command line as is read: a program's path and the word after it.
+const COMMAND_LINE: usize = 4096 + 64;
+
+/// The process' allocator. Threads that came here at once would agree: the first to write decides, and the rest take its
+/// word.
+fn choice() -> Choice {
+    let number = match CHOICE.load(Ordering::Relaxed) {
+        0 => {
+            let wanted = wanted() as u8;
+            match CHOICE.compare_exchange(0, wanted, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => wanted,
+                Err(decided) => decided,
+            }
+        }
+        decided => decided,
+    };
+    if number == Choice::Mimalloc as u8 { Choice::Mimalloc } else { Choice::System }
 }
 
-/// Whether mimalloc gave this block, and not the system before [`be_fast`]. Whoever has a block that mimalloc gave knows
-/// that it may: the block came to its thread by a way that orders both.
-fn is_mimallocs(block: *mut u8) -> bool {
-    // SAFETY: as mimalloc.h declares it; it only looks the address up, whatever it is.
-    unsafe extern "C" {
-        safe fn mi_is_in_heap_region(block: *const c_void) -> bool;
-    }
-    is_fast() && mi_is_in_heap_region(block.cast())
+/// By the command line that the kernel has of this process. Nothing here may allocate: there is no allocator yet.
+/// Without /proc it is the system's, which is right everywhere, and slower for WebAssembly.
+#[cold]
+fn wanted() -> Choice {
+    let mut line = [0; COMMAND_LINE];
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let read = open(c"/proc/self/cmdline", flags, Mode::empty())
+        .and_then(|file| nix::unistd::read(&file, &mut line))
+        .unwrap_or(0);
+    wanted_by(line.get(..read).unwrap_or_default())
 }
 
-// SAFETY: each call is handed on as it came to one of two allocators that keep the trait's promises; a block is freed and
-// grown by the one that gave it.
+/// A command line as in /proc/PID/cmdline (proc(5)): words that each end with a zero.
+fn wanted_by(command_line: &[u8]) -> Choice {
+    let command = command_line.split(|byte| *byte == 0).nth(1).unwrap_or_default();
+    let runs_wasm =
+        [RUN_COMMAND, PROBE_COMMAND, COMPILE_COMMAND].iter().any(|word| word.as_bytes() == command);
+    if runs_wasm { Choice::Mimalloc } else { Choice::System }
+}
+
+// SAFETY: each call is handed on as it came to an allocator that keeps the trait's promises, and to the same one for as
+// long as the process lives: `choice` never gives another answer than its first.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promises are those that the callee asks for.
-        if is_fast() { unsafe { MiMalloc.alloc(layout) } } else { unsafe { System.alloc(layout) } }
+        unsafe {
+            match choice() {
+                Choice::System => System.alloc(layout),
+                Choice::Mimalloc => MiMalloc.alloc(layout),
+            }
+        }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as above.
-        if is_fast() {
-            unsafe { MiMalloc.alloc_zeroed(layout) }
-        } else {
-            unsafe { System.alloc_zeroed(layout) }
+        unsafe {
+            match choice() {
+                Choice::System => System.alloc_zeroed(layout),
+                Choice::Mimalloc => MiMalloc.alloc_zeroed(layout),
+            }
         }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: as above; the block came from there.
-        if is_mimallocs(block) {
-            unsafe { MiMalloc.dealloc(block, layout) }
-        } else {
-            unsafe { System.dealloc(block, layout) }
+        // SAFETY: as above; the process has no other allocator that the block could be of.
+        unsafe {
+            match choice() {
+                Choice::System => System.dealloc(block, layout),
+                Choice::Mimalloc => MiMalloc.dealloc(block, layout),
+            }
         }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if is_mimallocs(block) {
-            // SAFETY: as above; the block came from there.
-            unsafe { MiMalloc.realloc(block, layout, size) }
-        } else {
-            // SAFETY: as above; the block came from there.
-            unsafe { System.realloc(block, layout, size) }
+        // SAFETY: as above.
+        unsafe {
+            match choice() {
+                Choice::System => System.realloc(block, layout, size),
+                Choice::Mimalloc => MiMalloc.realloc(block, layout, size),
+            }
         }
     }
 }
@@ -82,31 +125,39 @@ unsafe impl GlobalAlloc for Allocator {
 mod tests {
     use super::*;
 
+    /// Every test of this crate runs on it.
+    #[global_allocator]
+    static ALLOCATOR: Allocator = Allocator;
+
     #[test]
-    fn a_block_keeps_its_content_whichever_allocator_gave_it_and_however_it_grows_and_shrinks() {
-        let sizes = [1, 1000, 100_000, 200_000, 3_000_000, 40_000_000, 200_000, 1000, 17, 5_000_000, 64];
-        // SAFETY: the layouts are not empty, each block is written to before it is read, and freed once.
-        unsafe {
-            let layout_of = |size, align| Layout::from_size_align(size, align).unwrap();
-            let aligns = [1, 8, 64, 4096, 1 << 20];
-            let early = aligns.map(|align| Allocator.alloc(layout_of(sizes[0], align)));
-            assert!(early.iter().all(|block| !is_mimallocs(*block)));
-            be_fast();
-            let late = aligns.map(|align| Allocator.alloc_zeroed(layout_of(sizes[0], align)));
-            assert!(late.iter().all(|block| is_mimallocs(*block)));
-            assert!(early.iter().all(|block| !is_mimallocs(*block)));
-            for (align, mut block) in aligns.into_iter().zip(early).chain(aligns.into_iter().zip(late)) {
-                let given = is_mimallocs(block);
-                let mut layout = layout_of(sizes[0], align);
-                block.write(7);
-                for size in sizes {
-                    block = Allocator.realloc(block, layout, size);
-                    layout = layout_of(size, align);
-                    assert_eq!((block as usize % align, block.read(), is_mimallocs(block)), (0, 7, given));
-                    block.add(size - 1).write(if size == 1 { 7 } else { 9 });
-                }
-                Allocator.dealloc(block, layout);
-            }
+    fn only_the_processes_that_run_webassembly_have_mimalloc() {
+        for line in [
+            "/proc/self/exe\0wasm-run\0/run/holdfast/wasm/pos\0",
+            "holdfast\0wasm-probe\0",
+            "h\0wasm-compile",
+        ] {
+            assert_eq!(wanted_by(line.as_bytes()), Choice::Mimalloc, "{line:?}");
         }
+        for line in [
+            "",
+            "\0",
+            "holdfast\0run\0",
+            "wasm-run\0",
+            "holdfast\0run\0wasm-run\0",
+            "holdfast\0wasm-runner\0",
+        ] {
+            assert_eq!(wanted_by(line.as_bytes()), Choice::System, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn the_choice_was_made_before_the_first_test_and_stays() {
+        assert_eq!(
+            CHOICE.load(Ordering::Relaxed),
+            Choice::System as u8,
+            "a test's program runs no WebAssembly"
+        );
+        assert_eq!(choice(), Choice::System);
+        assert_eq!(wanted(), Choice::System);
     }
 }

@@ -164,15 +164,15 @@ fn demo_web() -> Option<ExitCode> {
 /// The children of the WASM driver.
 #[cfg(feature = "wasm")]
 fn wasm_child() -> Option<ExitCode> {
+    use holdfast_drivers::wasm;
     let mut arguments = std::env::args_os().skip(1);
     let word = arguments.next()?;
     let child: fn(std::iter::Skip<std::env::ArgsOs>) -> ExitCode = match word.to_str()? {
-        "wasm-run" => holdfast_drivers::wasm::run_main,
-        "wasm-probe" => holdfast_drivers::wasm::probe_main,
-        "wasm-compile" => holdfast_drivers::wasm::compile_main,
+        wasm::RUN_COMMAND => wasm::run_main,
+        wasm::PROBE_COMMAND => wasm::probe_main,
+        wasm::COMPILE_COMMAND => wasm::compile_main,
         _ => return None,
     };
-    crate::allocator::be_fast();
     Some(child(arguments))
 }
 

@@ -201,7 +201,7 @@ impl Cache {
     async fn run_compiler(&self, entry: &Entry, source: File, output: File) -> Result<(), DriverError> {
         let runtime = |what: String| DriverError::Runtime(format!("cannot compile {}: {what}", entry.source));
         let mut command = Command::new(&self.program);
-        command.arg("wasm-compile").arg(entry.mode).env_clear().current_dir("/").kill_on_drop(true);
+        command.arg(super::COMPILE_COMMAND).arg(entry.mode).env_clear().current_dir("/").kill_on_drop(true);
         if let Some(user) = self.user {
             command.args([user.uid.to_string(), user.gid.to_string()]);
         }

@@ -57,7 +57,7 @@ pub(super) async fn load(program: &Path, order: &StartOrder) -> Result<Loaded, S
         .open(order.dir.join(LAST_WORDS))
         .map_err(|e| runtime(format!("cannot write to {}: {e}", order.dir.display())))?;
     let mut child = Command::new(program)
-        .arg("wasm-run")
+        .arg(super::RUN_COMMAND)
         .arg(&order.dir)
         .env_clear()
         .current_dir("/")

@@ -54,6 +54,13 @@ pub use self::child::{probe_main, run_main};
 pub use self::compile::compile_main;
 pub use self::protocol::User;
 
+/// The program's subcommand that is a workload's process ([`run_main`]).
+pub const RUN_COMMAND: &str = "wasm-run";
+/// The one that is a probe component's ([`probe_main`]).
+pub const PROBE_COMMAND: &str = "wasm-probe";
+/// The one that compiles ([`compile_main`]).
+pub const COMPILE_COMMAND: &str = "wasm-compile";
+
 /// The engine's name and version. Compiled code of another one is compiled again.
 const ENGINE: &str = "wasmtime-48.0.8";
 /// Each is a process with memory of its own.

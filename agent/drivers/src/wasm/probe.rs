@@ -84,7 +84,7 @@ impl WasmDriver {
         }
         let program = &self.config.program;
         let mut child = Command::new(program)
-            .arg("wasm-probe")
+            .arg(super::PROBE_COMMAND)
             .arg(app.as_str())
             .env_clear()
             .current_dir("/")
