@@ -44,7 +44,7 @@ fn a_new_revision_is_seen_when_nothing_is_left_of_the_budget() {
     }
     let revision = source.poll().unwrap();
     let fetched = source.fetch(&revision, None).unwrap();
-    assert!(fetched.signature.is_some());
+    assert!(fetched.signature.unwrap().is_some());
     let mut gathering = source.gather(&revision, true).unwrap();
     let text = gathering.read(|files| files.read("holdfast.yaml", LIMIT)).unwrap().unwrap();
     assert_eq!(text.unwrap(), b"two");

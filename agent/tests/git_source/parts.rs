@@ -190,7 +190,7 @@ fn nothing_of_a_commit_comes_but_itself_until_it_is_read() {
     let mut source = open(of(&server), &mirror);
     let tip = source.poll().unwrap();
     let fetched = source.fetch(&tip, Some(&accepted)).unwrap();
-    assert_eq!((fetched.ancestry, fetched.signature), (Ancestry::Descends, None));
+    assert_eq!((fetched.ancestry, fetched.signature), (Ancestry::Descends, Ok(None)));
     assert_eq!(objects(mirror.path()), BTreeSet::from([tip.0.clone()]));
     assert!(!source.has(&tip));
     // Offline it can't be read, and that is said.

@@ -64,7 +64,7 @@ fn a_commit_is_polled_fetched_and_read() {
     let revision = source.poll().unwrap();
     assert_eq!(revision.0, id);
     let fetched = source.fetch(&revision, None).unwrap();
-    assert!(fetched.signature.is_some());
+    assert!(fetched.signature.unwrap().is_some());
     assert_eq!(read(&source, &revision, "a/b/c"), "deep");
 }
 

@@ -4,6 +4,7 @@
 //! the same answer on every box, offline, whatever its clock says.
 
 mod allowed_signers;
+mod commit;
 mod refused;
 mod sshsig;
 
@@ -22,8 +23,8 @@ pub struct Fetched {
     pub revision: Revision,
     /// The commit's committer time, as it claims.
     pub committed: Timestamp,
-    /// Its signature, if it has one.
-    pub signature: Option<Signature>,
+    /// Its signature, if it has one, or why it can't have been made by whom it names.
+    pub signature: Result<Option<Signature>, BadSignature>,
     /// How it stands to the accepted revision.
     pub ancestry: Ancestry,
 }
@@ -177,10 +178,10 @@ fn check_signature(
     accepted: Option<&Floor>,
 ) -> Result<Signer, Refused> {
     let revision = || fetched.revision.clone();
-    let Some(signature) = &fetched.signature else {
+    let bad = |cause| Refused::Signature { revision: revision(), cause };
+    let Some(signature) = fetched.signature.as_ref().map_err(|cause| bad(cause.clone()))? else {
         return Err(Refused::Unsigned { revision: revision() });
     };
-    let bad = |cause| Refused::Signature { revision: revision(), cause };
     let parsed = SshSignature::parse(&signature.armored).map_err(bad)?;
     parsed.check(NAMESPACE, &signature.payload).map_err(bad)?;
     let at = accepted.map_or(fetched.committed, |floor| fetched.committed.max(floor.committed));

@@ -116,6 +116,14 @@ impl Refused {
                 "push a commit on top that is signed by an allowed key, or add this key to the box's \
                  allowed_signers if it should be trusted"
             }
+            Refused::Signature { cause: BadSignature::HighS, .. } => {
+                "push a commit on top that is signed with an ed25519 key, or with this one again until it is \
+                 accepted: every second ECDSA signature has the low value"
+            }
+            Refused::Signature { cause: BadSignature::NotCanonical { .. }, .. } => {
+                "push a commit on top that git signs with ssh-keygen (git commit -S); if git made this one so, somebody \
+                 between changed it: find out who"
+            }
             Refused::Key { .. } => {
                 "push a commit on top that is signed by a key that is valid now, or change the key's line in \
                  the box's allowed_signers"

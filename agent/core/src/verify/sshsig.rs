@@ -43,6 +43,19 @@ pub enum BadSignature {
         /// What it uses.
         what: String,
     },
+    /// It is written in another form than the one in which it was made. Were that taken, the same signed content could
+    /// be had under another revision's name, by anybody and without a key.
+    #[error("it is not in the form in which ssh-keygen and git write it: {why}")]
+    NotCanonical {
+        /// What is different.
+        why: String,
+    },
+    /// It is the other one of the two values that fit whatever an ECDSA key signs.
+    #[error(
+        "its ECDSA value s is the high one: two values fit everything that an ECDSA key signs, and only the low one \
+         is accepted"
+    )]
+    HighS,
     /// It doesn't fit what was signed: one of the two was changed.
     #[error("it does not fit the commit: the commit or the signature was altered")]
     Altered,
@@ -67,15 +80,23 @@ impl SshSignature {
             return Err(malformed(&format!("it is larger than {MAX_ARMORED} bytes")));
         }
         let sig = SshSig::from_pem(armored.trim_ascii()).map_err(|error| malformed(&error))?;
-        // The parser is lenient with lengths inside: what it read must be what stands there.
-        let canonical = sig.to_pem(LineEnding::LF).map_err(|error| malformed(&error))?;
-        if !without_space(armored).eq(without_space(canonical.as_bytes())) {
-            return Err(malformed(&"its parts do not fit together"));
-        }
         if sig.version() != SshSig::VERSION {
             return Err(malformed(&format!("version {} of the format is unknown", sig.version())));
         }
         check_algorithms(&sig)?;
+        // Written again, it must be what it was read from, to the byte: readers are lenient with white space, with what
+        // follows a field, and with how numbers are written.
+        let written = sig.to_pem(LineEnding::LF).map_err(|error| malformed(&error))?;
+        if armored != written.as_bytes() {
+            return Err(not_canonical(
+                "line breaks, white space or its encoding are different, or it has something more",
+            ));
+        }
+        // Nobody signs this field: what it holds is for later versions of the format.
+        if !sig.reserved().is_empty() {
+            return Err(not_canonical("its reserved field is not empty"));
+        }
+        check_value(&sig)?;
         Ok(SshSignature(sig))
     }
 
@@ -106,8 +127,52 @@ impl SshSignature {
     }
 }
 
-fn without_space(text: &[u8]) -> impl Iterator<Item = &u8> {
-    text.iter().filter(|byte| !byte.is_ascii_whitespace())
+fn not_canonical(why: &str) -> BadSignature {
+    BadSignature::NotCanonical { why: why.to_owned() }
+}
+
+/// Half of the order of P-256 and of P-384 (FIPS 186-5 and SP 800-186, section 3.2.1): an s above it has a twin below,
+/// the order less s, that fits as well.
+const HALF_P256: [u8; 32] = *b"\x7f\xff\xff\xff\x80\x00\x00\x00\x7f\xff\xff\xff\xff\xff\xff\xff\
+    \xde\x73\x7d\x56\xd3\x8b\xcf\x42\x79\xdc\xe5\x61\x7e\x31\x92\xa8";
+const HALF_P384: [u8; 48] = *b"\x7f\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\
+    \xff\xff\xff\xff\xff\xff\xff\xff\xe3\xb1\xa6\xc0\xfa\x1b\x96\xef\
+    \xac\x0d\x06\xd9\x24\x58\x53\xbd\x76\x76\x0c\xb5\x66\x62\x94\xb9";
+
+/// Whether the value itself is the one that a key makes, where others would fit too. Ed25519 has one that fits, and the
+/// libraries refuse an S out of range; with RSA they refuse a number that is not below the modulus or not of its length.
+fn check_value(sig: &SshSig) -> Result<(), BadSignature> {
+    let half: &[u8] = match sig.algorithm() {
+        Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 } => &HALF_P256,
+        Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 } => &HALF_P384,
+        _ => return Ok(()),
+    };
+    let numbers = || not_canonical("its ECDSA value is not two positive numbers in their shortest form");
+    let mut rest = sig.signature_bytes();
+    let (_, s) = number(&mut rest).zip(number(&mut rest)).ok_or_else(numbers)?;
+    match (rest.is_empty(), s.len().cmp(&half.len()).then_with(|| s.cmp(half)).is_gt()) {
+        (false, _) => Err(numbers()),
+        (true, is_high) => {
+            if is_high {
+                Err(BadSignature::HighS)
+            } else {
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Takes a positive number off the front (RFC 4251, section 5, mpint), without the zero before a first bit that is set;
+/// none if it isn't in its shortest form.
+fn number<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (number, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+    *bytes = rest;
+    match number {
+        [] => None,
+        [0, next, ..] if *next >= 0x80 => Some(&number[1..]),
+        [first, ..] => (1..0x80).contains(first).then_some(number),
+    }
 }
 
 /// The signatures of git's other formats, by their first line (git-config, `gpg.format`).

@@ -10,7 +10,7 @@ fn fetched(ancestry: Ancestry) -> Fetched {
     Fetched {
         revision: revision("bbbb"),
         committed: "2026-01-02T00:00:00Z".parse().unwrap(),
-        signature: None,
+        signature: Ok(None),
         ancestry,
     }
 }

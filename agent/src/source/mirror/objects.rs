@@ -6,6 +6,7 @@ use std::path::Path;
 use gix::ObjectId;
 use gix::objs::{CommitRefIter, Exists as _, Find as _, Kind, TreeRefIter};
 use gix::odb::Header as _;
+use holdfast_core::verify::{BadSignature, Signature};
 use jiff::Timestamp;
 
 /// An object database that trusts nothing on disk.
@@ -36,7 +37,7 @@ pub(crate) struct Commit {
     pub(crate) tree: ObjectId,
     pub(crate) parents: Vec<ObjectId>,
     pub(crate) committed: Timestamp,
-    pub(crate) signature: Option<holdfast_core::verify::Signature>,
+    pub(crate) signature: Result<Option<Signature>, BadSignature>,
 }
 
 impl Objects {
@@ -105,11 +106,7 @@ impl Objects {
         let committer = iter().committer().map_err(|error| broken(&error))?;
         let seconds = committer.time().map_err(|error| broken(&error))?.seconds;
         let committed = Timestamp::from_second(seconds).map_err(|error| broken(&error))?;
-        let signature = CommitRefIter::signature(&data, id.kind()).map_err(|error| broken(&error))?;
-        let signature = signature.map(|(armored, payload)| holdfast_core::verify::Signature {
-            armored: armored.to_vec(),
-            payload: payload.to_bstring().to_vec(),
-        });
+        let signature = Signature::of_commit(&data);
         let parents = iter().parent_ids().collect();
         Ok(Commit { tree, parents, committed, signature })
     }
