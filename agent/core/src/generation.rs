@@ -3,6 +3,7 @@
 pub mod group;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -41,12 +42,15 @@ pub struct Owned {
     /// Since when no app wants it any more. It holds data: it is listed, and never removed automatically.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orphaned: Option<Timestamp>,
+    /// How much time the box had seen by then ([`Now::seen`]): its grace time is counted from there.
+    #[serde(default, skip_serializing_if = "Duration::is_zero")]
+    pub seen: Duration,
 }
 
 impl Owned {
     /// Made for an app that wants it.
     pub fn by(driver: DriverKind) -> Self {
-        Owned { driver, orphaned: None }
+        Owned { driver, orphaned: None, seen: Duration::ZERO }
     }
 }
 

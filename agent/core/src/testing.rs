@@ -18,10 +18,8 @@ use crate::release::{
 use crate::resolve::Resolved;
 
 pub(crate) fn now() -> Now {
-    Now {
-        wall: Timestamp::UNIX_EPOCH,
-        moment: Moment { boot: BootId("b".into()), uptime: Duration::from_secs(100) },
-    }
+    let moment = Moment { boot: BootId("b".into()), uptime: Duration::from_secs(100) };
+    Now::certain(Timestamp::UNIX_EPOCH, moment)
 }
 
 pub(crate) fn name(text: &str) -> AppName {

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use holdfast_core::clock::{BootId, Moment, Now};
 use holdfast_core::digest::Revision;
 use holdfast_core::verify::{
     AllowedSigners, Ancestry, BadSignature, Fetched, Floor, KeyProblem, Refused, Signature, TrustPolicy,
@@ -76,7 +77,12 @@ fn commit(armored: Vec<u8>, committed: &str) -> Fetched {
 }
 
 fn check(signers: &str, fetched: &Fetched) -> Result<Verified, Refused> {
-    verify(fetched, &TrustPolicy::Signed(AllowedSigners::parse(signers).unwrap()), None)
+    verify(fetched, &TrustPolicy::Signed(AllowedSigners::parse(signers).unwrap()), None, &now())
+}
+
+fn now() -> Now {
+    let moment = Moment { boot: BootId("b".into()), uptime: std::time::Duration::ZERO };
+    Now::certain(time("2026-11-21T12:00:00Z"), moment)
 }
 
 const NOON: &str = "2026-06-15T12:00:00Z";
@@ -125,11 +131,11 @@ fn no_single_byte_can_be_altered() {
     let signers = AllowedSigners::parse(&format!("ops {}", key.public())).unwrap();
     let policy = TrustPolicy::Signed(signers);
     let good = commit(key.sign("git", &[]), NOON);
-    assert!(verify(&good, &policy, None).is_ok());
+    assert!(verify(&good, &policy, None, &now()).is_ok());
     for at in 0..PAYLOAD.len() {
         let mut altered = good.clone();
         altered.signature.as_mut().unwrap().as_mut().unwrap().payload[at] ^= 1;
-        let refused = verify(&altered, &policy, None).unwrap_err();
+        let refused = verify(&altered, &policy, None, &now()).unwrap_err();
         let told = matches!(&refused, Refused::Signature { cause: BadSignature::Altered, .. });
         assert!(told, "byte {at}: {refused}");
     }
@@ -137,12 +143,12 @@ fn no_single_byte_can_be_altered() {
     for at in 0..length {
         let mut altered = good.clone();
         altered.signature.as_mut().unwrap().as_mut().unwrap().armored[at] ^= 1;
-        assert!(verify(&altered, &policy, None).is_err(), "byte {at} of the signature");
+        assert!(verify(&altered, &policy, None, &now()).is_err(), "byte {at} of the signature");
     }
     for cut in 0..length {
         let mut cut_off = good.clone();
         cut_off.signature.as_mut().unwrap().as_mut().unwrap().armored.truncate(cut);
-        assert!(verify(&cut_off, &policy, None).is_err(), "cut at {cut}");
+        assert!(verify(&cut_off, &policy, None, &now()).is_err(), "cut at {cut}");
     }
 }
 
@@ -179,11 +185,11 @@ fn an_expired_key_cannot_sign_by_writing_an_old_date() {
     let policy = TrustPolicy::Signed(AllowedSigners::parse(&text).unwrap());
     let backdated = commit(key.sign("git", &[]), "2026-05-01T00:00:00Z");
     let floor = |committed: &str| Floor { revision: Revision("a".repeat(40)), committed: time(committed) };
-    assert!(verify(&backdated, &policy, Some(&floor("2026-05-20T00:00:00Z"))).is_ok());
-    let refused = verify(&backdated, &policy, Some(&floor("2026-06-02T00:00:00Z"))).unwrap_err();
+    assert!(verify(&backdated, &policy, Some(&floor("2026-05-20T00:00:00Z")), &now()).is_ok());
+    let refused = verify(&backdated, &policy, Some(&floor("2026-06-02T00:00:00Z")), &now()).unwrap_err();
     assert!(matches!(&refused, Refused::Key { problem: KeyProblem::Expired { .. }, .. }), "{refused}");
     // What was signed while the key was valid stays valid, whatever the clock says.
-    assert!(verify(&backdated, &policy, None).is_ok());
+    assert!(verify(&backdated, &policy, None, &now()).is_ok());
 }
 
 /// What `ssh-keygen -Y verify` says at a time, as git would ask it.

@@ -9,7 +9,7 @@ use holdfast_core::digest::Revision;
 use holdfast_core::held::Held;
 use holdfast_core::name::AppName;
 use holdfast_core::resolve::Resolved;
-use holdfast_core::verify::{Fetched, Floor, Refused, verify};
+use holdfast_core::verify::{Fetched, Floor, verify};
 use holdfast_store::{Trouble, anchor, fault};
 
 use super::journal::lock;
@@ -130,7 +130,7 @@ impl Daemon {
                 return Ok(());
             }
         };
-        match verify(fetched, &policy, self.progress.accepted.as_ref()) {
+        match verify(fetched, &policy, self.progress.accepted.as_ref(), now) {
             Ok(verified) => {
                 self.accept(verified.floor(), now)?;
                 self.progress.known = Some(revision.clone());
@@ -138,8 +138,9 @@ impl Daemon {
                 self.start_render(revision);
             }
             Err(refused) => {
-                // What could not be shown may be shown by the next answer; the rest stays as it is.
-                let unproven = matches!(refused, Refused::DescentUnproven { .. });
+                // What could not be shown may be shown by the next answer, and a key's time may come; the rest stays as
+                // it is.
+                let unproven = refused.may_pass();
                 self.progress.known = (!unproven).then(|| revision.clone());
                 self.refuse(&revision, Held::from(refused), now);
             }
@@ -163,18 +164,12 @@ impl Daemon {
         if self.progress.accepted.as_ref() == Some(&floor) {
             return Ok(());
         }
-        let is_wrong = self.clock.is_surely_wrong();
         lock(&self.store).update_anchor(|anchor| {
             anchor.floor =
                 Some(anchor::Floor { revision: floor.revision.clone(), committed: floor.committed });
-            // A committer's clock may be ahead of ours: what it says counts where ours is surely wrong.
-            let committed = if is_wrong { floor.committed } else { now.wall };
-            anchor.time_floor = anchor.time_floor.max(committed).max(now.wall);
+            anchor.time_floor = anchor.time_floor.max(now.proven).max(floor.committed);
         })?;
-        let time_floor = lock(&self.store).anchor().time_floor;
-        if is_wrong {
-            self.clock.not_before(time_floor);
-        }
+        self.clock.not_before(floor.committed);
         fault::point("accept.floor-written");
         self.note("revision.accepted", Some(&floor.revision), "nothing older is taken from here on", now);
         self.progress.accepted = Some(floor);

@@ -46,7 +46,7 @@ use tokio::sync::{mpsc, watch};
 use self::images::BoxImages;
 use self::journal::{SharedStore, StoreJournal, lock};
 use self::outside::{Outside, Signals};
-use self::permit::GateWatch;
+use self::permit::{GateWatch, Waiting};
 use self::progress::Progress;
 use self::starting::Parts;
 use self::sync::{Found, NotRendered, SharedSource};
@@ -113,10 +113,7 @@ struct Daemon {
     uncollected: bool,
     stopped: bool,
     gates: GateWatch,
-    /// When something may go on that isn't allowed yet.
-    permit_due: Option<Moment>,
-    /// What was last written down to hold changes.
-    noted_hold: Option<String>,
+    waiting: Waiting,
     /// Much was done since memory was last given back.
     untrimmed: bool,
     trouble: Option<(Moment, String)>,
@@ -151,9 +148,9 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         parts => (parts?, Outside::open(&config, signals, &notifier, newest_event.subscribe())),
     };
     let Parts { store, allowance, keeper, source, images, progress } = parts;
+    setup::resume(&clock, &lock(&store))?;
     let now = clock.now();
     let gates = GateWatch::new(lock(&store).gate_hold()?);
-    clock.not_before(lock(&store).anchor().time_floor);
     let (jobs, mut events) = mpsc::channel(WAITING_EVENTS);
     newest_event.send_replace(lock(&store).audit().head().map_or(0, |head| head.seq));
     let backoff = Backoff::new(FIRST_RETRY, config.source.interval);
@@ -178,8 +175,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         uncollected: true,
         stopped: false,
         gates,
-        permit_due: None,
-        noted_hold: None,
+        waiting: Waiting::new(&now),
         untrimmed: true,
         trouble: None,
         unwritten: false,
@@ -228,6 +224,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
     }
     daemon.notifier.stopping();
     daemon.stop_drivers().await;
+    daemon.save_time(true);
     // So that the anchor vouches for the events up to here.
     if let Err(error) = lock(&daemon.store).anchor_head() {
         tracing::warn!(%error, "the audit log's head can't be written into the anchor");
@@ -283,7 +280,7 @@ impl Daemon {
         let trouble = self.trouble.as_ref().map(|(until, _)| until.clone());
         // While the disk refuses writes, nothing of the keeper's can be done.
         let keeper = if trouble.is_some() { None } else { self.keeper.next_wake(&self.handled) };
-        let permit = if trouble.is_some() { None } else { self.permit_due.clone() };
+        let permit = if trouble.is_some() { None } else { self.waiting.due.clone() };
         let purge = if trouble.is_some() { None } else { self.keeper.next_purge(&now) };
         [limit, poll, trouble, keeper, permit, purge, self.disk_is_due()]
             .into_iter()
@@ -303,7 +300,8 @@ impl Daemon {
                 if !due.is_empty() {
                     self.widen(Scope::Apps(due));
                 }
-                let permit_is_due = self.permit_due.as_ref().is_some_and(|at| self.clock.until(at).is_zero());
+                let permit_is_due =
+                    self.waiting.due.as_ref().is_some_and(|at| self.clock.until(at).is_zero());
                 if permit_is_due || self.keeper.has_due_purge(&now) {
                     self.widen(Scope::All);
                 }

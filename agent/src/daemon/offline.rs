@@ -33,6 +33,7 @@ impl Offline {
         let clock = Clock::new();
         let now = clock.now();
         let store = setup::open_store(config, &now)?;
+        setup::resume(&clock, &lock(&store))?;
         let drivers = setup::open_drivers(config, &store, &Allowance::unlimited())?;
         let keeper = Keeper::load(StoreJournal::new(Arc::clone(&store)), drivers)?;
         let mut offline = Offline { clock, keeper, progress: Progress::before(&store)? };
@@ -51,7 +52,7 @@ impl Offline {
             Ok(resolved) => {
                 let now = self.clock.now();
                 // Gates are asked by the agent alone.
-                let permit = Permit::by_clock(&resolved.policy, self.keeper.is_in_use(), now.wall);
+                let permit = Permit::by_clock(&resolved.policy, self.keeper.is_in_use(), &now.time);
                 self.keeper.permit(permit);
                 self.keeper.imagine(&resolved, &now);
                 self.progress.resolved = Some(resolved.revision);
@@ -83,7 +84,7 @@ pub async fn offline_plan(config: &Config) -> Result<PlanReport> {
     let now = offline.clock.now();
     let plan = offline.keeper.plan_to_target(&now).await;
     let held = status::status(config, &offline.keeper, &offline.progress, &now).held;
-    Ok(status::plan_report(&plan, &offline.progress, held, offline.keeper.orphans()))
+    Ok(status::plan_report(&plan, &offline.progress, held, offline.keeper.orphans(&now)))
 }
 
 /// What was kept of an app when it last failed, read from the state folder.

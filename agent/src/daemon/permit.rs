@@ -20,6 +20,10 @@ const PAUSE: Duration = Duration::from_secs(30);
 const ASKED: &str = "the gates are asked whether the box is in use";
 /// From one asking to the next it takes no longer, but where the box slept.
 const LONGEST_ROUND: Duration = Duration::from_secs(180);
+/// The pause before the clock is looked at again that isn't trusted.
+const CLOCK_PAUSE: Duration = Duration::from_secs(60);
+/// How much of the time that was seen may be forgotten by a power cut, while a grace time is counted.
+const SEEN_EVERY: Duration = Duration::from_secs(6 * 3600);
 /// How much of a gate's hold may be forgotten by a power cut.
 const SAVED_EVERY: Duration = Duration::from_secs(600);
 
@@ -36,6 +40,24 @@ pub(super) struct GateWatch {
     /// Up to when that was counted.
     counted: Option<Moment>,
     saved: Duration,
+}
+
+/// What waits for leave.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// When something may go on that isn't allowed yet.
+    pub(super) due: Option<Moment>,
+    /// What was last written down to hold changes.
+    noted: Option<String>,
+    /// How much time was seen when that was last written down.
+    saved: Duration,
+}
+
+impl Waiting {
+    /// Nothing waits yet.
+    pub(super) fn new(now: &Now) -> Self {
+        Waiting { saved: now.seen, ..Waiting::default() }
+    }
 }
 
 impl GateWatch {
@@ -137,23 +159,26 @@ impl Daemon {
     /// Tells the keeper what may be done now, and asks the gates if that is all that a change waits for.
     pub(super) fn renew_permit(&mut self, now: &Now) {
         let Some(policy) = self.keeper.policy() else { return };
-        let wall = now.wall;
         let is_in_use = self.keeper.is_in_use();
-        let mut permit = Permit::by_clock(policy, is_in_use, wall);
+        let mut permit = Permit::by_clock(policy, is_in_use, &now.time);
+        let by_clock = [&permit.download, &permit.apply].into_iter().any(Option::is_some);
         let opens =
             [&permit.download, &permit.apply].into_iter().flatten().filter_map(|held| held.next).min();
         if is_in_use && permit.apply.is_none() && !policy.gates().is_empty() {
             permit.apply = self.gates.holds(policy, now);
         }
         let let_go = is_in_use && permit.apply.is_none() && !policy.gates().is_empty();
-        let gated = is_in_use && permit.apply.is_some() && policy.holds_apply(wall).is_none();
+        let gated = is_in_use && permit.apply.is_some() && policy.holds_apply(&now.time).is_none();
         let hold = permit.apply.as_ref().map(|held| held.cause.clone());
         self.keeper.permit(permit);
         let wants = self.keeper.wants_change(now);
         let opens = opens.filter(|_| wants || self.keeper.wants_download()).map(|opens| {
             // What has passed meanwhile is due now.
-            Duration::try_from(opens.duration_since(wall)).unwrap_or_default()
+            Duration::try_from(opens.duration_since(now.wall)).unwrap_or_default()
         });
+        // Nothing wakes the loop when a clock is synchronized.
+        let doubted = by_clock && now.time.doubt().is_some() && (wants || self.keeper.wants_download());
+        let doubted = doubted || now.time.doubt().is_some() && self.keeper.awaits_purge(now);
         let mut asks = None;
         self.gates.let_go |= let_go && wants;
         if gated && wants {
@@ -165,24 +190,46 @@ impl Daemon {
         } else if !gated && self.gates.is_stale(now) {
             self.gates.interrupt();
         }
-        self.permit_due = opens.into_iter().chain(asks).min().map(|wait| Moment {
+        let looks = doubted.then_some(CLOCK_PAUSE);
+        self.waiting.due = opens.into_iter().chain(asks).chain(looks).min().map(|wait| Moment {
             boot: now.moment.boot.clone(),
             uptime: now.moment.uptime.saturating_add(wait),
         });
         self.note_hold(hold.filter(|_| wants), now);
         self.save_hold();
+        self.save_time(false);
+    }
+
+    /// Writes down how much time was seen, if that counts for anything and is worth it; at the end, whatever was seen.
+    pub(super) fn save_time(&mut self, ends: bool) {
+        let now = self.clock.now();
+        let unsaved = now.seen.saturating_sub(self.waiting.saved);
+        let worth = unsaved >= SEEN_EVERY || ends && !unsaved.is_zero();
+        if !worth || !self.keeper.awaits_purge(&now) {
+            return;
+        }
+        self.waiting.saved = now.seen;
+        let mut store = lock(&self.store);
+        let kept = store.set_seen_time(now.seen).and_then(|_| store.flush());
+        // What is proven goes on with it.
+        let kept = kept.and_then(|_| {
+            store.update_anchor(|anchor| anchor.time_floor = anchor.time_floor.max(now.proven))
+        });
+        if let Err(error) = kept {
+            tracing::warn!(%error, "how much time has passed can't be kept");
+        }
     }
 
     /// Writes down what holds a change, once.
     fn note_hold(&mut self, hold: Option<String>, now: &Now) {
         // That gates are being asked is nothing yet.
-        if hold.as_deref() == Some(ASKED) || hold == self.noted_hold {
+        if hold.as_deref() == Some(ASKED) || hold == self.waiting.noted {
             return;
         }
         if let Some(cause) = &hold {
             self.note("change.held", None, cause, now);
         }
-        self.noted_hold = hold;
+        self.waiting.noted = hold;
     }
 
     fn ask_gates(&mut self, now: &Now) {
@@ -223,7 +270,7 @@ mod tests {
 
     fn at(seconds: u64) -> Now {
         let uptime = Duration::from_secs(seconds);
-        Now { wall: Timestamp::UNIX_EPOCH, moment: Moment { boot: BootId("b".into()), uptime } }
+        Now::certain(Timestamp::UNIX_EPOCH, Moment { boot: BootId("b".into()), uptime })
     }
 
     fn policy() -> ChangePolicy {

@@ -20,6 +20,7 @@ use super::images::BoxImages;
 #[cfg(any(feature = "podman", feature = "kubernetes"))]
 use super::images::SealedSecrets;
 use super::journal::{SharedStore, lock};
+use crate::clock::Clock;
 use crate::config::{Config, TrustMode};
 use crate::http::allowance::Allowance;
 use crate::keeper::Drivers;
@@ -28,6 +29,13 @@ use crate::source::{GitSource, SourceConfig};
 /// How long the agent waits for the state folder's lock, and how often it tries.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Has the clock go on from where the box was last sure of the time.
+pub(super) fn resume(clock: &Clock, store: &Store) -> Result<(), StoreError> {
+    clock.not_before(store.anchor().time_floor);
+    clock.saw(store.seen_time()?);
+    Ok(())
+}
 
 /// Opens the state folder under its lock, and says what was found there.
 pub(super) fn open_store(config: &Config, now: &Now) -> Result<SharedStore> {

@@ -4,8 +4,9 @@
 use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
+use holdfast_core::clock::Now;
 use holdfast_core::held::Held;
-use holdfast_core::report::{PlanReport, RevisionStatus, SourceStatus, Status};
+use holdfast_core::report::{ClockStatus, PlanReport, RevisionStatus, SourceStatus, Status};
 use holdfast_store::{StoreError, Trouble};
 
 use super::images::BoxImages;
@@ -89,8 +90,10 @@ fn answer(request: Request, config: &Config, clock: &Clock, error: &anyhow::Erro
     // A client that went away meanwhile is no error.
     match request {
         Request::Status(reply) => {
-            let next = Some(clock.now().wall_in(DISK_PAUSE));
-            let _ = reply.send(status(config, Held { cause: why(), next, unblock: UNBLOCK.to_owned() }));
+            let now = clock.now();
+            let next = Some(now.wall_in(DISK_PAUSE));
+            let held = Held { cause: why(), next, unblock: UNBLOCK.to_owned() };
+            let _ = reply.send(status(config, held, &now));
         }
         Request::Plan(reply) => {
             let _ = reply.send(Err::<PlanReport, _>(why()));
@@ -114,7 +117,7 @@ fn answer(request: Request, config: &Config, clock: &Clock, error: &anyhow::Erro
 
 const UNBLOCK: &str = "make room on the disk, or mend it: the agent then goes on by itself";
 
-fn status(config: &Config, held: Held) -> Status {
+fn status(config: &Config, held: Held, now: &Now) -> Status {
     let source =
         SourceStatus { url: config.source.url.clone(), last_poll: None, next_poll: None, error: None };
     Status {
@@ -124,6 +127,7 @@ fn status(config: &Config, held: Held) -> Status {
         converged: false,
         source,
         revision: RevisionStatus { fetched: None, accepted: None, applied: None },
+        clock: ClockStatus::from(&now.time),
         apps: Vec::new(),
         held: vec![held],
         downloads: None,

@@ -6,7 +6,7 @@ use holdfast_core::health::Health;
 use holdfast_core::held::Held;
 use holdfast_core::plan::{Orphan, Plan};
 use holdfast_core::report::{
-    AppStatus, HeldReport, PlanReport, RevisionStatus, SourceStatus, Status, StepReport,
+    AppStatus, ClockStatus, HeldReport, PlanReport, RevisionStatus, SourceStatus, Status, StepReport,
 };
 
 use super::progress::Progress;
@@ -43,10 +43,11 @@ pub(super) fn status<J: Journal>(
             accepted,
             applied: progress.applied.clone(),
         },
+        clock: ClockStatus::from(&now.time),
         apps: apps(keeper, now),
         held: held.into_iter().chain(stopped).collect(),
         downloads: None,
-        orphans: keeper.orphans(),
+        orphans: keeper.orphans(now),
     }
 }
 

@@ -25,7 +25,7 @@ impl Daemon {
             }
             Request::Plan(reply) => {
                 let plan = self.keeper.plan_to_target(now).await;
-                let (held, orphans) = (self.status().held, self.keeper.orphans());
+                let (held, orphans) = (self.status().held, self.keeper.orphans(now));
                 let _ = reply.send(Ok(status::plan_report(&plan, &self.progress, held, orphans)));
             }
             Request::Events { since, limit, reply } => {

@@ -65,7 +65,7 @@ impl<J: Journal> Keeper<J> {
                 observed.entry(orphan.app.clone()).or_default().insert(orphan.driver, seen);
             }
         }
-        purges(&orphans, &observed, now.wall)
+        purges(&orphans, &observed, now.seen)
     }
 
     /// Asks the drivers of these apps. A driver that doesn't answer is not asked again in this pass.
@@ -221,8 +221,8 @@ impl<J: Journal> Keeper<J> {
                 self.journal.note(Note::of("app.purged", &step.app, message), now);
             }
             Action::Orphan => {
-                let orphaned = Some(now.wall);
-                known.insert(step.object.clone(), Owned { orphaned, ..Owned::by(step.driver) });
+                let owned = Owned { orphaned: Some(now.wall), seen: now.seen, ..Owned::by(step.driver) };
+                known.insert(step.object.clone(), owned);
                 let message = format!("{}: {}", step.object, step.reason);
                 self.journal.note(Note::of("app.orphaned", &step.app, message), now);
             }

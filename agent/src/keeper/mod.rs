@@ -31,7 +31,6 @@ use holdfast_core::plan::{Aim, Known, Orphan, Plan, orphans, plan};
 use holdfast_core::release::{DriverKind, Target};
 use holdfast_core::resolve::Resolved;
 use holdfast_drivers::{CALL_LIMIT, Driver};
-use jiff::Timestamp;
 
 use self::execute::limited;
 use self::releases::Releases;
@@ -75,7 +74,7 @@ pub struct Keeper<J> {
     /// Apps that failed and of which no diagnosis was kept yet.
     undiagnosed: BTreeSet<AppName>,
     /// When orphans were last looked through for what is to go.
-    purged: Option<Timestamp>,
+    purged: Option<Duration>,
 }
 
 /// Apps whose documents are faulty, when no revision is known.
@@ -338,7 +337,7 @@ impl<J: Journal> Keeper<J> {
             .collect();
         self.converge(&settled, now).await?;
         if *scope == Scope::All {
-            self.purged = Some(now.wall);
+            self.purged = Some(now.seen);
             self.purge(now).await?;
         }
         let resumed =
@@ -355,9 +354,10 @@ impl<J: Journal> Keeper<J> {
     }
 
     /// What holds data and what no app wants any more.
-    pub fn orphans(&self) -> Vec<Orphan> {
+    pub fn orphans(&self, now: &Now) -> Vec<Orphan> {
         let unknown = ChangePolicy::default();
-        orphans(&self.inventory, self.policy().unwrap_or(&unknown), |app, key| self.may_want(app, key))
+        let policy = self.policy().unwrap_or(&unknown);
+        orphans(&self.inventory, policy, |app, key| self.may_want(app, key), now)
     }
 
     /// Whether a release of the app that is to come, runs or may come back has this object, or nobody can tell.

@@ -1,16 +1,14 @@
 //! Leave to change the box: what the loop allows by the policy, the clock and the gates, and what waits for it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use holdfast_core::app::Phase;
 use holdfast_core::change::ChangePolicy;
-use holdfast_core::clock::{Moment, Now};
+use holdfast_core::clock::{Moment, Now, Time};
 use holdfast_core::generation::is_ready;
 use holdfast_core::held::Held;
 use holdfast_core::name::AppName;
 use holdfast_core::plan::Orphan;
-use jiff::Timestamp;
 
 use super::Keeper;
 use super::journal::{Journal, Note};
@@ -25,13 +23,13 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// What `policy` and the clock on the wall allow, whatever gates say. Nobody uses a box that never ran anything; a
+    /// What `policy` allows at this time, whatever gates say. Nobody uses a box that never ran anything; a
     /// stop counts all the same.
-    pub fn by_clock(policy: &ChangePolicy, is_in_use: bool, wall: Timestamp) -> Self {
+    pub fn by_clock(policy: &ChangePolicy, is_in_use: bool, time: &Time) -> Self {
         if !is_in_use && policy.stop.is_none() {
             return Permit::default();
         }
-        Permit { download: policy.holds_download(wall), apply: policy.holds_apply(wall) }
+        Permit { download: policy.holds_download(time), apply: policy.holds_apply(time) }
     }
 
     /// Nothing, until somebody has looked at what the revision says.
@@ -75,25 +73,32 @@ impl<J: Journal> Keeper<J> {
         }
     }
 
-    /// When the next orphan goes that stayed when orphans were last looked through.
+    /// When the next orphan goes that stayed when orphans were last looked through. While it isn't known what time it
+    /// is, none is on its way.
     pub fn next_purge(&self, now: &Now) -> Option<Moment> {
-        let goes = self.purgeable().into_iter().filter_map(|orphan| orphan.goes);
-        let next = goes.filter(|goes| self.purged.is_none_or(|purged| *goes > purged)).min()?;
-        let wait = Duration::try_from(next.duration_since(now.wall)).unwrap_or_default();
-        Some(Moment { boot: now.moment.boot.clone(), uptime: now.moment.uptime + wait })
+        now.time.known()?;
+        let goes = self.purgeable(now).into_iter().filter_map(|orphan| orphan.due);
+        let next = goes.filter(|due| self.purged.is_none_or(|purged| *due > purged)).min()?;
+        let wait = next.saturating_sub(now.seen);
+        Some(Moment { boot: now.moment.boot.clone(), uptime: now.moment.uptime.saturating_add(wait) })
+    }
+
+    /// Whether an orphan is on its way: then it counts how much time is seen.
+    pub fn awaits_purge(&self, now: &Now) -> bool {
+        self.purgeable(now).iter().any(|orphan| orphan.due.is_some())
     }
 
     /// The orphans that are to go now.
     pub(super) fn due_purges(&self, now: &Now) -> Vec<Orphan> {
-        let mut orphans = self.purgeable();
-        orphans.retain(|orphan| orphan.goes.is_some_and(|goes| goes <= now.wall));
+        let mut orphans = self.purgeable(now);
+        orphans.retain(|orphan| orphan.is_due(now.seen));
         orphans
     }
 
     /// The orphans, if anybody asks for any to go. Nearly always nobody does.
-    fn purgeable(&self) -> Vec<Orphan> {
+    fn purgeable(&self, now: &Now) -> Vec<Orphan> {
         match self.policy() {
-            Some(policy) if !policy.purges.is_empty() => self.orphans(),
+            Some(policy) if !policy.purges.is_empty() => self.orphans(now),
             _ => Vec::new(),
         }
     }

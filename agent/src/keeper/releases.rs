@@ -138,7 +138,7 @@ mod tests {
     /// One app that runs `good`, and had `before` before that.
     fn apps(good: &Release, before: &Release) -> Apps {
         let moment = Moment { boot: BootId("b".into()), uptime: Duration::ZERO };
-        let mut app = App::placed(&target(good), None, &Now { wall: Timestamp::UNIX_EPOCH, moment });
+        let mut app = App::placed(&target(good), None, &Now::certain(Timestamp::UNIX_EPOCH, moment));
         app.good = app.target.clone();
         app.current = app.target.clone();
         app.previous = Some(target(before));

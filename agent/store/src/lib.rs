@@ -44,6 +44,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::app::App;
+use holdfast_core::clock::RELEASED;
 use holdfast_core::diagnosis::Diagnosis;
 use holdfast_core::event::segment::Seal;
 use holdfast_core::event::{Draft, Event};
@@ -57,7 +58,7 @@ use content::{Beside, Content, Reserve};
 use db::{Database, DbOptions, Key, Record, Table};
 use keystore::FileKeystore;
 use lock::StateLock;
-use records::{GateHold, LinkUsage, Revisions, Tags};
+use records::{GateHold, LinkUsage, Revisions, SeenTime, Tags};
 
 pub use audit::Bounds as AuditBounds;
 pub use disk::Room;
@@ -71,6 +72,7 @@ const APPS: &str = "apps";
 const INVENTORY: &str = "inventory";
 const META: &str = "meta";
 const GATE_HOLD: &str = "gate-hold";
+const SEEN: &str = "seen-time";
 const TAGS: &str = "tags";
 /// What others keep in the state folder, and what counts to the disk budget: git's mirror and compiled code.
 const BESIDE: &[&str] = &["mirror", "wasm/compiled"];
@@ -90,8 +92,10 @@ const LINK_USAGE: &str = "usage";
 pub struct Options {
     /// Who this box is.
     pub device: DeviceName,
-    /// The time, for what is written while opening.
+    /// The time as the clock has it, for what is written while opening.
     pub now: Timestamp,
+    /// What the box has proof of without its anchor: it is at least this late.
+    pub proven: Timestamp,
     /// What pinned content may use, in bytes.
     pub disk_budget: u64,
     /// The room that is kept for a full disk, in bytes.
@@ -110,6 +114,7 @@ impl Options {
         Options {
             device,
             now,
+            proven: RELEASED,
             disk_budget: 2 << 30,
             reserve: 4 << 20,
             beside: Vec::new(),
@@ -146,7 +151,7 @@ impl Store {
 
         // The anchor comes first, so that one that is missing beside other things was lost.
         let others_exist = dir.join("db").exists() || dir.join("keys").exists();
-        let fresh = Anchor::new(options.device.clone(), options.now);
+        let fresh = Anchor::new(options.device.clone(), options.now, options.proven);
         let (anchor, state) = AnchorFile::open(&dir.join("anchor"), fresh)?;
         opened.extend(opened::of_anchor(state, others_exist));
         opened.extend(opened::of_device(&anchor.get().identity.device, &options.device));
@@ -360,6 +365,17 @@ impl Store {
         self.db.table(META).put(&GATE_HOLD.to_owned(), &GateHold { held })
     }
 
+    /// How much time the box has seen while it knew what time it was, when that was last written down.
+    pub fn seen_time(&self) -> Result<Duration, StoreError> {
+        let table: Table<String, SeenTime> = self.db.table(META);
+        Ok(table.get(&SEEN.to_owned())?.unwrap_or_default().seen)
+    }
+
+    /// Keeps that; gives whether it differs.
+    pub fn set_seen_time(&self, seen: Duration) -> Result<bool, StoreError> {
+        self.db.table(META).put(&SEEN.to_owned(), &SeenTime { seen })
+    }
+
     /// Returns once every record and event is on disk; gives whether there was something to do.
     pub fn flush(&self) -> Result<bool, StoreError> {
         self.db.flush()
@@ -417,6 +433,7 @@ fn check_records(db: &Database) -> Result<(), StoreError> {
     db.table::<AppName, Tags>(TAGS).all()?;
     db.table::<String, Revisions>(META).get(&REVISIONS.to_owned())?;
     db.table::<String, GateHold>(META).get(&GATE_HOLD.to_owned())?;
+    db.table::<String, SeenTime>(META).get(&SEEN.to_owned())?;
     db.table::<String, LinkUsage>(LINK).get(&LINK_USAGE.to_owned()).map(drop)
 }
 

@@ -66,6 +66,13 @@ pub(crate) struct GateHold {
     pub(crate) held: Duration,
 }
 
+/// How much time the box has seen while it knew what time it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SeenTime {
+    pub(crate) seen: Duration,
+}
+
+impl Record for SeenTime {}
 impl Record for GateHold {}
 impl Record for App {}
 impl Record for LinkUsage {}

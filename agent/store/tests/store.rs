@@ -475,7 +475,7 @@ fn an_anchor_of_format_1_opens() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("anchor");
     fs::copy(&fixture, &path).unwrap();
-    let fresh = Anchor::new("other".parse().unwrap(), Timestamp::UNIX_EPOCH);
+    let fresh = Anchor::new("other".parse().unwrap(), Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
     let (mut anchor, _) = AnchorFile::open(&path, fresh.clone()).unwrap();
     assert_eq!(*anchor.get(), full_anchor());
     anchor.update(|anchor| anchor.floor = None).unwrap();
@@ -487,7 +487,7 @@ fn an_anchor_of_format_1_opens() {
 fn full_anchor() -> Anchor {
     let at: Timestamp = "2026-11-21T09:00:00.5Z".parse().unwrap();
     let release = ReleaseId(Digest::of(b"release"));
-    let mut anchor = Anchor::new("emea/till-1".parse().unwrap(), at);
+    let mut anchor = Anchor::new("emea/till-1".parse().unwrap(), at, at);
     anchor.floor = Some(Floor { revision: Revision("c0ffee".into()), committed: at });
     anchor.remember_failed(
         &app(),

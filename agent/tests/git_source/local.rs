@@ -1,5 +1,6 @@
 //! `file://`: repositories on the box's own disk.
 
+use holdfast::clock::Clock;
 use holdfast::source::{EntryKind, GitSource, ReadError, Reference, SourceConfig, SourceError};
 use holdfast_core::digest::Revision;
 use holdfast_core::verify::{AllowedSigners, Ancestry, Refused, TrustPolicy, verify};
@@ -33,7 +34,7 @@ fn a_signed_commit_is_fetched_verified_and_read() {
     assert!(!source.has(&revision));
     let fetched = source.fetch(&revision, None).unwrap();
     assert_eq!(fetched.ancestry, Ancestry::First);
-    let verified = verify(&fetched, &policy(&repo), None).unwrap();
+    let verified = verify(&fetched, &policy(&repo), None, &Clock::new().now()).unwrap();
     assert_eq!(verified.signer().unwrap().principal, "ops@example");
     assert_eq!(verified.signer().unwrap().fingerprint, repo.ops().fingerprint());
     let files = source.snapshot(&revision).unwrap();
@@ -53,8 +54,11 @@ fn an_unsigned_commit_is_fetched_and_held() {
     let mut source = open(&repo, &mirror);
     let revision = source.poll().unwrap();
     let fetched = source.fetch(&revision, None).unwrap();
-    assert!(matches!(verify(&fetched, &policy(&repo), None), Err(Refused::Unsigned { .. })));
-    assert!(verify(&fetched, &TrustPolicy::None, None).is_ok());
+    assert!(matches!(
+        verify(&fetched, &policy(&repo), None, &Clock::new().now()),
+        Err(Refused::Unsigned { .. })
+    ));
+    assert!(verify(&fetched, &TrustPolicy::None, None, &Clock::new().now()).is_ok());
 }
 
 #[test]

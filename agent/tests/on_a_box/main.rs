@@ -25,4 +25,5 @@ mod parts;
 mod permits;
 #[cfg(feature = "wasm")]
 mod probes;
+mod time;
 mod trust;

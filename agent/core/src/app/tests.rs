@@ -8,10 +8,8 @@ use crate::digest::{Digest, Revision};
 use crate::release::{DriverKind, HealthPolicy, Immutable, OnFailure, Policy, Strategy, WorkloadKind};
 
 fn now() -> Now {
-    Now {
-        wall: Timestamp::UNIX_EPOCH,
-        moment: Moment { boot: BootId("b".into()), uptime: Duration::from_secs(100) },
-    }
+    let moment = Moment { boot: BootId("b".into()), uptime: Duration::from_secs(100) };
+    Now::certain(Timestamp::UNIX_EPOCH, moment)
 }
 
 fn target(name: &str) -> Target {

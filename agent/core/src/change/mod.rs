@@ -14,6 +14,7 @@ use serde::Serialize;
 pub use gate::{Gate, GateAnswer, GateProbe};
 pub use window::{DailyWindow, TimeOfDay, Windows, Zone};
 
+use crate::clock::Time;
 use crate::generation::PruneLimit;
 use crate::held::Held;
 use crate::name::{AppName, ObjectKey};
@@ -90,16 +91,16 @@ pub struct Stop {
 }
 
 impl ChangePolicy {
-    /// Why nothing may be downloaded at `now`, if so.
-    pub fn holds_download(&self, now: Timestamp) -> Option<Held> {
+    /// Why nothing may be downloaded at this time, if so.
+    pub fn holds_download(&self, now: &Time) -> Option<Held> {
         if self.stop.is_some() || self.urgent.is_some() {
             return self.stopped();
         }
         closed(&self.download, "what the change needs is downloaded", now)
     }
 
-    /// Why nothing may be changed at `now` whatever the gates say, if so.
-    pub fn holds_apply(&self, now: Timestamp) -> Option<Held> {
+    /// Why nothing may be changed at this time whatever the gates say, if so.
+    pub fn holds_apply(&self, now: &Time) -> Option<Held> {
         if self.stop.is_some() || self.urgent.is_some() {
             return self.stopped();
         }
@@ -140,7 +141,20 @@ impl ChangePolicy {
     }
 }
 
-fn closed(windows: &Windows, what: &str, now: Timestamp) -> Option<Held> {
+fn closed(windows: &Windows, what: &str, now: &Time) -> Option<Held> {
+    if windows.are_always_open() {
+        return None;
+    }
+    let now = match now {
+        Time::Known(now) => *now,
+        // Nobody knows whether it is open.
+        Time::Unknown(doubt) => {
+            return Some(Held::until_changed(
+                format!("{what} only in the windows {windows}, and {doubt}"),
+                format!("{}; policy.urgent overrides it", doubt.unblock()),
+            ));
+        }
+    };
     if windows.is_open(now) {
         return None;
     }
@@ -167,6 +181,7 @@ fn shown(span: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::{Doubt, Suspicion};
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -180,12 +195,30 @@ mod tests {
 
     #[test]
     fn outside_of_its_window_a_change_waits_for_the_next_opening() {
-        let noon = at("2026-11-21T12:00:00Z");
+        let noon = &Time::Known(at("2026-11-21T12:00:00Z"));
         let held = nightly().holds_apply(noon).unwrap();
         assert_eq!(held.next, Some(at("2026-11-21T22:00:00Z")));
         assert!(held.cause.contains("22:00-04:00 UTC"), "{}", held.cause);
-        assert_eq!(nightly().holds_apply(at("2026-11-21T23:00:00Z")), None);
+        assert_eq!(nightly().holds_apply(&Time::Known(at("2026-11-21T23:00:00Z"))), None);
         assert_eq!(nightly().holds_download(noon), None);
+    }
+
+    #[test]
+    fn while_nobody_knows_the_time_windows_are_closed_and_what_needs_none_goes_on() {
+        // By what it shows the window would be open.
+        let shown = at("2099-11-21T23:00:00Z");
+        let doubt = Doubt { shown, proven: at("2026-11-21T12:00:00Z"), why: Suspicion::Ahead };
+        let unknown = &Time::Unknown(doubt);
+        let held = nightly().holds_apply(unknown).unwrap();
+        assert!(
+            held.cause.contains("22:00-04:00 UTC, and the clock is not trusted: it shows 2099"),
+            "{}",
+            held.cause
+        );
+        assert_eq!(held.next, None);
+        assert_eq!(nightly().holds_download(unknown), None, "it has no windows");
+        let urgent = ChangePolicy { urgent: Some("CVE".into()), ..nightly() };
+        assert_eq!(urgent.holds_apply(unknown), None);
     }
 
     #[test]
@@ -196,7 +229,7 @@ mod tests {
             max_hold: Duration::from_secs(60),
         };
         let mut policy = ChangePolicy { urgent: Some("CVE".into()), gates: vec![gate], ..nightly() };
-        let noon = at("2026-11-21T12:00:00Z");
+        let noon = &Time::Known(at("2026-11-21T12:00:00Z"));
         assert_eq!(policy.holds_apply(noon), None);
         assert!(policy.gates().is_empty());
         policy.stop = Some(Stop { name: "black-friday".into(), reason: "no changes".into() });

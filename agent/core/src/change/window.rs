@@ -143,6 +143,11 @@ pub struct Windows {
 }
 
 impl Windows {
+    /// Whether there are none: then it doesn't matter what time it is.
+    pub fn are_always_open(&self) -> bool {
+        self.daily.is_empty()
+    }
+
     /// Whether one of them is open.
     pub fn is_open(&self, now: Timestamp) -> bool {
         self.daily.is_empty() || self.around(now, -1, 0).any(|(begins, ends)| begins <= now && now < ends)

@@ -1,11 +1,14 @@
 //! What holds data and what no app wants any more: it is listed, and goes only when a Purge document asks for it and
 //! its grace time is over.
 
-use jiff::{SignedDuration, Timestamp};
+use std::time::Duration;
+
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Step};
 use crate::change::ChangePolicy;
+use crate::clock::Now;
 use crate::generation::Inventory;
 use crate::name::{AppName, ObjectKey};
 use crate::observe::{Observations, Observed};
@@ -25,8 +28,18 @@ pub struct Orphan {
     pub since: Timestamp,
     /// The Purge document that asks for it.
     pub purge: Option<String>,
-    /// When it goes, if a Purge document asks for it.
+    /// When it goes, if a Purge document asks for it and nothing comes between: for people.
     pub goes: Option<Timestamp>,
+    /// How much time the box has seen when it goes ([`Now::seen`]), if a Purge document asks for it.
+    #[serde(skip)]
+    pub due: Option<Duration>,
+}
+
+impl Orphan {
+    /// Whether it goes once so much time was seen.
+    pub fn is_due(&self, seen: Duration) -> bool {
+        self.due.is_some_and(|due| due <= seen)
+    }
 }
 
 /// Every orphan of the inventory, in order. What `is_wanted` again, or may be, goes by no Purge document.
@@ -34,32 +47,35 @@ pub fn orphans(
     inventory: &Inventory,
     policy: &ChangePolicy,
     is_wanted: impl Fn(&AppName, &ObjectKey) -> bool,
+    now: &Now,
 ) -> Vec<Orphan> {
     let objects =
         inventory.iter().flat_map(|(app, owned)| owned.iter().map(move |(key, owned)| (app, key, owned)));
-    let orphaned = objects.filter_map(|(app, key, owned)| Some((app, key, owned.driver, owned.orphaned?)));
+    let orphaned = objects.filter_map(|(app, key, owned)| Some((app, key, owned, owned.orphaned?)));
     orphaned
-        .map(|(app, key, driver, since)| {
+        .map(|(app, key, owned, since)| {
             let purge = policy.purges.iter().find(|purge| purge.app == *app && purge.object == *key);
             let purge = purge.filter(|_| !is_wanted(app, key));
-            // More than jiff can count is never.
-            let grace = SignedDuration::try_from(policy.grace).unwrap_or(SignedDuration::MAX);
-            let goes = since.checked_add(grace).unwrap_or(Timestamp::MAX);
+            // What was counted since it was last written down is lost with the power: until that is made up for, the
+            // whole grace time is ahead.
+            let due = owned.seen.min(now.seen).saturating_add(policy.grace);
+            let goes = now.wall_in(due.saturating_sub(now.seen));
             Orphan {
                 app: app.clone(),
-                driver,
+                driver: owned.driver,
                 object: key.clone(),
                 since,
                 purge: purge.map(|purge| purge.name.clone()),
                 goes: purge.map(|_| goes),
+                due: purge.map(|_| due),
             }
         })
         .collect()
 }
 
-/// The steps that remove what may go at `now`: only what carries our mark for that app and is wanted by nothing.
-pub fn purges(orphans: &[Orphan], observed: &Observations, now: Timestamp) -> Vec<Step> {
-    let due = orphans.iter().filter(|orphan| orphan.goes.is_some_and(|goes| goes <= now));
+/// The steps that remove what may go once so much time was `seen`: only what carries our mark for that app and is wanted by nothing.
+pub fn purges(orphans: &[Orphan], observed: &Observations, seen: Duration) -> Vec<Step> {
+    let due = orphans.iter().filter(|orphan| orphan.is_due(seen));
     let ours = due.filter(|orphan| {
         let seen = observed.get(&orphan.app).and_then(|seen| seen.get(&orphan.driver));
         match seen {
@@ -84,12 +100,11 @@ pub fn purges(orphans: &[Orphan], observed: &Observations, now: Timestamp) -> Ve
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::time::Duration;
-
     use super::*;
     use crate::change::Purge;
+    use crate::clock::{BootId, Moment};
     use crate::generation::Owned;
+    use std::collections::BTreeMap;
 
     const CLAIM: &str = "PersistentVolumeClaim/db/data";
 
@@ -101,8 +116,11 @@ mod tests {
         text.parse().unwrap()
     }
 
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    /// Orphaned when the box had seen ten days.
     fn inventory(orphaned: Option<&str>) -> Inventory {
-        let owned = Owned { orphaned: orphaned.map(at), ..Owned::by(DriverKind::Podman) };
+        let owned = Owned { orphaned: orphaned.map(at), seen: 10 * DAY, ..Owned::by(DriverKind::Podman) };
         [("db".parse().unwrap(), [(CLAIM.parse().unwrap(), owned)].into())].into()
     }
 
@@ -113,8 +131,7 @@ mod tests {
             app: app.parse().unwrap(),
             object: object.parse().unwrap(),
         };
-        let grace = Duration::from_secs(86_400);
-        ChangePolicy { grace, purges: purged.iter().map(purge).collect(), ..ChangePolicy::default() }
+        ChangePolicy { grace: DAY, purges: purged.iter().map(purge).collect(), ..ChangePolicy::default() }
     }
 
     fn seen(observed: Option<Observed>) -> Observations {
@@ -122,20 +139,31 @@ mod tests {
         BTreeMap::from([("db".parse().unwrap(), BTreeMap::from([(DriverKind::Podman, objects)]))])
     }
 
-    fn steps(orphaned: Option<&str>, purged: &[(&str, &str)], observed: Observed, now: &str) -> usize {
-        let orphans = orphans(&inventory(orphaned), &policy(purged), nobody);
-        purges(&orphans, &seen(Some(observed)), at(now)).len()
+    /// When the box has seen so much, whatever its clock shows.
+    fn now(seen: Duration) -> Now {
+        let moment = Moment { boot: BootId("b".into()), uptime: DAY };
+        Now { seen, ..Now::certain(at("2026-11-01T00:00:00Z"), moment) }
+    }
+
+    fn steps(orphaned: Option<&str>, purged: &[(&str, &str)], observed: Observed, after: Duration) -> usize {
+        let orphans = orphans(&inventory(orphaned), &policy(purged), nobody, &now(after));
+        purges(&orphans, &seen(Some(observed)), after).len()
     }
 
     #[test]
     fn an_orphan_goes_only_with_a_purge_and_after_its_grace_time() {
         let since = Some("2026-11-01T00:00:00Z");
         let extra = || Observed::Extra { release: None };
-        assert_eq!(steps(since, &[("db", CLAIM)], extra(), "2026-11-02T00:00:00Z"), 1);
-        assert_eq!(steps(since, &[("db", CLAIM)], extra(), "2026-11-01T23:59:59Z"), 0, "its grace");
-        assert_eq!(steps(since, &[], extra(), "2027-11-02T00:00:00Z"), 0, "nobody asked");
-        assert_eq!(steps(since, &[("pos", CLAIM)], extra(), "2027-11-02T00:00:00Z"), 0, "another app's");
-        assert_eq!(steps(None, &[("db", CLAIM)], extra(), "2027-11-02T00:00:00Z"), 0, "it is wanted");
+        assert_eq!(steps(since, &[("db", CLAIM)], extra(), 11 * DAY), 1);
+        assert_eq!(
+            steps(since, &[("db", CLAIM)], extra(), 11 * DAY - Duration::from_secs(1)),
+            0,
+            "its grace"
+        );
+        assert_eq!(steps(since, &[("db", CLAIM)], extra(), DAY), 0, "it lost count");
+        assert_eq!(steps(since, &[], extra(), 999 * DAY), 0, "nobody asked");
+        assert_eq!(steps(since, &[("pos", CLAIM)], extra(), 999 * DAY), 0, "another app's");
+        assert_eq!(steps(None, &[("db", CLAIM)], extra(), 999 * DAY), 0, "it is wanted");
     }
 
     #[test]
@@ -146,37 +174,28 @@ mod tests {
             Observed::Same,
             Observed::Drift { difference: "size".into(), recreate: false },
         ] {
-            assert_eq!(
-                steps(since, &[("db", CLAIM)], observed.clone(), "2027-01-01T00:00:00Z"),
-                0,
-                "{observed:?}"
-            );
+            assert_eq!(steps(since, &[("db", CLAIM)], observed.clone(), 99 * DAY), 0, "{observed:?}");
         }
-        let orphans = orphans(&inventory(since), &policy(&[("db", CLAIM)]), nobody);
-        assert!(
-            purges(&orphans, &Observations::new(), at("2027-01-01T00:00:00Z")).is_empty(),
-            "not observed"
-        );
-        assert_eq!(purges(&orphans, &seen(None), at("2027-01-01T00:00:00Z")).len(), 1, "it is forgotten");
+        let orphans = orphans(&inventory(since), &policy(&[("db", CLAIM)]), nobody, &now(99 * DAY));
+        assert!(purges(&orphans, &Observations::new(), 99 * DAY).is_empty(), "not observed");
+        assert_eq!(purges(&orphans, &seen(None), 99 * DAY).len(), 1, "it is forgotten");
     }
 
     #[test]
     fn what_a_release_wants_that_is_to_come_or_to_come_back_goes_by_no_purge() {
-        let listed =
-            orphans(&inventory(Some("2026-11-01T00:00:00Z")), &policy(&[("db", CLAIM)]), |_, _| true);
+        let inventory = inventory(Some("2026-11-01T00:00:00Z"));
+        let listed = orphans(&inventory, &policy(&[("db", CLAIM)]), |_, _| true, &now(99 * DAY));
         assert_eq!((&listed[0].purge, listed[0].goes), (&None, None));
-        assert!(
-            purges(&listed, &seen(Some(Observed::Extra { release: None })), at("2027-01-01T00:00:00Z"))
-                .is_empty()
-        );
+        assert!(purges(&listed, &seen(Some(Observed::Extra { release: None })), 99 * DAY).is_empty());
     }
 
     #[test]
     fn every_orphan_is_listed_with_what_becomes_of_it() {
-        let listed = orphans(&inventory(Some("2026-11-01T00:00:00Z")), &policy(&[]), nobody);
+        let since = Some("2026-11-01T00:00:00Z");
+        let listed = orphans(&inventory(since), &policy(&[]), nobody, &now(10 * DAY));
         assert_eq!((listed.len(), &listed[0].purge, listed[0].goes), (1, &None, None));
-        let asked = orphans(&inventory(Some("2026-11-01T00:00:00Z")), &policy(&[("db", CLAIM)]), nobody);
+        let asked = orphans(&inventory(since), &policy(&[("db", CLAIM)]), nobody, &now(10 * DAY));
         assert_eq!(asked[0].goes, Some(at("2026-11-02T00:00:00Z")));
-        assert!(orphans(&inventory(None), &policy(&[]), nobody).is_empty());
+        assert!(orphans(&inventory(None), &policy(&[]), nobody, &now(10 * DAY)).is_empty());
     }
 }

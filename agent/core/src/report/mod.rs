@@ -8,6 +8,7 @@ pub mod text;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::{Doubt, Time};
 use crate::digest::{ReleaseId, Revision};
 use crate::held::Held;
 use crate::name::{AppName, DeviceName, ObjectKey};
@@ -31,6 +32,9 @@ pub struct Status {
     pub source: SourceStatus,
     /// How far which revision came.
     pub revision: RevisionStatus,
+    /// Whether the box knows what time it is.
+    #[serde(default)]
+    pub clock: ClockStatus,
     /// Sorted by name.
     pub apps: Vec<AppStatus>,
     /// What is held beyond one app: a revision, a removal, the source's trust. An app's own is with the app.
@@ -41,6 +45,37 @@ pub struct Status {
     /// What holds data and what no app wants any more. It stays until a Purge document asks for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub orphans: Vec<Orphan>,
+}
+
+/// Whether the box knows what time it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClockStatus {
+    /// Whether it does. If not, windows are closed and grace times stand still.
+    pub trusted: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<String>,
+    /// What would end that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unblock: Option<String>,
+}
+
+impl Default for ClockStatus {
+    fn default() -> Self {
+        ClockStatus { trusted: true, doubt: None, unblock: None }
+    }
+}
+
+impl From<&Time> for ClockStatus {
+    fn from(time: &Time) -> Self {
+        let doubt = time.doubt();
+        ClockStatus {
+            trusted: doubt.is_none(),
+            doubt: doubt.map(ToString::to_string),
+            unblock: doubt.map(Doubt::unblock),
+        }
+    }
 }
 
 /// What downloads may use of the link.

@@ -36,6 +36,7 @@ fn status() -> Status {
             error: None,
         },
         revision: RevisionStatus::default(),
+        clock: ClockStatus::default(),
         apps: vec![app("db"), app("pos")],
         orphans: Vec::new(),
         held: vec![],
@@ -48,6 +49,21 @@ fn held(cause: &str) -> Held {
 }
 
 #[test]
+fn a_clock_that_is_not_trusted_is_said_before_what_is_held_with_what_to_do() {
+    let shown = at("2099-01-01T00:00:00Z");
+    let doubt = Doubt { shown, proven: at("2026-11-21T09:00:00Z"), why: crate::clock::Suspicion::Ahead };
+    let status = Status { clock: ClockStatus::from(&Time::Unknown(doubt)), ..status() };
+    let text = status.render(at("2026-11-21T09:00:00Z"));
+    assert!(
+        text.lines().nth(1).unwrap().starts_with("CLOCK: the clock is not trusted: it shows 2099"),
+        "{text}"
+    );
+    assert!(text.lines().nth(2).unwrap().contains("timedatectl"), "{text}");
+    let json = serde_json::to_value(&status).unwrap();
+    assert_eq!(json["clock"]["trusted"], false);
+}
+
+#[test]
 fn the_names_in_status_json_are_those_that_scripts_use() {
     let json = serde_json::to_value(status()).unwrap();
     let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
@@ -55,7 +71,7 @@ fn the_names_in_status_json_are_those_that_scripts_use() {
         keys.sort();
         keys.join(" ")
     };
-    assert_eq!(sorted(keys(&json)), "agent apps converged device held revision source trust");
+    assert_eq!(sorted(keys(&json)), "agent apps clock converged device held revision source trust");
     assert_eq!(sorted(keys(&json["source"])), "error lastPoll nextPoll url");
     assert_eq!(sorted(keys(&json["revision"])), "accepted applied fetched");
     assert_eq!(

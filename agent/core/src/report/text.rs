@@ -48,6 +48,12 @@ impl Status {
         if self.trust == "none" {
             line(&mut out, "UNSIGNED: trust is \"none\", this box runs whatever its source says");
         }
+        if let Some(doubt) = &self.clock.doubt {
+            line(&mut out, &format!("CLOCK: {doubt}; windows are closed, and grace times stand still"));
+            if let Some(unblock) = &self.clock.unblock {
+                line(&mut out, &format!("    to unblock: {unblock}"));
+            }
+        }
         for (what, held) in self.all_held() {
             render_held(&mut out, &what, held, now);
         }

@@ -58,6 +58,15 @@ pub struct BadLine {
     pub cause: String,
 }
 
+/// When something was signed, as far as can be known: what it claims, and what speaks against that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignedAt {
+    /// It was signed no later than this: a key must have been valid by then.
+    pub no_later: Timestamp,
+    /// And no earlier than this: a key must not have ended before.
+    pub no_earlier: Timestamp,
+}
+
 #[derive(Clone, Debug)]
 struct Entry {
     line: usize,
@@ -110,11 +119,11 @@ impl AllowedSigners {
         self.entries.is_empty()
     }
 
-    /// The principals of the first line that allows `key` to sign for `namespace` at the time `at`.
+    /// The principals of the first line that allows `key` to sign for `namespace` at that time.
     ///
     /// # Errors
     /// Why not; of several lines with the key, the reason of the last.
-    pub fn principal_of(&self, key: &KeyData, namespace: &str, at: Timestamp) -> Result<&str, KeyProblem> {
+    pub fn principal_of(&self, key: &KeyData, namespace: &str, at: SignedAt) -> Result<&str, KeyProblem> {
         let mut problem = KeyProblem::Stranger;
         for entry in self.entries.iter().filter(|entry| &entry.key == key) {
             match entry.allows(namespace, at) {
@@ -128,7 +137,7 @@ impl AllowedSigners {
 
 impl Entry {
     /// Both ends belong to the validity, as in OpenSSH's sshsig.c.
-    fn allows(&self, namespace: &str, at: Timestamp) -> Result<(), KeyProblem> {
+    fn allows(&self, namespace: &str, at: SignedAt) -> Result<(), KeyProblem> {
         let line = self.line;
         if let Some(patterns) = &self.namespaces
             && !list_matches(patterns, namespace)
@@ -137,8 +146,12 @@ impl Entry {
             return Err(KeyProblem::Namespace { line, allowed, wanted: namespace.to_owned() });
         }
         match (self.valid_after, self.valid_before) {
-            (Some(from), _) if at < from => Err(KeyProblem::NotYetValid { line, from, at }),
-            (_, Some(until)) if at > until => Err(KeyProblem::Expired { line, until, at }),
+            (Some(from), _) if at.no_later < from => {
+                Err(KeyProblem::NotYetValid { line, from, at: at.no_later })
+            }
+            (_, Some(until)) if at.no_earlier > until => {
+                Err(KeyProblem::Expired { line, until, at: at.no_earlier })
+            }
             _ => Ok(()),
         }
     }
@@ -462,7 +475,10 @@ mod tests {
         let text = format!("old valid-before=20200101 {KEY}\nnew valid-after=20200101 {KEY}\n");
         let signers = AllowedSigners::parse(&text).unwrap();
         let key = signers.entries[0].key.clone();
-        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let at = |text: &str| {
+            let at: Timestamp = text.parse().unwrap();
+            SignedAt { no_later: at, no_earlier: at }
+        };
         assert_eq!(signers.principal_of(&key, NAMESPACE, at("2019-01-01T00:00:00Z")).unwrap(), "old");
         assert_eq!(signers.principal_of(&key, NAMESPACE, at("2026-01-01T00:00:00Z")).unwrap(), "new");
     }

@@ -1,7 +1,7 @@
 //! Trust: what was fetched becomes what may run, or is refused with a reason.
 //!
 //! Pure: the keys, the signature, the times and the ancestry come in as values, so that the same input gives
-//! the same answer on every box, offline, whatever its clock says.
+//! the same answer on every box, offline. Whatever a clock says, a floor never goes back.
 
 mod allowed_signers;
 mod commit;
@@ -11,9 +11,10 @@ mod sshsig;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use self::allowed_signers::{AllowedSigners, BadAllowedSigners, BadLine, NAMESPACE};
+pub use self::allowed_signers::{AllowedSigners, BadAllowedSigners, BadLine, NAMESPACE, SignedAt};
 pub use self::refused::{KeyProblem, Refused};
 pub use self::sshsig::{BadSignature, SshSignature};
+use crate::clock::{Now, SLACK};
 use crate::digest::Revision;
 
 /// What the source brought.
@@ -101,7 +102,8 @@ impl TrustMode {
 pub struct Floor {
     /// Which revision.
     pub revision: Revision,
-    /// Its committer time.
+    /// The latest date that an accepted revision claimed, as far as it could be true then: nobody can have signed anything
+    /// newer before. Never goes back.
     pub committed: Timestamp,
 }
 
@@ -128,7 +130,7 @@ impl Verified {
         &self.revision
     }
 
-    /// Its committer time.
+    /// The floor of dates once it is accepted.
     pub fn committed(&self) -> Timestamp {
         self.committed
     }
@@ -151,9 +153,9 @@ impl Verified {
 
 /// Decides whether what was fetched may be accepted on top of `accepted`.
 ///
-/// A key's validity is checked at the commit's committer time, as git does, but never earlier than the
-/// accepted revision's: what descends from a commit was made after it, so a key that had expired by then
-/// cannot sign by writing an old date.
+/// A key's validity is checked at the commit's committer time, as git does, and within what the box has proof of: what
+/// descends from a commit was made after it, so a key that had expired by then cannot sign by writing an old date; and
+/// what has not come yet has not been, so a key cannot sign before its time by writing a later one.
 ///
 /// # Errors
 /// [`Refused`] says why the box keeps what it has, and what would change that.
@@ -161,21 +163,34 @@ pub fn verify(
     fetched: &Fetched,
     policy: &TrustPolicy,
     accepted: Option<&Floor>,
+    now: &Now,
 ) -> Result<Verified, Refused> {
     let signer = match policy {
         TrustPolicy::None => None,
-        TrustPolicy::Signed(signers) => Some(check_signature(fetched, signers, accepted)?),
+        TrustPolicy::Signed(signers) => Some(check_signature(fetched, signers, accepted, now)?),
     };
     if let Some(floor) = accepted {
         check_descent(fetched, floor)?;
     }
-    Ok(Verified { revision: fetched.revision.clone(), committed: fetched.committed, signer })
+    let committed = floor_of_dates(fetched, accepted, now);
+    Ok(Verified { revision: fetched.revision.clone(), committed, signer })
+}
+
+/// The floor of dates once the revision is accepted.
+fn floor_of_dates(fetched: &Fetched, accepted: Option<&Floor>, now: &Now) -> Timestamp {
+    match accepted {
+        // It was accepted before, when less was known.
+        Some(floor) if floor.revision == fetched.revision => floor.committed,
+        Some(floor) => floor.committed.max(now.credible(fetched.committed)),
+        None => now.credible(fetched.committed),
+    }
 }
 
 fn check_signature(
     fetched: &Fetched,
     signers: &AllowedSigners,
     accepted: Option<&Floor>,
+    now: &Now,
 ) -> Result<Signer, Refused> {
     let revision = || fetched.revision.clone();
     let bad = |cause| Refused::Signature { revision: revision(), cause };
@@ -184,7 +199,13 @@ fn check_signature(
     };
     let parsed = SshSignature::parse(&signature.armored).map_err(bad)?;
     parsed.check(NAMESPACE, &signature.payload).map_err(bad)?;
-    let at = accepted.map_or(fetched.committed, |floor| fetched.committed.max(floor.committed));
+    let claimed = fetched.committed;
+    // A committer's clock may be a little ahead.
+    let latest = now.time.known().map(|now| now.saturating_add(SLACK).unwrap_or(now));
+    let at = SignedAt {
+        no_later: latest.map_or(claimed, |latest| claimed.min(latest)),
+        no_earlier: accepted.map_or(claimed, |floor| claimed.max(floor.committed)),
+    };
     let fingerprint = parsed.fingerprint();
     match signers.principal_of(parsed.key(), NAMESPACE, at) {
         Ok(principal) => Ok(Signer { principal: principal.to_owned(), fingerprint }),

@@ -98,6 +98,14 @@ pub enum KeyProblem {
 }
 
 impl Refused {
+    /// Whether the same revision may be accepted later, with nothing changed but what the box knows.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Refused::DescentUnproven { .. } | Refused::Key { problem: KeyProblem::NotYetValid { .. }, .. }
+        )
+    }
+
     /// What a person can do to end it.
     pub fn unblock(&self) -> &'static str {
         match self {
@@ -108,14 +116,6 @@ impl Refused {
             Refused::Signature { cause: BadSignature::NotSsh { .. }, .. } => {
                 "sign with SSH instead: git config gpg.format ssh, then push a signed commit on top"
             }
-            Refused::Signature { .. } => {
-                "push a commit on top with a good signature; if this commit should have had one, find out who \
-                 changed it"
-            }
-            Refused::Key { problem: KeyProblem::Stranger, .. } => {
-                "push a commit on top that is signed by an allowed key, or add this key to the box's \
-                 allowed_signers if it should be trusted"
-            }
             Refused::Signature { cause: BadSignature::HighS, .. } => {
                 "push a commit on top that is signed with an ed25519 key, or with this one again until it is \
                  accepted: every second ECDSA signature has the low value"
@@ -123,6 +123,14 @@ impl Refused {
             Refused::Signature { cause: BadSignature::NotCanonical { .. }, .. } => {
                 "push a commit on top that git signs with ssh-keygen (git commit -S); if git made this one so, somebody \
                  between changed it: find out who"
+            }
+            Refused::Signature { .. } => {
+                "push a commit on top with a good signature; if this commit should have had one, find out who \
+                 changed it"
+            }
+            Refused::Key { problem: KeyProblem::Stranger, .. } => {
+                "push a commit on top that is signed by an allowed key, or add this key to the box's \
+                 allowed_signers if it should be trusted"
             }
             Refused::Key { .. } => {
                 "push a commit on top that is signed by a key that is valid now, or change the key's line in \

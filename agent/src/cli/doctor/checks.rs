@@ -5,14 +5,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use holdfast_core::clock::{Suspicion, Time};
 use holdfast_core::verify::AllowedSigners;
-use jiff::Timestamp;
+use holdfast_store::anchor;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, access, geteuid};
 
 use super::Finding;
 use crate::api::ClientError;
 use crate::cli::agent;
+use crate::clock::Clock;
 use crate::config::units::format_size;
 use crate::config::{Config, TrustMode};
 use holdfast_drivers::probe;
@@ -20,14 +22,17 @@ use holdfast_drivers::probe;
 /// How long the source's server may take to take a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// No box that runs this was made before: a clock that says so is wrong.
-const YEAR_OF_THIS_SOFTWARE: i16 = 2026;
-
 pub(super) async fn all(path: &Path, config: &Config) -> Vec<Finding> {
     let mut findings = vec![configuration(path, config)];
     findings.extend(secrets(config));
     findings.push(trust(config));
-    findings.extend(of_the_system());
+    let clock = Clock::new();
+    // What the agent last had proof of, where this user may read it.
+    let anchor = fs::read(config.state.dir.join("anchor")).unwrap_or_default();
+    if let Some((_, _, anchor)) = anchor::decode(&anchor).newest {
+        clock.not_before(anchor.time_floor);
+    }
+    findings.extend(with_clock(&clock));
     findings.extend(state(config));
     findings.push(source(config).await);
     findings.extend(drivers(config));
@@ -37,7 +42,11 @@ pub(super) async fn all(path: &Path, config: &Config) -> Vec<Finding> {
 
 /// What doesn't need a configuration.
 pub(super) fn of_the_system() -> Vec<Finding> {
-    vec![clock(Timestamp::now()), systemd(), cgroups()]
+    with_clock(&Clock::new())
+}
+
+fn with_clock(clock: &Clock) -> Vec<Finding> {
+    vec![time(&clock.now().time, Clock::is_synchronized()), systemd(), cgroups()]
 }
 
 fn configuration(path: &Path, config: &Config) -> Finding {
@@ -106,17 +115,26 @@ fn trust(config: &Config) -> Finding {
     }
 }
 
-fn clock(now: Timestamp) -> Finding {
-    let year = now.to_zoned(jiff::tz::TimeZone::UTC).year();
-    let shown = now.strftime("%Y-%m-%dT%H:%M:%SZ");
-    if year < YEAR_OF_THIS_SOFTWARE {
-        return Finding::fail(
-            "clock",
-            format!("it is {shown}, which can't be: certificates and signatures will look not yet valid"),
-            "set it (timedatectl set-ntp true; or `date -s`), and look at its battery",
-        );
+fn time(time: &Time, is_synchronized: bool) -> Finding {
+    let check = "clock";
+    match time {
+        Time::Known(now) => {
+            let how = if is_synchronized {
+                "synchronized"
+            } else {
+                "not synchronized, and nothing speaks against it"
+            };
+            Finding::ok(check, format!("it is {}, {how}", now.strftime("%Y-%m-%dT%H:%M:%SZ")))
+        }
+        Time::Unknown(doubt) => {
+            let message = format!("{doubt}: windows are closed, and grace times stand still");
+            match doubt.why {
+                // Servers' certificates will look not yet valid.
+                Suspicion::Behind => Finding::fail(check, message, doubt.unblock()),
+                Suspicion::Ahead | Suspicion::Stood => Finding::warn(check, message, doubt.unblock()),
+            }
+        }
     }
-    Finding::ok("clock", format!("it is {shown}"))
 }
 
 fn systemd() -> Finding {
@@ -297,13 +315,21 @@ async fn daemon(config: &Config) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_core::clock::Doubt;
+
     use super::super::State;
     use super::*;
 
     #[test]
-    fn a_clock_from_before_this_software_is_wrong() {
-        assert_eq!(clock(Timestamp::UNIX_EPOCH).state, State::Fail);
-        assert_eq!(clock("2026-11-21T00:00:00Z".parse().unwrap()).state, State::Ok);
+    fn a_clock_that_is_not_trusted_is_told_with_the_reason() {
+        let (shown, proven) =
+            ("2099-01-01T00:00:00Z".parse().unwrap(), "2026-11-21T00:00:00Z".parse().unwrap());
+        let found = |why| time(&Time::Unknown(Doubt { shown, proven, why }), false);
+        assert_eq!(found(Suspicion::Behind).state, State::Fail);
+        assert_eq!(found(Suspicion::Ahead).state, State::Warn);
+        assert!(found(Suspicion::Ahead).message.contains("not trusted: it shows 2099"));
+        assert_eq!(time(&Time::Known(proven), true).state, State::Ok);
+        assert!(time(&Time::Known(proven), false).message.contains("not synchronized"));
     }
 
     #[test]

@@ -63,7 +63,8 @@ pub(crate) enum Purpose {
 
 /// The time, so that tests needn't wait.
 pub trait Time: Send + Sync {
-    /// The clock on the wall.
+    /// What periods go by: the time, or what is proven of it while nobody knows it. That goes on as fast, so that a
+    /// budget is given once for each period that the box has seen, and no clock that is wrong gives one.
     fn wall(&self) -> Timestamp;
     /// Time since some beginning, on a clock that doesn't jump.
     fn uptime(&self) -> Duration;
@@ -73,7 +74,8 @@ pub trait Time: Send + Sync {
 
 impl Time for Clock {
     fn wall(&self) -> Timestamp {
-        self.now().wall
+        let now = self.now();
+        now.time.known().unwrap_or(now.proven)
     }
 
     fn uptime(&self) -> Duration {

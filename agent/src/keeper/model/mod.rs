@@ -47,6 +47,8 @@ struct History {
     boots: u32,
     uptime: Duration,
     wall: Timestamp,
+    /// Time that went by, over all boots.
+    seen: Duration,
     checked: usize,
     permit: Permit,
     purge: bool,
@@ -70,6 +72,7 @@ impl History {
             boots: 0,
             uptime: Duration::from_secs(10),
             wall: Timestamp::from_second(1_700_000_000).unwrap(),
+            seen: Duration::ZERO,
             checked: 0,
             permit: Permit::default(),
             purge: false,
@@ -78,7 +81,8 @@ impl History {
     }
 
     fn now(&self) -> Now {
-        Now { wall: self.wall, moment: Moment { boot: BootId(self.boots.to_string()), uptime: self.uptime } }
+        let moment = Moment { boot: BootId(self.boots.to_string()), uptime: self.uptime };
+        Now { seen: self.seen, ..Now::certain(self.wall, moment) }
     }
 
     fn resolved(&self) -> Resolved {
@@ -153,6 +157,7 @@ impl History {
             self.start();
             let step = self.next_step().min(end - self.uptime);
             self.uptime += step;
+            self.seen += step;
             self.wall = self.wall.saturating_add(step).unwrap();
             let now = self.now();
             self.shared.lock().unwrap().now = now.moment.clone();

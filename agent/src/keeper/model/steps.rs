@@ -113,7 +113,7 @@ impl Driver for Wide {
 
 fn now() -> Now {
     let moment = Moment { boot: BootId("0".into()), uptime: std::time::Duration::from_secs(10) };
-    Now { wall: Timestamp::from_second(1_700_000_000).unwrap(), moment }
+    Now::certain(Timestamp::from_second(1_700_000_000).unwrap(), moment)
 }
 
 const KINDS: [&str; 3] = ["ConfigMap", "Service", "Deployment"];

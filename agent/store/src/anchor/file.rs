@@ -158,7 +158,7 @@ mod tests {
     }
 
     fn fresh() -> Anchor {
-        Anchor::new("box".parse().unwrap(), Timestamp::UNIX_EPOCH)
+        Anchor::new("box".parse().unwrap(), Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH)
     }
 
     fn opened(path: &Path) -> (AnchorFile, AnchorState) {

@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     fn anchor() -> Anchor {
-        Anchor::new("emea/till-1".parse().unwrap(), Timestamp::UNIX_EPOCH)
+        Anchor::new("emea/till-1".parse().unwrap(), Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH)
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub struct Anchor {
     /// The accepted revision: nothing older is taken any more.
     #[serde(default)]
     pub floor: Option<Floor>,
-    /// The latest time that was ever believed: the clock only moves forward from here.
+    /// What the box has proof of: it is at least this late. Never goes back.
     pub time_floor: Timestamp,
     /// Releases that failed, oldest first: they aren't tried again by themselves.
     #[serde(default)]
@@ -134,12 +134,13 @@ pub struct SetAside {
 }
 
 impl Anchor {
-    /// The anchor of a box that starts for the first time, or that lost the one it had.
-    pub fn new(device: DeviceName, now: Timestamp) -> Self {
+    /// The anchor of a box that starts for the first time, or that lost the one it had, by the clock of that day and by
+    /// what is proven without it.
+    pub fn new(device: DeviceName, now: Timestamp, proven: Timestamp) -> Self {
         Anchor {
             identity: Identity { device, created: now },
             floor: None,
-            time_floor: now,
+            time_floor: proven,
             failed: BTreeMap::new(),
             audit_head: None,
             transaction: None,
@@ -228,7 +229,7 @@ mod tests {
 
     #[test]
     fn the_oldest_failures_are_forgotten_first() {
-        let mut anchor = Anchor::new("box".parse().unwrap(), second(0));
+        let mut anchor = Anchor::new("box".parse().unwrap(), second(0), second(0));
         let app: AppName = "pos".parse().unwrap();
         for n in 0..FAILED_PER_APP + 2 {
             anchor.remember_failed(&app, release(n), &failure("no"), second(n));
@@ -242,7 +243,7 @@ mod tests {
 
     #[test]
     fn an_anchor_that_is_full_in_every_way_fits_into_its_slot() {
-        let mut anchor = Anchor::new("box".parse().unwrap(), second(0));
+        let mut anchor = Anchor::new("box".parse().unwrap(), second(0), second(0));
         anchor.identity.device = format!("{}/{}", "a".repeat(63), "b".repeat(63)).parse().unwrap();
         for n in 0..2000 {
             let app: AppName = format!("{n:0>63}").parse().unwrap();
