@@ -67,26 +67,55 @@ impl std::fmt::Debug for Sink {
 
 /// Gives the record to the thread's subscriber as the event that it was, metadata and all.
 fn send_again(record: &Record) {
-    let values: Vec<Option<&dyn Value>> =
-        record.values.iter().map(|value| value.as_ref().map(|text| text as &dyn Value)).collect();
+    let told = told(record);
+    let fields = record.metadata.fields().iter().zip(&record.values);
+    let values: Vec<Option<&dyn Value>> = fields
+        .map(|(field, value)| match value {
+            Some(_) if field.name() == "message" => Some(&told as &dyn Value),
+            value => value.as_ref().map(|text| text as &dyn Value),
+        })
+        .collect();
     // One slot for each field, in their order: that is how `Copy` filled them.
     let values = record.metadata.fields().value_set_all(&values);
     Event::dispatch(record.metadata, &values);
 }
 
-/// `time LEVEL target: message key=value …`; a line is a line, whatever is in it.
-fn line(record: &Record, colour: bool) -> String {
-    let level = record.metadata.level();
+/// A record as one who reads the journal sees it, who is shown the message and none of the other fields: `app: message
+/// key=value …`.
+fn told(record: &Record) -> String {
+    let (message, fields) = parts(record, |name| name != "app" && name != "kind");
+    match value_of(record, "app") {
+        Some(app) if !message.starts_with(&format!("{app}: ")) => format!("{app}: {message}{fields}"),
+        _ => format!("{message}{fields}"),
+    }
+}
+
+fn value_of<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
+    let mut fields = record.metadata.fields().iter().zip(&record.values);
+    fields.find(|(field, _)| field.name() == name).and_then(|(_, value)| value.as_deref())
+}
+
+/// The message, and ` key=value` of each other field that is wanted.
+fn parts(record: &Record, wanted: impl Fn(&str) -> bool) -> (&str, String) {
     let mut message = "";
     let mut fields = String::new();
     for (field, value) in record.metadata.fields().iter().zip(&record.values) {
         match value {
             Some(text) if field.name() == "message" => message = text,
             // Writing to a String can't fail.
-            Some(text) => drop(write!(fields, " {}={}", field.name(), printable(text))),
-            None => {}
+            Some(text) if wanted(field.name()) => {
+                drop(write!(fields, " {}={}", field.name(), printable(text)))
+            }
+            _ => {}
         }
     }
+    (message, fields)
+}
+
+/// `time LEVEL target: message key=value …`; a line is a line, whatever is in it.
+fn line(record: &Record, colour: bool) -> String {
+    let level = record.metadata.level();
+    let (message, fields) = parts(record, |_| true);
     let (start, end) = if colour { (colour_of(*level), "\u{1b}[0m") } else { ("", "") };
     let target = record.metadata.target();
     format!("{:.3} {start}{level:<5}{end} {target}: {}{fields}\n", record.time, printable(message))

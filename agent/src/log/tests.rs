@@ -99,3 +99,39 @@ fn a_huge_field_is_cut() {
     log.close();
     assert!(kept.text().len() < 2 * FIELD_LIMIT);
 }
+
+/// Keeps the messages of events, as journald would be given them.
+#[derive(Clone, Default)]
+struct Messages(Arc<Mutex<Vec<String>>>);
+
+impl<S: Subscriber> Layer<S> for Messages {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        let mut copy = Copy { values: vec![None; event.metadata().fields().len()] };
+        event.record(&mut copy);
+        let message =
+            event.metadata().fields().iter().zip(copy.values).find(|(field, _)| field.name() == "message");
+        self.0.lock().unwrap().extend(message.and_then(|(_, text)| text));
+    }
+}
+
+#[test]
+fn a_message_in_the_journal_begins_with_the_app_and_has_what_the_fields_say() {
+    let messages = Messages::default();
+    let journal = tracing::Dispatch::new(tracing_subscriber::registry().with(messages.clone()));
+    let (log, subscriber) =
+        with_sink(move || Sink::Journald(journal), parse_filter("info").unwrap(), 16).unwrap();
+    tracing::subscriber::with_default(subscriber, || {
+        tracing::info!(app = "pos", kind = "app.good", "it was healthy through its soak");
+        tracing::warn!(app = "pos", error = "no such image", "a step failed");
+        tracing::info!(app = "pos", "pos: is named already");
+        tracing::info!("the agent stops");
+    });
+    log.close();
+    let expected = [
+        "pos: it was healthy through its soak",
+        "pos: a step failed error=no such image",
+        "pos: is named already",
+        "the agent stops",
+    ];
+    assert_eq!(*messages.0.lock().unwrap(), expected);
+}
