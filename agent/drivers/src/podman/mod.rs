@@ -18,6 +18,7 @@ mod prober;
 mod process;
 mod removal;
 mod restarts;
+mod sockets;
 mod spec;
 mod strays;
 mod watch;

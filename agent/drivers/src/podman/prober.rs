@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::api::{Api, Inspected};
 use super::process::{self, Listener, Listening};
+use super::sockets;
 use super::watch::Bell;
 use crate::probe;
 
@@ -313,6 +314,9 @@ impl Asker {
 
     /// Whether the container listens, or that can't be seen.
     fn may_listen(&self, port: u16) -> bool {
+        if let Some(listens) = sockets::listens(self.pid, port) {
+            return listens;
+        }
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         match listeners.get(&port) {
             Some(Some(listener)) if listener.is_held() => return true,

@@ -159,14 +159,21 @@ fn listening(line: &str, port: u16) -> Option<u64> {
 
 /// The one of these sockets that a process holds, if any; none if the process doesn't let itself be looked at.
 fn held(pid: i32, sockets: &BTreeSet<u64>) -> Option<Option<Listener>> {
-    let files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-    let mut links = files.flatten().filter_map(|file| Some((file.path(), fs::read_link(file.path()).ok()?)));
     let wanted = |socket: &Path| {
         let inode = socket.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
         sockets.contains(&inode).then_some(())
     };
-    let found = links.find(|(_, socket)| wanted(socket).is_some());
-    Some(found.map(|(file, socket)| Listener { file, socket }))
+    for file in fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten() {
+        let file = file.path();
+        match fs::read_link(&file) {
+            Ok(socket) if wanted(&socket).is_some() => return Some(Some(Listener { file, socket })),
+            // Their names may be listed where only CAP_SYS_PTRACE reads what they are.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return None,
+            // It was closed just now.
+            _ => {}
+        }
+    }
+    Some(None)
 }
 
 fn children(pid: i32) -> Vec<i32> {
