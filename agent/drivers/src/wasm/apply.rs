@@ -143,7 +143,7 @@ impl WasmDriver {
             user: self.config.user,
             takes_over_from: before.filter(|(_, answers)| *answers).map(|(record, _)| record.pid),
         };
-        let loaded = launch::load(&self.config.program, &order).await?;
+        let loaded = launch::load(&self.config.program, self.groups(), &order).await?;
         if let Some((record, answers)) = before {
             stop(&dir, record, *answers).await.map_err(StartError::Driver)?;
         }

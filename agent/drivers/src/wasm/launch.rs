@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, Take};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
+use super::cgroup::Groups;
 use super::client::next_line;
 use super::files::LAST_WORDS;
 use super::protocol::{Because, GO, LONGEST_LINE, Progress, StartOrder, line};
@@ -39,7 +40,7 @@ pub(super) struct Loaded {
 }
 
 /// Starts a process and waits until it has loaded its code.
-pub(super) async fn load(program: &Path, order: &StartOrder) -> Result<Loaded, StartError> {
+pub(super) async fn load(program: &Path, groups: &Groups, order: &StartOrder) -> Result<Loaded, StartError> {
     let app = order.mark.app.to_string();
     let runtime =
         |what: String| StartError::Driver(DriverError::Runtime(format!("cannot start {app}: {what}")));
@@ -66,6 +67,13 @@ pub(super) async fn load(program: &Path, order: &StartOrder) -> Result<Loaded, S
         .stderr(Stdio::from(last_words))
         .spawn()
         .map_err(|e| runtime(format!("cannot start {}: {e}", program.display())))?;
+    // Before it has read its order it does nothing.
+    if let Some(pid) = child.id()
+        && let Err(error) = groups.put(&app, pid, &order.workload.limits)
+    {
+        let app = &order.mark.app;
+        tracing::warn!(%app, %error, "the process has no cgroup: the engine alone keeps its limits");
+    }
     let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(runtime("its pipes are missing".into()));
     };

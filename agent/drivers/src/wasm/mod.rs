@@ -13,10 +13,11 @@
 //! `<state>/wasm/ended/<app>.json` says how a job ended.
 //!
 //! In the unit file of a systemd service `KillMode=process` is needed, else systemd ends the workloads with
-//! the agent.
+//! the agent; with `Delegate=` and `DelegateSubgroup=agent` each has a cgroup.
 
 mod apply;
 mod cache;
+mod cgroup;
 mod child;
 mod client;
 mod compile;
@@ -35,7 +36,7 @@ mod watch;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use holdfast_core::digest::Digest;
@@ -47,6 +48,7 @@ use holdfast_core::release::{DriverKind, HttpCheck, Release};
 use tokio::sync::{Semaphore, mpsc};
 
 use self::cache::Cache;
+use self::cgroup::Groups;
 use self::watch::Watchers;
 use crate::{ApplyStep, Driver, DriverError, DriverEvent, Fingerprint, Owner};
 
@@ -89,6 +91,14 @@ pub struct WasmConfig {
     pub user: Option<User>,
 }
 
+/// Whether workloads that this process starts get cgroups of their own; if not, why.
+///
+/// # Errors
+/// Why they get none.
+pub fn cgroups() -> Result<(), String> {
+    Groups::open().ready()
+}
+
 /// See the module.
 pub struct WasmDriver {
     config: WasmConfig,
@@ -96,6 +106,7 @@ pub struct WasmDriver {
     watchers: Watchers,
     /// Probes that may run at once.
     probes: Semaphore,
+    groups: OnceLock<Groups>,
 }
 
 impl WasmDriver {
@@ -112,12 +123,23 @@ impl WasmDriver {
             config.mac_key,
             config.user,
         );
-        WasmDriver { config, cache, watchers: Watchers::default(), probes: Semaphore::new(PROBES_AT_ONCE) }
+        WasmDriver {
+            config,
+            cache,
+            watchers: Watchers::default(),
+            probes: Semaphore::new(PROBES_AT_ONCE),
+            groups: OnceLock::new(),
+        }
     }
 
     /// The folder of an app in the run directory.
     fn dir_of(&self, app: &AppName) -> PathBuf {
         self.config.run_dir.join(app.as_str())
+    }
+
+    /// Where workloads have cgroups.
+    fn groups(&self) -> &Groups {
+        self.groups.get_or_init(Groups::open)
     }
 
     fn outcome_of(&self, app: &AppName) -> PathBuf {
@@ -139,7 +161,12 @@ impl Driver for WasmDriver {
 
     async fn fingerprint(&self) -> Fingerprint {
         let (usable, detail) = match files::make_private_dir(&self.config.run_dir) {
-            Ok(()) => (true, format!("workloads are found at {}", self.config.run_dir.display())),
+            Ok(()) => {
+                let without =
+                    self.groups().ready().err().map(|why| format!("; without cgroups of their own: {why}"));
+                let found = format!("workloads are found at {}", self.config.run_dir.display());
+                (true, found + &without.unwrap_or_default())
+            }
             Err(e) => (false, format!("cannot make {}: {e}", self.config.run_dir.display())),
         };
         Fingerprint { driver: DriverKind::Wasm, usable, version: Some(ENGINE.into()), detail }
