@@ -10,12 +10,14 @@ pub mod config;
 pub mod daemon;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod doctor;
 pub mod http;
 pub mod keeper;
 pub mod log;
 pub mod memory;
 pub mod notify;
 pub mod registry;
+pub mod sandbox;
 pub mod source;
 
 /// This agent's version.

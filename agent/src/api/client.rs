@@ -20,6 +20,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
+use crate::doctor::Finding;
+
 /// The server gives up before: this is for one that hangs altogether.
 const LIMIT: Duration = Duration::from_secs(65);
 
@@ -78,6 +80,11 @@ impl Client {
     /// What the audit log is checked by, beside its events.
     pub async fn seal(&self) -> Result<Seal, ClientError> {
         self.json(Method::GET, "/v1/events/seal").await
+    }
+
+    /// What the agent finds of this box, within the sandbox of its unit.
+    pub async fn doctor(&self) -> Result<Vec<Finding>, ClientError> {
+        self.json(Method::GET, "/v1/doctor").await
     }
 
     /// What was kept of an app when it last failed.

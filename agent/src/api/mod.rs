@@ -11,6 +11,7 @@
 //! | `GET /v1/events?since=N&follow=1` | one [`Event`] a line, those after N; with `follow` it doesn't end |
 //! | `GET /v1/events/seal` | [`Seal`]: what those that were dropped are checked by |
 //! | `GET /v1/diagnosis?app=NAME` | [`Diagnosis`], what was kept of an app when it last failed |
+//! | `GET /v1/doctor` | [`Finding`]s of the agent's own process, which sees what its unit lets it see |
 //! | `POST /v1/retry?app=NAME` | `{}`, once what failed of the app may be tried again |
 //! | `POST /v1/poll` | `{}`, once the loop has taken it |
 //!
@@ -29,8 +30,11 @@ use holdfast_core::name::AppName;
 use holdfast_core::report::{PlanReport, Status};
 use tokio::sync::oneshot;
 
+#[cfg(doc)]
+use crate::doctor::Finding;
+
 pub use client::{Client, ClientError};
-pub use server::Server;
+pub use server::{Doctor, Server};
 pub use socket::BindError;
 
 /// How many events are asked of the loop at a time.

@@ -37,16 +37,17 @@ pub(super) async fn answer(request: hyper::Request<Incoming>, caller: Caller) ->
         (&Method::GET, "/v1/events") => events(request.uri().query().unwrap_or(""), caller).await,
         (&Method::GET, "/v1/events/seal") => json(caller.ask(Request::Seal).await),
         (&Method::GET, "/v1/diagnosis") => diagnosis(request.uri().query().unwrap_or(""), &caller).await,
+        (&Method::GET, "/v1/doctor") => doctor(&caller).await,
         (&Method::POST, "/v1/retry") => retry(request.uri().query().unwrap_or(""), &caller).await,
         (&Method::POST, "/v1/poll") => poll(&caller).await,
         (
             _,
-            "/v1/status" | "/v1/plan" | "/v1/events" | "/v1/events/seal" | "/v1/diagnosis" | "/v1/retry"
-            | "/v1/poll",
+            "/v1/status" | "/v1/plan" | "/v1/events" | "/v1/events/seal" | "/v1/diagnosis" | "/v1/doctor"
+            | "/v1/retry" | "/v1/poll",
         ) => failure(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} doesn't take {method}")),
         _ => failure(
             StatusCode::NOT_FOUND,
-            "no such path; there are /v1/status, plan, events, events/seal, diagnosis, retry and poll",
+            "no such path; there are /v1/status, plan, events, events/seal, diagnosis, doctor, retry and poll",
         ),
     }
 }
@@ -71,6 +72,17 @@ async fn diagnosis(query: &str, caller: &Caller) -> Answer {
         Ok(Ok(diagnosis)) => json(Ok(diagnosis)),
         Ok(Err(why)) => failure(StatusCode::NOT_FOUND, &why),
         Err(answer) => answer,
+    }
+}
+
+/// Without the loop: a loop that hangs is what somebody may want to know of.
+async fn doctor(caller: &Caller) -> Answer {
+    let doctor = Arc::clone(&caller.shared.doctor);
+    let looked = tokio::task::spawn_blocking(move || doctor());
+    match tokio::time::timeout(caller.shared.limits.reply, looked).await {
+        Ok(Ok(findings)) => json(Ok(findings)),
+        Ok(Err(error)) => unable(error.to_string()),
+        Err(_) => failure(StatusCode::GATEWAY_TIMEOUT, "a file or a disk doesn't answer"),
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use super::Request;
 use super::routes::answer;
 use super::socket::{self, BindError, SocketFile};
+use crate::doctor::Finding;
 
 /// What one client, or all of them together, may cost.
 #[derive(Clone, Copy, Debug)]
@@ -47,16 +48,19 @@ const LIMITS: Limits = Limits {
 const HEAD_BYTES: usize = 8 << 10;
 
 /// The local API, listening.
-#[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
     _file: SocketFile,
     shared: Shared,
 }
 
-#[derive(Clone, Debug)]
+/// What the doctor finds in the agent's own process. It looks at files, and may wait for them.
+pub type Doctor = Arc<dyn Fn() -> Vec<Finding> + Send + Sync>;
+
+#[derive(Clone)]
 pub(super) struct Shared {
     pub(super) limits: Limits,
+    pub(super) doctor: Doctor,
     /// Whether a user may ask.
     allow: fn(u32) -> bool,
     connections: Arc<Semaphore>,
@@ -81,20 +85,22 @@ pub(super) struct Caller {
 
 impl Server {
     /// Makes the socket and listens. Needs a tokio runtime.
-    pub fn bind(path: &Path) -> Result<Server, BindError> {
-        Server::bind_with(path, LIMITS, root_or_self)
+    pub fn bind(path: &Path, doctor: Doctor) -> Result<Server, BindError> {
+        Server::bind_with(path, LIMITS, root_or_self, doctor)
     }
 
     pub(super) fn bind_with(
         path: &Path,
         limits: Limits,
         allow: fn(u32) -> bool,
+        doctor: Doctor,
     ) -> Result<Server, BindError> {
         let (listener, file) = socket::bind(path)?;
         let listener = UnixListener::from_std(listener)
             .map_err(|cause| BindError::Io { path: path.to_owned(), cause })?;
         let shared = Shared {
             limits,
+            doctor,
             allow,
             connections: Arc::new(Semaphore::new(limits.connections)),
             followers: Arc::new(Semaphore::new(limits.followers)),

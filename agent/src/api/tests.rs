@@ -1,4 +1,5 @@
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::event::segment::Seal;
@@ -51,7 +52,7 @@ fn status() -> Status {
 fn start(limits: Limits, allow: fn(u32) -> bool, count: u64) -> Agent {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("api.sock");
-    let server = Server::bind_with(&socket, limits, allow).unwrap();
+    let server = Server::bind_with(&socket, limits, allow, Arc::new(Vec::new)).unwrap();
     let (requests, mut receiver) = mpsc::channel(WAITING_REQUESTS);
     let (newest, newest_receiver) = watch::channel(0);
     let (poll_sender, polls) = watch::channel(0);
@@ -99,7 +100,7 @@ async fn raw(socket: &Path, text: &str) -> String {
 
 #[tokio::test]
 async fn root_and_the_agents_own_user_get_answers() {
-    let agent = Server::bind(&tempfile::tempdir().unwrap().path().join("x.sock"));
+    let agent = Server::bind(&tempfile::tempdir().unwrap().path().join("x.sock"), Arc::new(Vec::new));
     assert!(agent.is_ok());
     let agent = start(LIMITS, everybody, 0);
     let client = Client::new(&agent.socket);
@@ -187,7 +188,7 @@ async fn a_follower_sees_new_events_and_outlives_the_limit_of_a_connection() {
 async fn an_event_that_is_written_while_others_are_on_their_way_is_not_missed() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("api.sock");
-    let server = Server::bind_with(&socket, LIMITS, everybody).unwrap();
+    let server = Server::bind_with(&socket, LIMITS, everybody, Arc::new(Vec::new)).unwrap();
     let (requests, mut receiver) = mpsc::channel(WAITING_REQUESTS);
     let (newest, newest_receiver) = watch::channel(1);
     tokio::spawn(server.serve(requests, newest_receiver));

@@ -8,7 +8,6 @@ use holdfast_core::event::Event;
 use holdfast_core::event::segment::Seal;
 use holdfast_core::name::AppName;
 use holdfast_core::report::{PlanReport, Status};
-use holdfast_drivers::Fingerprint;
 
 use super::block_on;
 use crate::config::Config;
@@ -47,9 +46,4 @@ pub(super) fn offline_events(config: &Config, since: u64) -> Result<Vec<Event>> 
 /// The events that are there and what they are checked by, read from the state folder.
 pub(super) fn offline_audit(config: &Config) -> Result<(Vec<Event>, Seal)> {
     daemon::offline_audit(config)
-}
-
-/// What the drivers that are switched on find on this box.
-pub(super) fn fingerprints(config: &Config) -> Vec<Fingerprint> {
-    daemon::fingerprints(config)
 }

@@ -1,5 +1,6 @@
 //! Asking the gates of this box whether it is in use: a file, a program, an HTTP answer. What can't be asked counts
-//! as in use, with the reason.
+//! as in use, with the reason. The agent's own sandbox must not make a box look free: a file that it would hide isn't
+//! "not there" (`sandbox`), and a program is started by systemd, outside of it.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -13,6 +14,8 @@ use holdfast_core::change::{Gate, GateAnswer, GateProbe};
 use holdfast_drivers::probe;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+
+use crate::sandbox;
 
 /// How long a file or an HTTP server may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -87,17 +90,61 @@ impl Drop for Looking {
 }
 
 fn is_absent(path: &Path) -> Result<(), String> {
-    match std::fs::metadata(path) {
-        Ok(_) => Err(format!("{} is there", path.display())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(format!("{} could not be looked for: {error}", path.display())),
+    match sandbox::is_there(path) {
+        Ok(true) => Err(format!("{} is there", path.display())),
+        Ok(false) => Ok(()),
+        Err(unseen @ sandbox::Unseen::Unreadable { .. }) => Err(unseen.to_string()),
+        Err(unseen) => Err(format!("{} could not be looked for: {unseen}", path.display())),
     }
 }
 
-/// Runs a program in a process group of its own, all of which is killed when its time is over.
+/// Runs a gate's program as the box's own services run it: it must not take for free what it only can't see.
 fn run(command: &[String], limit: Duration) -> Result<(), String> {
-    let Some((program, arguments)) = command.split_first() else { return Err("it names no program".into()) };
-    let child = Command::new(program)
+    let Some(program) = command.first() else { return Err("it names no program".into()) };
+    match sandbox::is_narrower_than_the_box() {
+        Ok(false) => run_here(program, command, limit),
+        Ok(true) if Path::new(SYSTEMD).is_dir() => {
+            run_here(program, &by_systemd(command, limit), limit + LIMIT)
+        }
+        Ok(true) => Err(format!(
+            "{program} would run in the agent's sandbox and not see all of the box, and there is no systemd to run it \
+             outside; use a gate with a file, or give the agent no sandbox"
+        )),
+        Err(unseen) => Err(format!("{program} was not run: {unseen}")),
+    }
+}
+
+/// There is such a folder where systemd is the first process (sd_booted(3)).
+const SYSTEMD: &str = "/run/systemd/system";
+
+/// The same program as a service of its own, which ends with all that it started when its time is over.
+fn by_systemd(command: &[String], limit: Duration) -> Vec<String> {
+    let limit = format!("--property=RuntimeMaxSec={}ms", limit.as_millis());
+    let options = [
+        "systemd-run",
+        "--quiet",
+        "--collect",
+        "--wait",
+        "--service-type=exec",
+        "--description=A gate of Holdfast",
+        &limit,
+        "--property=TimeoutStopSec=1s",
+        "--property=StandardOutput=null",
+        "--property=StandardError=null",
+        "--working-directory=/",
+        "--",
+    ];
+    let (program, arguments) = command.split_at(command.len().min(1));
+    // systemd would put its own environment in the place of a `$NAME`.
+    let arguments = arguments.iter().map(|argument| argument.replace('$', "$$"));
+    options.into_iter().map(str::to_owned).chain(program.iter().cloned()).chain(arguments).collect()
+}
+
+/// Runs a program in a process group of its own, all of which is killed when its time is over. `command` is what is
+/// started to have `program` run.
+fn run_here(program: &str, command: &[String], limit: Duration) -> Result<(), String> {
+    let Some((started, arguments)) = command.split_first() else { return Err("it names no program".into()) };
+    let child = Command::new(started)
         .args(arguments)
         .env_clear()
         .env("PATH", SEARCH_PATH)
@@ -107,7 +154,7 @@ fn run(command: &[String], limit: Duration) -> Result<(), String> {
         .stderr(Stdio::null())
         .process_group(0)
         .spawn();
-    let mut child = child.map_err(|error| format!("{program} could not be started: {error}"))?;
+    let mut child = child.map_err(|error| format!("{started} could not be started: {error}"))?;
     let ended = wait(&mut child, limit);
     // What it left running goes too.
     if let Ok(pid) = i32::try_from(child.id()) {
@@ -184,6 +231,14 @@ mod tests {
 
     fn is_zombie(pid: i32) -> bool {
         std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+    }
+
+    #[test]
+    fn outside_of_the_sandbox_a_program_is_the_same_with_the_same_arguments_and_time() {
+        let command = ["/usr/bin/vehicle", "--is-parked", "$HOME"].map(str::to_owned);
+        let words = by_systemd(&command, Duration::from_secs(5));
+        assert_eq!(words[words.len() - 4..], ["--", "/usr/bin/vehicle", "--is-parked", "$$HOME"]);
+        assert!(words.contains(&"--property=RuntimeMaxSec=5000ms".to_owned()));
     }
 
     #[tokio::test]

@@ -75,7 +75,7 @@ pub async fn offline_status(config: &Config) -> Result<Status> {
     while let Some(Ok((app, sight))) = looks.join_next().await {
         offline.keeper.note_health(&app, sight.health);
     }
-    Ok(status::status(config, &offline.keeper, &offline.progress, &now))
+    Ok(Status { running: false, ..status::status(config, &offline.keeper, &offline.progress, &now) })
 }
 
 /// The plan, made from the state folder under its lock.

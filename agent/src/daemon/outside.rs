@@ -1,5 +1,6 @@
 //! What comes from outside of the process: requests by the socket, signals, the service manager's clock.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -9,6 +10,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::api::{self, Request};
 use crate::config::Config;
+use crate::doctor;
 use crate::notify::Notifier;
 
 /// What comes from outside of the process.
@@ -27,7 +29,9 @@ impl Outside {
         notifier: &Notifier,
         newest_event: watch::Receiver<u64>,
     ) -> Result<Self> {
-        let server = api::Server::bind(&config.api.socket)?;
+        let looked_at = config.clone();
+        let doctor = Arc::new(move || doctor::checks::of_the_agent(&looked_at));
+        let server = api::Server::bind(&config.api.socket, doctor)?;
         let (sender, requests) = mpsc::channel(api::WAITING_REQUESTS);
         tokio::spawn(server.serve(sender, newest_event));
         Ok(Outside {

@@ -1,5 +1,6 @@
 //! What the daemon is made of: the store, the runtimes, the source, as agent.toml says.
 
+use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -225,8 +226,14 @@ fn podman_fingerprint(socket: &Path) -> Fingerprint {
         _ if !cfg!(feature = "podman") => (false, "not built into this holdfast".to_owned()),
         Ok(_) => (true, format!("is served at {}", socket.display())),
         Err(error) => {
-            let advice =
-                "install podman and enable podman.socket, or name its socket in drivers.podman.socket";
+            let advice = match error.kind() {
+                ErrorKind::PermissionDenied => "its socket is for root only: ask as root (sudo)",
+                ErrorKind::ConnectionRefused => "nobody serves it: systemctl enable --now podman.socket",
+                _ => {
+                    "install podman and enable its socket (systemctl enable --now podman.socket), or name it in \
+                     drivers.podman.socket"
+                }
+            };
             (false, format!("{}: {error}; {advice}", socket.display()))
         }
     };
@@ -239,10 +246,13 @@ fn kubernetes_fingerprint(kubeconfig: &Path) -> Fingerprint {
     let (usable, detail) = match std::fs::File::open(kubeconfig) {
         _ if !cfg!(feature = "kubernetes") => (false, "not built into this holdfast".to_owned()),
         Ok(_) => (true, format!("is reached as {shown} says")),
-        Err(error) => (
-            false,
-            format!("{shown}: {error}; start k3s, or name its kubeconfig in drivers.kubernetes.kubeconfig"),
-        ),
+        Err(error) => {
+            let advice = match error.kind() {
+                ErrorKind::PermissionDenied => "it is for root only: ask as root (sudo)",
+                _ => "start k3s, or name its kubeconfig in drivers.kubernetes.kubeconfig",
+            };
+            (false, format!("{shown}: {error}; {advice}"))
+        }
     };
     Fingerprint { driver: DriverKind::Kubernetes, usable, version: None, detail }
 }

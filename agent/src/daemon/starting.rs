@@ -123,6 +123,7 @@ fn status(config: &Config, held: Held, now: &Now) -> Status {
     Status {
         device: config.device.name.clone(),
         agent: env!("CARGO_PKG_VERSION").to_owned(),
+        running: true,
         trust: config.trust.mode.word().to_owned(),
         converged: false,
         source,

@@ -30,6 +30,7 @@ pub(super) fn status<J: Journal>(
     Status {
         device: config.device.name.clone(),
         agent: env!("CARGO_PKG_VERSION").to_owned(),
+        running: true,
         trust: config.trust.mode.word().to_owned(),
         converged,
         source: SourceStatus {

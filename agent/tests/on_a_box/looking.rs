@@ -9,7 +9,7 @@ use crate::boxes::{DEVICE, TestBox, fields, of, pos};
 
 /// Wants a status with exactly the fields that are documented.
 fn has_every_field(status: &Value) {
-    let all = ["agent", "apps", "converged", "device", "held", "revision", "source", "trust"];
+    let all = ["agent", "apps", "clock", "converged", "device", "held", "revision", "running", "source", "trust"];
     assert_eq!(fields(status), all);
     assert_eq!(fields(&status["source"]), ["error", "lastPoll", "nextPoll", "url"]);
     assert_eq!(fields(&status["revision"]), ["accepted", "applied", "fetched"]);
@@ -68,17 +68,32 @@ fn status_plan_and_events_are_the_same_without_a_daemon() {
     let events = test_box.events();
     assert!(!events.is_empty());
     let (code, offline) = test_box.json(&["status"]);
-    assert_eq!(code, 0, "{offline:#}");
+    assert_eq!((code, &offline["running"]), (0, &json!(false)), "{offline:#}");
     has_every_field(&offline);
     assert_eq!(test_box.json(&["plan"]), (0, plan.clone()));
 
     let agent = test_box.start();
     let asked = agent.wait("a poll", |status| status["source"]["lastPoll"].is_string());
+    assert_eq!(asked["running"], json!(true));
     assert_eq!(of(&asked, "pos"), of(&offline, "pos"));
     assert_eq!(asked["revision"], offline["revision"]);
     assert_eq!(test_box.json(&["plan"]), (0, plan));
     let more = test_box.events();
     assert_eq!(&more[..events.len()], &events[..]);
+}
+
+#[test]
+fn the_doctor_asks_the_agent_what_it_sees_from_within_its_unit() {
+    let test_box = TestBox::converged();
+    let sandbox = || {
+        let (_, findings) = test_box.json(&["doctor"]);
+        findings.as_array().unwrap().iter().find(|finding| finding["check"] == "sandbox").cloned()
+    };
+    assert_eq!(sandbox(), None, "nobody but the agent knows");
+    let agent = test_box.start();
+    agent.wait("a poll", |status| status["source"]["lastPoll"].is_string());
+    let found = sandbox().unwrap();
+    assert!(found["message"].as_str().unwrap().starts_with("the agent: "), "{found}");
 }
 
 #[test]

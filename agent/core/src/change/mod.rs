@@ -115,18 +115,22 @@ impl ChangePolicy {
     /// Why a change must wait by what the gates said, in their order; `held` is for how long they have held it
     /// already, `next` when they are asked again.
     pub fn holds_gates(&self, answers: &[GateAnswer], held: Duration, next: Timestamp) -> Option<Held> {
-        let gates = self.gates().iter().zip(answers);
-        gates.filter(|(gate, _)| held < gate.max_hold).find_map(|(gate, answer)| {
-            let GateAnswer::InUse(why) = answer else { return None };
-            Some(Held {
-                cause: format!("the box is in use, says the gate {}: {why}", gate.name),
-                next: Some(next),
-                unblock: format!(
-                    "nothing to do: the gate is asked again, and holds a change for {} at the most; \
-                     policy.urgent overrides it",
-                    shown(gate.max_hold)
-                ),
-            })
+        let holding = self.gates().iter().zip(answers).filter(|(gate, _)| held < gate.max_hold);
+        let holding = holding.filter_map(|(gate, answer)| match answer {
+            GateAnswer::InUse(why) => Some((gate, why)),
+            GateAnswer::Free => None,
+        });
+        let (gates, reasons): (Vec<&Gate>, Vec<String>) =
+            holding.map(|(gate, why)| (gate, format!("says the gate {}: {why}", gate.name))).unzip();
+        let longest = gates.iter().map(|gate| gate.max_hold).max()?;
+        Some(Held {
+            cause: format!("the box is in use, {}", reasons.join("; ")),
+            next: Some(next),
+            unblock: format!(
+                "nothing to do: the box is asked again, and gates hold a change for {} at the most; policy.urgent \
+                 overrides them",
+                shown(longest)
+            ),
         })
     }
 
@@ -255,8 +259,12 @@ mod tests {
             let held = policy.holds_gates(&answers, Duration::from_secs(seconds), next);
             held.map(|held| held.cause)
         };
-        assert!(held([in_use(), in_use()], 0).unwrap().contains("gate a: it is there"));
-        assert!(held([in_use(), in_use()], 60).unwrap().contains("gate b"));
+        let both = "the box is in use, says the gate a: it is there; says the gate b: it is there";
+        assert_eq!(held([in_use(), in_use()], 0).unwrap(), both);
+        assert_eq!(
+            held([in_use(), in_use()], 60).unwrap(),
+            "the box is in use, says the gate b: it is there"
+        );
         assert_eq!(held([in_use(), GateAnswer::Free], 60), None);
         assert_eq!(held([in_use(), in_use()], 3600), None);
         assert_eq!(held([GateAnswer::Free, GateAnswer::Free], 0), None);

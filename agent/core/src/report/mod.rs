@@ -24,6 +24,9 @@ pub struct Status {
     pub device: DeviceName,
     /// The agent's version.
     pub agent: String,
+    /// Whether an agent runs and answered. If not, this is what the command found by itself.
+    #[serde(default = "yes")]
+    pub running: bool,
     /// `signed` or `none`.
     pub trust: String,
     /// Whether everything that the newest revision asks for runs and is good.
@@ -76,6 +79,11 @@ impl From<&Time> for ClockStatus {
             unblock: doubt.map(Doubt::unblock),
         }
     }
+}
+
+/// Whoever answers runs.
+fn yes() -> bool {
+    true
 }
 
 /// What downloads may use of the link.

@@ -27,6 +27,7 @@ fn status() -> Status {
     Status {
         device: "emea/de/store-0042/till-1".parse().unwrap(),
         agent: "0.1.0".to_owned(),
+        running: true,
         trust: "signed".to_owned(),
         converged: true,
         source: SourceStatus {
@@ -71,7 +72,7 @@ fn the_names_in_status_json_are_those_that_scripts_use() {
         keys.sort();
         keys.join(" ")
     };
-    assert_eq!(sorted(keys(&json)), "agent apps clock converged device held revision source trust");
+    assert_eq!(sorted(keys(&json)), "agent apps clock converged device held revision running source trust");
     assert_eq!(sorted(keys(&json["source"])), "error lastPoll nextPoll url");
     assert_eq!(sorted(keys(&json["revision"])), "accepted applied fetched");
     assert_eq!(
@@ -190,4 +191,16 @@ fn a_box_that_runs_what_it_should_and_where_that_is_ill_says_both() {
     let text = status.render(at("2026-11-21T09:00:00Z"));
     assert!(text.starts_with("emea/de/store-0042/till-1: converged, and NOT HEALTHY: pos   ("), "{text}");
     assert_eq!(status.ill().count(), 1);
+}
+
+#[test]
+fn that_no_agent_runs_is_said_before_anything_else() {
+    let status = Status { running: false, ..status() };
+    let text = status.render(at("2026-11-21T09:01:00Z"));
+    assert!(text.lines().nth(1).unwrap().starts_with("NOT RUNNING"), "{text}");
+    assert!(text.contains("next when the agent runs"), "{text}");
+    // What an older agent says has no such word: it answered, so it runs.
+    let mut json = serde_json::to_value(&status).unwrap();
+    json.as_object_mut().unwrap().remove("running");
+    assert!(serde_json::from_value::<Status>(json).unwrap().running);
 }

@@ -45,6 +45,11 @@ impl Status {
             &mut out,
             &format!("{}: {state}   (holdfast {}, trust {})", self.device, self.agent, self.trust),
         );
+        if !self.running {
+            let words = "NOT RUNNING: no agent answers. What runs goes on, but nobody looks after it, and no change comes \
+                         (systemctl status holdfast)";
+            line(&mut out, words);
+        }
         if self.trust == "none" {
             line(&mut out, "UNSIGNED: trust is \"none\", this box runs whatever its source says");
         }
@@ -96,7 +101,10 @@ impl Status {
         out.push('\n');
         line(out, &format!("source    {}", source.url));
         let last = source.last_poll.map_or("never".to_owned(), |time| relative(time, now));
-        let next = source.next_poll.map_or("when asked to".to_owned(), |time| relative(time, now));
+        let next = match source.next_poll {
+            _ if !self.running => "when the agent runs".to_owned(),
+            next => next.map_or("when asked to".to_owned(), |time| relative(time, now)),
+        };
         line(out, &format!("polled    {last}; next {next}"));
         if let Some(error) = &source.error {
             line(out, &format!("problem   {error}"));

@@ -11,21 +11,20 @@ use holdfast_store::anchor;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, access, geteuid};
 
-use super::Finding;
-use crate::api::ClientError;
-use crate::cli::agent;
+use super::{Finding, State};
+use crate::api::{Client, ClientError};
 use crate::clock::Clock;
 use crate::config::units::format_size;
 use crate::config::{Config, TrustMode};
+use crate::{daemon as agent, sandbox};
 use holdfast_drivers::probe;
 
 /// How long the source's server may take to take a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 
-pub(super) async fn all(path: &Path, config: &Config) -> Vec<Finding> {
+/// All that can be looked at, by whoever calls this and by the agent, where it runs. `path` is the configuration's.
+pub async fn all(path: &Path, config: &Config) -> Vec<Finding> {
     let mut findings = vec![configuration(path, config)];
-    findings.extend(secrets(config));
-    findings.push(trust(config));
     let clock = Clock::new();
     // What the agent last had proof of, where this user may read it.
     let anchor = fs::read(config.state.dir.join("anchor")).unwrap_or_default();
@@ -33,15 +32,76 @@ pub(super) async fn all(path: &Path, config: &Config) -> Vec<Finding> {
         clock.not_before(anchor.time_floor);
     }
     findings.extend(with_clock(&clock));
-    findings.extend(state(config));
+    findings.extend(of_the_files(config));
     findings.push(source(config).await);
-    findings.extend(drivers(config));
     findings.push(daemon(config).await);
+    let of_the_agent = Client::new(&config.api.socket).doctor().await.unwrap_or_default();
+    add_what_differs(&mut findings, of_the_agent);
     findings
 }
 
+/// What the agent's process finds, within the sandbox of its unit.
+pub fn of_the_agent(config: &Config) -> Vec<Finding> {
+    let mut findings = of_the_files(config);
+    findings.push(sandbox());
+    #[cfg(feature = "wasm")]
+    if config.drivers.wasm.enabled {
+        findings.push(workloads_cgroups());
+    }
+    findings
+}
+
+/// What whoever looks may read, write and reach.
+fn of_the_files(config: &Config) -> Vec<Finding> {
+    let mut findings = secrets(config);
+    findings.push(trust(config));
+    findings.extend(state(config));
+    findings.extend(drivers(config));
+    findings
+}
+
+/// Adds what the agent finds other than we do.
+fn add_what_differs(findings: &mut Vec<Finding>, of_the_agent: Vec<Finding>) {
+    let alone: Vec<Finding> = of_the_agent
+        .into_iter()
+        .filter(|theirs| {
+            let same = |ours: &Finding| ours.check == theirs.check && ours.state >= theirs.state;
+            let looked_at = findings.iter().any(|ours| ours.check == theirs.check);
+            !(looked_at && (theirs.state == State::Ok || findings.iter().any(same)))
+        })
+        .map(|theirs| Finding { message: format!("the agent: {}", theirs.message), ..theirs })
+        .collect();
+    findings.extend(alone);
+}
+
+/// What the unit keeps from the agent, where that may surprise somebody.
+fn sandbox() -> Finding {
+    let check = "sandbox";
+    let advice = "take ProtectHome=, PrivateTmp=, ProtectSystem=strict and the like from the unit (systemctl edit holdfast), \
+                  or don't use these places: file gates there hold, and workloads get nothing made there";
+    match sandbox::kept_from_us() {
+        Err(unseen) => Finding::warn(check, unseen.to_string(), advice),
+        Ok(kept) if kept.is_empty() => {
+            Finding::ok(check, "it sees the files of this box, and may write to what isn't the system's")
+        }
+        Ok(kept) => Finding::warn(check, format!("{kept}, by its unit"), advice),
+    }
+}
+
+#[cfg(feature = "wasm")]
+fn workloads_cgroups() -> Finding {
+    match holdfast_drivers::wasm::cgroups() {
+        Ok(()) => Finding::ok("wasm limits", "each workload has a cgroup with limits of its own"),
+        Err(why) => Finding::warn(
+            "wasm limits",
+            format!("workloads have no cgroups of their own: {why}; the engine alone keeps their limits"),
+            "use the unit that comes with this version, with systemd 254 or newer and cgroups of version 2",
+        ),
+    }
+}
+
 /// What doesn't need a configuration.
-pub(super) fn of_the_system() -> Vec<Finding> {
+pub fn of_the_system() -> Vec<Finding> {
     with_clock(&Clock::new())
 }
 
@@ -301,12 +361,14 @@ fn drivers(config: &Config) -> Vec<Finding> {
 async fn daemon(config: &Config) -> Finding {
     let check = "agent";
     let socket = config.api.socket.display();
-    match crate::api::Client::new(&config.api.socket).status().await {
+    match Client::new(&config.api.socket).status().await {
         Ok(status) if status.converged => Finding::ok(check, "runs, and the box is converged"),
         Ok(_) => Finding::warn(check, "runs, and the box is not converged", "holdfast status"),
         Err(ClientError::NotRunning(_)) => Finding::warn(
             check,
-            format!("doesn't run: nobody answers at {socket}"),
+            format!(
+                "doesn't run: nobody answers at {socket}; what its unit would let it see and write is not known"
+            ),
             "systemctl start holdfast",
         ),
         Err(error) => Finding::fail(check, error.to_string(), "run this as root; journalctl -u holdfast"),
@@ -317,7 +379,6 @@ async fn daemon(config: &Config) -> Finding {
 mod tests {
     use holdfast_core::clock::Doubt;
 
-    use super::super::State;
     use super::*;
 
     #[test]
