@@ -21,7 +21,7 @@ use crate::source::SourceError;
 impl Daemon {
     pub(super) fn start_fetch(&mut self, now: &Now) {
         self.syncing = true;
-        self.poll_asked = false;
+        let asked = std::mem::take(&mut self.poll_asked);
         self.look_at = Scope::All;
         self.widen(Scope::All);
         self.progress.poll_in(self.config.source.interval, now);
@@ -30,7 +30,7 @@ impl Daemon {
         let known = self.progress.known.clone();
         let accepted = self.progress.accepted.as_ref().map(|floor| floor.revision.clone());
         tokio::task::spawn_blocking(move || {
-            let result = sync::fetch(&source, &content, known.as_ref(), accepted.as_ref());
+            let result = sync::fetch(&source, &content, known.as_ref(), accepted.as_ref(), asked);
             let _ = jobs.blocking_send(Event::Fetched(result));
         });
     }

@@ -42,14 +42,19 @@ pub(super) enum Found {
     New(Box<Fetched>),
 }
 
-/// Fetched: asks for the tip, and fetches it if it isn't `known`.
+/// Fetched: asks for the tip, and fetches it if it isn't `known`. Where somebody `asked` for that, what couldn't be had
+/// before is asked for again.
 pub(super) fn fetch(
     source: &SharedSource,
     content: &Content,
     known: Option<&Revision>,
     accepted: Option<&Revision>,
+    asked: bool,
 ) -> Result<Found, SourceError> {
     let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
+    if asked {
+        source.forget_spurned();
+    }
     let tip = source.poll()?;
     if known == Some(&tip) {
         return Ok(Found::Same);

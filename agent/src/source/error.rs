@@ -69,6 +69,14 @@ pub enum SourceError {
         /// What was wrong.
         why: String,
     },
+    /// The commit is what its id says, and no commit that can be read.
+    #[error("commit {revision} cannot be used: {why}; push another commit on top of the one before it")]
+    Unusable {
+        /// Which.
+        revision: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// More was sent than the box takes.
     #[error("{what} is larger than the limit of {limit} bytes; nothing of it was kept")]
     TooLarge {

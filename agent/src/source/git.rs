@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::Instant;
 
 use gix::ObjectId;
 use holdfast_core::digest::Revision;
@@ -11,9 +12,10 @@ use super::config::{Reference, SourceConfig, full_name};
 use super::error::SourceError;
 use super::gathering::Gathering;
 use super::local::Local;
-use super::mirror::{Mirror, object_id};
+use super::mirror::{Damage, Mirror, object_id};
 use super::remote::{Extent, Remote};
 use super::snapshot::Snapshot;
+use super::spurned::Spurned;
 use crate::http::allowance::Allowance;
 use crate::http::url::shown as shown_url;
 
@@ -22,6 +24,7 @@ pub struct GitSource {
     config: SourceConfig,
     pub(super) mirror: Mirror,
     pub(super) origin: Origin,
+    spurned: Option<Spurned>,
 }
 
 pub(super) enum Origin {
@@ -69,7 +72,7 @@ impl GitSource {
             }
         };
         let mirror = Mirror::open(mirror_dir, config.limits)?;
-        Ok(GitSource { config, mirror, origin })
+        Ok(GitSource { config, mirror, origin, spurned: None })
     }
 
     /// The commit that the reference points at now. Nothing is fetched, and nothing written to disk. A
@@ -108,11 +111,34 @@ impl GitSource {
     ) -> Result<Fetched, SourceError> {
         let id = object_id(revision)?;
         let accepted = accepted.map(object_id).transpose()?;
+        let of = (id, accepted);
+        if let Some(answer) = Spurned::answer(self.spurned.as_ref(), of, Instant::now()) {
+            return answer;
+        }
+        let answer = self.fetch_anew(revision, id, accepted);
+        self.spurned = Spurned::after(self.spurned.take(), of, &answer, Instant::now());
+        answer
+    }
+
+    /// Has the next fetch ask for a tip that couldn't be had before.
+    pub fn forget_spurned(&mut self) {
+        self.spurned = None;
+    }
+
+    fn fetch_anew(
+        &mut self,
+        revision: &Revision,
+        id: ObjectId,
+        accepted: Option<ObjectId>,
+    ) -> Result<Fetched, SourceError> {
         let url = self.config.url.clone();
         guarded(&url, || {
             self.bring(&id)?;
-            let commit =
-                self.mirror.objects()?.commit(&id).map_err(|damage| self.mirror.note_damage(damage))?;
+            let commit = self.mirror.objects()?.commit(&id).map_err(|damage| match damage {
+                // What is here is what was asked for.
+                Damage::Unusable { why, .. } => SourceError::Unusable { revision: revision.0.clone(), why },
+                damage => self.mirror.note_damage(damage),
+            })?;
             let ancestry = match accepted {
                 None => Ancestry::First,
                 Some(accepted) if accepted == id => Ancestry::Same,

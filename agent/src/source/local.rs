@@ -7,11 +7,15 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use gix::ObjectId;
+use gix::objs::Kind;
 use holdfast_core::verify::Ancestry;
 
 use super::config::{Limits, Reference, described, full_name};
 use super::error::SourceError;
 use super::mirror::{CopyError, Mirror, Objects, Walk};
+
+/// So many tags of tags are followed.
+const MAX_TAGS: usize = 8;
 
 /// The repository.
 pub(crate) struct Local {
@@ -52,8 +56,27 @@ impl Local {
         let missing = || SourceError::NotFound { what: format!("{} of {}", described(reference), self.url) };
         let Some(name) = full_name(reference) else { return Err(missing()) };
         let found = repository.try_find_reference(name.as_str()).map_err(|error| self.broken(&error))?;
-        let id = found.ok_or_else(missing)?.peel_to_id().map_err(|error| self.broken(&error))?.detach();
-        Ok(id)
+        let mut found = found.ok_or_else(missing)?;
+        // Not peeled by gix, which reads tags however large they are.
+        let id = loop {
+            match found.follow() {
+                Some(next) => found = next.map_err(|error| self.broken(&error))?,
+                None => break found.id().detach(),
+            }
+        };
+        self.peel(&Objects::of(&repository, self.limits.object), id)
+    }
+
+    /// The commit that a tag is of, which may be of another tag.
+    fn peel(&self, objects: &Objects, mut id: ObjectId) -> Result<ObjectId, SourceError> {
+        let mut kind = objects.header(&id).map_err(|damage| self.broken(&damage))?.0;
+        for _ in 0..MAX_TAGS {
+            if kind != Kind::Tag {
+                return Ok(id);
+            }
+            (id, kind) = objects.tagged(&id).map_err(|damage| self.broken(&damage))?;
+        }
+        Err(self.broken(&format!("more than {MAX_TAGS} tags of tags lead to {id}")))
     }
 
     fn broken(&self, why: &dyn std::fmt::Display) -> SourceError {
@@ -127,6 +150,12 @@ pub(crate) fn walk_back(
                     }
                     if seen.insert(parent) {
                         open.push_back(parent);
+                    }
+                    // A commit may name thousands of parents, which need not be there.
+                    if seen.len() > limit {
+                        return Ancestry::Unproven {
+                            why: format!("it is not among the last {limit} commits and their parents"),
+                        };
                     }
                 }
             }

@@ -13,6 +13,7 @@ mod local;
 mod mirror;
 mod remote;
 mod snapshot;
+mod spurned;
 
 pub use self::config::{Limits, Reference, SourceConfig};
 pub use self::error::{ReadError, SourceError};

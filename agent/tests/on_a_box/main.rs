@@ -16,6 +16,7 @@ mod component;
 mod demo;
 mod failures;
 mod health;
+mod hostile;
 mod lifecycle;
 mod looking;
 #[cfg(feature = "wasm")]

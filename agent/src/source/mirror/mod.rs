@@ -18,6 +18,7 @@ mod objects;
 mod pack;
 mod parts;
 mod room;
+mod scan;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -35,6 +36,7 @@ pub(crate) use self::objects::{Damage, Objects, Walk};
 pub(crate) use self::pack::CopyError;
 use self::pack::{Indexed, write_pack};
 pub(crate) use self::parts::Taken;
+pub(crate) use self::scan::MAX_COMMIT;
 use super::config::Limits;
 use super::error::SourceError;
 
@@ -204,7 +206,8 @@ impl Mirror {
         let dir = self.scratch("incoming")?;
         let packs = dir.0.join("pack");
         fs::create_dir_all(&packs).map_err(|error| SourceError::local("making", &packs, error))?;
-        let mut pack = self.bounded(pack, self.room());
+        // What it builds on must be in it.
+        let mut pack = self.bounded(pack, self.room(), &|_| true);
         let done = pack::index(&mut pack, &packs, None, self.limits.object, &AtomicBool::new(false));
         pack.explain(done)?;
         let objects = Objects::at(&dir.0, self.limits.object)
@@ -229,7 +232,9 @@ impl Mirror {
     ) -> Result<(Scratch, Indexed), SourceError> {
         let dir = self.scratch("incoming")?;
         let bases = self.objects()?.into_inner();
-        let mut pack = self.bounded(pack, room);
+        let here = self.objects()?;
+        let is_small = |id: &ObjectId| here.header(id).map_or(true, |(kind, _)| scan::is_small(kind));
+        let mut pack = self.bounded(pack, room, &is_small);
         let done = pack::index(&mut pack, &dir.0, Some(bases), self.limits.object, stop);
         Ok((dir, pack.explain(done)?))
     }

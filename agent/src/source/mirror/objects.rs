@@ -4,10 +4,12 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use gix::ObjectId;
-use gix::objs::{CommitRefIter, Exists as _, Find as _, Kind, TreeRefIter};
+use gix::objs::{CommitRefIter, Exists as _, Find as _, Kind, TagRef, TreeRefIter};
 use gix::odb::Header as _;
 use holdfast_core::verify::{BadSignature, Signature};
 use jiff::Timestamp;
+
+use super::scan::{self, MAX_COMMIT};
 
 /// An object database that trusts nothing on disk.
 pub(crate) struct Objects {
@@ -21,6 +23,14 @@ pub(crate) enum Damage {
     /// It isn't there.
     #[error("object {0} is missing")]
     Missing(ObjectId),
+    /// It is there, is what its id says, and makes no sense.
+    #[error("object {id} is no good: {why}")]
+    Unusable {
+        /// Which.
+        id: ObjectId,
+        /// What is wrong.
+        why: String,
+    },
     /// It is there and wrong.
     #[error("object {id} cannot be read: {why}")]
     Broken {
@@ -80,8 +90,11 @@ impl Objects {
     pub(crate) fn read(&self, id: &ObjectId, wanted: Kind, buffer: &mut Vec<u8>) -> Result<(), Damage> {
         let broken = |why: &dyn std::fmt::Display| Damage::Broken { id: *id, why: why.to_string() };
         let (_, size) = self.header(id)?;
-        if size > self.limit {
-            return Err(broken(&format!("it has {size} bytes, more than the limit of {}", self.limit)));
+        let limit = if scan::is_small(wanted) { MAX_COMMIT.min(self.limit) } else { self.limit };
+        // What is too large, or something else, is no damage: it is what its id says.
+        let unusable = |why| Err(Damage::Unusable { id: *id, why });
+        if size > limit {
+            return unusable(format!("it has {size} bytes, more than the limit of {limit}"));
         }
         buffer.clear();
         let kind = match self.odb.try_find(id, buffer) {
@@ -93,12 +106,21 @@ impl Objects {
             Ok(None) => return Err(Damage::Missing(*id)),
             Err(error) => return Err(broken(&error)),
         };
-        if kind == wanted { Ok(()) } else { Err(broken(&format!("it is a {kind} and not a {wanted}"))) }
+        if kind == wanted { Ok(()) } else { unusable(format!("it is a {kind} and not a {wanted}")) }
+    }
+
+    /// What a tag is of, and whether that is another tag.
+    pub(crate) fn tagged(&self, id: &ObjectId) -> Result<(ObjectId, Kind), Damage> {
+        let broken = |why: &dyn std::fmt::Display| Damage::Unusable { id: *id, why: why.to_string() };
+        let mut data = Vec::new();
+        self.read(id, Kind::Tag, &mut data)?;
+        let tag = TagRef::from_bytes(&data, id.kind()).map_err(|error| broken(&error))?;
+        Ok((tag.target(), tag.target_kind))
     }
 
     /// Reads a commit.
     pub(crate) fn commit(&self, id: &ObjectId) -> Result<Commit, Damage> {
-        let broken = |why: &dyn std::fmt::Display| Damage::Broken { id: *id, why: why.to_string() };
+        let broken = |why: &dyn std::fmt::Display| Damage::Unusable { id: *id, why: why.to_string() };
         let mut data = Vec::new();
         self.read(id, Kind::Commit, &mut data)?;
         let iter = || CommitRefIter::from_bytes(&data, id.kind());

@@ -2,7 +2,7 @@
 //! by gix whoever wrote them.
 
 use std::fs::File;
-use std::io::{BufRead, BufWriter, Cursor, Read as _, Write};
+use std::io::{BufRead, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -90,15 +90,15 @@ impl Indexed {
     }
 }
 
-/// How many objects a pack says it has, and the pack from its beginning.
-pub(crate) fn count(pack: &mut dyn BufRead) -> Result<(u64, impl BufRead), SourceError> {
+/// Reads the header of a pack: how many objects it says that it has, and the header, to be put before the rest again.
+pub(crate) fn count(pack: &mut dyn BufRead) -> Result<(u64, [u8; 12]), SourceError> {
     let mut head = [0; 12];
     pack.read_exact(&mut head).map_err(|error| SourceError::Protocol {
         url: String::new(),
         why: format!("the pack cannot be used: {error}"),
     })?;
     let [.., a, b, c, d] = head;
-    Ok((u64::from(u32::from_be_bytes([a, b, c, d])), Cursor::new(head).chain(pack)))
+    Ok((u64::from(u32::from_be_bytes([a, b, c, d])), head))
 }
 
 /// Reads a pack, resolves its deltas and hashes every object, and writes pack and index into `dir`.

@@ -1,7 +1,7 @@
 //! Revisions of which this box has its own part: what it reads of them, and no more.
 
 use std::fs::{self, File};
-use std::io::BufRead;
+use std::io::{BufRead, Cursor, Read as _};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
@@ -84,15 +84,16 @@ impl Mirror {
         pack: &mut dyn BufRead,
         wanted: &[ObjectId],
     ) -> Result<Taken, SourceError> {
-        let mut bounded = self.bounded(pack, self.room());
-        let (count, mut pack) = pack::count(&mut bounded)?;
+        let mut bounded = self.bounded(pack, self.room(), &|_| true);
+        let counted = pack::count(&mut bounded);
+        let (count, head) = bounded.explain(counted)?;
         if count != wanted.len() as u64 {
             let why = format!("it sends {count} objects where {} were asked for", wanted.len());
             return Ok(Taken::Nothing(why));
         }
         let dir = self.scratch("incoming")?;
+        let mut pack = Cursor::new(head).chain(&mut bounded);
         let done = pack::index(&mut pack, &dir.0, None, self.limits.object, &AtomicBool::new(false));
-        drop(pack);
         let indexed = bounded.explain(done)?;
         if let Some(id) = indexed.lacks(wanted)? {
             return Ok(Taken::Nothing(format!("it did not send {id}, which was asked for")));

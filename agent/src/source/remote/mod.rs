@@ -28,10 +28,14 @@ use crate::http::url::shown as shown_url;
 use crate::source::config::{Reference, SourceConfig, described, full_name};
 use crate::source::error::{SourceError, in_full};
 use crate::source::http::{Advertisement, Client, GitHttp, Meter, old_protocol};
-use crate::source::mirror::Mirror;
+use crate::source::mirror::{MAX_COMMIT, Mirror};
 
 /// What we call ourselves towards Git.
 const AGENT: &str = concat!("holdfast/", env!("CARGO_PKG_VERSION"));
+
+/// Bytes of a poll, and of a single commit: one reference is asked for, and what a server lists beside it is held in
+/// memory; a commit is never larger than a quarter of this.
+const MAX_TALK: u64 = 4 * MAX_COMMIT;
 
 /// So many revisions are named as present: the newest tells the server nearly everything.
 const MAX_HAVES: usize = 4;
@@ -167,7 +171,7 @@ impl Remote {
             what: format!("{} of {}", described(reference), shown_url(&self.config.url)),
         };
         let limits = self.config.limits;
-        self.operate(Purpose::Poll, self.config.timeout, limits.talk, |session| {
+        self.operate(Purpose::Poll, self.config.timeout, limits.talk.min(MAX_TALK), |session| {
             let mut prefixes = RefPrefixes::new();
             prefixes.extend([BString::from(name.as_str())]);
             let command = LsRefsCommand::new(Some(prefixes), &session.handshake.capabilities, agent());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use gix::ObjectId;
 
-use super::{Refused, Remote, Session};
+use super::{MAX_TALK, Refused, Remote, Session};
 use crate::http::allowance::{Purpose, UsedUp};
 use crate::source::error::SourceError;
 use crate::source::http::Meter;
@@ -54,7 +54,8 @@ impl Remote {
         if self.refused > Refused::Nothing {
             return self.fetch_whole(id, mirror, purpose).map(|()| Extent::Whole);
         }
-        let meter = self.meter(self.config.limits.fetch, self.config.limits.pack);
+        // One commit was asked for, and nothing of it is verified.
+        let meter = self.meter(self.config.limits.fetch, self.config.limits.pack.min(MAX_TALK));
         match self.ask_for(&[*id], &["deepen 1"], mirror, &meter, purpose)? {
             Answer::Brought => Ok(Extent::Commit),
             Answer::NotOffered => self.fetch_whole(id, mirror, purpose).map(|()| Extent::Whole),

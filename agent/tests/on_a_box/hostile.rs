@@ -1,0 +1,112 @@
+//! What a server can do to a box before anything that it sends is verified.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::boxes::{TestBox, pos};
+use crate::support::git_repo::git_in;
+use crate::support::git_server::{GitServer, Options};
+
+/// The largest signature header that the box must not hold, in bytes. It comes as some hundred KiB.
+const HEADER: usize = 160 << 20;
+/// What the agent may hold at its highest, in bytes: it needs much less, and held five times the header.
+const HELD: u64 = 100 << 20;
+
+/// Makes a commit on top of the branch with this more in its headers; gives its id.
+fn push_commit(server: &GitServer, committer: &str, more: &[u8]) -> String {
+    let bare = server.bare();
+    let read = |args: &[&str]| {
+        let output = git_in(&bare).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let (tree, parent) = (read(&["rev-parse", "main^{tree}"]), read(&["rev-parse", "main"]));
+    let who =
+        format!("tree {tree}\nparent {parent}\nauthor x <x@x> 0 +0000\ncommitter x <x@x> {committer}\n");
+    let file = bare.join("commit");
+    fs::write(&file, [who.as_bytes(), more, b"\nx\n"].concat()).unwrap();
+    let mut command: Command = git_in(&bare);
+    command.args(["hash-object", "--literally", "-t", "commit", "-w", "--stdin"]);
+    let output = command.stdin(fs::File::open(&file).unwrap()).stderr(Stdio::inherit()).output().unwrap();
+    let id = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    // Where the branch points is written as a server might that is no git.
+    fs::write(bare.join("refs/heads/main"), format!("{id}\n")).unwrap();
+    let _ = fs::remove_file(bare.join("packed-refs"));
+    id
+}
+
+/// A box that follows a server every second, and ran what was there.
+fn following(filter: bool) -> (TestBox, GitServer) {
+    let test_box = TestBox::new();
+    test_box.commit(&pos("1", ""));
+    let server = GitServer::with(&test_box.repo, &Options { filter, ..Options::default() });
+    let url = format!("url = \"{}\"\nca_file = \"{}\"", server.url(), server.ca_file().display());
+    test_box.follow(&url);
+    let file = test_box.path("agent.toml");
+    let every_second = fs::read_to_string(&file).unwrap().replace("\"1h\"", "\"1s\"");
+    fs::write(&file, every_second).unwrap();
+    assert_eq!(test_box.once().0, 0);
+    server.forget_requests();
+    (test_box, server)
+}
+
+/// The most memory that a process ever held.
+fn most_held(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+/// Bytes that the server sent in answers to fetches and polls, the largest last.
+fn answers(server: &GitServer, expected: usize) -> Vec<u64> {
+    let requests = server.requests(expected);
+    let posts = requests.iter().filter(|line| line.starts_with("POST"));
+    let mut sizes: Vec<u64> = posts.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+    sizes.sort_unstable();
+    sizes
+}
+
+fn error(status: &Value) -> &str {
+    status["source"]["error"].as_str().unwrap_or_default()
+}
+
+#[test]
+fn a_commit_with_an_endless_signature_is_neither_held_in_memory_nor_fetched_at_each_poll() {
+    for filter in [true, false] {
+        let (test_box, server) = following(filter);
+        let lines = " AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n";
+        let header = format!("gpgsig -----BEGIN SSH SIGNATURE-----\n{}", lines.repeat(HEADER / lines.len()));
+        push_commit(&server, "0 +0000", header.as_bytes());
+        let agent = test_box.start();
+        let status = agent.wait("the commit to be refused", |status| error(status).contains("limit"));
+        assert!(error(&status).contains("a commit or tag in the pack"), "{status:#}");
+        // Two more polls.
+        let sent = answers(&server, 7);
+        let large = sent.iter().filter(|size| **size > 100_000).count();
+        assert_eq!(large, 1, "it was fetched once: {sent:?}");
+        let held = most_held(agent.pid());
+        assert!(held < HELD, "the agent held {} MiB, filter {filter}", held >> 20);
+        assert_eq!(test_box.runs("pos").as_deref(), Some("1"));
+
+        // The next commit is nothing special.
+        let next = test_box.commit(&pos("2", ""));
+        test_box.repo.push(&server.bare());
+        agent.wait_for(&next);
+        agent.stop();
+    }
+}
+
+#[test]
+fn a_commit_that_makes_no_sense_is_told_and_leaves_the_mirror_as_it_is() {
+    let (test_box, server) = following(true);
+    let id = push_commit(&server, "99999999999999 +0000", b"");
+    let agent = test_box.start();
+    let status = agent.wait("the commit to be refused", |status| error(status).contains("cannot be used"));
+    assert!(error(&status).contains(&id), "{status:#}");
+    agent.stop();
+    assert!(!test_box.path("state/mirror/aside").exists());
+    let (code, status) = test_box.json(&["status"]);
+    assert_eq!((code, &status["converged"]), (0, &json!(true)), "what runs can still be read: {status:#}");
+}
