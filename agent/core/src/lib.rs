@@ -31,6 +31,7 @@ pub mod oci;
 pub mod plan;
 pub mod pod;
 pub mod probe;
+pub mod reading;
 pub mod release;
 pub mod render;
 pub mod report;
@@ -40,6 +41,7 @@ pub mod secret;
 pub mod select;
 #[cfg(test)]
 mod testing;
+pub mod tree;
 pub mod values;
 pub mod verify;
 pub mod yaml;

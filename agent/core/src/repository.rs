@@ -7,33 +7,32 @@ use semver::Version;
 
 use crate::diagnostic::{Diagnostic, Position, nearest, sorted};
 use crate::digest::Revision;
-use crate::model::document::{AppLayers, Document, read};
+use crate::model::document::{Document, read};
 use crate::model::{App, Body, Device, Fleet, Labels, Purge, Site, Stop};
 use crate::name::{AppName, DeviceName};
+use crate::reading::{self, AppFile, Part};
+use crate::release::DriverKind;
+use crate::render::clash::{self, Places};
 use crate::render::{ArtifactRef, Desired, DesiredApp, Workload, manifests, render};
-use crate::select::{
-    self, File, Index, app_path, cycle, device_path, in_circle, manifests_folder, select, site_of, site_path,
-};
+use crate::select::{self, File, app_path, cycle, in_circle, select, unknown_apps};
+use crate::tree::{EntryKind, Kind, Tree, Unread};
+use crate::yaml::DOCUMENT_LIMIT;
 
-/// The files of a repository by their paths, with `/` between their parts.
-pub type Files = BTreeMap<String, Vec<u8>>;
+pub use crate::tree::Files;
 
 /// Everything that is wrong in a repository, sorted. With `device` it is rendered for that box as well.
-pub fn validate(files: &Files, device: Option<&DeviceName>, agent_version: &Version) -> Vec<Diagnostic> {
+pub fn validate(tree: &dyn Tree, device: Option<&DeviceName>, agent_version: &Version) -> Vec<Diagnostic> {
     let mut look = Look::default();
-    for (path, bytes) in files {
-        look.file(path, bytes);
-    }
-    look.apps_without_document(files);
+    look.documents(tree);
+    look.apps(tree);
     look.references();
     look.dependencies();
-    look.too_large(files);
-    look.unfit_for_podman(files);
+    look.clashes();
     let mut errors = look.errors;
     if let Some(device) = device {
-        let found = match render_for(files, device, agent_version) {
+        let found = match render_for(tree, device, agent_version) {
             Ok(desired) => {
-                let mut found = missing_artifacts(files, &desired);
+                let mut found = missing_artifacts(tree, &desired);
                 found.extend(unfit(&desired));
                 found.extend(desired.faulty.into_values().flatten());
                 found
@@ -51,96 +50,46 @@ pub fn validate(files: &Files, device: Option<&DeviceName>, agent_version: &Vers
 /// What `device` would get from a repository. An error holds the whole revision; errors of single apps are in
 /// `faulty`. Facts of the hardware aren't known here.
 pub fn render_for(
-    files: &Files,
+    tree: &dyn Tree,
     device: &DeviceName,
     agent_version: &Version,
 ) -> Result<Desired, Vec<Diagnostic>> {
-    let index = index_of(files, device)?;
-    let selected = select(&Revision(String::new()), &index, device, &Labels::new(), agent_version)?;
-    let manifests = selected
-        .folders()
-        .into_iter()
-        .map(|(name, folder)| (name, under(files, &format!("{folder}/")).collect()))
-        .collect();
+    let damaged = |why: String| vec![Diagnostic::of_file("", why)];
+    let index = reading::index(tree, device).map_err(damaged)?;
+    let selected = select(&Revision(String::new()), &index, device, &Labels::new(), agent_version)
+        .map_err(|refused| refused.errors)?;
+    let manifests = reading::manifests(tree, &selected);
     Ok(render(selected, &manifests))
 }
 
-fn index_of(files: &Files, device: &DeviceName) -> Result<Index, Vec<Diagnostic>> {
-    let device = file(files, &device_path(device));
-    let site = match &device {
-        // A device that can't be read is told of by `select`, with everything else.
-        Some(device) => site_of(device).ok().flatten().and_then(|site| file(files, &site_path(&site))),
-        None => None,
-    };
-    let folders: BTreeSet<&str> = files.keys().filter_map(|path| app_folder(path)).collect();
-    Ok(Index {
-        fleet: file(files, select::FLEET_PATH),
-        device,
-        site,
-        stops: orders(files, select::STOPS),
-        purges: orders(files, select::PURGES),
-        apps: folders.into_iter().map(|name| (name.to_owned(), file(files, &app_path(name)))).collect(),
-    })
-}
-
-fn file(files: &Files, path: &str) -> Option<File> {
-    files.get(path).map(|bytes| File { path: path.to_owned(), bytes: bytes.clone() })
-}
-
-fn under<'a>(files: &'a Files, folder: &'a str) -> impl Iterator<Item = File> + 'a {
-    files
-        .range(folder.to_owned()..)
-        .take_while(move |(path, _)| path.starts_with(folder))
-        .map(|(path, bytes)| File { path: path.clone(), bytes: bytes.clone() })
-}
-
-/// The documents right in a folder.
-fn orders(files: &Files, folder: &str) -> Vec<File> {
-    let folder = format!("{folder}/");
-    under(files, &folder).filter(|file| is_document_of(&file.path, &folder)).collect()
-}
-
-/// The kind of a document that looks like a Stop or a Purge and stands where nobody reads it.
-fn misplaced_order(path: &str, bytes: &[u8]) -> Option<&'static str> {
-    if !path.ends_with(".yaml") && !path.ends_with(".yml") {
-        return None;
-    }
-    let text = std::str::from_utf8(bytes).ok().filter(|text| text.contains("holdfast.dev/"))?;
-    let kind = |kind: &&str| text.lines().any(|line| line.trim_end() == format!("kind: {kind}"));
-    ["Stop", "Purge"].into_iter().find(kind)
-}
-
-fn is_document_of(path: &str, folder: &str) -> bool {
-    path.strip_prefix(folder).is_some_and(|name| !name.contains('/') && select::is_order(name))
-}
-
-/// The folder in `apps/` that a path lies in.
-fn app_folder(path: &str) -> Option<&str> {
-    path.strip_prefix("apps/").and_then(|rest| rest.split_once('/')).map(|(folder, _)| folder)
-}
-
 /// Files that a box's apps name and the repository doesn't have.
-fn missing_artifacts(files: &Files, desired: &Desired) -> Vec<Diagnostic> {
-    desired.apps.iter().flat_map(|(name, app)| missing_of_app(files, name, app)).collect()
+fn missing_artifacts(tree: &dyn Tree, desired: &Desired) -> Vec<Diagnostic> {
+    desired.apps.iter().flat_map(|(name, app)| missing_of_app(tree, name, app)).collect()
 }
 
-fn missing_of_app(files: &Files, name: &AppName, app: &DesiredApp) -> Vec<Diagnostic> {
+fn missing_of_app(tree: &dyn Tree, name: &AppName, app: &DesiredApp) -> Vec<Diagnostic> {
     let workload = match &app.workload {
         Workload::Wasm(wasm) => Some(("the component", &wasm.component)),
         _ => None,
     };
     let probes = app.policy.components().map(|component| ("the probe component", component));
     let named = workload.into_iter().chain(probes);
-    let missing = named.filter_map(|(what, artifact)| match artifact {
-        ArtifactRef::File(path) if !files.contains_key(path) => Some((what, path)),
-        _ => None,
+    let unread = named.filter_map(|(what, artifact)| match artifact {
+        ArtifactRef::File(path) => match tree.read(path, usize::MAX) {
+            Ok(Some(_)) | Err(Unread::Later) => None,
+            Ok(None) => Some(format!("{what} {path} isn't in the repository")),
+            Err(Unread::Refused(why) | Unread::Damaged(why)) => {
+                Some(format!("{what} {path} can't be read: {why}"))
+            }
+        },
+        ArtifactRef::Oci(_) => None,
     });
-    missing
-        .map(|(what, path)| {
-            let message = format!("{what} {path} isn't in the repository");
-            Diagnostic::of_file(app_path(name.as_str()), message)
-        })
-        .collect()
+    unread.map(|message| Diagnostic::of_file(app_path(name.as_str()), message)).collect()
+}
+
+/// The name that a document has by its path.
+fn name_in<'a>(folder: &str, path: &'a str) -> Option<&'a str> {
+    reading::stem(path.strip_prefix(folder)?.strip_prefix('/')?)
 }
 
 /// What podman can't hold of apps that are to run on any runtime.
@@ -154,165 +103,172 @@ fn unfit(desired: &Desired) -> impl Iterator<Item = Diagnostic> + '_ {
 /// What was seen of a repository so far.
 #[derive(Default)]
 struct Look {
-    fleet: Option<Fleet>,
-    /// Each site's document, if it could be read.
-    sites: BTreeMap<String, Option<Site>>,
+    /// The Fleet document with its path.
+    fleet: Option<(String, Fleet)>,
+    /// Each site's document with its path, if it could be read.
+    sites: BTreeMap<String, Option<(String, Site)>>,
     devices: Vec<(String, Device)>,
-    /// Each app's document, if it could be read.
-    apps: BTreeMap<String, Option<App>>,
+    /// Each app's document with its path, if it could be read.
+    apps: BTreeMap<String, Option<(String, App)>>,
+    /// Where the objects of each app of containers stand, as far as that shows without a box.
+    places: BTreeMap<AppName, (Option<DriverKind>, Places)>,
     errors: Vec<Diagnostic>,
 }
 
 impl Look {
-    fn file(&mut self, path: &str, bytes: &[u8]) {
-        if path == select::FLEET_PATH {
-            self.fleet = self.document(path, bytes, None);
-        } else if let Some(rest) = path.strip_prefix("sites/") {
-            if let Some(name) = self.name_of(path, rest) {
-                let site = self.document(path, bytes, Some(name));
-                self.sites.insert(name.to_owned(), site);
+    /// What could be read of a part; what couldn't is an error.
+    fn files(&mut self, part: Part) -> Vec<File> {
+        self.errors.extend(part.errors);
+        self.errors.extend(part.damage.map(|why| Diagnostic::of_file("", why)));
+        part.files
+    }
+
+    fn documents(&mut self, tree: &dyn Tree) {
+        let errors_before = self.errors.len();
+        let top = reading::top(tree);
+        self.files(top);
+        for file in self.files(reading::document(tree, "holdfast")) {
+            self.fleet = self.document(&file, None).map(|fleet| (file.path.clone(), fleet));
+        }
+        let is_told = self.errors[errors_before..].iter().any(|error| error.file.starts_with("holdfast."));
+        if self.fleet.is_none() && !is_told {
+            let missing = Diagnostic::of_file(select::FLEET_PATH, "the Fleet document is missing");
+            self.errors.push(missing.hint("add holdfast.yaml with kind: Fleet"));
+        }
+        for (name, file) in self.named(tree, "sites") {
+            let site = self.document(&file, Some(&name)).map(|site| (file.path, site));
+            self.sites.insert(name, site);
+        }
+        for (name, file) in self.named(tree, "devices") {
+            let device = self.document(&file, Some(&name));
+            self.devices.extend(device.map(|device| (file.path, device)));
+        }
+        for file in self.files(reading::orders(tree, select::STOPS)) {
+            self.document::<Stop>(&file, name_in(select::STOPS, &file.path));
+        }
+        for file in self.files(reading::orders(tree, select::PURGES)) {
+            let purge = self.document::<Purge>(&file, name_in(select::PURGES, &file.path));
+            self.errors.extend(purge.iter().flat_map(|purge| select::purged_objects(&file.path, purge)));
+        }
+        self.misplaced_orders(tree);
+    }
+
+    /// Stops and purges in folders that no box reads.
+    fn misplaced_orders(&mut self, tree: &dyn Tree) {
+        const READ: [&str; 5] = ["apps", "sites", "devices", select::STOPS, select::PURGES];
+        let top = tree.list("").unwrap_or_default();
+        let others = top.into_iter().filter(|entry| !READ.contains(&entry.name.as_str()));
+        for folder in others.filter(|entry| entry.kind == EntryKind::Is(Kind::Folder)) {
+            // What can't be read there concerns nobody.
+            let (paths, _) = reading::files_below(tree, &folder.name);
+            for path in paths.into_iter().filter(|path| reading::stem(path).is_some()) {
+                if let Ok(Some(bytes)) = tree.read(&path, DOCUMENT_LIMIT) {
+                    let misplaced = reading::misplaced_order(&path, &bytes);
+                    self.errors.extend(misplaced.map(|(_, error)| error));
+                }
             }
-        } else if let Some(rest) = path.strip_prefix("devices/") {
-            if let Some(name) = self.name_of(path, rest)
-                && let Some(device) = self.document(path, bytes, Some(name))
-            {
-                self.devices.push((path.to_owned(), device));
-            }
-        } else if let Some(rest) = path.strip_prefix("stops/") {
-            if let Some(name) = self.name_of(path, rest) {
-                self.document::<Stop>(path, bytes, Some(name));
-            }
-        } else if let Some(rest) = path.strip_prefix("purges/") {
-            if let Some(name) = self.name_of(path, rest)
-                && let Some(purge) = self.document::<Purge>(path, bytes, Some(name))
-            {
-                self.purged_objects(path, &purge);
-            }
-        } else if let Some(folder) = app_folder(path) {
-            self.file_of_app(path, folder, bytes);
-        } else if let Some(kind) = misplaced_order(path, bytes) {
-            let folder = format!("{}s", kind.to_ascii_lowercase());
-            let message = format!("a {kind} in {path} counts for nothing");
-            self.errors
-                .push(Diagnostic::of_file(path, message).hint(format!("move it to {folder}/<name>.yaml")));
-        } else if path == "holdfast.yml" {
-            self.errors.push(Diagnostic::of_file(path, "the Fleet document is called holdfast.yaml"));
         }
     }
 
-    fn file_of_app(&mut self, path: &str, folder: &str, bytes: &[u8]) {
-        let inside = path.strip_prefix(&format!("apps/{folder}/")).unwrap_or(path);
-        if inside == "app.yaml" {
-            if let Err(error) = folder.parse::<AppName>() {
-                self.errors.push(Diagnostic::of_file(path, error.to_string()).hint("rename the folder"));
+    /// The documents below `sites` or `devices`, with the names that they have by their paths.
+    fn named(&mut self, tree: &dyn Tree, folder: &str) -> Vec<(String, File)> {
+        let (paths, part) = reading::files_below(tree, folder);
+        self.files(part);
+        let mut seen = BTreeSet::new();
+        let mut found = Vec::new();
+        for path in paths {
+            let Some(name) = name_in(folder, &path).map(str::to_owned) else {
+                let error = Diagnostic::of_file(&path, "only *.yaml and *.yml are read here");
+                self.errors.push(error.hint("rename or move the file"));
+                continue;
+            };
+            // Both endings are read at once.
+            if seen.insert(name.clone()) {
+                let files = self.files(reading::document(tree, &format!("{folder}/{name}")));
+                found.extend(files.into_iter().map(|file| (name.clone(), file)));
             }
-            let app = self.document(path, bytes, Some(folder));
-            self.apps.insert(folder.to_owned(), app);
-        } else if inside.starts_with("manifests/") {
-            let file = File { path: path.to_owned(), bytes: bytes.to_vec() };
-            self.errors.extend(manifests::check(&file));
+        }
+        found
+    }
+
+    fn apps(&mut self, tree: &dyn Tree) {
+        let (apps, part) = reading::apps(tree);
+        self.files(part);
+        for (folder, file) in apps {
+            let app = self.app(&folder, file);
+            self.manifests(tree, &folder, app.as_ref());
+            self.apps.insert(folder, app);
         }
     }
 
-    fn purged_objects(&mut self, path: &str, purge: &Purge) {
-        for object in purge.spec.objects.iter().filter(|purged| !purged.object.value.holds_data()) {
-            let message = format!("{} holds no data: it goes by itself", object.object.value);
-            self.errors.push(Diagnostic::new(path, object.object.at, message));
+    fn app(&mut self, folder: &str, file: AppFile) -> Option<(String, App)> {
+        if let Err(error) = folder.parse::<AppName>() {
+            self.errors.push(select::misnamed(folder, &file, &error));
         }
-    }
-
-    fn document<D: Document>(&mut self, path: &str, bytes: &[u8], name: Option<&str>) -> Option<D> {
-        read(path, bytes, name).map_err(|mut errors| self.errors.append(&mut errors)).ok()
-    }
-
-    /// The name that a document has by its path; files of other kinds have none.
-    fn name_of<'a>(&mut self, path: &str, rest: &'a str) -> Option<&'a str> {
-        let name = rest.rsplit('/').next().unwrap_or(rest);
-        if name.starts_with('.') || name.ends_with(".md") {
-            return None;
-        }
-        let stem = rest.strip_suffix(".yaml");
-        if stem.is_none() {
-            let message = "only *.yaml is read here";
-            self.errors.push(Diagnostic::of_file(path, message).hint("rename or move the file"));
-        }
-        stem
-    }
-
-    fn apps_without_document(&mut self, files: &Files) {
-        for folder in files.keys().filter_map(|path| app_folder(path)).collect::<BTreeSet<_>>() {
-            if !self.apps.contains_key(folder) {
+        match file {
+            Ok(Some(file)) => self.document(&file, Some(folder)).map(|app| (file.path, app)),
+            Ok(None) => {
                 let message = format!("the folder apps/{folder} has no app.yaml");
                 self.errors.push(Diagnostic::of_file(app_path(folder), message));
-                self.apps.insert(folder.to_owned(), None);
+                None
             }
-        }
-        for (folder, app) in &self.apps {
-            let folder = match (app, folder.parse::<AppName>()) {
-                (Some(App { spec, .. }), Ok(name)) if matches!(spec.workload, Body::Container(_)) => {
-                    format!("{}/", manifests_folder(&name))
-                }
-                _ => continue,
-            };
-            if under(files, &folder).next().is_none() {
-                let message = format!("the app is a container, and there is nothing in {folder}");
-                self.errors
-                    .push(Diagnostic::of_file(app_path(app_folder(&folder).unwrap_or_default()), message));
+            Err(errors) => {
+                self.errors.extend(errors);
+                None
             }
         }
     }
 
-    /// Objects that are too large for where their app may run.
-    fn too_large(&mut self, files: &Files) {
-        for (folder, app) in &self.apps {
-            let (Some(App { spec, .. }), Ok(name)) = (app, folder.parse::<AppName>()) else { continue };
-            let Body::Container(container) = &spec.workload else { continue };
-            let manifests: Vec<File> = under(files, &format!("{}/", manifests_folder(&name))).collect();
-            self.errors.extend(manifests::check_sizes(&name, container, &manifests));
+    /// What is wrong in an app's manifests, as far as that shows without a box.
+    fn manifests(&mut self, tree: &dyn Tree, folder: &str, app: Option<&(String, App)>) {
+        let container = match app {
+            Some((path, app)) => match &app.spec.workload {
+                Body::Container(container) => Some((path, container, app.spec.policy.strategy)),
+                // Nobody reads them.
+                _ => return,
+            },
+            None => None,
+        };
+        let manifests = format!("apps/{folder}/manifests");
+        let files = self.files(reading::manifests_in(tree, &manifests));
+        for file in &files {
+            self.errors.extend(manifests::check(file));
+        }
+        let (Some((path, container, strategy)), Ok(name)) = (container, folder.parse::<AppName>()) else {
+            return;
+        };
+        if files.is_empty() {
+            let message = format!("the app is a container, and there is nothing in {manifests}/");
+            self.errors.push(Diagnostic::of_file(path, message));
+        }
+        self.errors.extend(manifests::check_sizes(&name, container, &files));
+        let places = manifests::places(&name, container, &files);
+        self.places.insert(name.clone(), (container.driver.kind(), places));
+        // Where there are templates, only `--device` tells.
+        if !files.iter().any(|file| file.path.ends_with(".j2")) {
+            let unfit = manifests::unfit_for_podman(&name, container, &files, strategy);
+            let place = |error: &Diagnostic| (error.file.clone(), error.line);
+            let told: BTreeSet<_> = self.errors.iter().map(place).collect();
+            self.errors.extend(unfit.into_iter().filter(|error| !told.contains(&place(error))));
         }
     }
 
-    /// What podman can't hold of apps that may run there, as far as that shows without a box: where there are
-    /// templates, only `--device` tells.
-    fn unfit_for_podman(&mut self, files: &Files) {
-        let mut errors = Vec::new();
-        for (folder, app) in &self.apps {
-            let (Some(App { spec, .. }), Ok(name)) = (app, folder.parse::<AppName>()) else { continue };
-            let Body::Container(container) = &spec.workload else { continue };
-            let manifests: Vec<File> = under(files, &format!("{}/", manifests_folder(&name))).collect();
-            if manifests.iter().any(|file| file.path.ends_with(".j2")) {
-                continue;
-            }
-            errors.extend(manifests::unfit_for_podman(&name, container, &manifests, spec.policy.strategy));
-        }
-        let told: BTreeSet<_> = self.errors.iter().map(|error| (error.file.clone(), error.line)).collect();
-        self.errors
-            .extend(errors.into_iter().filter(|error| !told.contains(&(error.file.clone(), error.line))));
+    fn document<D: Document>(&mut self, file: &File, name: Option<&str>) -> Option<D> {
+        read(&file.path, &file.bytes, name).map_err(|mut errors| self.errors.append(&mut errors)).ok()
     }
 
     /// Names in documents that nothing has.
     fn references(&mut self) {
         let mut errors = Vec::new();
-        match &self.fleet {
-            Some(fleet) => {
-                self.unknown_apps(select::FLEET_PATH, &fleet.spec.apps, &mut errors);
-                for group in &fleet.spec.groups {
-                    self.unknown_apps(select::FLEET_PATH, &group.apps, &mut errors);
-                }
-            }
-            None if self.errors.iter().any(|error| error.file == select::FLEET_PATH) => {}
-            None => errors.push(
-                Diagnostic::of_file(select::FLEET_PATH, "the Fleet document is missing")
-                    .hint("add holdfast.yaml with kind: Fleet"),
-            ),
+        let known: Vec<&str> = self.apps.keys().map(String::as_str).collect();
+        let mut check = |path: &str, layers| errors.extend(unknown_apps(path, layers, &known));
+        if let Some((path, fleet)) = &self.fleet {
+            check(path, &fleet.spec.apps);
+            fleet.spec.groups.iter().for_each(|group| check(path, &group.apps));
         }
-        for (name, site) in &self.sites {
-            if let Some(site) = site {
-                self.unknown_apps(&format!("sites/{name}.yaml"), &site.spec.apps, &mut errors);
-            }
-        }
+        self.sites.values().flatten().for_each(|(path, site)| check(path, &site.spec.apps));
+        self.devices.iter().for_each(|(path, device)| check(path, &device.spec.apps));
         for (path, device) in &self.devices {
-            self.unknown_apps(path, &device.spec.apps, &mut errors);
             if let Some(site) = &device.spec.site
                 && !self.sites.contains_key(site.value.as_str())
             {
@@ -321,15 +277,6 @@ impl Look {
             }
         }
         self.errors.append(&mut errors);
-    }
-
-    fn unknown_apps(&self, path: &str, layers: &AppLayers, errors: &mut Vec<Diagnostic>) {
-        for (name, entry) in &layers.0 {
-            if !self.apps.contains_key(name.as_str()) {
-                let message = format!("there is no app {name}");
-                errors.push(self.not_found(path, entry.at, message, name.as_str(), self.apps.keys()));
-            }
-        }
     }
 
     fn not_found<'a>(
@@ -347,23 +294,59 @@ impl Look {
         diagnostic
     }
 
+    /// Objects that two apps name that some box has both of.
+    fn clashes(&mut self) {
+        let named: Vec<_> =
+            self.places.iter().map(|(name, (driver, places))| (name, *driver, places)).collect();
+        let mut together: BTreeMap<(&AppName, &AppName), bool> = BTreeMap::new();
+        for (one, other, _) in clash::pairs(&named) {
+            together.entry((one.0, other.0)).or_insert_with(|| self.are_together(one.0, other.0));
+        }
+        let both = together.into_iter().filter(|(_, together)| *together).map(|(pair, _)| pair);
+        let errors: Vec<_> = both
+            .flat_map(|(one, other)| {
+                let named = named.iter().filter(|(name, ..)| *name == one || *name == other);
+                clash::clashes(&named.copied().collect::<Vec<_>>())
+                    .into_values()
+                    .flatten()
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        self.errors.extend(errors);
+    }
+
+    /// Whether both apps are placed on one of the boxes that the repository has. What their hardware is isn't known.
+    fn are_together(&self, one: &AppName, other: &AppName) -> bool {
+        let placement = |name: &AppName| {
+            let (_, app) = self.apps.get(name.as_str())?.as_ref()?;
+            Some(&app.spec.placement)
+        };
+        let (Some(one), Some(other)) = (placement(one), placement(other)) else { return false };
+        self.devices.iter().any(|(_, device)| {
+            let site = device.spec.site.as_ref().and_then(|site| self.sites.get(site.value.as_str()));
+            let mut labels = site.and_then(Option::as_ref).map(|(_, site)| site.metadata.labels.0.clone());
+            let labels = labels.get_or_insert_default();
+            labels.extend(device.metadata.labels.0.clone());
+            one.matches(labels) && other.matches(labels)
+        })
+    }
+
     fn dependencies(&mut self) {
-        let apps: BTreeMap<AppName, &App> =
+        let apps: BTreeMap<AppName, &(String, App)> =
             self.apps.iter().filter_map(|(name, app)| Some((name.parse().ok()?, app.as_ref()?))).collect();
         let edges: BTreeMap<&AppName, Vec<&AppName>> = apps
             .iter()
-            .map(|(name, app)| (name, app.spec.depends_on.iter().map(|d| &d.value).collect()))
+            .map(|(name, (_, app))| (name, app.spec.depends_on.iter().map(|d| &d.value).collect()))
             .collect();
         let mut errors = Vec::new();
-        for (name, app) in &apps {
-            let path = app_path(name.as_str());
+        for (name, (path, app)) in &apps {
             for dependency in &app.spec.depends_on {
                 if !self.apps.contains_key(dependency.value.as_str()) {
                     let message =
                         format!("{name} depends on {0}, which there is no app of", dependency.value);
                     let known = self.apps.keys();
                     errors.push(self.not_found(
-                        &path,
+                        path,
                         dependency.at,
                         message,
                         dependency.value.as_str(),
@@ -372,7 +355,7 @@ impl Look {
                 }
             }
             if let Some(way) = cycle(name, &edges) {
-                errors.push(in_circle(&path, app, &way));
+                errors.push(in_circle(path, app, &way));
             }
         }
         self.errors.append(&mut errors);

@@ -245,3 +245,43 @@ fn a_fleet_of_five_thousand_devices_is_validated() {
     assert!(errors.starts_with("apps/pos/manifests/config.yaml.j2:6:"), "{errors}");
     assert_eq!(errors.lines().count(), 1, "{errors}");
 }
+
+#[test]
+fn two_apps_that_name_the_same_object_on_one_box_are_refused_with_both_files() {
+    let app = |name: &str, driver: &str, tier: &str| {
+        format!(
+            "kind: App\nmetadata: {{name: {name}}}\nspec: {{placement: {{matchLabels: {{tier: {tier}}}}}, container: {{namespace: shop, driver: {driver}}}}}\n"
+        )
+    };
+    let object = |kind: &str| format!("apiVersion: v1\nkind: {kind}\nmetadata: {{name: x}}\n");
+    let told = |drivers: [&str; 2], tier: &str, kind: &str| {
+        let files = with(&[
+            ("apps/one/app.yaml", &app("one", drivers[0], "retail")),
+            ("apps/one/manifests/a.yaml", &object(kind)),
+            ("apps/two/app.yaml", &app("two", drivers[1], tier)),
+            ("apps/two/manifests/b.yml", &object(kind)),
+        ]);
+        let device = device("emea/de/store-0042/till-1");
+        (to_text(&validate(&files, None, &VERSION)), render_for(&files, &device, &VERSION).unwrap())
+    };
+    for drivers in [["kubernetes", "kubernetes"], ["podman", "podman"], ["any", "any"], ["podman", "any"]] {
+        let (text, desired) = told(drivers, "retail", "ConfigMap");
+        assert!(
+            text.contains("apps/one/manifests/a.yaml:1:1: ConfigMap/shop/x is an object of the app two too: apps/two/manifests/b.yml:1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("apps/two/manifests/b.yml:1:1: ConfigMap/shop/x is an object of the app one too")
+        );
+        assert_eq!(desired.faulty.len(), 2, "{:?}", desired.faulty);
+    }
+    for (drivers, tier, kind) in [
+        (["kubernetes", "podman"], "retail", "ConfigMap"),
+        (["kubernetes", "kubernetes"], "lab", "ConfigMap"),
+        (["podman", "podman"], "retail", "Namespace"),
+    ] {
+        let (text, desired) = told(drivers, tier, kind);
+        assert!(!text.contains("is an object of the app"), "{text}");
+        assert!(desired.faulty.values().flatten().all(|error| !error.message.contains("is an object of")));
+    }
+}

@@ -22,7 +22,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> anyhow::Result<Exit> {
-    let files = repository::read(&arguments.dir)?;
+    let files = repository::Folder::open(&arguments.dir)?;
     let desired = match render_for(&files, &arguments.device, &crate::version()) {
         Ok(desired) => desired,
         Err(errors) => {

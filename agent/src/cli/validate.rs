@@ -20,12 +20,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> anyhow::Result<Exit> {
-    let files = repository::read(&arguments.dir)?;
+    let files = repository::Folder::open(&arguments.dir)?;
     let errors = validate(&files, arguments.device.as_ref(), &crate::version());
     if common.json {
         print_json(&errors)?;
     } else if errors.is_empty() {
-        print(&format!("{}: no error in {} files", arguments.dir.display(), files.len()));
+        print(&format!("{}: no error in {} files", arguments.dir.display(), files.count()));
     } else {
         show(&errors);
     }

@@ -213,6 +213,7 @@ impl Daemon {
             Ok(resolved) => {
                 self.backoff.succeeded();
                 self.progress.unrendered = None;
+                self.unread_stop = None;
                 let before: BTreeMap<AppName, Held> =
                     self.keeper.faulty().map(|(name, held)| (name.clone(), held.clone())).collect();
                 if let Err(error) = self.keeper.place(&resolved, now) {
@@ -241,6 +242,10 @@ impl Daemon {
                 if !matches!(why, NotRendered::Documents(_)) {
                     self.progress.known = None;
                 }
+                if let NotRendered::Documents(refused) = &why {
+                    self.unread_stop = refused.stops.then(|| unread_stop(revision));
+                    self.widen(Scope::All);
+                }
                 let of_disk = matches!(why, NotRendered::Disk(_) | NotRendered::Mirror(_));
                 // What was pinned of a revision that can't be had whole may go.
                 self.uncollected |= matches!(why, NotRendered::Budget(_));
@@ -265,4 +270,12 @@ impl Daemon {
             self.keeper.journal().note(note, now);
         }
     }
+}
+
+/// What holds everything that is still to be changed, whichever revision asked for it.
+fn unread_stop(revision: &Revision) -> Held {
+    Held::until_changed(
+        format!("the revision {revision} may hold an emergency stop for this box, and can't be read"),
+        "correct the documents in a new commit; `holdfast validate` shows every error",
+    )
 }

@@ -36,6 +36,7 @@ use holdfast_core::change::{Gate, GateAnswer};
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::{ReleaseId, Revision};
 use holdfast_core::health::Sight;
+use holdfast_core::held::Held;
 use holdfast_core::name::AppName;
 use holdfast_core::report::Status;
 use holdfast_core::resolve::Resolved;
@@ -113,6 +114,8 @@ struct Daemon {
     uncollected: bool,
     stopped: bool,
     gates: GateWatch,
+    /// The newest revision can't be read, and may hold an emergency stop.
+    unread_stop: Option<Held>,
     waiting: Waiting,
     /// Much was done since memory was last given back.
     untrimmed: bool,
@@ -175,6 +178,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         uncollected: true,
         stopped: false,
         gates,
+        unread_stop: None,
         waiting: Waiting::new(&now),
         untrimmed: true,
         trouble: None,

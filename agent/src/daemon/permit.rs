@@ -162,13 +162,19 @@ impl Daemon {
         let is_in_use = self.keeper.is_in_use();
         let mut permit = Permit::by_clock(policy, is_in_use, &now.time);
         let by_clock = [&permit.download, &permit.apply].into_iter().any(Option::is_some);
+        if let Some(held) = &self.unread_stop {
+            permit = Permit { download: Some(held.clone()), apply: Some(held.clone()) };
+        }
         let opens =
             [&permit.download, &permit.apply].into_iter().flatten().filter_map(|held| held.next).min();
         if is_in_use && permit.apply.is_none() && !policy.gates().is_empty() {
             permit.apply = self.gates.holds(policy, now);
         }
         let let_go = is_in_use && permit.apply.is_none() && !policy.gates().is_empty();
-        let gated = is_in_use && permit.apply.is_some() && policy.holds_apply(&now.time).is_none();
+        let gated = is_in_use
+            && permit.apply.is_some()
+            && policy.holds_apply(&now.time).is_none()
+            && self.unread_stop.is_none();
         let hold = permit.apply.as_ref().map(|held| held.cause.clone());
         self.keeper.permit(permit);
         let wants = self.keeper.wants_change(now);

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use holdfast_core::diagnostic::Diagnostic;
 use holdfast_core::digest::{Digest, Revision};
 use holdfast_core::held::Held;
 use holdfast_core::image::ImageReference;
@@ -12,7 +11,7 @@ use holdfast_core::name::{AppName, DeviceName};
 use holdfast_core::render::{ArtifactRef, render};
 use holdfast_core::resolve::{Answers, Needs, Resolved, Runtimes, Unresolved, needs, resolve};
 use holdfast_core::secret::SecretBytes;
-use holdfast_core::select;
+use holdfast_core::select::{self, Refused};
 use holdfast_core::verify::Fetched;
 use holdfast_store::content::{Content, SMALL};
 use holdfast_store::records::Tags;
@@ -93,8 +92,8 @@ fn tidy(source: &mut GitSource, content: &Content, keep: &[Revision]) -> bool {
 /// Why a revision can't become a resolved one.
 #[derive(Debug)]
 pub(super) enum NotRendered {
-    /// Its Fleet, Site or Device document is at fault.
-    Documents(Vec<Diagnostic>),
+    /// Its Fleet, Site or Device document is at fault, or something that belongs to no single app.
+    Documents(Refused),
     /// What it needs could not be fetched.
     Source(SourceError),
     /// The mirror can't be read.
@@ -109,7 +108,7 @@ impl NotRendered {
     /// The same, as what holds the revision; `next` is when it is fetched again.
     pub(super) fn held(self, next: Option<Timestamp>) -> Held {
         match self {
-            NotRendered::Documents(errors) => {
+            NotRendered::Documents(Refused { errors, .. }) => {
                 let cause = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                 let unblock = "correct the documents in a new commit; `holdfast validate` shows every error";
                 Held::until_changed(cause, unblock)
@@ -204,7 +203,7 @@ impl Renderer {
     fn render_within(&self, revision: &Revision) -> Result<Resolved, NotRendered> {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gathering = source.gather(revision, self.ask.is_some())?;
-        let (index, mut unreadable) = gathering.read(|files| gather::index(files, &self.device))??;
+        let index = gathering.read(|files| gather::index(files, &self.device))??;
         // Hardware facts come with the hardware profiles.
         let facts = BTreeMap::new();
         let selected = select::select(revision, &index, &self.device, &facts, &crate::version())
@@ -217,14 +216,17 @@ impl Renderer {
         // From here on what waits for the byte budget holds its own app: a Stop, another budget and what is removed
         // must not wait for the files of an app.
         let mut waiting = BTreeMap::new();
-        let ((contents, unread, late), waits) = gathering.read_as_far(Parts::Documents, |files| {
-            let (contents, unread) = gather::manifests(files, &selected);
-            (contents, unread, gather::without_manifests(files, &selected))
-        })?;
+        let (contents, waits) =
+            gathering.read_as_far(Parts::Documents, |files| gather::manifests(files, &selected))?;
         if let Some(waits) = waits {
-            waiting.extend(late.into_iter().map(|app| (app, waits.held_files())));
+            let late = contents.iter().filter(|(_, part)| part.is_late);
+            waiting.extend(late.map(|(app, _)| (app.clone(), waits.held_files())));
         }
-        unreadable.extend(unread);
+        let damaged = contents.iter().filter_map(|(app, part)| {
+            let unblock = "nothing to do: it is fetched again with the next revision";
+            Some((app.clone(), Held::until_changed(part.damage.clone()?, unblock)))
+        });
+        waiting.extend(damaged);
         let desired = render(selected, &contents);
         let needs = needs(&desired, &self.runtimes);
         let named: Vec<_> = needs.values().flat_map(|needs| needs.artifacts.iter().copied()).collect();
@@ -238,10 +240,6 @@ impl Renderer {
         drop(source);
         let answers = self.answers(&snapshot, needs)?;
         let mut resolved = resolve(desired, &answers, &self.runtimes);
-        for (app, cause) in unreadable {
-            resolved.apps.remove(&app);
-            resolved.held.insert(app, Held::until_changed(cause, "correct it in a new commit"));
-        }
         for (app, held) in waiting {
             resolved.apps.remove(&app);
             resolved.held.insert(app, held);

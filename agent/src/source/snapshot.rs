@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use gix::ObjectId;
 use gix::objs::tree::EntryKind as Mode;
 use gix::objs::{Kind, TreeRefIter};
+use holdfast_core::tree::file_name;
 
 use super::error::ReadError;
 use super::mirror::{Damage, Objects};
@@ -41,6 +42,8 @@ pub enum EntryKind {
     Link,
     /// A submodule; it can't be read.
     Submodule,
+    /// Something whose name no file can have; it can't be read.
+    Misnamed,
 }
 
 /// An entry of a folder.
@@ -138,6 +141,7 @@ impl Snapshot {
         let mut entries = Vec::new();
         for (name, mode, id) in self.entries(&found.id, &found.path)?.iter() {
             let kind = match mode {
+                _ if file_name(name).is_err() => EntryKind::Misnamed,
                 Mode::Tree => EntryKind::Folder,
                 Mode::Blob | Mode::BlobExecutable => EntryKind::File,
                 Mode::Link => EntryKind::Link,

@@ -26,5 +26,6 @@ mod parts;
 mod permits;
 #[cfg(feature = "wasm")]
 mod probes;
+mod reading;
 mod time;
 mod trust;

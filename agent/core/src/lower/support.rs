@@ -55,6 +55,12 @@ pub const KINDS: &[(&str, &str, Support)] = &[
     ("PodDisruptionBudget", "policy/v1", NoEffect("nobody drains a single box")),
 ];
 
+/// Whether an object of this kind, as keys have it, changes anything on podman.
+pub fn has_effect(kind: &str) -> bool {
+    let known = KINDS.iter().find(|(name, ..)| *name == kind);
+    known.is_none_or(|(.., support)| !matches!(support, NoEffect(_)))
+}
+
 const ONE_BOX: &str = "there is one box to run it on";
 const META: Support = NoEffect("kept for people and for Kubernetes");
 

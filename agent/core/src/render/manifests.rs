@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use minijinja::Value as TemplateValue;
 
+use super::clash::Places;
 use super::{order, template};
 use crate::diagnostic::{Diagnostic, Position, quoted};
 use crate::kubernetes::{too_large as too_large_for_kubernetes, too_much_data};
@@ -11,6 +12,7 @@ use crate::lower::{Document, Lowered, config, lower};
 use crate::model::ContainerSpec;
 use crate::model::decode::Context;
 use crate::name::{AppName, DeviceName, ObjectKey};
+use crate::reading::{is_aside, stem};
 use crate::release::{DriverKind, Object, SecretRef, Strategy};
 use crate::secret::SecretBytes;
 use crate::select::File;
@@ -31,6 +33,8 @@ struct Found<'n> {
 pub(super) struct Objects {
     /// In the order of their making.
     pub(super) objects: Vec<Object>,
+    /// Where each of them stands.
+    pub(super) places: Places,
     /// What the Secrets among them hold; in the objects stands only where it is found.
     pub(super) secrets: BTreeMap<SecretRef, SecretBytes>,
     /// The same app for podman, or why podman can't hold it.
@@ -82,7 +86,8 @@ pub(super) fn objects(
             .collect();
         lower(&documents, device, strategy)
     });
-    let mut all = Objects { podman, ..Objects::default() };
+    let places = found.iter().map(|found| (found.key.clone(), (found.file.clone(), found.node.at))).collect();
+    let mut all = Objects { podman, places, ..Objects::default() };
     for Found { key, file, node } in found {
         let spec = node.to_json();
         errors.extend(too_large(&file, node, &key, &spec, container));
@@ -98,6 +103,21 @@ pub(super) fn objects(
         return Err(errors);
     }
     Ok(all)
+}
+
+/// Where the objects of an app stand that its files without templates name.
+pub(crate) fn places(app: &AppName, container: &ContainerSpec, files: &[File]) -> Places {
+    let plain = files.iter().filter(|file| !file.path.ends_with(".j2"));
+    let documents: Vec<(String, Node)> = plain
+        .filter_map(|file| Some((file, read(file, None).ok()?)))
+        .flat_map(|(file, nodes)| nodes.into_iter().map(|node| (file.path.clone(), node)))
+        .collect();
+    let cluster_wide = defined_cluster_wide(&documents);
+    let mut found = Vec::new();
+    for (file, node) in &documents {
+        collect(file, node, namespace_of(app, container), &cluster_wide, &mut found, &mut Vec::new());
+    }
+    found.into_iter().map(|found| (found.key, (found.file, found.node.at))).collect()
 }
 
 /// The namespace of an app's objects that name none.
@@ -222,16 +242,15 @@ fn read(file: &File, root: Option<&TemplateValue>) -> Result<Vec<Node>, Vec<Diag
         }
         _ => {}
     }
-    // What people and tools leave in folders.
-    if name.starts_with('.') || name.ends_with(".md") {
+    if is_aside(name) {
         return Ok(Vec::new());
     }
-    if name.ends_with(".yaml") {
+    if stem(name).is_some() {
         return parse(&file.path, &file.bytes, Dialect::Kubernetes, MANIFEST_LIMIT);
     }
-    if !name.ends_with(".yaml.j2") {
+    if name.strip_suffix(".j2").and_then(stem).is_none() {
         return wrong(
-            "manifests are *.yaml or, as templates, *.yaml.j2",
+            "manifests are *.yaml (or *.yml) or, as templates, *.yaml.j2 (or *.yml.j2)",
             "rename the file, or move it to files/",
         );
     }

@@ -1,5 +1,6 @@
 //! Desired: what this box is to hold, app by app, with every template rendered and nothing resolved yet.
 
+pub(crate) mod clash;
 pub(crate) mod manifests;
 mod order;
 mod template;
@@ -9,6 +10,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
+use self::clash::{Named, Places};
 use minijinja::value::Serde;
 use minijinja::{Value as TemplateValue, context};
 use serde::Serialize;
@@ -22,6 +24,7 @@ use crate::model::Body;
 use crate::model::decode::{Context, Decode};
 use crate::model::wasm::WasmFields;
 use crate::name::{AppName, DeviceName, ObjectKey};
+use crate::reading::Part;
 use crate::release::{
     Check, DriverKind, Object, Policy, SecretRef, ServiceAccount, WasmWorkload, WorkloadKind,
 };
@@ -84,6 +87,9 @@ pub enum Workload {
         /// Why podman can't hold it.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         unfit_for_podman: Vec<Diagnostic>,
+        /// Where each object stands.
+        #[serde(skip)]
+        places: Places,
     },
     /// A WebAssembly workload.
     Wasm(WasmWorkload<ArtifactRef>),
@@ -93,9 +99,9 @@ pub enum Workload {
     Plugin(Value),
 }
 
-/// Renders what was selected. `manifests` are the files in the folders that [`Selected::folders`] names; an
+/// Renders what was selected. `manifests` is what lies in the folders that [`Selected::folders`] names; an
 /// error in them holds that app alone. The same input gives the same bytes, in whatever order files come.
-pub fn render(selected: Selected, manifests: &BTreeMap<AppName, Vec<File>>) -> Desired {
+pub fn render(selected: Selected, manifests: &BTreeMap<AppName, Part>) -> Desired {
     let mut desired = Desired {
         revision: selected.revision.clone(),
         device: selected.device.clone(),
@@ -104,8 +110,13 @@ pub fn render(selected: Selected, manifests: &BTreeMap<AppName, Vec<File>>) -> D
         policy: selected.policy.clone(),
     };
     for (name, placed) in &selected.apps {
-        let files = manifests.get(name).map_or(&[][..], Vec::as_slice);
-        match workload(&selected, name, placed, files) {
+        let nothing = Part::default();
+        let part = manifests.get(name).unwrap_or(&nothing);
+        if !part.errors.is_empty() {
+            desired.faulty.insert(name.clone(), sorted(part.errors.clone()));
+            continue;
+        }
+        match workload(&selected, name, placed, &part.files) {
             Ok(workload) => {
                 let kind = placed.app.spec.workload.kind();
                 let policy = in_repository(name, placed.app.spec.policy.clone());
@@ -116,7 +127,26 @@ pub fn render(selected: Selected, manifests: &BTreeMap<AppName, Vec<File>>) -> D
             }
         }
     }
+    refuse_clashes(&mut desired);
     desired
+}
+
+/// Of two apps that name the same object neither is touched: nobody can tell which of them is meant.
+fn refuse_clashes(desired: &mut Desired) {
+    let named: Vec<Named<'_>> = desired
+        .apps
+        .iter()
+        .filter_map(|(name, app)| match &app.workload {
+            Workload::Container { driver, places, .. } => Some((name, *driver, places)),
+            _ => None,
+        })
+        .collect();
+    let found: Vec<_> =
+        clash::clashes(&named).into_iter().map(|(name, errors)| (name.clone(), sorted(errors))).collect();
+    for (name, errors) in found {
+        desired.apps.remove(&name);
+        desired.faulty.insert(name, errors);
+    }
 }
 
 fn workload(
@@ -153,6 +183,7 @@ fn workload(
                 secrets: found.secrets,
                 podman,
                 unfit_for_podman,
+                places: found.places,
             })
         }
         Body::Wasm(node) => wasm(name, &placed.file, &filled(&placed.file, node, &root)?).map(Workload::Wasm),

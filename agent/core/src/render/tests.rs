@@ -15,7 +15,7 @@ fn selected(spec: &str) -> Selected {
     let index = Index {
         fleet: Some(file("holdfast.yaml", &format!("{HEAD}kind: Fleet\nmetadata: {{name: f}}\n"))),
         device: Some(file("devices/d.yaml", &format!("{HEAD}kind: Device\nmetadata: {{name: d}}\n"))),
-        apps: [("pos".to_owned(), Some(file("apps/pos/app.yaml", &app)))].into(),
+        apps: [("pos".to_owned(), Ok(Some(file("apps/pos/app.yaml", &app))))].into(),
         ..Index::default()
     };
     let version = semver::Version::new(0, 1, 0);
@@ -24,7 +24,8 @@ fn selected(spec: &str) -> Selected {
 
 fn rendered(spec: &str, files: &[(&str, &str)]) -> Desired {
     let files = files.iter().map(|(name, text)| file(&format!("apps/pos/manifests/{name}"), text)).collect();
-    render(selected(spec), &[("pos".parse().unwrap(), files)].into())
+    let part = Part { files, ..Part::default() };
+    render(selected(spec), &[("pos".parse().unwrap(), part)].into())
 }
 
 fn objects(files: &[(&str, &str)]) -> Result<Vec<Object>, String> {
@@ -113,7 +114,8 @@ fn kinds_that_the_app_defines_without_a_namespace_have_none() {
 fn what_must_be_rendered_before_is_refused_with_a_word_on_how() {
     assert!(objects(&[("kustomization.yaml", "")]).unwrap_err().contains("kustomize build"));
     assert!(objects(&[("Chart.yaml", "")]).unwrap_err().contains("helm template"));
-    assert!(objects(&[("a.yml", CONFIG)]).unwrap_err().contains("*.yaml"));
+    assert!(objects(&[("a.json", CONFIG)]).unwrap_err().contains("*.yaml"));
+    assert_eq!(objects(&[("a.yml", CONFIG)]).unwrap().len(), 1);
     assert!(objects(&[]).unwrap_err().contains("the app has no objects"));
 }
 

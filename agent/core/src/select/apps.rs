@@ -6,26 +6,64 @@ use super::{File, Ground, PlacedApp, Selected, app_path};
 use crate::diagnostic::Diagnostic;
 use crate::model::decode::{Context, Decode};
 use crate::model::{App, Labels, Selector, Values, document};
-use crate::name::AppName;
+use crate::name::{AppName, BadName};
+use crate::reading::AppFile;
 use crate::values::merge;
 use crate::yaml::Node;
 
 /// Puts the app of `folder` where it belongs: it runs here, it is faulty, or it doesn't concern this box.
+///
+/// # Errors
+/// The folder has no app's name and may be placed here: which app it was meant to be, and so which one is to stay as it
+/// is, nobody can tell.
 pub(super) fn place(
     ground: &Ground,
     folder: &str,
+    file: &AppFile,
+    agent_version: &Version,
+    selected: &mut Selected,
+) -> Result<(), Vec<Diagnostic>> {
+    let name = match folder.parse() {
+        Ok(name) => name,
+        Err(error) => {
+            let error = misnamed(folder, file, &error);
+            if !is_surely_elsewhere(file, &selected.labels) {
+                return Err(vec![error]);
+            }
+            selected.warnings.push(error);
+            return Ok(());
+        }
+    };
+    match file {
+        Ok(file) => place_named(ground, (folder, name), file.as_ref(), agent_version, selected),
+        Err(errors) => {
+            selected.faulty.insert(name, errors.clone());
+        }
+    }
+    Ok(())
+}
+
+/// What is said of a folder whose name no app can have.
+pub(crate) fn misnamed(folder: &str, file: &AppFile, error: &BadName) -> Diagnostic {
+    let path = match file {
+        Ok(Some(file)) => file.path.clone(),
+        _ => app_path(folder),
+    };
+    Diagnostic::of_file(path, error.to_string()).hint("rename the folder")
+}
+
+fn is_surely_elsewhere(file: &AppFile, labels: &Labels) -> bool {
+    let Ok(Some(file)) = file else { return false };
+    document::read_one(&file.path, &file.bytes).is_ok_and(|node| is_elsewhere(&node, labels))
+}
+
+fn place_named(
+    ground: &Ground,
+    (folder, name): (&str, AppName),
     file: Option<&File>,
     agent_version: &Version,
     selected: &mut Selected,
 ) {
-    let name: AppName = match folder.parse() {
-        Ok(name) => name,
-        // It can't ever have run, so there is nothing that it could hold.
-        Err(error) => {
-            selected.warnings.push(Diagnostic::of_file(app_path(folder), error.to_string()));
-            return;
-        }
-    };
     let Some(file) = file else {
         let missing =
             Diagnostic::of_file(app_path(folder), format!("the folder apps/{folder} has no app.yaml"))

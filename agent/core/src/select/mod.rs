@@ -12,13 +12,16 @@ use std::collections::BTreeMap;
 use semver::Version;
 
 use crate::change::ChangePolicy;
-use crate::diagnostic::{Diagnostic, sorted};
+use crate::diagnostic::{Diagnostic, nearest, sorted};
 use crate::digest::Revision;
 use crate::model::document::{self, Device, Fleet, Site};
 use crate::model::{App, HARDWARE_PREFIX, Labels, Values};
 use crate::name::{AppName, DeviceName, SiteName};
+use crate::reading::AppFile;
 
+pub(crate) use apps::misnamed;
 pub use depends::{cycle, in_circle};
+pub(crate) use policy::purged_objects;
 
 /// A file of the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +45,21 @@ pub struct Index {
     pub stops: Vec<File>,
     /// The files of `purges/`.
     pub purges: Vec<File>,
-    /// For each folder in `apps/` its `app.yaml`, if it has one.
-    pub apps: BTreeMap<String, Option<File>>,
+    /// For each folder in `apps/` its `app.yaml`.
+    pub apps: BTreeMap<String, AppFile>,
+    /// What can't be read and belongs to no single app: it holds the revision.
+    pub errors: Vec<Diagnostic>,
+    /// One of them may be about an emergency stop.
+    pub is_stop_unread: bool,
+}
+
+/// Why a revision as a whole is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// What is wrong.
+    pub errors: Vec<Diagnostic>,
+    /// It may well hold an emergency stop for this box, so that nothing else is changed either.
+    pub stops: bool,
 }
 
 /// An app that runs here.
@@ -103,11 +119,6 @@ pub const STOPS: &str = "stops";
 /// See [`STOPS`].
 pub const PURGES: &str = "purges";
 
-/// Whether a file of `stops/` or `purges/` is a document.
-pub fn is_order(name: &str) -> bool {
-    name.ends_with(".yaml") && !name.starts_with('.')
-}
-
 /// Where a device's document stands.
 pub fn device_path(device: &DeviceName) -> String {
     format!("devices/{device}.yaml")
@@ -131,17 +142,31 @@ pub fn site_of(device: &File) -> Result<Option<SiteName>, Vec<Diagnostic>> {
 
 /// Selects what runs on `device`. `facts` are labels under `hw.holdfast.dev/`; others in it are left out.
 ///
-/// An error here holds the whole revision: the Fleet, Site or Device document is missing or wrong.
+/// An error here holds the whole revision: the Fleet, Site or Device document is missing or wrong, or something can't be
+/// read that belongs to no single app.
 pub fn select(
     revision: &Revision,
     index: &Index,
     device: &DeviceName,
     facts: &Labels,
     agent_version: &Version,
-) -> Result<Selected, Vec<Diagnostic>> {
-    let ground = Ground::read(index, device)?;
+) -> Result<Selected, Refused> {
+    let refused = |labels: Option<&Labels>, mut errors: Vec<Diagnostic>| {
+        errors.extend(index.errors.iter().cloned());
+        Refused { errors: sorted(errors), stops: policy::may_stop(index, labels) }
+    };
+    let ground = Ground::read(index, device).map_err(|errors| refused(None, errors))?;
     let labels = ground.labels(facts);
-    let policy = policy::of(&ground, index, &labels)?;
+    let policy = policy::of(&ground, index, &labels);
+    let mut errors = ground.unknown_apps(index);
+    let policy = match policy {
+        Ok(policy) if errors.is_empty() && index.errors.is_empty() => policy,
+        Ok(_) => return Err(refused(Some(&labels), errors)),
+        Err(found) => {
+            errors.extend(found);
+            return Err(refused(Some(&labels), errors));
+        }
+    };
     let mut selected = Selected {
         revision: revision.clone(),
         device: device.clone(),
@@ -153,7 +178,12 @@ pub fn select(
         policy,
     };
     for (folder, file) in &index.apps {
-        apps::place(&ground, folder, file.as_ref(), agent_version, &mut selected);
+        if let Err(misnamed) = apps::place(&ground, folder, file, agent_version, &mut selected) {
+            errors.extend(misnamed);
+        }
+    }
+    if !errors.is_empty() {
+        return Err(refused(Some(&selected.labels), errors));
     }
     let known = index.apps.keys().map(String::as_str).collect();
     for (name, diagnostics) in depends::check(&selected, &known) {
@@ -213,6 +243,18 @@ impl Ground {
         }
     }
 
+    /// Names in the layers of values that no app has.
+    fn unknown_apps(&self, index: &Index) -> Vec<Diagnostic> {
+        let path = |file: &Option<File>| file.as_ref().map_or_else(String::new, |file| file.path.clone());
+        let fleet = path(&index.fleet);
+        let mut layers = vec![(fleet.clone(), &self.fleet.spec.apps)];
+        layers.extend(self.fleet.spec.groups.iter().map(|group| (fleet.clone(), &group.apps)));
+        layers.extend(self.site.iter().map(|site| (path(&index.site), &site.spec.apps)));
+        layers.push((path(&index.device), &self.device.spec.apps));
+        let known: Vec<&str> = index.apps.keys().map(String::as_str).collect();
+        layers.into_iter().flat_map(|(path, layers)| unknown_apps(&path, layers, &known)).collect()
+    }
+
     /// Later ones win: the Site's, the Device's, the hardware's.
     fn labels(&self, facts: &Labels) -> Labels {
         let mut labels = self.site.as_ref().map(|site| site.metadata.labels.0.clone()).unwrap_or_default();
@@ -221,6 +263,19 @@ impl Ground {
         labels.extend(hardware.map(|(key, value)| (key.clone(), value.clone())));
         labels
     }
+}
+
+/// The entries of a layer for apps that aren't among `known`, which is sorted.
+pub(crate) fn unknown_apps(path: &str, layers: &document::AppLayers, known: &[&str]) -> Vec<Diagnostic> {
+    let unknown = layers.0.iter().filter(|(name, _)| known.binary_search(&name.as_str()).is_err());
+    unknown
+        .map(|(name, entry)| {
+            let mut error = Diagnostic::new(path, entry.at, format!("there is no app {name}"));
+            let near = nearest(name.as_str(), known.iter().take(2000).copied());
+            error.hint = near.map(|near| format!("did you mean {near}?"));
+            error
+        })
+        .collect()
 }
 
 fn one<D: document::Document>(

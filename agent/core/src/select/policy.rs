@@ -5,6 +5,7 @@ use crate::change::{self, ChangePolicy};
 use crate::diagnostic::{Diagnostic, sorted};
 use crate::model::document::{self, Document};
 use crate::model::{Labels, Purge, Stop};
+use crate::reading::stem;
 
 /// The policy of a box with these labels. A Stop or a Purge that is wrong is an error: nobody can tell whether it was
 /// meant for this box.
@@ -26,6 +27,8 @@ pub(super) fn of(ground: &Ground, index: &Index, labels: &Labels) -> Result<Chan
         .find(|(_, stop)| stop.spec.placement.matches(labels))
         .map(|(name, stop)| change::Stop { name, reason: stop.spec.reason.0 });
     for (name, purge) in orders::<Purge>(&index.purges, PURGES, &mut errors) {
+        let path = index.purges.iter().find(|file| is_called(file, PURGES, &name));
+        errors.extend(path.into_iter().flat_map(|file| purged_objects(&file.path, &purge)));
         if !purge.spec.placement.matches(labels) {
             continue;
         }
@@ -39,12 +42,44 @@ pub(super) fn of(ground: &Ground, index: &Index, labels: &Labels) -> Result<Chan
     if errors.is_empty() { Ok(policy) } else { Err(sorted(errors)) }
 }
 
+fn is_called(file: &File, folder: &str, name: &str) -> bool {
+    let own = file.path.strip_prefix(folder).and_then(|path| path.strip_prefix('/'));
+    own.and_then(stem) == Some(name)
+}
+
+/// What a Purge document asks for and nobody has to ask for.
+pub(crate) fn purged_objects(path: &str, purge: &Purge) -> Vec<Diagnostic> {
+    let holds_none = purge.spec.objects.iter().filter(|purged| !purged.object.value.holds_data());
+    holds_none
+        .map(|object| {
+            let message = format!("{} holds no data: it goes by itself", object.object.value);
+            Diagnostic::new(path, object.object.at, message)
+        })
+        .collect()
+}
+
+/// Whether a revision that is held may well have a stop for a box with these labels; without them nobody can tell for
+/// which boxes one is.
+pub(super) fn may_stop(index: &Index, labels: Option<&Labels>) -> bool {
+    let is_meant = |file: &File| {
+        let stop: Result<Stop, _> = document::read(&file.path, &file.bytes, None);
+        match (stop, labels) {
+            (Ok(stop), Some(labels)) => stop.spec.placement.matches(labels),
+            _ => true,
+        }
+    };
+    index.is_stop_unread || index.stops.iter().any(is_meant)
+}
+
 /// The documents in a folder, by their names.
 fn orders<D: Document>(files: &[File], folder: &str, errors: &mut Vec<Diagnostic>) -> Vec<(String, D)> {
     let mut found = Vec::new();
     for file in files {
         let name = file.path.strip_prefix(folder).and_then(|path| path.strip_prefix('/'));
-        let Some(name) = name.and_then(|name| name.strip_suffix(".yaml")) else { continue };
+        let Some(name) = name.and_then(stem) else {
+            errors.push(Diagnostic::of_file(&file.path, format!("it is no document of {folder}/")));
+            continue;
+        };
         match document::read::<D>(&file.path, &file.bytes, Some(name)) {
             Ok(document) => found.push((name.to_owned(), document)),
             Err(mut wrong) => errors.append(&mut wrong),

@@ -31,13 +31,18 @@ spec: {values: {f: site, g: site}, apps: {pos: {values: {g: site-app}}}}
 metadata: {name: emea/s/till-1, labels: {tier: retail}}
 spec: {site: emea/s, values: {gone: null, own: 1}, apps: {other: {values: {own: 2}}}}
 ";
+    // Those that the layers name must be somewhere.
+    let elsewhere = ["pos", "other"].map(|name| {
+        let text = app(name, "  placement: {matchLabels: {tier: lab}}\n");
+        (name.to_owned(), Ok(file(&app_path(name), &text)))
+    });
+    let given = apps.iter().map(|(name, text)| ((*name).to_owned(), Ok(file(&app_path(name), text))));
     Index {
         fleet: file("holdfast.yaml", fleet),
         device: file("devices/emea/s/till-1.yaml", device),
         site: file("sites/emea/s.yaml", site),
-        stops: Vec::new(),
-        purges: Vec::new(),
-        apps: apps.iter().map(|(name, text)| ((*name).to_owned(), file(&app_path(name), text))).collect(),
+        apps: elsewhere.into_iter().chain(given).collect(),
+        ..Index::default()
     }
 }
 
@@ -49,7 +54,11 @@ fn run(index: &Index) -> Result<Selected, Vec<Diagnostic>> {
     let facts = [("hw.holdfast.dev/arch", "x86_64"), ("tier", "lie")];
     let facts = facts.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     let device = "emea/s/till-1".parse().unwrap();
-    select(&Revision("r1".into()), index, &device, &facts, &Version::new(0, 1, 0))
+    refused_or_not(index, &device, &facts).map_err(|refused| refused.errors)
+}
+
+fn refused_or_not(index: &Index, device: &DeviceName, facts: &Labels) -> Result<Selected, Refused> {
+    select(&Revision("r1".into()), index, device, facts, &Version::new(0, 1, 0))
 }
 
 fn names<T>(map: &BTreeMap<AppName, T>) -> Vec<&str> {
@@ -122,7 +131,7 @@ fn an_app_that_is_placed_elsewhere_holds_nothing_here_however_broken() {
 #[test]
 fn a_folder_without_a_document_or_of_another_name_is_not_an_app_that_was_removed() {
     let mut index = index(&[("pos", &app("sop", "  placement: {}\n"))]);
-    index.apps.insert("empty".to_owned(), None);
+    index.apps.insert("empty".to_owned(), Ok(None));
     let selected = run(&index).unwrap();
     assert_eq!(names(&selected.faulty), ["empty", "pos"]);
     assert!(faults(&selected, "pos").contains("doesn't fit the file's path"));
@@ -288,4 +297,48 @@ spec:
     let misnamed = File { path: "stops/other.yaml".into(), ..stop("lab") };
     let errors = run(&Index { stops: vec![misnamed], ..index }).unwrap_err();
     assert!(crate::diagnostic::to_text(&errors).contains("by its path it is other"));
+}
+
+#[test]
+fn an_app_whose_folder_has_no_apps_name_holds_the_revision_unless_it_is_surely_elsewhere() {
+    let here = index(&[("Till", &app("Till", "  placement: {}\n"))]);
+    let errors = crate::diagnostic::to_text(&run(&here).unwrap_err());
+    assert!(errors.starts_with("apps/Till/app.yaml:1:1: \"Till\" is not a name of an app"), "{errors}");
+    let elsewhere = index(&[("Till", &app("Till", "  placement: {matchLabels: {tier: lab}}\n"))]);
+    assert_eq!(run(&elsewhere).unwrap().warnings.len(), 1);
+    let mut unread = index(&[]);
+    unread.apps.insert("Till".to_owned(), Err(vec![Diagnostic::of_file("apps/Till/app.yaml", "a link")]));
+    assert!(run(&unread).is_err());
+}
+
+#[test]
+fn a_layer_for_an_app_that_there_is_none_of_holds_the_revision() {
+    let device = "kind: Device\nmetadata: {name: emea/s/till-1}\nspec: {site: emea/s, apps: {poss: {}}}\n";
+    let index = Index { device: file("devices/emea/s/till-1.yaml", device), ..index(&[]) };
+    let errors = crate::diagnostic::to_text(&run(&index).unwrap_err());
+    assert!(errors.ends_with("there is no app poss (did you mean pos?)"), "{errors}");
+}
+
+#[test]
+fn a_revision_that_may_hold_a_stop_and_cannot_be_read_is_told_from_others() {
+    let stop = |placement: &str| {
+        let text =
+            format!("kind: Stop\nmetadata: {{name: s}}\nspec: {{placement: {placement}, reason: x}}\n");
+        vec![file("stops/s.yaml", &text).unwrap()]
+    };
+    let broken_fleet = Index { fleet: file("holdfast.yaml", "kind: [\n"), ..index(&[]) };
+    let broken_purge = Index { purges: vec![file("purges/x.yaml", "kind: [\n").unwrap()], ..index(&[]) };
+    let stops = |index: &Index| {
+        let device = "emea/s/till-1".parse().unwrap();
+        refused_or_not(index, &device, &Labels::new()).unwrap_err().stops
+    };
+    assert!(!stops(&broken_fleet) && !stops(&broken_purge));
+    assert!(
+        stops(&Index { stops: stop("{matchLabels: {tier: lab}}"), ..broken_fleet }),
+        "whose nobody knows"
+    );
+    assert!(stops(&Index { stops: stop("{}"), ..broken_purge.clone() }));
+    assert!(!stops(&Index { stops: stop("{matchLabels: {tier: lab}}"), ..broken_purge.clone() }));
+    assert!(stops(&Index { stops: vec![file("stops/s.yaml", "kind: [").unwrap()], ..index(&[]) }));
+    assert!(stops(&Index { is_stop_unread: true, ..broken_purge }));
 }
