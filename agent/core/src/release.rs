@@ -149,6 +149,31 @@ impl Release {
     pub fn object(&self, key: &ObjectKey) -> Option<&Object> {
         self.objects.iter().find(|object| &object.key == key)
     }
+
+    /// Whether a StatefulSet of the release has this claim made for one of its pods, whichever ordinal that has.
+    pub fn makes_claim(&self, key: &ObjectKey) -> bool {
+        let has_template = |set: &Object, rest: &str| {
+            let templates = set.spec.pointer("/spec/volumeClaimTemplates").and_then(Value::as_array);
+            let names =
+                templates.into_iter().flatten().filter_map(|one| one.pointer("/metadata/name")?.as_str());
+            let mut prefixes = names
+                .filter_map(|name| rest.strip_suffix(&set.key.name)?.strip_suffix('-')?.strip_prefix(name));
+            prefixes.any(str::is_empty)
+        };
+        // The claim of the template `data` for the first pod of `db` is called `data-db-0`.
+        let Some((rest, ordinal)) = key.name.rsplit_once('-') else { return false };
+        let is_ordinal = !ordinal.is_empty() && ordinal.bytes().all(|byte| byte.is_ascii_digit());
+        key.kind == "PersistentVolumeClaim"
+            && is_ordinal
+            && self.objects.iter().any(|set| {
+                set.key.kind == "StatefulSet" && set.key.namespace == key.namespace && has_template(set, rest)
+            })
+    }
+
+    /// Whether the object is the release's own, or comes to be by it.
+    pub fn wants(&self, key: &ObjectKey) -> bool {
+        self.object(key).is_some() || self.makes_claim(key)
+    }
 }
 
 /// JSON with sorted keys and no white space: the same value gives the same bytes.

@@ -362,9 +362,8 @@ impl<J: Journal> Keeper<J> {
 
     /// Whether a release of the app that is to come, runs or may come back has this object, or nobody can tell.
     fn may_want(&self, app: &AppName, key: &ObjectKey) -> bool {
-        let wants = |target: &Target| {
-            self.releases.get(&target.release).is_none_or(|release| release.object(key).is_some())
-        };
+        let wants =
+            |target: &Target| self.releases.get(&target.release).is_none_or(|release| release.wants(key));
         let targets = self.apps.get(app).into_iter().flat_map(|app| [&app.target, &app.current, &app.good]);
         // What the newest revision wants may not be the app's target yet: one that goes back ends that first.
         let newest = self.resolved.as_ref().and_then(|resolved| resolved.apps.get(app));

@@ -241,7 +241,7 @@ fn absent_reason(app: &App, was_made: bool) -> &'static str {
 }
 
 fn wanted(release: Option<&Release>, driver: DriverKind, key: &ObjectKey) -> bool {
-    release.is_some_and(|release| release.driver == driver && release.object(key).is_some())
+    release.is_some_and(|release| release.driver == driver && release.wants(key))
 }
 
 /// What stands in the inventory and is no longer wanted, in reverse order of its making.
@@ -280,7 +280,12 @@ fn strays(
     let all =
         observed.iter().flat_map(|(driver, seen)| seen.iter().map(move |(key, seen)| (*driver, key, seen)));
     all.filter(|(driver, key, seen)| {
-        matches!(seen, Observed::Extra { .. }) && !owned.contains_key(*key) && !wanted(release, *driver, key)
+        // What an object of the release made comes in as well, and again when it is wanted after all.
+        let made = release.is_some_and(|release| release.driver == *driver && release.makes_claim(key));
+        let known = owned.get(*key).is_some_and(|owned| !made || owned.orphaned.is_none());
+        let in_release =
+            release.is_some_and(|release| release.driver == *driver && release.object(key).is_some());
+        matches!(seen, Observed::Extra { .. }) && !known && !in_release
     })
     .map(|(driver, key, _)| Step {
         app: name.clone(),

@@ -97,6 +97,40 @@ fn what_holds_data_is_orphaned_and_never_removed() {
 }
 
 #[test]
+fn a_claim_that_a_stateful_set_makes_is_taken_in_kept_and_listed_once_nothing_makes_it() {
+    let with_template = |template: &str| {
+        let mut made = (*release("a", "1", &["StatefulSet/shop/db"])).clone();
+        made.objects[0].spec =
+            serde_json::json!({ "spec": { "volumeClaimTemplates": [{ "metadata": { "name": template } }] } });
+        Arc::new(made)
+    };
+    let claim = "PersistentVolumeClaim/shop/data-db-0";
+    let mut held = Box_::with(&[("a", &with_template("data"), &[])]);
+    held.sees("a", claim, Observed::Extra { release: None });
+    held.sees("a", "PersistentVolumeClaim/other/data-db-0", Observed::Absent);
+    assert_eq!(held.steps(), [format!("Adopt {claim}")]);
+    held.owns("a", claim);
+    assert_eq!(held.steps(), [""; 0], "a claim in use");
+    // It was nobody's, and is wanted after all.
+    let owned = held.inventory.get_mut(&name("a")).unwrap().get_mut(&claim.parse().unwrap()).unwrap();
+    owned.orphaned = Some(jiff::Timestamp::UNIX_EPOCH);
+    assert_eq!(held.steps(), [format!("Adopt {claim}")]);
+
+    let mut held = Box_::with(&[("a", &with_template("other"), &[])]);
+    held.sees("a", claim, Observed::Extra { release: None }).owns("a", claim);
+    assert_eq!(held.steps(), [format!("Orphan {claim}")]);
+    for (key, makes) in [
+        ("PersistentVolumeClaim/shop/other-db-12", true),
+        ("PersistentVolumeClaim/shop/other-db-x", false),
+        ("PersistentVolumeClaim/shop/another-db-0", false),
+        ("PersistentVolumeClaim/other-db-0", false),
+        ("ConfigMap/shop/other-db-0", false),
+    ] {
+        assert_eq!(with_template("other").makes_claim(&key.parse().unwrap()), makes, "{key}");
+    }
+}
+
+#[test]
 fn removals_come_before_additions_and_dependents_go_first() {
     let (db, pos) = (release("db", "1", &["Pod/db"]), release("pos", "1", &["Pod/pos"]));
     let mut held = Box_::with(&[("db", &db, &[]), ("pos", &pos, &["db"])]);

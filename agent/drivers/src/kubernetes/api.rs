@@ -24,6 +24,7 @@ pub(super) const PAGE: u32 = 100;
 
 const JSON: &str = "application/json";
 const APPLY: &str = "application/apply-patch+yaml";
+const MERGE: &str = "application/merge-patch+json";
 const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 
@@ -190,6 +191,22 @@ impl Api {
         Ok(items)
     }
 
+    /// Reads all objects of a kind that a field selector finds.
+    pub(super) async fn list_by_field(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        selector: &str,
+    ) -> Result<Vec<Value>, ApiError> {
+        let mut items = Vec::new();
+        let mut pages = self.pages(kind, Some(namespace), "");
+        let _ = write!(pages.path, "&fieldSelector={}", escaped(selector));
+        while let Some(page) = pages.next().await? {
+            items.extend(page);
+        }
+        Ok(items)
+    }
+
     /// All objects of a kind that a label selector finds, a page at a time.
     pub(super) fn pages(&self, kind: &Kind, namespace: Option<&str>, selector: &str) -> Pages {
         self.pages_of(kind, namespace, selector, JSON)
@@ -244,6 +261,23 @@ impl Api {
         let doing = format!("create a {}", kind.resource.kind);
         let content = Some((JSON, object.to_string().into_bytes()));
         self.json(Call { method: Method::POST, path, account: None, accept: JSON, content, doing }).await
+    }
+
+    /// Changes some fields of an object, and leaves the others as they are.
+    pub(super) async fn merge(
+        &self,
+        kind: &Kind,
+        namespace: Option<&str>,
+        name: &str,
+        fields: &Value,
+        account: Option<&ServiceAccount>,
+    ) -> Result<(), ApiError> {
+        let path = format!("{}?fieldManager={MANAGER}", kind.path(namespace, Some(name)));
+        let doing = format!("change {}", called(kind, namespace, name));
+        let content = Some((MERGE, fields.to_string().into_bytes()));
+        self.json(Call { method: Method::PATCH, path, account, accept: METADATA, content, doing })
+            .await
+            .map(drop)
     }
 
     /// Replaces an object, if it is still at the version that it says.

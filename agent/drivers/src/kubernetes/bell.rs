@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_core::name::AppName;
 use holdfast_core::release::DriverKind;
@@ -16,6 +16,10 @@ use crate::DriverEvent;
 /// How often an API server that can't be reached is asked whether it is back.
 const AWAY_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// The same for a server that answers, and fails all the same.
+const LONGEST_PAUSE_AFTER_ALL: Duration = Duration::from_secs(60);
+/// After so long without a failure the next one is a new one.
+const CALM: Duration = Duration::from_secs(30);
 
 /// What is told when the API server answers again.
 pub(super) const BACK: &str = "the Kubernetes API answers again";
@@ -30,6 +34,8 @@ pub(super) struct Bell {
     unheard: Arc<Mutex<Unheard>>,
     rung: Arc<Notify>,
     waiting: Arc<Mutex<Option<AbortHandle>>>,
+    /// When it last told that the API server is back, and after which pause.
+    told_back: Arc<Mutex<Option<(Instant, Duration)>>>,
     /// Somebody hears it.
     connected: Arc<AtomicBool>,
     /// Another node writes: what could not be done here may be done whenever something changes.
@@ -86,17 +92,29 @@ impl Bell {
             return;
         }
         let (bell, api) = (self.clone(), api.clone());
+        let mut pause = self.first_pause();
         let task = tokio::spawn(async move {
-            let mut pause = AWAY_PAUSE;
             loop {
                 tokio::time::sleep(pause).await;
                 // One that starts answers before it serves anything.
                 if api.text("/readyz".to_owned(), "ask whether it is ready".to_owned()).await.is_ok() {
+                    *locked(&bell.told_back) = Some((Instant::now(), pause));
                     return bell.ring(None, BACK.to_owned(), true);
                 }
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         });
         *waiting = Some(task.abort_handle());
+    }
+
+    /// How soon to ask for the first time. What fails again right after the server was back is not mended by its answers:
+    /// whoever is told so is told less and less often.
+    fn first_pause(&self) -> Duration {
+        match *locked(&self.told_back) {
+            Some((told, pause)) if told.elapsed() < pause.max(CALM) => {
+                (pause * 2).min(LONGEST_PAUSE_AFTER_ALL)
+            }
+            _ => AWAY_PAUSE,
+        }
     }
 }

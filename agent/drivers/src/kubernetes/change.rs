@@ -98,8 +98,8 @@ impl KubernetesDriver {
         match self.kind_of(object).await? {
             Some((kind, watched)) => Ok(Wanted::new(release, &id.into(), object, kind, watched)),
             None => Err(DriverError::NotYet(format!(
-                "{}: the cluster serves no such kind, or not in this version; commit its CustomResourceDefinition with it, or let the app depend on the one that brings it",
-                object.key
+                "{}; commit its CustomResourceDefinition with it, or let the app depend on the one that brings it",
+                self.not_served(object).await?
             ))),
         }
     }
@@ -210,6 +210,9 @@ impl KubernetesDriver {
             return Ok(());
         };
         let (namespace, name) = (place.0.as_deref(), place.1.as_str());
+        if record.leaving.is_none() {
+            self.keep_claims(kind, &record).await?;
+        }
         // Its status may be written again and again meanwhile.
         let patience = Patience::begin();
         while record.leaving.is_none() {
@@ -278,6 +281,8 @@ impl KubernetesDriver {
         if left == Members::default() {
             self.shelves.used(app, &BTreeSet::new());
             self.restarts.lock().unwrap_or_else(PoisonError::into_inner).remove(app);
+            self.coming.forget(app);
+            self.looked().remove(app);
         }
         if self.leader().is_some_and(|leader| leader.until().is_err()) {
             return Ok(());
@@ -298,15 +303,15 @@ fn key_of(kind: &Kind, record: &Record) -> ObjectKey {
 }
 
 /// For as long as something is waited for.
-struct Patience(tokio::time::Instant);
+pub(super) struct Patience(tokio::time::Instant);
 
 impl Patience {
-    fn begin() -> Self {
+    pub(super) fn begin() -> Self {
         Patience(tokio::time::Instant::now() + WAIT)
     }
 
     /// Whether to look again; a moment later.
-    async fn again(&self) -> bool {
+    pub(super) async fn again(&self) -> bool {
         let goes_on = tokio::time::Instant::now() < self.0;
         if goes_on {
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -318,6 +323,12 @@ impl Patience {
 pub(super) fn is_missing_namespace(refusal: &Refusal, namespace: Option<&str>) -> bool {
     let Some(namespace) = namespace else { return false };
     refusal.code == 404 && refusal.message.contains(&format!("namespaces \"{namespace}\" not found"))
+}
+
+/// Whether an object has a field that its kind hasn't, or one of another type. A server-side apply is refused then by a
+/// 500 with nothing but words (k8s.io/apimachinery, pkg/util/managedfields/internal/structuredmerge.go).
+pub(super) fn is_ill_typed(refusal: &Refusal) -> bool {
+    refusal.code == 500 && refusal.message.contains("failed to create typed patch object")
 }
 
 /// What follows from a write that was refused; of a `secret` nothing is told that stands in it.
@@ -341,6 +352,7 @@ pub(super) fn of_write(
         }),
         404 => DriverError::NotYet(said),
         422 if is_immutable(refusal) => DriverError::Runtime(said),
+        _ if is_ill_typed(refusal) => DriverError::Release(said),
         400 | 413 | 422 => DriverError::Release(said),
         // Nobody answers for it yet. Any other 500 is the cluster's own, such as a store that is too slow.
         500 if refusal.message.contains("webhook") => DriverError::NotYet(said),
@@ -383,6 +395,8 @@ mod tests {
         ));
         assert!(matches!(refused(403, "User \"x\" cannot patch resource"), DriverError::NotYet(_)));
         assert!(matches!(refused(403, "namespace pos is being terminated"), DriverError::NotYet(_)));
+        let ill = "failed to create typed patch object (a/b; apps/v1, Kind=Deployment): .spec.x: field not declared in schema";
+        assert!(matches!(refused(500, ill), DriverError::Release(_)));
         assert!(matches!(refused(500, "failed calling webhook \"x\""), DriverError::NotYet(_)));
         assert!(matches!(refused(500, "etcdserver: request timed out"), DriverError::Runtime(_)));
         assert!(matches!(refused(503, "shutting down"), DriverError::Runtime(_)));

@@ -403,7 +403,9 @@ fn refused(error: ApiError, secret: bool) -> Result<Difference, DriverError> {
     match error.refusal() {
         Some(refusal) if is_immutable(refusal) => Ok(Difference::Immutable(refusal.told(secret))),
         // Writing it gives the same error, which is then the step's.
-        Some(refusal) if matches!(refusal.code, 400 | 403 | 404 | 422) => {
+        Some(refusal)
+            if matches!(refusal.code, 400 | 403 | 404 | 422) || super::change::is_ill_typed(refusal) =>
+        {
             Ok(Difference::Some(format!("another manifest, which is refused: {}", refusal.told(secret))))
         }
         _ => Err(error.into()),

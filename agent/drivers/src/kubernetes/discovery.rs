@@ -144,6 +144,26 @@ impl Kinds {
         Ok(own.cloned().collect())
     }
 
+    /// In which versions a kind of this name is served: of this group, and of Kubernetes' own groups if that is one. Kinds
+    /// have moved from one to another, as Deployment did from `extensions` to `apps`.
+    pub(super) async fn versions_of(
+        &self,
+        api: &Api,
+        group: &str,
+        kind: &str,
+    ) -> Result<Vec<String>, ApiError> {
+        let is_own = ObjectKey::kind_of(&format!("{group}/v1"), kind) == kind;
+        let kinds = match is_own {
+            true => self.own_groups(api, kind).await?,
+            false => self.get(api, group, kind).await?.into_iter().collect(),
+        };
+        // Events are served twice, and the core group is told first.
+        let versions = kinds
+            .iter()
+            .flat_map(|kind| kind.versions.iter().map(|version| kind.at(version).resource.api_version));
+        Ok(versions.collect())
+    }
+
     async fn ask(&self, api: &Api) -> Result<(), ApiError> {
         let client = api.connection.client().await?;
         let doing = "ask what the cluster serves".to_owned();

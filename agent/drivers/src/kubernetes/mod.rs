@@ -9,9 +9,12 @@ pub mod archives;
 mod bell;
 mod change;
 mod charts;
+mod claims;
 mod compare;
 mod connection;
 mod discovery;
+mod events;
+mod health;
 mod kubeconfig;
 mod leader;
 mod lease;
@@ -20,6 +23,7 @@ mod marks;
 mod object;
 mod pods;
 mod programs;
+mod serving;
 mod sets;
 mod shelf;
 mod status;
@@ -56,7 +60,6 @@ use self::marks::OwnerMark;
 use self::object::Wanted;
 use self::sets::Sets;
 use self::shelf::Shelves;
-use self::status::Status;
 use crate::secret::SecretSource;
 use crate::{ApplyStep, Driver, DriverError, DriverEvent, Fingerprint, Owner};
 
@@ -100,6 +103,10 @@ pub struct KubernetesDriver {
     generation: AtomicU64,
     /// The Jobs that charts wait for.
     installs: charts::Installs,
+    /// The StatefulSets that were looked at for claims.
+    looked: Mutex<claims::Looked>,
+    /// Which kinds come by definitions, and which are waited for.
+    coming: serving::Coming,
     /// How often the pods of apps were started again, and what was seen then of what they belong to.
     restarts: Mutex<BTreeMap<AppName, (u64, u64)>>,
 }
@@ -125,6 +132,8 @@ impl KubernetesDriver {
             cluster: config.cluster.as_deref().map(OwnerMark::of),
             leader: OnceLock::new(),
             installs: charts::Installs::default(),
+            looked: Mutex::default(),
+            coming: serving::Coming::default(),
             restarts: Mutex::default(),
         }
     }
@@ -307,55 +316,6 @@ impl KubernetesDriver {
         Ok(hasher.finish())
     }
 
-    async fn health(&self, release: &Release) -> Result<Health, DriverError> {
-        let (wanted, unknown) = self.wanted(release).await?;
-        if let Some(key) = unknown.first() {
-            return Ok(Health::Unhealthy { reason: format!("{key}: the cluster serves no such kind") });
-        }
-        let mut starting = None;
-        for wanted in &wanted {
-            let shelf = self.shelves.of(&wanted.watched);
-            shelf.ready().await?;
-            if self.has_ended(&release.app, wanted, &shelf).await? {
-                continue;
-            }
-            let Some((record, _)) = shelf.get(&wanted.place()) else {
-                return Ok(Health::Unhealthy { reason: format!("{} is not there", wanted.key()) });
-            };
-            let status = match wanted.key().kind.as_str() {
-                "HelmChart.helm.cattle.io" => self.chart_status(wanted).await?,
-                _ => record.status.clone(),
-            };
-            match status {
-                Status::Current => {}
-                Status::InProgress { reason } => match self.trouble(wanted).await? {
-                    Some(trouble) => {
-                        return Ok(Health::Unhealthy { reason: format!("{}: {trouble}", wanted.key()) });
-                    }
-                    None => starting = starting.or(Some(format!("{}: {reason}", wanted.key()))),
-                },
-                Status::Failed { reason } | Status::Terminating { reason } => {
-                    let trouble =
-                        self.trouble(wanted).await?.map(|trouble| format!("; {trouble}")).unwrap_or_default();
-                    return Ok(Health::Unhealthy { reason: format!("{}: {reason}{trouble}", wanted.key()) });
-                }
-            }
-        }
-        Ok(starting.map_or(Health::Healthy, |reason| Health::Starting { reason }))
-    }
-
-    /// What keeps the pods of a workload from running.
-    async fn trouble(&self, wanted: &Wanted<'_>) -> Result<Option<String>, DriverError> {
-        if !has_pods(&wanted.key().kind) {
-            return Ok(None);
-        }
-        let Some(live) = self.api.get(&wanted.kind, wanted.namespace(), &wanted.key().name).await? else {
-            return Ok(None);
-        };
-        let pods = self.pods_of(wanted.key(), &live).await?;
-        Ok(pods::trouble(&pods).map(|trouble| trouble.reason))
-    }
-
     /// Whatever was away may be back: the loop hears of it.
     fn heard<T>(&self, result: Result<T, DriverError>) -> Result<T, DriverError> {
         if matches!(result, Err(DriverError::Runtime(_))) {
@@ -402,6 +362,7 @@ impl Driver for KubernetesDriver {
     async fn prepare(&self, release: &Release) -> Result<(), DriverError> {
         // A cluster that still starts needs its images all the same.
         self.stage_images(release).await?;
+        self.heard(self.kinds_are_served(release).await)?;
         self.heard(self.rehearse(release).await)
     }
 
@@ -428,6 +389,7 @@ impl Driver for KubernetesDriver {
             for (key, extra) in self.extras(app, &places).await? {
                 seen.entry(key).or_insert(extra);
             }
+            self.template_claims(app, &mut seen).await?;
             self.shelves.used(app, &used);
             Ok(seen)
         };
@@ -452,7 +414,8 @@ impl Driver for KubernetesDriver {
             (Action::Purge, _) => self.remove(step.app, step.object).await,
             // What holds data is never removed, whatever the plan says.
             (Action::Remove, _) if !step.object.holds_data() => self.remove(step.app, step.object).await,
-            (Action::Remove | Action::Adopt | Action::Orphan | Action::Prepare, _) => Ok(()),
+            (Action::Adopt, _) => self.adopt_claim(step.app, step.object).await,
+            (Action::Remove | Action::Orphan | Action::Prepare, _) => Ok(()),
             (_, None) => Err(DriverError::Runtime(format!("{} is not in the release", step.object))),
         };
         self.heard(done)

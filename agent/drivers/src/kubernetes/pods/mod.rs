@@ -103,7 +103,7 @@ pub(super) fn log_sources(pods: &[Value]) -> Vec<LogSource<'_>> {
         let names = container_names(pod).into_iter().chain(setup_names(pod));
         let mut containers: Vec<_> =
             names.filter_map(|container| Some((container, status_of(container)?))).collect();
-        containers.sort_by_key(|(_, status)| trouble_in(status).is_none());
+        containers.sort_by_key(|(_, status)| trouble_in(status, runs_on(pod, status)).is_none());
         let source = |(container, status): (_, &Value)| LogSource {
             namespace,
             pod: name,
@@ -231,11 +231,30 @@ fn is_of(status: &Value, container: &str) -> bool {
 
 fn trouble_of(pod: &Value) -> Option<Trouble> {
     let name = text(pod, "/metadata/name").unwrap_or("without a name");
-    let mut troubles = container_statuses(pod).filter_map(trouble_in).collect::<Vec<_>>();
+    let runs_on = |status: &Value| runs_on(pod, status);
+    let mut troubles: Vec<_> =
+        container_statuses(pod).filter_map(|status| trouble_in(status, runs_on(status))).collect();
     // What crashes tells more than what waits for it.
     troubles.sort_by_key(|(_, crashes)| !crashes);
     let (reason, crashes) = troubles.into_iter().next().or_else(|| Some((trouble_around(pod)?, false)))?;
     Some(Trouble { reason: format!("pod {name}: {reason}"), crashes })
+}
+
+/// Whether a container is to be started again whatever it ends with: one that ends with 0 is as much in trouble then as
+/// any other. Init containers end, but for those that are sidecars.
+fn runs_on(pod: &Value, status: &Value) -> bool {
+    let named = |at: &str| {
+        let mut all = list(pod, at).iter();
+        all.find(|one| text(one, "/name").is_some_and(|name| is_of(status, name)))
+    };
+    match (named("/spec/containers"), named("/spec/initContainers")) {
+        (Some(container), _) => {
+            let pods_own = text(pod, "/spec/restartPolicy").unwrap_or("Always");
+            text(container, "/restartPolicy").unwrap_or(pods_own) == "Always"
+        }
+        (None, Some(container)) => text(container, "/restartPolicy") == Some("Always"),
+        (None, None) => false,
+    }
 }
 
 /// What is wrong with a pod apart from its containers.
@@ -247,8 +266,8 @@ fn trouble_around(pod: &Value) -> Option<String> {
     Some(format!("no node takes it: {}", scheduled.says()))
 }
 
-/// What is wrong with one container, and whether it crashes again and again.
-fn trouble_in(status: &Value) -> Option<(String, bool)> {
+/// What is wrong with one container, which may have to run on and on, and whether it ends again and again.
+fn trouble_in(status: &Value, runs_on: bool) -> Option<(String, bool)> {
     let name = text(status, "/name").unwrap_or("without a name");
     let count = number(status, "/restartCount").unwrap_or(0).max(0);
     let last = ending(status.pointer("/lastState/terminated"));
@@ -266,14 +285,45 @@ fn trouble_in(status: &Value) -> Option<(String, bool)> {
     }
     let terminated = status.pointer("/state/terminated");
     if terminated.is_some() {
+        let how = ending(terminated).unwrap_or_default();
         let failed = terminated.and_then(|one| number(one, "/exitCode")) != Some(0);
-        return failed
-            .then(|| (format!("container {name} ended {}", ending(terminated).unwrap_or_default()), false));
+        // In most of the pause before its next start the kubelet says how it ended, and nothing of a back-off.
+        return match (runs_on, failed) {
+            (true, _) if count > 0 => Some((
+                format!("container {name} ends again and again: the last time {how}; {count} restarts"),
+                true,
+            )),
+            (true, false) => Some((format!("container {name} ended {how}, and is to run on"), false)),
+            (_, true) => Some((format!("container {name} ended {how}"), false)),
+            (false, false) => None,
+        };
     }
     // It runs again. What it ended with is of interest until it is ready.
     let is_ready = status.get("ready").and_then(Value::as_bool).unwrap_or(false);
     let last = last.filter(|_| !is_ready && count > 0)?;
     Some((format!("container {name} isn't ready; the last time it ended {last}; {count} restarts"), false))
+}
+
+/// The newest pod that is to stay and isn't ready: the one whose events tell what is missing.
+pub(super) fn unready(pods: &[Value]) -> Option<&Value> {
+    let mut all = staying(pods).into_iter();
+    all.find(|pod| !is_ready(pod) && text(pod, "/status/phase") != Some("Succeeded"))
+}
+
+/// What a pod says of itself while it isn't ready: the containers that it waits for, or that its readiness gates do.
+pub(super) fn own_word(pod: &Value) -> Option<String> {
+    let says = |kind: &str| Condition::of(pod, kind).filter(|one| one.is("False")).map(|one| one.says());
+    ["Initialized", "ContainersReady", "Ready"].into_iter().find_map(says)
+}
+
+/// What is wrong with the node that a pod is on: it isn't ready, so that nothing new is known of the pod.
+pub(super) fn trouble_at_node(node: &Value) -> Option<String> {
+    let name = text(node, "/metadata/name")?;
+    match Condition::of(node, "Ready") {
+        Some(ready) if ready.is("True") => None,
+        Some(ready) => Some(format!("its node {name} is not ready: {}", ready.says())),
+        None => Some(format!("its node {name} is not ready")),
+    }
 }
 
 /// How a container ended: `with 137 (OOMKilled): …`.

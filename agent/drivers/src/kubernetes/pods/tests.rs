@@ -95,7 +95,12 @@ fn a_kill_for_memory_is_told_until_the_container_is_ready_again() {
 fn a_container_that_failed_is_trouble_and_one_that_is_done_is_not() {
     let ended = |code: i64| json!({ "state": { "terminated": { "exitCode": code, "reason": "Done" } } });
     assert!(reason(&[pod("job-1", NEW, ended(1))]).contains("container app ended with 1"));
-    assert_eq!(trouble(&[pod("job-1", NEW, ended(0))]), None);
+    let once = |state: Value| {
+        let mut pod = pod("job-1", NEW, state);
+        pod["spec"]["restartPolicy"] = json!("OnFailure");
+        pod
+    };
+    assert_eq!(trouble(&[once(ended(0))]), None);
     let killed = json!({ "state": { "terminated": { "exitCode": 139, "signal": 11 } } });
     assert!(reason(&[pod("job-1", NEW, killed)]).contains("by signal 11"));
 }
@@ -281,4 +286,36 @@ fn a_selector_never_finds_more_than_it_should() {
     assert_eq!(selected("Service", "v1", json!({})), None);
     assert_eq!(selected("Service", "v1", json!(null)), None);
     assert_eq!(selected("Pod", "v1", json!(null)), None);
+}
+
+#[test]
+fn a_program_that_is_to_run_on_and_ends_with_0_is_trouble() {
+    let ended = |count: u32| json!({ "restartCount": count, "state": { "terminated": { "exitCode": 0, "reason": "Completed" } } });
+    let first = trouble(&[pod("web-1", NEW, ended(0))]).unwrap();
+    assert!(first.reason.contains("container app ended with 0 (Completed), and is to run on"), "{first:?}");
+    assert!(!first.crashes);
+    // In the pause before its next start the kubelet tells nothing of a back-off.
+    let again = trouble(&[pod("web-1", NEW, ended(4))]).unwrap();
+    assert!(
+        again.reason.contains("ends again and again: the last time with 0") && again.crashes,
+        "{again:?}"
+    );
+    assert!(again.reason.contains("4 restarts"), "{again:?}");
+    // An init container's work is done then.
+    let mut pod = pod("web-1", NEW, json!({ "state": { "waiting": { "reason": "PodInitializing" } } }));
+    pod["spec"]["initContainers"] = json!([{ "name": "setup" }]);
+    pod["status"]["initContainerStatuses"] =
+        json!([{ "name": "setup", "restartCount": 1, "state": { "terminated": { "exitCode": 0 } } }]);
+    assert_eq!(trouble(&[pod]), None);
+}
+
+#[test]
+fn a_node_that_is_not_ready_is_told_with_its_own_words() {
+    let node = |status: &str| {
+        json!({ "metadata": { "name": "edge" }, "status": { "conditions": [
+            { "type": "Ready", "status": status, "reason": "NodeStatusUnknown", "message": "Kubelet stopped posting" } ] } })
+    };
+    assert_eq!(trouble_at_node(&node("True")), None);
+    let told = trouble_at_node(&node("Unknown")).unwrap();
+    assert!(told.contains("node edge is not ready: NodeStatusUnknown: Kubelet stopped posting"), "{told}");
 }
