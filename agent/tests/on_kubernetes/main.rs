@@ -20,6 +20,7 @@ mod immutable;
 mod jobs;
 mod logs;
 mod nodes;
+mod ownership;
 mod plane;
 mod programs;
 mod waits;

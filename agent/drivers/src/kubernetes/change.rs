@@ -14,6 +14,7 @@ use super::api::{ApiError, Apply, Refusal};
 use super::compare::{There, is_immutable};
 use super::discovery::Kind;
 use super::object::Wanted;
+use super::proof::Key;
 use super::sets::{self, Members};
 use super::shelf::{Place, Record, Shelf};
 use super::status::Status;
@@ -95,13 +96,23 @@ impl KubernetesDriver {
         id: Option<ReleaseId>,
         object: &'a Object,
     ) -> Result<Wanted<'a>, DriverError> {
+        let key = self.key_to_write().await?;
         match self.kind_of(object).await? {
-            Some((kind, watched)) => Ok(Wanted::new(release, &id.into(), object, kind, watched)),
+            Some((kind, watched)) => Ok(Wanted::new(release, &id.into(), object, kind, watched, Some(key))),
             None => Err(DriverError::NotYet(format!(
                 "{}; commit its CustomResourceDefinition with it, or let the app depend on the one that brings it",
                 self.not_served(object).await?
             ))),
         }
+    }
+
+    /// What proves what is written. A cluster without a key that has something of ours has lost it.
+    pub(super) async fn key_to_write(&self) -> Result<Arc<Key>, DriverError> {
+        if let Some(key) = self.prover.key().await? {
+            return Ok(key);
+        }
+        let replaces = !self.sets.apps().await?.is_empty();
+        self.as_leader(self.prover.key_to_write(replaces)).await?
     }
 
     async fn put(&self, wanted: &Wanted<'_>, shelf: &Shelf) -> Result<(), DriverError> {
@@ -149,7 +160,7 @@ impl KubernetesDriver {
                 let (namespace, name) = (wanted.namespace(), wanted.key().name.as_str());
                 match self.api.get_metadata(&wanted.kind, namespace, name).await? {
                     None => None,
-                    Some(there) => match self.unmarked(&wanted.release.app, &there)? {
+                    Some(there) => match self.unmarked(&wanted.release.app, &wanted.watched, &there)? {
                         // Namespaces that the agent has made come to be the app's.
                         There::Nothing | There::Ended => return Ok(Apply::Force),
                         There::Ours(record, _) => Some(record.uid.clone()),
@@ -204,8 +215,8 @@ impl KubernetesDriver {
         let shelf = self.shelves.of(kind);
         shelf.ready().await?;
         shelf.forget_ended(&place);
-        let set = self.owner.set_of(app);
-        let Some((mut record, _)) = shelf.get(&place).filter(|(record, _)| record.is_member(kind, &set))
+        let Some((mut record, _)) =
+            shelf.get(&place).filter(|(record, _)| self.prover.is_ours(kind, record, app))
         else {
             return Ok(());
         };
@@ -219,7 +230,7 @@ impl KubernetesDriver {
             // As it is now, and not as the watch has told: its label may have been taken from it.
             let Some(there) = self.api.get_metadata(kind, namespace, name).await? else { break };
             let there = Record::of_value(&there)?;
-            if there.app.as_ref() != Some(app) || !there.is_member(kind, &set) {
+            if !self.prover.is_ours(kind, &there, app) {
                 return Ok(());
             }
             let version = there.version.to_string();
@@ -267,14 +278,14 @@ impl KubernetesDriver {
 
     /// Has the parent of an app's ApplySet name no more than there is, and nothing of what was `removed`.
     async fn tidy(&self, app: &AppName, removed: &ObjectKey) -> Result<(), DriverError> {
-        let (mut left, set) = (Members::default(), self.owner.set_of(app));
+        let mut left = Members::default();
         for member in self.sets.of(app).await?.kinds {
             let (name, group) = member.split_once('.').unwrap_or((&member, ""));
             let Some(kind) = self.kinds.get(&self.api, group, name).await? else { continue };
             let shelf = self.shelves.of(&kind);
             shelf.ready().await?;
             // The parent is a ConfigMap of ours itself, and no member.
-            for record in shelf.of_app(app).iter().filter(|record| record.is_member(&kind, &set)) {
+            for record in shelf.of_app(app).iter().filter(|record| self.prover.is_ours(&kind, record, app)) {
                 left.add(&kind, record.place.0.as_deref());
             }
         }

@@ -16,7 +16,7 @@ use super::change::Patience;
 use super::discovery::{Kind, own};
 use super::marks;
 use super::sets::Members;
-use super::shelf::{Place, Record};
+use super::shelf::Record;
 use super::status::fields::{list, text};
 use crate::DriverError;
 
@@ -39,10 +39,14 @@ fn stateful_sets() -> (String, String) {
 impl KubernetesDriver {
     /// The claims of the app's StatefulSets that don't carry our marks yet: they are left over until they are taken in.
     /// The server is asked only when a StatefulSet has changed, as it does when claims come.
-    pub(super) async fn template_claims(&self, app: &AppName, seen: &mut AppObservation) -> Result<(), DriverError> {
+    pub(super) async fn template_claims(
+        &self,
+        app: &AppName,
+        seen: &mut AppObservation,
+    ) -> Result<(), DriverError> {
         let Some(shelf) = self.shelves.find(&stateful_sets()) else { return Ok(()) };
-        let set = self.owner.set_of(app);
-        let members = shelf.of_app(app).into_iter().filter(|record| record.is_member(&shelf.kind, &set));
+        let members =
+            shelf.of_app(app).into_iter().filter(|record| self.prover.is_ours(&shelf.kind, record, app));
         let mut looked = BTreeMap::new();
         for record in members {
             let known = self.looked().get(app).and_then(|known| known.get(&record.uid)).copied();
@@ -106,6 +110,7 @@ impl KubernetesDriver {
         if others {
             return Ok(());
         }
+        let proof = self.key_to_write().await?;
         let mut members = Members::default();
         members.add(&kind, namespace);
         self.as_leader(self.sets.cover(app, &members, &key.to_string())).await??;
@@ -117,7 +122,9 @@ impl KubernetesDriver {
                 "labels": {
                     (marks::OWNER): self.owner.mark, (marks::APP): app, (marks::PART_OF): self.owner.set_of(app),
                 },
-                "annotations": { (marks::OBJECT): key.to_string() },
+                "annotations": {
+                    (marks::OBJECT): key.to_string(), (marks::PROOF): proof.prove(&self.owner, app, key),
+                },
             },
         });
         let call = self.api.apply(&kind, namespace, &key.name, &body, Apply::Force, None);

@@ -52,9 +52,12 @@ impl KubernetesDriver {
     ) -> Result<(Vec<Wanted<'a>>, Vec<&'a holdfast_core::name::ObjectKey>), DriverError> {
         let (mut all, mut unknown) = (Vec::new(), Vec::new());
         let id = Name::default();
+        let key = self.prover.key().await?;
         for object in &release.objects {
             match self.kind_of(object).await? {
-                Some((kind, watched)) => all.push(Wanted::new(release, &id, object, kind, watched)),
+                Some((kind, watched)) => {
+                    all.push(Wanted::new(release, &id, object, kind, watched, key.clone()))
+                }
                 None => unknown.push(&object.key),
             }
         }
@@ -75,7 +78,7 @@ impl KubernetesDriver {
                 shelf.ready().await?;
             }
             let there = match shelf.get(&wanted.place()) {
-                Some((record, confirmed)) => self.whose(app, record, confirmed),
+                Some((record, confirmed)) => self.whose(app, &wanted.watched, record, confirmed),
                 None => There::Nothing,
             };
             pairs.push(Pair { wanted, shelf, there });
@@ -130,7 +133,7 @@ impl KubernetesDriver {
         Ok(())
     }
 
-    fn whose(&self, app: &AppName, record: Arc<Record>, confirmed: Option<Confirmed>) -> There {
+    fn whose(&self, app: &AppName, kind: &Kind, record: Arc<Record>, confirmed: Option<Confirmed>) -> There {
         match &record.app {
             Some(other) if other != app => There::Foreign(format!("the app {other}")),
             None => There::Foreign(format!(
@@ -144,6 +147,9 @@ impl KubernetesDriver {
                     None => format!("nobody any more: somebody took the label {label} from it"),
                 })
             }
+            Some(_) if !self.prover.is_ours(kind, &record, app) => There::Foreign(
+                "somebody else: it carries our labels, and not the proof that only we can write".to_owned(),
+            ),
             Some(_) => There::Ours(record, confirmed),
         }
     }
@@ -188,7 +194,7 @@ impl KubernetesDriver {
             for index in indexes {
                 let pair = &mut pairs[index];
                 if let Some(object) = found.get(&pair.wanted.place()) {
-                    pair.there = self.unmarked(app, object)?;
+                    pair.there = self.unmarked(app, &pair.wanted.watched, object)?;
                 }
             }
         }
@@ -196,11 +202,11 @@ impl KubernetesDriver {
     }
 
     /// What the watch hasn't told of: somebody else's, or something of ours that was made just now.
-    pub(super) fn unmarked(&self, app: &AppName, object: &Value) -> Result<There, DriverError> {
+    pub(super) fn unmarked(&self, app: &AppName, kind: &Kind, object: &Value) -> Result<There, DriverError> {
         let label =
             |name: &str| object.pointer("/metadata/labels").and_then(|labels| labels.get(name)?.as_str());
         if label(super::marks::OWNER) == Some(self.owner.mark.as_str()) {
-            return Ok(self.whose(app, Arc::new(Record::of_value(object)?), None));
+            return Ok(self.whose(app, kind, Arc::new(Record::of_value(object)?), None));
         }
         if is_made_by_us(object) {
             return Ok(There::Nothing);
@@ -240,6 +246,10 @@ impl KubernetesDriver {
         };
         if let Some(why) = &record.leaving {
             return Ok(Observed::Drift { difference: why.clone(), recreate: false });
+        }
+        if !self.prover.is_proved(record) {
+            let difference = "the proof that it is ours was made with a key that is gone".to_owned();
+            return Ok(Observed::Drift { difference, recreate: false });
         }
         if pair.is_confirmed() {
             return Ok(Observed::Same);

@@ -2,6 +2,7 @@
 //! besides: of the pods, of their node, and in its events.
 
 use holdfast_core::health::Health;
+use holdfast_core::kubernetes::images::pinned_images;
 use holdfast_core::release::Release;
 use serde_json::Value;
 
@@ -41,7 +42,7 @@ impl KubernetesDriver {
             let Some((record, _)) = shelf.get(&wanted.place()) else {
                 return Ok(Health::Unhealthy { reason: format!("{key} is not there") });
             };
-            if !record.is_member(&wanted.watched, &self.owner.set_of(&release.app)) {
+            if !self.prover.is_ours(&wanted.watched, &record, &release.app) {
                 return Ok(Health::Unhealthy { reason: format!("{key} is there, and no longer the app's") });
             }
             let status = match key.kind.as_str() {
@@ -74,13 +75,14 @@ impl KubernetesDriver {
     /// Whether nothing that a release names is its app's, and something is another's: how that one is says nothing of
     /// this app.
     async fn holds_nothing(&self, release: &Release, wanted: &[Wanted<'_>]) -> Result<bool, DriverError> {
-        let set = self.owner.set_of(&release.app);
         let mut others = false;
         for wanted in wanted {
             let shelf = self.shelves.of(&wanted.watched);
             shelf.ready().await?;
             match shelf.get(&wanted.place()) {
-                Some((record, _)) if record.is_member(&wanted.watched, &set) => return Ok(false),
+                Some((record, _)) if self.prover.is_ours(&wanted.watched, &record, &release.app) => {
+                    return Ok(false);
+                }
                 Some(_) => others = true,
                 None if self.has_ended(&release.app, wanted, &shelf).await? => return Ok(false),
                 None => {}
@@ -100,7 +102,8 @@ impl KubernetesDriver {
                 None => Vec::new(),
             };
             if let Some(trouble) = pods::trouble(&pods) {
-                return Ok(Some(Cause::Trouble(trouble.reason)));
+                let hint = self.why_not_imported(wanted.release, &trouble.reason).unwrap_or_default();
+                return Ok(Some(Cause::Trouble(format!("{}{hint}", trouble.reason))));
             }
             if let Some(pod) = pods::unready(&pods) {
                 let said = match self.node_of(pod).await {
@@ -113,6 +116,19 @@ impl KubernetesDriver {
             }
         }
         Ok(self.last_warning(namespace, Some(&record.uid)).await.map(Cause::Wait))
+    }
+
+    /// Why a node may pull an image that was put there for it.
+    fn why_not_imported(&self, release: &Release, trouble: &str) -> Option<&'static str> {
+        const PULLS: [&str; 3] = ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"];
+        self.archives.as_ref()?;
+        let staged = pinned_images(&release.objects)
+            .into_iter()
+            .any(|image| release.artifacts.contains(&image.digest));
+        (staged && PULLS.iter().any(|word| trouble.contains(word))).then_some(
+            "; its image was put into images_dir, and a kubelet that once pulled the same image under another name does not \
+             use that, unless it is told imagePullCredentialsVerificationPolicy: NeverVerify",
+        )
     }
 
     /// What is wrong with a pod's node. Who may not read nodes doesn't get to know.

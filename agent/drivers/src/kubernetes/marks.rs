@@ -34,6 +34,8 @@ pub(super) const OBJECT: &str = "holdfast.dev/object";
 pub(super) const RELEASE: &str = "holdfast.dev/release";
 /// An annotation: the digest of what was last written.
 pub(super) const APPLIED: &str = "holdfast.dev/applied";
+/// An annotation: the keyed digest that only we can write.
+pub(super) const PROOF: &str = "holdfast.dev/proof";
 /// An annotation: the account that it was written as, if it was not our own.
 pub(super) const ACCOUNT: &str = "holdfast.dev/account";
 /// An annotation of parents: the Jobs that ended well and that the cluster may remove then, with the digests of what was

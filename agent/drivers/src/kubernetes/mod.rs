@@ -23,6 +23,7 @@ mod marks;
 mod object;
 mod pods;
 mod programs;
+mod proof;
 mod serving;
 mod sets;
 mod shelf;
@@ -58,6 +59,7 @@ use self::discovery::Kinds;
 use self::leader::Leader;
 use self::marks::OwnerMark;
 use self::object::Wanted;
+use self::proof::Prover;
 use self::sets::Sets;
 use self::shelf::Shelves;
 use crate::secret::SecretSource;
@@ -89,6 +91,7 @@ pub struct KubernetesConfig {
 pub struct KubernetesDriver {
     api: Api,
     owner: OwnerMark,
+    prover: Prover,
     secrets: Arc<dyn SecretSource>,
     archives: Option<Archives>,
     kinds: Arc<Kinds>,
@@ -118,8 +121,16 @@ impl KubernetesDriver {
         let owner = OwnerMark::of(config.cluster.as_deref().unwrap_or(config.owner.device.as_str()));
         let bell = Bell::default();
         let kinds = Arc::new(Kinds::default());
+        let prover = Prover::new(api.clone(), owner.clone());
         KubernetesDriver {
-            shelves: Shelves::new(api.clone(), &owner, bell.clone(), Arc::clone(&kinds)),
+            shelves: Shelves::new(
+                api.clone(),
+                owner.clone(),
+                prover.clone(),
+                bell.clone(),
+                Arc::clone(&kinds),
+            ),
+            prover,
             generation: AtomicU64::new(0),
             sets: Sets::new(api.clone(), owner.clone(), config.cluster.is_some()),
             kinds,
@@ -159,6 +170,7 @@ impl KubernetesDriver {
         if self.generation.swap(now, Ordering::Relaxed) != now {
             self.kinds.forget();
             self.sets.forget();
+            self.prover.forget();
         }
     }
 
@@ -212,9 +224,8 @@ impl KubernetesDriver {
             let Some(kind) = self.kinds.get(&self.api, group, name).await? else { continue };
             let shelf = self.shelves.of(&kind);
             shelf.ready().await?;
-            let ours = self.owner.set_of(app);
             for record in shelf.of_app(app) {
-                if record.is_member(&kind, &ours)
+                if self.prover.is_ours(&kind, &record, app)
                     && record.leaving.is_none()
                     && !wanted.contains(&(kind.group_kind(), record.place.clone()))
                 {
@@ -369,6 +380,7 @@ impl Driver for KubernetesDriver {
     async fn observe(&self, app: &AppName, desired: Option<&Release>) -> Result<AppObservation, DriverError> {
         let seen = async {
             self.follow_kubeconfig();
+            self.prover.key().await?;
             let (wanted, unknown) = match desired {
                 Some(release) => self.wanted(release).await?,
                 None => Default::default(),

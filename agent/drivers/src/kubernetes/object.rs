@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::discovery::Kind;
 use super::marks::{self, OwnerMark};
+use super::proof::Key;
 use super::shelf::Place;
 use crate::DriverError;
 use crate::secret::SecretSource;
@@ -28,6 +29,8 @@ pub(super) struct Wanted<'a> {
     /// The digest of what is to be written, without our marks.
     pub(super) digest: Digest,
     id: Name,
+    /// What proves it, if the cluster has a key.
+    prover: Option<Arc<Key>>,
 }
 
 /// What a release is called: a digest over all of it, computed once for all of its objects, when it is first needed.
@@ -62,6 +65,7 @@ impl<'a> Wanted<'a> {
         object: &'a Object,
         kind: Arc<Kind>,
         watched: Arc<Kind>,
+        prover: Option<Arc<Key>>,
     ) -> Self {
         let mut bytes = canonical_json(&object.spec);
         // What the secrets are is part of what is written, and stands in no digest that others see.
@@ -70,7 +74,7 @@ impl<'a> Wanted<'a> {
                 bytes.extend(digest.to_string().into_bytes());
             }
         }
-        Wanted { release, object, kind, watched, digest: Digest::of(&bytes), id: id.clone() }
+        Wanted { release, object, kind, watched, digest: Digest::of(&bytes), id: id.clone(), prover }
     }
 
     pub(super) fn key(&self) -> &'a ObjectKey {
@@ -147,6 +151,9 @@ impl<'a> Wanted<'a> {
                 (marks::APPLIED, self.digest.to_string()),
             ],
         );
+        if let Some(key) = &self.prover {
+            add(metadata, "annotations", [(marks::PROOF, key.prove(owner, app, self.key()))]);
+        }
         if let Some(account) = &self.release.account {
             add(metadata, "annotations", [(marks::ACCOUNT, account.to_string())]);
         }
@@ -203,7 +210,7 @@ pub(super) fn comparable(object: &Value) -> Value {
     for field in ["managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink"] {
         metadata.remove(field);
     }
-    let notes = [marks::RELEASE, marks::APPLIED, marks::OBJECT, marks::ACCOUNT];
+    let notes = [marks::RELEASE, marks::APPLIED, marks::OBJECT, marks::ACCOUNT, marks::PROOF];
     if let Some(Value::Object(annotations)) = metadata.get_mut("annotations") {
         annotations.retain(|name, _| !notes.contains(&name.as_str()));
         if annotations.is_empty() {

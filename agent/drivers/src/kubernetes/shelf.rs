@@ -19,7 +19,8 @@ use tokio::task::AbortHandle;
 use super::api::{Api, ApiError, PAGE, whole};
 use super::bell::{BACK, Bell};
 use super::discovery::{GroupKind, Kind, Kinds};
-use super::marks::{self, OwnerMark};
+use super::marks::{self, NAMESPACE, OwnerMark};
+use super::proof::{Proof, Prover, proof_in};
 use super::status::{Status, has_ended, status};
 use crate::DriverError;
 
@@ -47,6 +48,10 @@ pub(super) struct Record {
     /// The digest of what was last written.
     pub(super) applied: Option<Digest>,
     pub(super) account: Option<ServiceAccount>,
+    /// What proves that we wrote it.
+    pub(super) proof: Option<Proof>,
+    /// When it was made, as the server writes it.
+    pub(super) created: Option<String>,
     /// Which fields are ours, as a digest: whoever changes one of them takes it from us.
     pub(super) owned: Option<Digest>,
     pub(super) status: Status,
@@ -91,6 +96,8 @@ impl Record {
             release: note(marks::RELEASE).and_then(|id| id.parse().ok()).map(ReleaseId),
             applied: note(marks::APPLIED).and_then(|digest| digest.parse().ok()),
             account: note(marks::ACCOUNT).and_then(account_in),
+            proof: note(marks::PROOF).and_then(proof_in),
+            created: metadata.creation_timestamp.as_ref().map(|made| made.0.to_string()),
             owned: fields.map(|fields| Digest::of(fields.as_bytes())),
             status,
             leaving,
@@ -186,6 +193,8 @@ enum Watch {
 /// All objects of a kind that are ours.
 pub(super) struct Shelf {
     pub(super) kind: Arc<Kind>,
+    owner: OwnerMark,
+    prover: Prover,
     slots: Mutex<BTreeMap<Place, Slot>>,
     /// The Jobs that were seen to end well, by what was written, until that is written down: they may be gone by then.
     ended: Mutex<BTreeMap<Place, Digest>>,
@@ -199,9 +208,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shelf {
-    fn new(kind: Arc<Kind>) -> Self {
+    fn new(kind: Arc<Kind>, owner: OwnerMark, prover: Prover) -> Self {
         Shelf {
             kind,
+            owner,
+            prover,
             slots: Mutex::default(),
             ended: Mutex::default(),
             watch: watch::Sender::new(Watch::Starting),
@@ -288,8 +299,21 @@ impl Shelf {
         self.forget_ended(place);
     }
 
+    /// Whether it may be ours, or is the parent of one of our ApplySets. What else carries our label, copied there or put
+    /// there by anybody, is others': it is not kept, however much of it there is.
+    fn keeps(&self, record: &Record) -> bool {
+        let Some(app) = &record.app else { return false };
+        let is_parent =
+            record.place.0.as_deref() == Some(NAMESPACE) && record.place.1 == self.owner.parent_of(app);
+        is_parent || self.prover.is_ours(&self.kind, record, app)
+    }
+
     /// Takes in what the watch tells; gives what is to be told of it.
     fn take(&self, record: Record) -> Option<Told> {
+        if !self.keeps(&record) {
+            // It may have been ours until now.
+            return self.take_away(&record);
+        }
         let mut slots = locked(&self.slots);
         let place = record.place.clone();
         let known = slots.get(&place);
@@ -356,15 +380,16 @@ fn called(kind: &Kind, (namespace, name): &Place) -> String {
 /// The shelves, one for each kind in use.
 pub(super) struct Shelves {
     api: Api,
-    selector: String,
+    owner: OwnerMark,
+    prover: Prover,
     bell: Bell,
     kinds: Arc<Kinds>,
     shelves: Mutex<BTreeMap<GroupKind, Arc<Shelf>>>,
 }
 
 impl Shelves {
-    pub(super) fn new(api: Api, owner: &OwnerMark, bell: Bell, kinds: Arc<Kinds>) -> Self {
-        Shelves { api, selector: owner.selector(), bell, kinds, shelves: Mutex::default() }
+    pub(super) fn new(api: Api, owner: OwnerMark, prover: Prover, bell: Bell, kinds: Arc<Kinds>) -> Self {
+        Shelves { api, owner, prover, bell, kinds, shelves: Mutex::default() }
     }
 
     /// The shelf of a kind, which is watched from here on.
@@ -375,13 +400,13 @@ impl Shelves {
         if let Some(shelf) = known.filter(|shelf| shelf.kind.resource == kind.resource) {
             return Arc::clone(shelf);
         }
-        let shelf = Arc::new(Shelf::new(Arc::clone(kind)));
+        let shelf = Arc::new(Shelf::new(Arc::clone(kind), self.owner.clone(), self.prover.clone()));
         let follower = Follower {
             // The shelf ends its watch when it goes, so the watch mustn't keep it.
             shelf: Arc::downgrade(&shelf),
             kind: Arc::clone(kind),
             api: self.api.clone(),
-            selector: self.selector.clone(),
+            selector: self.owner.selector(),
             bell: self.bell.clone(),
             kinds: Arc::clone(&self.kinds),
         };
@@ -491,7 +516,9 @@ impl Follower {
                 Ok(watcher::Event::Init) => (listed, since) = (BTreeSet::new(), Instant::now()),
                 Ok(watcher::Event::InitApply(object)) => {
                     let record = object.record(&self.kind);
-                    listed.insert(record.place.clone());
+                    if shelf.keeps(&record) {
+                        listed.insert(record.place.clone());
+                    }
                     self.tell(shelf.take(record));
                 }
                 Ok(watcher::Event::InitDone) => {

@@ -41,11 +41,10 @@ impl KubernetesDriver {
         let (kind, watched) = self.kind_of(object).await.ok()??;
         let shelf = self.shelves.of(&watched);
         shelf.ready().await.ok()?;
-        let set = self.owner.set_of(&release.app);
         // What somebody else has under that name is no workload of the app's.
         shelf
             .get(&super::object::place_of(&object.key, &kind))
-            .filter(|(one, _)| one.is_member(&watched, &set))?;
+            .filter(|(one, _)| self.prover.is_ours(&watched, one, &release.app))?;
         let live = self.api.get(&kind, object.key.namespace.as_deref(), &object.key.name).await.ok()??;
         let pods = self.pods_of(&object.key, &live).await.ok()?;
         Some((live, pods))
