@@ -18,9 +18,9 @@ packages=(git openssh-client nginx-light fcgiwrap apache2-utils openssl ca-certi
 # A real podman with bridge networks and DNS, a registry, and busybox for images made from scratch. runc: it takes
 # every arrangement of cgroups, crun 1.8 doesn't. wrk: load while an app is updated.
 # python3: the soak of the long form, and the benchmarks.
-# containerd: only for what it makes of image archives.
+# containerd, the plugins for pods' networks: a real node for the Kubernetes tests, and what becomes of image archives.
 packages+=(podman runc crun netavark aardvark-dns iptables iproute2 catatonit docker-registry skopeo busybox-static
-  containerd util-linux wrk python3)
+  containerd containernetworking-plugins util-linux wrk python3)
 # Probe components are made from Rust, as those who write them do.
 targets=(wasm32-wasip2)
 case ${1:-} in

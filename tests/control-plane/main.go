@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,6 +18,8 @@ import (
 	kubectl "k8s.io/kubectl/pkg/cmd"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllers "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
 // parts names every subcommand and how its command is made.
@@ -26,9 +29,12 @@ var parts = map[string]func() *cobra.Command{
 	"kube-controller-manager": controllers.NewControllerManagerCommand,
 	"kubelet":                 kubeletCommand,
 	"kubectl":                 kubectl.NewDefaultKubectlCommand,
+	// What a real node has in the stand-in's place.
+	"kube-scheduler": func() *cobra.Command { return scheduler.NewSchedulerCommand() },
+	"real-kubelet":   func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) },
 }
 
-const usage = "usage: %s etcd|kube-apiserver|kube-controller-manager|kubelet|kubectl [flags]\n"
+const usage = "usage: %s etcd|kube-apiserver|kube-controller-manager|kubelet|kubectl|kube-scheduler|real-kubelet [flags]\n"
 
 func main() {
 	name := filepath.Base(os.Args[0])

@@ -23,4 +23,5 @@ mod nodes;
 mod ownership;
 mod plane;
 mod programs;
+mod real_node;
 mod waits;

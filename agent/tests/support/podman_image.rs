@@ -24,6 +24,8 @@ pub struct Wishes {
     pub docker: bool,
     /// Variables of the image's own environment, `NAME=VALUE`.
     pub env: Vec<String>,
+    /// What the web server's program is started with, if it is to be no server.
+    pub args: Vec<String>,
 }
 
 /// A part of an image.
@@ -71,7 +73,7 @@ impl Image {
             "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
             "os": "linux",
             "created": "2026-01-01T00:00:00Z",
-            "config": { "Entrypoint": ["/webapp"], "Env": env },
+            "config": { "Entrypoint": ["/webapp"], "Cmd": wishes.args, "Env": env },
             "rootfs": { "type": "layers", "diff_ids": [diff_id] },
             "history": [{ "created": "2026-01-01T00:00:00Z", "created_by": "holdfast's tests" }],
         });

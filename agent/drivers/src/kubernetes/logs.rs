@@ -66,10 +66,33 @@ impl KubernetesDriver {
         // As it is told when it is over.
         let left = Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
         match self.api.end_of(path, doing, KEPT, left).await {
+            // What is gone is answered as if the container had said so.
+            Ok(log) if is_kubelets_own(&log) => Vec::new(),
             Ok(log) => log.lines().map(|line| format!("{pod} {container}: {line}")).collect(),
             // The pod has gone meanwhile, or the node has thrown away what was said before.
             Err(error) if matches!(error.code(), Some(400 | 404)) => Vec::new(),
             Err(error) => vec![format!("{pod} {container}: holdfast: {error}")],
         }
+    }
+}
+
+/// Whether this is no log, but the kubelet's word that it has none any more: it gives that in the log's place, with a 200
+/// (k8s.io/kubernetes, pkg/kubelet/kubelet_pods.go and kuberuntime_logs.go).
+fn is_kubelets_own(log: &str) -> bool {
+    let said = log.trim_end();
+    said.lines().count() == 1
+        && said.strip_prefix("unable to retrieve container logs for ").is_some_and(|id| id.contains("://"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kubelet_says_in_place_of_a_log_is_no_log() {
+        assert!(is_kubelets_own("unable to retrieve container logs for containerd://abc"));
+        assert!(!is_kubelets_own("unable to retrieve container logs for the customer\n"));
+        assert!(!is_kubelets_own("step 1\nunable to retrieve container logs for containerd://abc\n"));
+        assert!(!is_kubelets_own(""));
     }
 }

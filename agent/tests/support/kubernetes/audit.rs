@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::plane::ControlPlane;
 
 /// The users of the control plane itself and of the test, whose requests aren't written down.
-pub(super) const OWN: [&str; 3] = ["controllers", "kubelet", "tester"];
+pub(super) const OWN: [&str; 4] = ["controllers", "kubelet", "scheduler", "tester"];
 
 /// One request.
 #[derive(Clone, Debug)]

@@ -14,7 +14,10 @@
 //!   all that is in the cluster.
 //! - `own`: one that is started for this test, with `Options`.
 //!
-//! Nothing runs in the pods: the stand-in (`tests/control-plane/kubelet.go`) binds them to the node `edge`, and
+//! - `on_a_node`: one with a real kubelet, containerd and scheduler, in a network of its own that the test's thread is in
+//!   from then on: for what pods do, say and are.
+//!
+//! Elsewhere nothing runs in the pods: the stand-in (`tests/control-plane/kubelet.go`) binds them to the node `edge`, and
 //! writes their status. What they pretend is said by an annotation of the pod, [`BEHAVIOUR`], or for pods that a test
 //! doesn't write, by the ConfigMap that [`ControlPlane::script`] writes. The API server reaches it as it reaches a
 //! kubelet, for programs in containers ([`EXEC`]) and logs ([`LOG`], [`PREVIOUS_LOG`]).
@@ -25,6 +28,7 @@ mod audit;
 mod busy;
 mod certificates;
 mod client;
+mod node;
 mod plane;
 mod process;
 mod program;
@@ -36,6 +40,7 @@ use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard
 pub use audit::Request;
 pub use busy::Occupied;
 pub use client::Answer;
+pub use node::Inside;
 pub use plane::{ControlPlane, Options};
 pub use view::has_condition;
 
@@ -59,6 +64,7 @@ pub const LOG: &str = "test.holdfast.dev/log";
 /// What they said before they were started again.
 pub const PREVIOUS_LOG: &str = "test.holdfast.dev/previous-log";
 
+static NODE: OnceLock<Option<ControlPlane>> = OnceLock::new();
 static PLANE: OnceLock<Option<ControlPlane>> = OnceLock::new();
 /// Who shares it reads, who wants it alone writes.
 static USE: RwLock<()> = RwLock::new(());
@@ -67,6 +73,12 @@ static USE: RwLock<()> = RwLock::new(());
 pub struct Shared {
     plane: &'static ControlPlane,
     _use: RwLockReadGuard<'static, ()>,
+}
+
+/// A control plane with a real node, which this thread is on. Dropped, the thread is back, and the node stays for others.
+pub struct OnNode {
+    plane: &'static ControlPlane,
+    _inside: Inside,
 }
 
 /// The control plane of this test program, without other tests. Dropped, it runs again for the others.
@@ -83,6 +95,15 @@ impl ControlPlane {
         Some(Shared { plane: the_plane()?, _use: guard })
     }
 
+    /// The one with a real node of this test program, beside other tests; this thread is in the node's network from here
+    /// on. None if the test is to be skipped.
+    pub fn on_a_node() -> Option<OnNode> {
+        program::program()?;
+        let options = Options { real_node: true, ..Options::default() };
+        let plane = NODE.get_or_init(|| ControlPlane::own(&options)).as_ref()?;
+        Some(OnNode { plane, _inside: plane.enter() })
+    }
+
     /// The same once no other test uses it, and as long as this is kept.
     pub fn alone() -> Option<Alone> {
         let guard = USE.write().unwrap_or_else(PoisonError::into_inner);
@@ -97,6 +118,14 @@ fn the_plane() -> Option<&'static ControlPlane> {
 }
 
 impl Deref for Shared {
+    type Target = ControlPlane;
+
+    fn deref(&self) -> &ControlPlane {
+        self.plane
+    }
+}
+
+impl Deref for OnNode {
     type Target = ControlPlane;
 
     fn deref(&self) -> &ControlPlane {

@@ -12,11 +12,14 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use ureq::http::Method;
 
+use super::super::podman_image::Image;
 use super::audit;
 use super::certificates::{Certificates, User};
 use super::client::Client;
+use super::node::{Inside, Node};
 use super::process::{Janitor, Process};
 use super::program::program;
+use super::view::has_condition;
 
 /// More than the slowest start takes on a machine that has other things to do.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -27,6 +30,9 @@ const CONTROLLERS: &str = "deployment-controller,replicaset-controller,statefuls
     root-ca-certificate-publisher-controller,endpointslice-controller,disruption-controller,\
     persistentvolume-binder-controller,persistentvolumeclaim-protection-controller,\
     persistentvolume-protection-controller,clusterrole-aggregation-controller,ttl-after-finished-controller";
+/// And those that a real node needs.
+const NODE_CONTROLLERS: &str =
+    "node-lifecycle-controller,taint-eviction-controller,pod-garbage-collector-controller";
 
 /// What a test may want otherwise in a control plane of its own.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +41,11 @@ pub struct Options {
     pub api_flags: Vec<String>,
     /// Start neither controllers nor the stand-in for the kubelet: no status is ever written.
     pub api_only: bool,
+    /// Have a real node in the stand-in's place, and a scheduler: what pods say runs. Who asks for this must [enter] its
+    /// network.
+    ///
+    /// [enter]: ControlPlane::enter
+    pub real_node: bool,
 }
 
 /// A control plane. Dropped, nothing of it is left.
@@ -49,6 +60,7 @@ pub struct ControlPlane {
     pub(super) client: Client,
     pub(super) counter: AtomicU32,
     // In this order: the folder goes last.
+    node: Option<Mutex<Node>>,
     _janitor: Janitor,
     dir: TempDir,
 }
@@ -56,6 +68,7 @@ pub struct ControlPlane {
 /// The processes that run. Dropped in this order: an API server without its store may hang.
 #[derive(Default)]
 struct Parts {
+    scheduler: Option<Process>,
     kubelet: Option<Process>,
     controllers: Option<Process>,
     api: Option<Process>,
@@ -67,7 +80,16 @@ impl ControlPlane {
     pub fn own(options: &Options) -> Option<Self> {
         let program = program()?;
         let dir = tempfile::Builder::new().prefix("hf-plane-").tempdir().unwrap();
-        let janitor = Janitor::of(dir.path(), &program);
+        // Two kubelets that share one end each other's pods.
+        static NODES: AtomicU32 = AtomicU32::new(0);
+        let number = NODES.fetch_add(1, Ordering::Relaxed);
+        let cgroup = match options.real_node {
+            true => format!("hf-node-{}-{number}", std::process::id()),
+            false => String::new(),
+        };
+        let janitor = Janitor::of(dir.path(), &program, &cgroup);
+        let mut node = options.real_node.then(|| Node::start(&program, dir.path(), &cgroup));
+        let inside = node.as_ref().map(Node::enter);
         let certificates = Certificates::make(dir.path());
         let (api_port, etcd_port) = (lasting_port(), lasting_port());
         let client_of = |user: &str| certificates.client(user, &["system:masters"]);
@@ -80,6 +102,14 @@ impl ControlPlane {
             std::fs::write(kubeconfig(user), certificates.kubeconfig(&base, &User::Certificate(pair)))
                 .unwrap();
         }
+        if options.real_node {
+            let pair = certificates.client("system:node:edge", &["system:nodes"]);
+            std::fs::write(kubeconfig("node"), certificates.kubeconfig(&base, &User::Certificate(pair)))
+                .unwrap();
+        }
+        if let Some(node) = &mut node {
+            node.wait_for_runtime();
+        }
         let plane = ControlPlane {
             parts: Mutex::default(),
             options: options.clone(),
@@ -90,10 +120,12 @@ impl ControlPlane {
             certificates,
             client,
             counter: AtomicU32::new(0),
+            node: node.map(Mutex::new),
             _janitor: janitor,
             dir,
         };
         plane.mend();
+        drop(inside);
         Some(plane)
     }
 
@@ -188,7 +220,12 @@ impl ControlPlane {
             flag("kubeconfig", &self.own_kubeconfig("controllers")),
             flag("service-account-private-key-file", &self.certificates.file("service-account.key")),
             flag("root-ca-file", &self.certificates.file("server-ca.pem")),
-            format!("--controllers={CONTROLLERS}"),
+            match self.options.real_node {
+                true => format!("--controllers={CONTROLLERS},{NODE_CONTROLLERS}"),
+                false => format!("--controllers={CONTROLLERS}"),
+            },
+            // After so long a node that says nothing is not ready.
+            "--node-monitor-grace-period=15s".into(),
             "--leader-elect=false".into(),
             "--secure-port=0".into(),
             // The default of 20 requests in a second has 500 objects wait.
@@ -209,6 +246,37 @@ impl ControlPlane {
         self.begin(vec!["kubelet".into(), kubeconfig, "--node=edge".into()], |parts| &mut parts.kubelet);
     }
 
+    /// Has this thread be in the real node's network, with all that it starts from here on.
+    pub fn enter(&self) -> Inside {
+        self.node().enter()
+    }
+
+    /// Puts an image on the real node, under this name.
+    pub fn import(&self, image: &Image, name: &str) {
+        self.node().import(image, name);
+    }
+
+    /// Has the real node's kubelet do nothing from now on.
+    pub fn hang_node(&self) {
+        self.node().hang_kubelet();
+    }
+
+    fn node(&self) -> MutexGuard<'_, Node> {
+        let node = self.node.as_ref().expect("this cluster has no real node");
+        node.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start_scheduler(&self) {
+        let kubeconfig = format!("--kubeconfig={}", self.own_kubeconfig("scheduler").display());
+        let flags = vec![
+            "kube-scheduler".into(),
+            kubeconfig,
+            "--leader-elect=false".into(),
+            "--secure-port=0".into(),
+        ];
+        self.begin(flags, |parts| &mut parts.scheduler);
+    }
+
     /// Starts all that doesn't run, has what hangs go on, and waits until the cluster is ready.
     pub fn mend(&self) {
         let etcd = self.etcd_flags();
@@ -221,11 +289,17 @@ impl ControlPlane {
             return;
         }
         self.start_controllers();
-        self.start_kubelet();
+        match self.options.real_node {
+            true => self.start_scheduler(),
+            false => self.start_kubelet(),
+        }
         let exists = |path: &str| {
             self.client.ask(Method::GET, path, None, &[]).is_ok_and(|answer| answer.status == 200)
         };
         self.wait_for("the node", || exists("/api/v1/nodes/edge"));
+        if self.options.real_node {
+            self.wait_for("the node's kubelet", || has_condition(&self.get("/api/v1/nodes/edge"), "Ready"));
+        }
         self.wait_for("the service accounts", || {
             exists("/api/v1/namespaces/default/serviceaccounts/default")
         });
@@ -248,7 +322,13 @@ impl ControlPlane {
         let began = Instant::now();
         while !ready() {
             let parts = &mut *self.parts();
-            for part in [&mut parts.etcd, &mut parts.api, &mut parts.controllers, &mut parts.kubelet] {
+            for part in [
+                &mut parts.etcd,
+                &mut parts.api,
+                &mut parts.controllers,
+                &mut parts.kubelet,
+                &mut parts.scheduler,
+            ] {
                 if let Some(status) = part.as_mut().and_then(Process::ended) {
                     let name = part.as_ref().map(Process::name).unwrap_or_default();
                     panic!("{name} ended ({status}) before {what} was ready:\n{}", self.end_of_log(name));
@@ -271,7 +351,8 @@ impl ControlPlane {
         let mut parts = self.parts();
         let part = part(&mut parts);
         if part.as_mut().is_none_or(|process| process.ended().is_some()) {
-            *part = Some(Process::start(&self.program, self.dir(), &arguments));
+            let network = self.node.as_ref().map(|_| self.node().network());
+            *part = Some(Process::start(&self.program, self.dir(), &arguments, network.as_deref()));
         }
     }
 

@@ -22,23 +22,33 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts a part; what it says goes to `NAME.log` in the folder.
-    pub(super) fn start(program: &Path, dir: &Path, arguments: &[String]) -> Self {
-        let name = arguments[0].clone();
+    /// Starts a part, in this network namespace if one is given; what it says goes to `NAME.log` in the folder.
+    pub(super) fn start(program: &Path, dir: &Path, arguments: &[String], network: Option<&Path>) -> Self {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        Self::run(&arguments[0], dir, command, network)
+    }
+
+    /// The same for any command.
+    pub(super) fn run(name: &str, dir: &Path, command: Command, network: Option<&Path>) -> Self {
         let log = File::options().create(true).append(true).open(dir.join(format!("{name}.log"))).unwrap();
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(arguments);
+        let mut outer = Command::new("setpriv");
+        outer.args(["--pdeathsig", "KILL", "--"]);
+        if let Some(network) = network {
+            outer.arg("nsenter").arg(format!("--net={}", network.display())).arg("--");
+        }
+        outer.arg(command.get_program()).args(command.get_args());
         // What the machine has for other clusters or other Go programs is of no concern.
         for variable in
             ["KUBECONFIG", "GOGC", "GOMEMLIMIT", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"]
         {
-            command.env_remove(variable);
+            outer.env_remove(variable);
         }
-        command.env("HOME", dir).current_dir(dir);
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let child = on_lasting_thread(move || command.spawn());
+        outer.env("HOME", dir).current_dir(dir);
+        outer.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let child = on_lasting_thread(move || outer.spawn());
         let child = child.unwrap_or_else(|error| panic!("{} ({error})", missing("setpriv (util-linux)")));
-        Process { child, name }
+        Process { child, name: name.to_owned() }
     }
 
     /// How it ended, if it did.
@@ -66,6 +76,12 @@ impl Process {
         }
     }
 
+    /// Kills it, and waits until it is gone.
+    pub(super) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// The part that it is.
     pub(super) fn name(&self) -> &str {
         &self.name
@@ -89,8 +105,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 
@@ -118,7 +133,8 @@ fn on_lasting_thread<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static
 pub(super) struct Janitor(Child);
 
 impl Janitor {
-    pub(super) fn of(dir: &Path, program: &Path) -> Self {
+    /// `cgroup`: what a node has of control groups, which go as well.
+    pub(super) fn of(dir: &Path, program: &Path, cgroup: &str) -> Self {
         const SCRIPT: &str = r#"
             trap '' INT TERM HUP
             cat >/dev/null
@@ -127,9 +143,13 @@ impl Janitor {
                 case $arguments in *"$PROGRAM"*"$FOLDER"*) kill -9 "${process#/proc/}" ;; esac
             done
             until rm -rf "$FOLDER"; do sleep 0.1; done
+            for at in /sys/fs/cgroup/"$CGROUP" /sys/fs/cgroup/*/"$CGROUP"; do
+                while [ -n "$CGROUP" ] && [ -d "$at" ] && ! find "$at" -depth -type d -exec rmdir {} +; do sleep 0.1; done
+            done
         "#;
         let mut command = Command::new("setsid");
-        command.args(["sh", "-c", SCRIPT]).env("FOLDER", dir).env("PROGRAM", program).current_dir("/");
+        command.args(["sh", "-c", SCRIPT]).env("FOLDER", dir).env("PROGRAM", program);
+        command.env("CGROUP", cgroup).current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         Janitor(
             command.spawn().unwrap_or_else(|error| panic!("{} ({error})", missing("setsid (util-linux)"))),
