@@ -61,7 +61,8 @@ pub fn is_there(path: &Path) -> Result<bool, Unseen> {
     }
 }
 
-/// The places at which the agent sees another file system than the box does.
+/// The places at which the agent sees another file system than the box does, by mounts of its own. What others mount for
+/// themselves later, as podman does, may be unseen as well, and hides nothing.
 ///
 /// # Errors
 /// It can't be said.
@@ -298,7 +299,7 @@ impl Mounts {
     }
 
     fn other_than(&self, other: &Mounts) -> Vec<PathBuf> {
-        let points = self.0.iter().chain(&other.0).map(|mount| &mount.point);
+        let points = self.0.iter().map(|mount| &mount.point);
         let mut hidden: Vec<PathBuf> = points
             .filter(|point| !OF_THE_MANAGER.iter().any(|own| point.starts_with(own)))
             .filter(|point| self.place(point) != other.place(point))

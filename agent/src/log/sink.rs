@@ -104,7 +104,7 @@ fn parts(record: &Record, wanted: impl Fn(&str) -> bool) -> (&str, String) {
             Some(text) if field.name() == "message" => message = text,
             // Writing to a String can't fail.
             Some(text) if wanted(field.name()) => {
-                drop(write!(fields, " {}={}", field.name(), printable(text)))
+                let _ = write!(fields, " {}={}", field.name(), printable(text));
             }
             _ => {}
         }
