@@ -133,8 +133,9 @@ pub trait Driver: Send + Sync {
         1
     }
 
-    /// How long a step may take before the loop goes on without it.
-    fn step_limit(&self) -> Duration {
+    /// How long a step may take. What it is for waits so long, and nothing else does: one that stops a workload takes as
+    /// long as that may take to stop.
+    fn step_limit(&self, _step: &ApplyStep<'_>) -> Duration {
         CALL_LIMIT
     }
 
@@ -204,5 +205,5 @@ pub struct Owner {
 /// Why a probe component can't be run.
 pub const NO_ENGINE: &str = "this agent has no WebAssembly engine";
 
-/// How long a driver's call may take before the loop goes on without it.
+/// How long a driver's call may take, if nothing else is said. Then it counts as not answered, and is made again later.
 pub const CALL_LIMIT: Duration = Duration::from_secs(60);

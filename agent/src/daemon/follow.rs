@@ -3,20 +3,39 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use holdfast_core::clock::Now;
+use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::Revision;
 use holdfast_core::held::Held;
 use holdfast_core::name::AppName;
 use holdfast_core::resolve::Resolved;
 use holdfast_core::verify::{Fetched, Floor, verify};
 use holdfast_store::{Trouble, anchor, fault};
+use jiff::Timestamp;
 
 use super::journal::lock;
 use super::sync::{self, Ask, Found, NotRendered, Renderer};
 use super::{Daemon, Event, images, setup};
 use crate::keeper::{Journal, JournalError, Note, Scope};
 use crate::source::SourceError;
+
+/// The longest that a server is left alone because it asks for it.
+pub(super) const LEFT_ALONE: Duration = Duration::from_secs(86_400);
+
+/// When the source is asked again after a failure. One that was asked is asked no sooner than a healthy one would be, and
+/// not before it wants to be; only where there was no way to it is a sooner try worth something.
+fn pause_after(error: &SourceError, backoff: Duration, interval: Duration) -> Duration {
+    let least = if error.was_asked() { interval } else { Duration::ZERO };
+    backoff.max(least).max(error.retry_after().unwrap_or_default().min(LEFT_ALONE))
+}
+
+/// 64 random bits. Without randomness there is no jitter, and nothing worse.
+fn random() -> u64 {
+    let mut random = [0; 8];
+    let _ = getrandom::fill(&mut random);
+    u64::from_le_bytes(random)
+}
 
 impl Daemon {
     pub(super) fn start_fetch(&mut self, now: &Now) {
@@ -68,10 +87,6 @@ impl Daemon {
         match found {
             Found::Same => {
                 self.backoff.succeeded();
-                // What couldn't be asked before may answer now.
-                if self.keeper.faulty().any(|(_, held)| held.next.is_some()) {
-                    self.render_accepted();
-                }
                 Ok(())
             }
             Found::New(fetched) => self.verify(&fetched, now),
@@ -99,13 +114,16 @@ impl Daemon {
             self.progress.error = None;
             return;
         }
-        tracing::warn!(%error, "the source can't be asked; the box holds what it has");
-        let mut random = [0; 8];
-        // Without randomness there is no jitter, and nothing worse.
-        let _ = getrandom::fill(&mut random);
-        let wait = self.backoff.failed(u64::from_le_bytes(random));
+        let text = error.to_string();
+        if self.progress.error.as_ref() == Some(&text) {
+            tracing::debug!(%error, "the source still can't be asked");
+        } else {
+            tracing::warn!(%error, "the source can't be asked; the box holds what it has");
+        }
+        let wait = self.backoff.failed(random());
+        let wait = pause_after(error, wait, self.config.source.interval);
         self.progress.poll_in(wait, now);
-        self.progress.error = Some(error.to_string());
+        self.progress.error = Some(text);
         if matches!(error, SourceError::Local(_)) || Trouble::is_named_in(&error.to_string()) {
             self.note_disk(&error.to_string(), now);
         }
@@ -185,6 +203,9 @@ impl Daemon {
 
     pub(super) fn start_render(&mut self, revision: Revision) {
         self.syncing = true;
+        self.render_due = None;
+        let now = self.clock.now().wall;
+        let wait = self.tag_backoff.failed(random());
         let renderer = Renderer {
             source: Arc::clone(&self.source),
             store: Arc::clone(&self.store),
@@ -192,7 +213,8 @@ impl Daemon {
             runtimes: images::runtimes(&self.config, self.keeper.drivers()),
             ask: Some(Ask {
                 images: self.images.clone(),
-                retry_at: self.progress.next_poll_wall,
+                asked_at: now,
+                retry_at: now.saturating_add(wait).unwrap_or(Timestamp::MAX),
                 allowance: self.allowance.clone(),
             }),
         };
@@ -224,6 +246,7 @@ impl Daemon {
                 let zone = policy.zone.time_zone().clone();
                 self.allowance.set(policy.downloads, policy.urgent.is_some(), zone);
                 self.note_faulty(&before, &resolved, now);
+                self.retry_what_is_held(&resolved, now);
                 // Not only once everything is good: what is held for weeks must not keep what others have replaced.
                 self.uncollected |= self.progress.resolved.as_ref() != Some(&resolved.revision);
                 self.progress.resolved = Some(resolved.revision);
@@ -262,9 +285,23 @@ impl Daemon {
         Ok(())
     }
 
+    /// What an app lacks that isn't in the repository, such as what a registry says of its tag, is asked for again by
+    /// itself, whenever the source is polled next.
+    fn retry_what_is_held(&mut self, resolved: &Resolved, now: &Now) {
+        let Some(next) = resolved.held.values().filter_map(|held| held.next).min() else {
+            self.tag_backoff.succeeded();
+            return;
+        };
+        let wait = Duration::try_from(next.duration_since(now.wall)).unwrap_or_default();
+        let uptime = now.moment.uptime.saturating_add(wait.max(Duration::from_secs(1)));
+        self.render_due = Some(Moment { boot: now.moment.boot.clone(), uptime });
+    }
+
     /// Writes down which apps' documents are at fault, and weren't so before.
     fn note_faulty(&mut self, before: &BTreeMap<AppName, Held>, resolved: &Resolved, now: &Now) {
-        for (name, held) in resolved.held.iter().filter(|(name, held)| before.get(*name) != Some(held)) {
+        let is_new =
+            |name: &AppName, held: &Held| before.get(name).is_none_or(|before| before.cause != held.cause);
+        for (name, held) in resolved.held.iter().filter(|(name, held)| is_new(name, held)) {
             let revision = Some(resolved.revision.0.clone());
             let note = Note { revision, ..Note::of("app.held", name, &held.cause) };
             self.keeper.journal().note(note, now);
@@ -278,4 +315,29 @@ fn unread_stop(revision: &Revision) -> Held {
         format!("the revision {revision} may hold an emergency stop for this box, and can't be read"),
         "correct the documents in a new commit; `holdfast validate` shows every error",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_answered_with_an_error_is_asked_no_sooner_than_a_healthy_one_and_not_before_it_wants_to_be()
+     {
+        let second = Duration::from_secs(1);
+        let busy = |retry_after: Option<u64>| SourceError::Busy {
+            url: "https://git.example".into(),
+            why: "HTTP status 429".into(),
+            retry_after: retry_after.map(Duration::from_secs),
+        };
+        for (asks_for, waits) in [(None, 300), (Some(7), 300), (Some(1200), 1200), (Some(u64::MAX), 86_400)] {
+            assert_eq!(
+                pause_after(&busy(asks_for), 5 * second, 300 * second),
+                waits * second,
+                "{asks_for:?}"
+            );
+        }
+        let away = SourceError::Unreachable { url: "https://git.example".into(), why: "no route".into() };
+        assert_eq!(pause_after(&away, 5 * second, 300 * second), 5 * second);
+    }
 }

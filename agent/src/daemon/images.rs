@@ -74,15 +74,8 @@ impl BoxImages {
     }
 
     /// What a tag means now. Blocks.
-    pub(super) fn resolve(&self, image: &ImageReference) -> Result<Digest, Unresolved> {
-        self.images.resolve(image, &self.platform).map_err(|error| {
-            let unresolved = match &error {
-                error if for_good(error) => Unresolved::Wrong,
-                error if error.is_transient() => Unresolved::Unreachable,
-                _ => Unresolved::Missing,
-            };
-            unresolved(error.to_string())
-        })
+    pub(super) fn resolve(&self, image: &ImageReference) -> Result<Digest, RegistryError> {
+        self.images.resolve(image, &self.platform)
     }
 
     /// All that images need which are called by `named`, those digests among them.
@@ -91,6 +84,16 @@ impl BoxImages {
             named.iter().flat_map(|digest| self.images.all_parts(digest, &self.platform)).collect();
         named.into_iter().chain(parts).collect()
     }
+}
+
+/// What follows from a tag's image not being known.
+pub(super) fn unresolved(error: &RegistryError) -> Unresolved {
+    let unresolved = match error {
+        error if for_good(error) => Unresolved::Wrong,
+        error if error.is_transient() => Unresolved::Unreachable,
+        _ => Unresolved::Missing,
+    };
+    unresolved(error.to_string())
 }
 
 /// Whether asking again would give the same answer. An image that isn't there may be pushed yet.

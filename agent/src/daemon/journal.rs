@@ -61,19 +61,20 @@ impl Journal for StoreJournal {
         let failed = anchor.failed.iter().map(|(app, failed)| {
             (app.clone(), failed.iter().map(|failed| (failed.release, failure_of(failed))).collect())
         });
-        let transaction = anchor.transaction.as_ref().and_then(|open| {
+        let transactions = anchor.transactions.iter().filter_map(|open| {
             Some(Transaction {
                 app: open.app.clone(),
                 release: open.release?,
                 boot: open.boot.clone(),
                 deaths: open.deaths_this_boot,
+                under_way: open.under_way,
             })
         });
         Ok(Loaded {
             apps: store.apps().all()?,
             inventory: store.inventory().all()?.into_iter().map(|(app, owned)| (app, owned.0)).collect(),
             failed: failed.collect(),
-            transaction,
+            transactions: transactions.collect(),
         })
     }
 
@@ -125,12 +126,11 @@ impl Journal for StoreJournal {
     }
 
     fn open_transaction(&mut self, transaction: &Transaction, now: &Now) -> Result<(), JournalError> {
-        let Transaction { app, release, boot, deaths } = transaction;
+        let Transaction { app, release, boot, deaths, under_way } = transaction;
         lock(&self.store).update_anchor(|anchor| {
-            let before =
-                anchor.transaction.take().filter(|open| open.app == *app && open.release == Some(*release));
+            let before = anchor.transaction(app).filter(|open| open.release == Some(*release)).cloned();
             let boots = before.as_ref().map_or(1, |open| open.boots + u32::from(open.boot != *boot));
-            anchor.transaction = Some(AnchorTransaction {
+            anchor.open_transaction(AnchorTransaction {
                 app: app.clone(),
                 release: Some(*release),
                 kind: TransactionKind::Change,
@@ -138,6 +138,7 @@ impl Journal for StoreJournal {
                 deaths_this_boot: *deaths,
                 boots,
                 opened: before.map_or(now.wall, |open| open.opened),
+                under_way: *under_way,
             });
         })?;
         Ok(())
@@ -145,7 +146,7 @@ impl Journal for StoreJournal {
 
     fn close_transaction(&mut self, app: &AppName, settled: bool) -> Result<(), JournalError> {
         lock(&self.store).update_anchor(|anchor| {
-            anchor.transaction = None;
+            anchor.close_transaction(app);
             if settled {
                 anchor.set_aside.remove(app);
             }

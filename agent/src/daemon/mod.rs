@@ -2,17 +2,19 @@
 //!
 //! ```text
 //! poll due -> [job] fetch -> verify, accept -> [job] select, render, resolve -> place
-//!          -> [jobs] prepare -> pass: observe, plan, execute -> [jobs] look -> judge -> status
+//!          -> [jobs] prepare -> pass -> [jobs] observe -> plan -> [jobs] steps -> [jobs] look -> judge -> status
 //! ```
 //!
 //! Jobs block or wait; they run beside the loop, end within limits of their own, and come back as an
-//! [`Event`]. The loop never ticks: between events it sleeps until the next deadline.
+//! [`Event`]. The loop itself waits for nothing but events: no call to a runtime, a registry or the source is made in
+//! it. It never ticks: between events it sleeps until the next deadline.
 
 mod disk;
 mod follow;
 mod gates;
 mod gather;
 mod images;
+mod jobs;
 mod journal;
 mod look;
 mod offline;
@@ -28,20 +30,20 @@ mod tell;
 mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
+use futures_util::future::join_all;
 use holdfast_core::change::{Gate, GateAnswer};
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::{ReleaseId, Revision};
 use holdfast_core::health::Sight;
 use holdfast_core::held::Held;
 use holdfast_core::name::AppName;
+use holdfast_core::release::DriverKind;
 use holdfast_core::report::Status;
 use holdfast_core::resolve::Resolved;
 use holdfast_drivers::{DriverError, DriverEvent};
-use holdfast_store::fault;
 use tokio::sync::{mpsc, watch};
 
 use self::images::BoxImages;
@@ -51,13 +53,14 @@ use self::permit::{GateWatch, Waiting};
 use self::progress::Progress;
 use self::starting::Parts;
 use self::sync::{Found, NotRendered, SharedSource};
+use self::tell::PlanReply;
 use self::windows::Windows;
 use crate::api::Request;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::allowance::Allowance;
-use crate::keeper::{Journal, JournalError, Keeper, Scope};
+use crate::keeper::{Answered, Done, JournalError, Keeper, Scope};
 use crate::memory;
 use crate::notify::{Environment, Notifier};
 use crate::source::SourceError;
@@ -69,6 +72,14 @@ pub use setup::fingerprints;
 const WAITING_EVENTS: usize = 256;
 /// The first pause after a poll that failed.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
+/// The longest pause before registries are asked again what a tag means.
+const LONGEST_TAG_RETRY: Duration = Duration::from_secs(300);
+/// How many events are taken in before the next pass at most.
+const TAKEN_AT_ONCE: usize = 256;
+/// How long drivers may take over giving back what others wait for, when the agent ends.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// How long an agent that nobody can ask sees to what should run, before it ends.
+const BRING_UP_LIMIT: Duration = Duration::from_secs(120);
 /// The pause after the disk refused a write.
 const DISK_PAUSE: Duration = Duration::from_secs(5);
 
@@ -77,6 +88,9 @@ enum Event {
     Fetched(Result<Found, SourceError>),
     Rendered(Revision, Box<Result<Resolved, NotRendered>>),
     Prepared(AppName, ReleaseId, Result<(), DriverError>),
+    Done(Done),
+    Planned(PlanReply, Answered),
+    Swept(DriverKind),
     Seen(AppName, ReleaseId, Sight),
     Runtime(DriverEvent),
     Gates(Vec<Gate>, Vec<GateAnswer>),
@@ -98,6 +112,10 @@ struct Daemon {
     keeper: Keeper<StoreJournal>,
     progress: Progress,
     backoff: Backoff,
+    /// How long registries are left alone that couldn't say what a tag means.
+    tag_backoff: Backoff,
+    /// When what apps lack is asked for again.
+    render_due: Option<Moment>,
     /// What the next pass is about; none when there is no reason for one.
     due: Option<Scope>,
     /// A job uses the source: it fetches, renders or garbage-collects. One at a time, each begun with what the loop knew
@@ -107,12 +125,12 @@ struct Daemon {
     preparing: BTreeSet<(AppName, ReleaseId)>,
     /// The apps that are being looked at, and whether something happened meanwhile that the look may not have seen.
     looking: BTreeMap<AppName, bool>,
+    /// The runtimes that are dropping what isn't needed any more.
+    sweeping: BTreeSet<DriverKind>,
     windows: Windows,
     /// What of the apps at rest to look at next.
     look_at: Scope,
-    searched: bool,
     uncollected: bool,
-    stopped: bool,
     gates: GateWatch,
     /// The newest revision can't be read, and may hold an emergency stop.
     unread_stop: Option<Held>,
@@ -167,16 +185,17 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         keeper,
         progress,
         backoff,
+        tag_backoff: Backoff::new(FIRST_RETRY, LONGEST_TAG_RETRY),
+        render_due: None,
         due: Some(Scope::All),
         syncing: false,
         poll_asked: true,
         preparing: BTreeSet::new(),
         looking: BTreeMap::new(),
+        sweeping: BTreeSet::new(),
         windows: Windows::new(),
         look_at: Scope::All,
-        searched: false,
         uncollected: true,
-        stopped: false,
         gates,
         unread_stop: None,
         waiting: Waiting::new(&now),
@@ -194,7 +213,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         Ok(outside) => Some(outside),
         Err(error) => {
             // Nobody can ask, but what should run can be seen to before the agent is started again.
-            daemon.pass(&mut None).await;
+            let _ = tokio::time::timeout(BRING_UP_LIMIT, daemon.bring_up(&mut events)).await;
             return Err(error);
         }
     };
@@ -202,15 +221,12 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
     // and whoever asks is answered.
     daemon.notifier.ready();
     // The last known good comes first: before the network.
-    daemon.pass(&mut outside).await;
+    daemon.pass();
     daemon.start_watching();
     daemon.render_accepted();
     let limit = once.map(|limit| daemon.clock.now().moment.uptime + limit);
     loop {
-        daemon.advance(&mut outside).await;
-        if daemon.stopped {
-            break;
-        }
+        daemon.advance();
         if let Some(limit) = limit
             && (daemon.at_rest() || daemon.clock.now().moment.uptime >= limit)
         {
@@ -218,15 +234,20 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
             return Ok(Some(daemon.status()));
         }
         let event = daemon.next_event(&mut events, outside.as_mut(), limit).await;
-        if !daemon.take(event).await {
+        if !daemon.take(event) {
             break;
         }
         // What has gathered meanwhile is taken in before the next pass.
-        while let Ok(event) = events.try_recv() {
-            daemon.take(event).await;
+        for _ in 0..TAKEN_AT_ONCE {
+            let Ok(event) = events.try_recv() else { break };
+            daemon.take(event);
         }
     }
     daemon.notifier.stopping();
+    let now = daemon.clock.now();
+    if let Err(error) = daemon.keeper.set_down(&now) {
+        tracing::warn!(%error, "it can't be written down that the agent ends in the midst of a change");
+    }
     daemon.stop_drivers().await;
     daemon.save_time(true);
     // So that the anchor vouches for the events up to here.
@@ -240,8 +261,23 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
 impl Daemon {
     /// Has the runtimes give back what others wait for.
     async fn stop_drivers(&self) {
-        for driver in self.keeper.drivers().values() {
-            driver.stop().await;
+        let stopped = self.keeper.drivers().values().map(|driver| driver.stop());
+        if tokio::time::timeout(STOP_LIMIT, join_all(stopped)).await.is_err() {
+            tracing::warn!(
+                "a runtime doesn't give back what others wait for within {STOP_LIMIT:?}; the agent ends"
+            );
+        }
+    }
+
+    /// Brings up what should run, and nothing else.
+    async fn bring_up(&mut self, events: &mut mpsc::Receiver<Event>) {
+        loop {
+            self.pass();
+            if self.keeper.is_idle() || self.trouble.is_some() {
+                return;
+            }
+            let Some(event) = events.recv().await else { return };
+            self.take(event);
         }
     }
 
@@ -281,12 +317,13 @@ impl Daemon {
         let now = self.clock.now();
         let limit = limit.map(|uptime| Moment { boot: now.moment.boot.clone(), uptime });
         let poll = (!self.syncing).then(|| self.progress.next_poll.clone()).flatten();
+        let render = if self.syncing { None } else { self.render_due.clone() };
         let trouble = self.trouble.as_ref().map(|(until, _)| until.clone());
         // While the disk refuses writes, nothing of the keeper's can be done.
         let keeper = if trouble.is_some() { None } else { self.keeper.next_wake(&self.handled) };
         let permit = if trouble.is_some() { None } else { self.waiting.due.clone() };
         let purge = if trouble.is_some() { None } else { self.keeper.next_purge(&now) };
-        [limit, poll, trouble, keeper, permit, purge, self.disk_is_due()]
+        [limit, poll, render, trouble, keeper, permit, purge, self.disk_is_due()]
             .into_iter()
             .flatten()
             .map(|at| self.clock.until(&at))
@@ -294,7 +331,7 @@ impl Daemon {
     }
 
     /// Takes in what happened; gives whether the agent goes on.
-    async fn take(&mut self, event: Event) -> bool {
+    fn take(&mut self, event: Event) -> bool {
         let now = self.clock.now();
         let result = match event {
             Event::Stop => return false,
@@ -313,6 +350,8 @@ impl Daemon {
             }
             Event::PollNow => {
                 self.poll_asked = true;
+                self.tag_backoff.succeeded();
+                self.render_due = self.render_due.is_some().then(|| now.moment.clone());
                 self.keeper.try_all_now(&now);
                 self.widen(Scope::All);
                 Ok(())
@@ -337,7 +376,7 @@ impl Daemon {
                 Ok(())
             }
             Event::Asked(request) => {
-                self.answer(request, &now).await;
+                self.answer(request, &now);
                 Ok(())
             }
             Event::Fetched(result) => {
@@ -358,6 +397,19 @@ impl Daemon {
                 self.widen(Scope::Apps(BTreeSet::from([app.clone()])));
                 self.keeper.prepared(&app, release, result, &now)
             }
+            Event::Done(done) => {
+                // What it was may be another one's turn, and what failed is tried again.
+                self.widen(Scope::default());
+                self.keeper.done(done, &now)
+            }
+            Event::Planned(reply, answered) => {
+                self.planned(reply, answered, &now);
+                Ok(())
+            }
+            Event::Swept(driver) => {
+                self.sweeping.remove(&driver);
+                Ok(())
+            }
             Event::Seen(app, release, sight) => {
                 if self.looking.remove(&app) == Some(true) {
                     let again = Scope::Apps(BTreeSet::from([app.clone()]));
@@ -369,7 +421,7 @@ impl Daemon {
                     self.windows.forget(&app);
                 }
                 if self.keeper.phases() != before {
-                    self.widen(Scope::All);
+                    self.widen(Scope::default());
                 }
                 result
             }
@@ -386,7 +438,7 @@ impl Daemon {
     }
 
     /// Starts what is due, and makes a pass if there is a reason for one.
-    async fn advance(&mut self, outside: &mut Option<Outside>) {
+    fn advance(&mut self) {
         let now = self.clock.now();
         self.mend_database(&now);
         self.look_at_disk(&now);
@@ -401,19 +453,22 @@ impl Daemon {
             }
         }
         // Before the next fetch: where one follows the other without a pause, nothing would ever be let go of.
-        self.collect().await;
+        self.collect();
         if !self.syncing && (self.poll_asked || self.progress.is_due(&now)) {
             self.start_fetch(&now);
         }
+        if !self.syncing && self.render_due.as_ref().is_some_and(|at| self.clock.until(at).is_zero()) {
+            self.render_accepted();
+        }
         if self.trouble.is_none() {
-            self.pass(outside).await;
+            self.pass();
             let now = self.clock.now();
             self.renew_permit(&now);
             self.start_preparing();
             self.start_looking();
         }
         self.note_applied();
-        self.collect().await;
+        self.collect();
         self.publish();
         if self.untrimmed && self.at_rest() {
             self.untrimmed = false;
@@ -421,68 +476,15 @@ impl Daemon {
         }
     }
 
-    async fn pass(&mut self, outside: &mut Option<Outside>) {
-        while let Some(scope) = self.due.take() {
-            self.untrimmed = true;
-            let now = self.clock.now();
-            self.renew_permit(&now);
-            let before = self.keeper.phases();
-            let result = self.keeper_pass(&scope, outside, &now).await;
-            if result.is_err() {
-                self.note_trouble(result, &now);
-                return;
-            }
-            if self.stopped {
-                return;
-            }
-            // A change of one app may be another's turn.
-            if self.keeper.phases() != before {
-                self.widen(Scope::All);
-            }
-        }
-    }
-
-    /// The keeper's pass. A runtime may take its time over it, so whoever asks meanwhile gets the status from
-    /// before, and a signal ends it where it is, as a crash would.
-    async fn keeper_pass(
-        &mut self,
-        scope: &Scope,
-        outside: &mut Option<Outside>,
-        now: &Now,
-    ) -> Result<(), JournalError> {
-        let status = self.status();
-        let mut others = Vec::new();
-        let known = self.progress.resolved.is_some();
-        let (keeper, searched) = (&mut self.keeper, &mut self.searched);
-        let mut work = Box::pin(async {
-            // Only with a revision at hand can it be said what is unknown.
-            if !*searched && known {
-                *searched = keeper.find_unknown(now).await?;
-            }
-            keeper.pass(scope, now).await
-        });
-        let result = loop {
-            let Some(outside) = outside.as_mut() else { break (&mut work).await };
-            tokio::select! {
-                result = &mut work => break result,
-                Some(request) = outside.requests.recv() => match request {
-                    Request::Status(reply) => {
-                        let _ = reply.send(status.clone());
-                    }
-                    other => others.push(other),
-                },
-                () = outside.stop.received() => {
-                    self.stopped = true;
-                    break Ok(());
-                }
-                () = outside.watchdog.due() => self.notifier.alive(),
-            }
-        };
-        drop(work);
-        for request in others {
-            self.answer(request, now).await;
-        }
-        result
+    /// Finds out what is to be done, if there is a reason to, and begins it.
+    fn pass(&mut self) {
+        let Some(scope) = self.due.take() else { return };
+        self.untrimmed = true;
+        let now = self.clock.now();
+        self.renew_permit(&now);
+        let result = self.keeper.pass(&scope, &now);
+        self.note_trouble(result, &now);
+        self.start_work();
     }
 
     /// A disk that refuses writes stops changes, and nothing that runs; it is tried again.
@@ -495,70 +497,13 @@ impl Daemon {
         }
     }
 
-    fn start_preparing(&mut self) {
-        let now = self.clock.now();
-        let todo = self.keeper.to_prepare(&now).into_iter();
-        let new: Vec<_> = todo.filter(|todo| self.preparing.insert((todo.app.clone(), todo.id))).collect();
-        // Downloads may take the room of what no release needs. While a job may be pinning something new, what came
-        // since the pins were last set stays as well.
-        if !new.is_empty() && !self.syncing {
-            let pins = self.images.with_parts(self.keeper.pinned());
-            lock(&self.store).content().set_pins(pins);
-        }
-        for todo in new {
-            let jobs = self.jobs.clone();
-            tokio::spawn(async move {
-                let mut result = match todo.driver.check(&todo.release) {
-                    Ok(()) => todo.driver.prepare(&todo.release).await,
-                    refused => refused,
-                };
-                if result.is_ok() {
-                    result = probes::prepare(&todo).await;
-                }
-                let _ = jobs.send(Event::Prepared(todo.app, todo.id, result)).await;
-            });
-        }
-    }
-
-    fn start_looking(&mut self) {
-        let now = self.clock.now();
-        let scope = std::mem::take(&mut self.look_at);
-        for todo in self.keeper.to_look_at(&now, &scope) {
-            if let Some(is_stale) = self.looking.get_mut(&todo.app) {
-                *is_stale |= scope.has(&todo.app);
-                continue;
-            }
-            self.looking.insert(todo.app.clone(), false);
-            let (jobs, windows) = (self.jobs.clone(), self.windows.clone());
-            tokio::spawn(async move {
-                let sight = look::look(&todo, &windows).await;
-                let _ = jobs.send(Event::Seen(todo.app, todo.id, sight)).await;
-            });
-        }
-    }
-
-    /// Lets the runtimes report what happens to workloads.
-    fn start_watching(&self) {
-        let (sender, mut reports) = mpsc::channel(WAITING_EVENTS);
-        for driver in self.keeper.drivers().values() {
-            Arc::clone(driver).watch(sender.clone());
-        }
-        let jobs = self.jobs.clone();
-        tokio::spawn(async move {
-            while let Some(report) = reports.recv().await {
-                if jobs.send(Event::Runtime(report)).await.is_err() {
-                    break;
-                }
-            }
-        });
-    }
-
     /// Whether every verdict is in.
     fn at_rest(&self) -> bool {
         let jobs = self.gates.is_asking()
             || self.syncing
             || self.poll_asked
             || !self.preparing.is_empty()
+            || !self.sweeping.is_empty()
             || !self.looking.is_empty();
         !jobs && self.due.is_none() && self.trouble.is_none() && self.keeper.at_rest()
     }
@@ -573,36 +518,5 @@ impl Daemon {
             self.note("revision.applied", revision.as_ref(), "everything that it places here is good", &now);
             self.uncollected = true;
         }
-    }
-
-    /// Drops what no app can need any more. Not while a job may be pinning something new, and none is begun before the
-    /// mirror is tidied up: a revision that was fetched meanwhile isn't among those that are kept.
-    async fn collect(&mut self) {
-        if !self.uncollected || self.syncing || !self.preparing.is_empty() {
-            return;
-        }
-        self.uncollected = false;
-        let keep = self.images.with_parts(self.keeper.pinned());
-        self.keeper.journal().collect(&keep);
-        for driver in self.keeper.drivers().values() {
-            driver.collect(&keep).await;
-        }
-        let revisions = [self.progress.fetched.clone(), self.progress.resolved.clone()];
-        let (source, jobs) = (Arc::clone(&self.source), self.jobs.clone());
-        let accepted = self.progress.accepted.as_ref().map(|floor| floor.revision.clone());
-        let scarce = self.is_scarce();
-        self.syncing = true;
-        tokio::task::spawn_blocking(move || {
-            fault::mark("mirror.collect");
-            let keep: Vec<Revision> = revisions.into_iter().chain([accepted]).flatten().collect();
-            let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
-            let collected = if scarce { source.collect_all(&keep) } else { source.collect(&keep) };
-            if let Err(error) = collected {
-                tracing::warn!(%error, "the mirror can't be tidied up");
-            }
-            drop(source);
-            // What that took of memory is given back as well.
-            let _ = jobs.blocking_send(Event::Tidied);
-        });
     }
 }

@@ -80,9 +80,10 @@ pub async fn offline_status(config: &Config) -> Result<Status> {
 
 /// The plan, made from the state folder under its lock.
 pub async fn offline_plan(config: &Config) -> Result<PlanReport> {
-    let mut offline = Offline::open(config)?;
+    let offline = Offline::open(config)?;
     let now = offline.clock.now();
-    let plan = offline.keeper.plan_to_target(&now).await;
+    let answered = offline.keeper.ask_for_plan(&now).run().await;
+    let plan = offline.keeper.plan_to_target(answered, &now);
     let held = status::status(config, &offline.keeper, &offline.progress, &now).held;
     Ok(status::plan_report(&plan, &offline.progress, held, offline.keeper.orphans(&now)))
 }

@@ -18,10 +18,12 @@ use holdfast_store::records::Tags;
 use holdfast_store::{StoreError, fault, sealed};
 use jiff::Timestamp;
 
+use super::follow::LEFT_ALONE;
 use super::gather;
-use super::images::BoxImages;
+use super::images::{BoxImages, unresolved};
 use super::journal::{SharedStore, lock};
 use crate::http::allowance::Allowance;
+use crate::registry::RegistryError;
 use crate::source::{GitSource, Parts, Snapshot, SourceError};
 
 /// What is read of one artifact in the repository.
@@ -175,8 +177,9 @@ pub(super) struct Renderer {
 /// The source is asked for what the mirror lacks, and registries for what tags mean.
 pub(super) struct Ask {
     pub(super) images: BoxImages,
-    /// When what can't be reached is tried again.
-    pub(super) retry_at: Option<Timestamp>,
+    /// Now, and when what can't be had is asked for again.
+    pub(super) asked_at: Timestamp,
+    pub(super) retry_at: Timestamp,
     /// What the revision says of it holds as soon as that was read, for the rest of the revision too.
     pub(super) allowance: Allowance,
 }
@@ -253,9 +256,8 @@ impl Renderer {
         snapshot: &Snapshot,
         needs: BTreeMap<&AppName, Needs<'_>>,
     ) -> Result<Answers, NotRendered> {
-        let retry_at = self.ask.as_ref().and_then(|ask| ask.retry_at);
-        let mut answers = Answers { retry_at, ..Answers::default() };
-        let mut silent = BTreeMap::new();
+        let mut answers = Answers::default();
+        let mut silent = Silent::default();
         for (app, needs) in needs {
             for artifact in needs.artifacts {
                 let digest = self.pin(snapshot, artifact)?;
@@ -272,6 +274,7 @@ impl Renderer {
                     .extend(found.into_iter().map(|(image, digest)| ((app.clone(), image), digest)));
             }
         }
+        answers.retry_at = self.ask.as_ref().map(|ask| silent.retry_at(ask));
         Ok(answers)
     }
 
@@ -281,7 +284,7 @@ impl Renderer {
         app: &AppName,
         asked: Digest,
         images: &BTreeSet<&ImageReference>,
-        silent: &mut BTreeMap<String, Unresolved>,
+        silent: &mut Silent,
     ) -> Result<BTreeMap<ImageReference, Result<Digest, Unresolved>>, NotRendered> {
         let disk = |error: StoreError| NotRendered::Disk(error.to_string());
         let table = lock(&self.store).tags();
@@ -291,7 +294,7 @@ impl Renderer {
         for image in images {
             let digest = match (known.images.get(*image), &self.ask) {
                 (Some(digest), _) => Ok(*digest),
-                (None, Some(ask)) => ask_once(&ask.images, image, silent),
+                (None, Some(ask)) => silent.ask(&ask.images, image),
                 (None, None) => Err(Unresolved::Unreachable(format!("nobody was asked yet what {image} is"))),
             };
             found.insert((*image).clone(), digest);
@@ -336,19 +339,34 @@ impl Renderer {
     }
 }
 
-/// Asks a registry what a tag means. One that couldn't be asked is not asked again for the same revision: one that
-/// hangs must not keep every app waiting for each of its images.
-fn ask_once(
-    images: &BoxImages,
-    image: &ImageReference,
-    silent: &mut BTreeMap<String, Unresolved>,
-) -> Result<Digest, Unresolved> {
-    if let Some(why) = silent.get(&image.registry) {
-        return Err(why.clone());
+/// The registries that couldn't be asked. One of them is not asked again for the same revision: one that hangs must not
+/// keep every app waiting for each of its images.
+#[derive(Default)]
+struct Silent(BTreeMap<String, RegistryError>);
+
+impl Silent {
+    /// Asks what a tag means.
+    fn ask(&mut self, images: &BoxImages, image: &ImageReference) -> Result<Digest, Unresolved> {
+        if let Some(error) = self
+            .0
+            .get(&image.registry)
+            .and_then(|error| error.instead_for(format!("the manifest of {image}")))
+        {
+            return Err(unresolved(&error));
+        }
+        images.resolve(image).map_err(|error| {
+            let why = unresolved(&error);
+            if matches!(why, Unresolved::Unreachable(_)) {
+                self.0.insert(image.registry.clone(), error);
+            }
+            why
+        })
     }
-    let answer = images.resolve(image);
-    if let Err(why @ Unresolved::Unreachable(_)) = &answer {
-        silent.insert(image.registry.clone(), why.clone());
+
+    /// When they are asked again: not before they want to be.
+    fn retry_at(&self, ask: &Ask) -> Timestamp {
+        let wish = self.0.values().filter_map(RegistryError::retry_after).max().unwrap_or_default();
+        let wish = ask.asked_at.saturating_add(wish.min(LEFT_ALONE)).unwrap_or(Timestamp::MAX);
+        ask.retry_at.max(wish)
     }
-    answer
 }

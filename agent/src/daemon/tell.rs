@@ -3,12 +3,16 @@
 use holdfast_core::clock::Now;
 use holdfast_core::digest::Revision;
 use holdfast_core::name::AppName;
-use holdfast_core::report::Status;
+use holdfast_core::report::{PlanReport, Status};
+use tokio::sync::oneshot;
 
 use super::journal::lock;
-use super::{Daemon, status};
+use super::{Daemon, Event, status};
 use crate::api::Request;
-use crate::keeper::{Journal, Note, Scope};
+use crate::keeper::{Answered, Journal, Note, Scope};
+
+/// Where a plan is waited for.
+pub(super) type PlanReply = oneshot::Sender<Result<PlanReport, String>>;
 
 /// Why there is no diagnosis of an app.
 pub(super) fn nothing_kept(app: &AppName) -> String {
@@ -16,7 +20,7 @@ pub(super) fn nothing_kept(app: &AppName) -> String {
 }
 
 impl Daemon {
-    pub(super) async fn answer(&mut self, request: Request, now: &Now) {
+    pub(super) fn answer(&mut self, request: Request, now: &Now) {
         self.untrimmed = true;
         // A client that went away meanwhile is no error.
         match request {
@@ -24,9 +28,11 @@ impl Daemon {
                 let _ = reply.send(self.status());
             }
             Request::Plan(reply) => {
-                let plan = self.keeper.plan_to_target(now).await;
-                let (held, orphans) = (self.status().held, self.keeper.orphans(now));
-                let _ = reply.send(Ok(status::plan_report(&plan, &self.progress, held, orphans)));
+                let (asking, jobs) = (self.keeper.ask_for_plan(now), self.jobs.clone());
+                tokio::spawn(async move {
+                    let answered = asking.run().await;
+                    let _ = jobs.send(Event::Planned(reply, answered)).await;
+                });
             }
             Request::Events { since, limit, reply } => {
                 let events = lock(&self.store).audit().after(since, limit);
@@ -54,6 +60,13 @@ impl Daemon {
                 let _ = reply.send(());
             }
         }
+    }
+
+    /// The runtimes have told what there is: that is planned from.
+    pub(super) fn planned(&self, reply: PlanReply, answered: Answered, now: &Now) {
+        let plan = self.keeper.plan_to_target(answered, now);
+        let (held, orphans) = (self.status().held, self.keeper.orphans(now));
+        let _ = reply.send(Ok(status::plan_report(&plan, &self.progress, held, orphans)));
     }
 
     pub(super) fn status(&self) -> Status {

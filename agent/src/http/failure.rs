@@ -26,12 +26,17 @@ pub(crate) enum Failure {
 /// What a failure of ureq means.
 pub(crate) fn explain(error: &ureq::Error, waits: &Waits) -> Failure {
     match error {
+        // The server was never asked.
+        ureq::Error::Timeout(Timeout::Resolve) => {
+            Failure::Unreachable(format!("the name was not resolved within {:?}", waits.patience))
+        }
+        ureq::Error::Timeout(Timeout::Connect) => {
+            Failure::Unreachable(format!("no connection within {:?}", waits.patience))
+        }
         ureq::Error::Timeout(step) => {
             let patience = waits.patience;
             Failure::TimedOut(match step {
                 Timeout::Global => format!("it took longer than {:?} in all", waits.total),
-                Timeout::Resolve => format!("the name was not resolved within {patience:?}"),
-                Timeout::Connect => format!("no connection within {patience:?}"),
                 Timeout::RecvResponse => format!("no answer within {patience:?}"),
                 step => format!("nothing moved for {:?} ({step})", patience.min(waits.total)),
             })

@@ -12,5 +12,5 @@ pub(crate) mod url;
 
 pub(crate) use self::failure::{Failure, explain, explain_body};
 pub(crate) use self::pace::Pace;
-pub(crate) use self::send::{Client, Headers, Waits, location, send};
+pub(crate) use self::send::{Client, Headers, Waits, location, retry_after, send};
 pub(crate) use self::trust::{Roots, client, proxy_of_environment, require_http_proxy};

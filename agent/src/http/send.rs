@@ -75,3 +75,9 @@ pub(crate) fn location(response: &Response<Body>) -> Option<String> {
         .then(|| response.headers().get(header::LOCATION)?.to_str().ok().map(str::to_owned))
         .flatten()
 }
+
+/// How long the server asks to be left alone. Seconds only: a date would be compared with a clock that may be wrong.
+pub(crate) fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    let text = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
+    text.trim().parse().ok().map(|seconds: u32| Duration::from_secs(seconds.into()))
+}

@@ -1,167 +1,252 @@
-//! Bringing apps to what they should run: observe, plan, walk the steps, settle. The executor has no choices
-//! to make; it writes each step's intent down before and its end after.
+//! Taking in what came of work: what there is of an app is planned from, the plan is walked piece by piece, and at its
+//! end the app moves on. The executor has no choices to make; it writes each step's intent down before and its end after.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
 
-use futures_util::future::join_all;
 use holdfast_core::app::{App, Phase};
 use holdfast_core::clock::Now;
 use holdfast_core::digest::ReleaseId;
 use holdfast_core::generation::Owned;
 use holdfast_core::name::{AppName, ObjectKey};
-use holdfast_core::observe::{AppObservation, Observations};
-use holdfast_core::plan::{Action, Aim, Plan, Step, purges};
-use holdfast_core::release::{DriverKind, Release, Strategy};
-use holdfast_drivers::{ApplyStep, CALL_LIMIT, DriverError};
+use holdfast_core::observe::Observations;
+use holdfast_core::plan::{Action, Aim, Plan, Step, plan_one, purges};
+use holdfast_core::release::{DriverKind, Strategy};
+use holdfast_drivers::DriverError;
 use holdfast_store::fault;
 
 use super::Keeper;
+use super::errand::{About, Errand, Stance, Walk};
 use super::journal::{Journal, JournalError, Note};
-
-/// Why drivers could not be asked, by app.
-type Unseen = BTreeMap<AppName, String>;
+use super::patience::mark_of;
+use super::work::{Answers, Calls, Came, Done, StepCall};
 
 impl<J: Journal> Keeper<J> {
-    /// Observes these apps, plans, walks the plan, and moves each app on by how it went.
-    pub(super) async fn converge(&mut self, names: &[AppName], now: &Now) -> Result<(), JournalError> {
-        let (observed, unseen) = self.observe(names, Aim::Current).await;
-        self.diagnose(names, &observed, now).await;
-        let plan = self.plan(&self.apps, &observed, Aim::Current);
-        log_plan(&plan);
-        let outcome = self.walk(&plan, now).await?;
-        for name in names {
-            if let Some(cause) = unseen.get(name) {
-                self.stick(name, |app| app.stick(cause, now))?;
-            } else if let Some(held) = plan.held.get(name) {
-                self.stick(name, |app| app.stick_until(&held.cause, &held.unblock, now))?;
-            } else {
-                self.settle(name, outcome.get(name), now)?;
+    /// Takes in what came of a piece of work. The next of its errand, if there is one, is found at once.
+    pub fn done(&mut self, done: Done, now: &Now) -> Result<(), JournalError> {
+        let Some(name) = done.ticket.app else {
+            let finds = if let Came::Found(finds) = done.came { Some(finds) } else { None };
+            return self.found(done.ticket.id, finds, now);
+        };
+        let Some(errand) = self.errands.remove(&name) else { return Ok(()) };
+        if errand.id != done.ticket.id {
+            self.errands.insert(name, errand);
+            return Ok(());
+        }
+        let result = match errand.about {
+            About::Converge(stance) => self.converge(&name, errand, stance, done.came, now),
+            About::Purge => self.purge(&name, errand, done.came, now),
+        };
+        if self.errands.contains_key(&name) {
+            return result;
+        }
+        self.met.insert(name.clone());
+        if result.is_err() {
+            // What came of it couldn't be written down: once that works, it is looked at again.
+            self.wanted.insert(name);
+            return result;
+        }
+        self.close_ended()
+    }
+
+    /// Goes on with bringing an app to what it should run.
+    fn converge(
+        &mut self,
+        name: &AppName,
+        mut errand: Errand,
+        stance: Stance,
+        came: Came,
+        now: &Now,
+    ) -> Result<(), JournalError> {
+        let mut held = None;
+        match (errand.walk.take(), came) {
+            (None, Came::Seen(answers, evidence)) => {
+                let observed = in_form(name, &answers);
+                if let Some(evidence) = evidence {
+                    self.keep_diagnosis(name, evidence, &observed, now);
+                }
+                if !self.still_stands(name, stance) {
+                    return Ok(());
+                }
+                let unseen = self.unseen(name, &answers, now)?;
+                let known = self.known(&self.apps, &observed);
+                let mut plan = plan_one(known, Aim::Current, name);
+                self.log_plan(name, &plan);
+                self.write_intents(&plan)?;
+                held = plan.held.remove(name);
+                let repairs = (!plan.steps.is_empty()).then(|| mark_of(&plan.steps));
+                errand.walk = Some(Walk { left: plan.steps.into(), unseen, repairs, ..Walk::default() });
+            }
+            (walk, came) => {
+                let mut walk = walk.unwrap_or_default();
+                self.take_steps(&mut walk, came, now)?;
+                errand.walk = Some(walk);
+            }
+        }
+        let stands = self.still_stands(name, stance);
+        if stands && self.walk_on(name, &mut errand) {
+            self.errands.insert(name.clone(), errand);
+            return Ok(());
+        }
+        if !stands {
+            return Ok(());
+        }
+        let Walk { failed, unseen, repairs, .. } = errand.walk.unwrap_or_default();
+        match repairs {
+            _ if failed.is_some() || unseen.is_some() || held.is_some() => {}
+            Some(what) if self.is_at_rest(name) => self.patience.repaired(name, what, now),
+            _ => self.patience.is_well(name),
+        }
+        let goes = self.apps.get(name).is_some_and(|app| app.phase == Phase::Removing);
+        if goes && repairs.is_some() && failed.is_none() {
+            // What was only taken in goes with the next plan.
+            self.wanted.insert(name.clone());
+        }
+        if let Some(cause) = unseen {
+            self.stick(name, |app| app.stick(&cause, now), now)
+        } else if let Some(held) = held {
+            self.stick(name, |app| app.stick_until(&held.cause, &held.unblock, now), now)
+        } else {
+            self.settle(name, failed.as_ref(), now)
+        }
+    }
+
+    /// Whether a plan of an app is still what it needs. If not, it is looked at anew.
+    fn still_stands(&mut self, name: &AppName, stance: Stance) -> bool {
+        let stands = self.apps.get(name).is_some_and(|app| Stance::of(app) == stance);
+        if !stands {
+            self.wanted.insert(name.clone());
+        }
+        stands
+    }
+
+    /// Goes on with removing what holds data. What a release came to want meanwhile stays.
+    fn purge(
+        &mut self,
+        name: &AppName,
+        mut errand: Errand,
+        came: Came,
+        now: &Now,
+    ) -> Result<(), JournalError> {
+        let due: Vec<_> = self.due_purges(now).into_iter().filter(|orphan| orphan.app == *name).collect();
+        let mut walk = match (errand.walk.take(), came) {
+            (None, Came::Seen(answers, _)) => {
+                let steps = purges(&due, &in_form(name, &answers), now.seen);
+                let plan = Plan { steps, ..Plan::default() };
+                self.log_plan(name, &plan);
+                Walk { left: plan.steps.into(), ..Walk::default() }
+            }
+            (walk, came) => {
+                let mut walk = walk.unwrap_or_default();
+                self.take_steps(&mut walk, came, now)?;
+                walk
+            }
+        };
+        let may = self.may_change();
+        walk.left.retain(|step| may && due.iter().any(|orphan| orphan.object == step.object));
+        errand.walk = Some(walk);
+        if self.walk_on(name, &mut errand) {
+            self.errands.insert(name.clone(), errand);
+        } else {
+            // Whatever the reason is that something stays: it isn't tried again at once.
+            let stays = self.due_purges(now).iter().any(|orphan| orphan.app == *name);
+            self.patience.purged(name, stays, now);
+        }
+        Ok(())
+    }
+
+    /// Takes in how the steps ended that were under way.
+    fn take_steps(&mut self, walk: &mut Walk, came: Came, now: &Now) -> Result<(), JournalError> {
+        let mut results = match came {
+            Came::Walked(results) => results.into_iter(),
+            Came::Lost(why) => {
+                walk.failed = Some(DriverError::Runtime(why));
+                Vec::new().into_iter()
+            }
+            Came::Seen(..) | Came::Found(_) => Vec::new().into_iter(),
+        };
+        for step in std::mem::take(&mut walk.under_way) {
+            match results.next() {
+                Some(Ok(())) => self.step_done(&step, now)?,
+                Some(Err(error)) => {
+                    self.log_failure(&step, &error);
+                    note_failure(&mut walk.failed, error);
+                }
+                None => {}
             }
         }
         Ok(())
     }
 
-    /// Removes what holds data where a Purge document asks for it and its grace time is over.
-    pub(super) async fn purge(&mut self, now: &Now) -> Result<(), JournalError> {
-        let steps = self.purge_steps(now).await;
-        if steps.is_empty() || !self.may_change() {
-            return Ok(());
+    /// Hands out the next steps: as many at once as the driver takes where they don't depend on each other. Gives whether
+    /// there were any. After a step that failed, its app gets no further one: there is no replacement for what could not
+    /// be stopped.
+    fn walk_on(&mut self, name: &AppName, errand: &mut Errand) -> bool {
+        let Some(walk) = errand.walk.as_mut().filter(|walk| walk.failed.is_none()) else { return false };
+        let together = self.abreast(&walk.left);
+        if together == 0 {
+            return false;
         }
-        let plan = Plan { steps, ..Plan::default() };
-        log_plan(&plan);
-        self.walk(&plan, now).await.map(drop)
+        walk.under_way = walk.left.drain(..together).collect();
+        let calls = walk.under_way.iter().map(|step| self.step_call(step)).collect();
+        errand.id = self.send(Some(name), Calls::Walk(calls));
+        true
     }
 
-    /// What is to be purged now, as far as the runtimes can be asked.
-    pub(super) async fn purge_steps(&self, now: &Now) -> Vec<Step> {
-        let orphans = self.due_purges(now);
-        let mut observed = Observations::new();
-        for orphan in &orphans {
-            if let Ok(seen) =
-                self.observe_one(&orphan.app, orphan.driver, self.desired(&orphan.app, Aim::Current)).await
-            {
-                observed.entry(orphan.app.clone()).or_default().insert(orphan.driver, seen);
-            }
-        }
-        purges(&orphans, &observed, now.seen)
-    }
-
-    /// Asks the drivers of these apps. A driver that doesn't answer is not asked again in this pass.
-    pub(super) async fn observe(&self, names: &[AppName], aim: Aim) -> (Observations, Unseen) {
-        let mut observed = Observations::new();
-        let mut unseen = Unseen::new();
-        let mut silent: BTreeMap<DriverKind, String> = BTreeMap::new();
-        for name in names {
-            let by_driver = observed.entry(name.clone()).or_default();
-            for kind in self.drivers_of(name, aim) {
-                if let Some(cause) = silent.get(&kind) {
-                    unseen.insert(name.clone(), cause.clone());
-                    continue;
-                }
-                match self.observe_one(name, kind, self.desired(name, aim)).await {
-                    Ok(seen) => {
-                        by_driver.insert(kind, seen);
-                    }
-                    Err(error) => {
-                        let cause = format!("{kind} could not be asked what it holds of {name}: {error}");
-                        unseen.insert(name.clone(), cause.clone());
-                        // It answers, and can't tell of this app alone: others are asked all the same.
-                        if matches!(error, DriverError::Runtime(_)) {
-                            silent.insert(kind, cause);
-                        }
-                    }
-                }
-            }
-        }
-        (observed, unseen)
-    }
-
-    /// The release that an app is planned for.
-    fn desired(&self, name: &AppName, aim: Aim) -> Option<&Arc<Release>> {
-        let target = self.apps.get(name).and_then(|app| aim.of(app))?;
-        self.releases.get(&target.release)
-    }
-
-    /// What one runtime has of an app, compared with `desired` if that is a release for it.
-    pub(super) async fn observe_one(
-        &self,
-        name: &AppName,
-        kind: DriverKind,
-        desired: Option<&Arc<Release>>,
-    ) -> Result<AppObservation, DriverError> {
-        let driver = self.drivers.get(&kind);
-        let driver = driver
-            .ok_or_else(|| DriverError::Runtime(format!("the driver {kind} is not enabled on this box")))?;
-        let desired = desired.filter(|release| release.driver == kind);
-        limited(CALL_LIMIT, driver.observe(name, desired.map(Arc::as_ref))).await
-    }
-
-    fn drivers_of(&self, name: &AppName, aim: Aim) -> BTreeSet<DriverKind> {
-        let wanted = self.apps.get(name).and_then(|app| aim.of(app)).map(|target| target.driver);
-        let made =
-            self.inventory.get(name).into_iter().flatten().filter(|(_, owned)| owned.orphaned.is_none());
-        wanted.into_iter().chain(made.map(|(_, owned)| owned.driver)).collect()
-    }
-
-    /// Walks the steps in their order, as many at once as the driver takes where they don't depend on each other.
-    /// After a step that failed, its app gets no further one: there is no replacement for what could not be stopped.
-    async fn walk(&mut self, plan: &Plan, now: &Now) -> Result<BTreeMap<AppName, DriverError>, JournalError> {
-        let mut failed: BTreeMap<AppName, DriverError> = BTreeMap::new();
-        self.write_intents(plan)?;
-        let mut left = plan.steps.as_slice();
-        while let Some(first) = left.first() {
-            let (together, rest) = left.split_at(self.abreast(first, left));
-            left = rest;
-            if failed.contains_key(&first.app) {
-                continue;
-            }
-            let results = join_all(together.iter().map(|step| self.step(step))).await;
-            for (step, result) in together.iter().zip(results) {
-                match result {
-                    Ok(()) => self.step_done(step, now)?,
-                    Err(error) => {
-                        tracing::warn!(app = %step.app, object = %step.object, action = ?step.action, %error, "a step failed");
-                        note_failure(&mut failed, &step.app, error);
-                    }
-                }
-            }
-        }
-        Ok(failed)
-    }
-
-    /// How many steps, from `first` on, are walked at once: those that make or change objects of one kind of one app
-    /// don't depend on each other.
-    fn abreast(&self, first: &Step, steps: &[Step]) -> usize {
+    /// How many of the steps are walked at once: those that make or change objects of one kind don't depend on each
+    /// other.
+    fn abreast(&self, steps: &VecDeque<Step>) -> usize {
+        let Some(first) = steps.front() else { return 0 };
         let makes = |step: &Step| matches!(step.action, Action::Create | Action::Update);
         let with_first = |step: &&Step| {
-            makes(step)
-                && (&step.app, step.driver, &step.object.kind)
-                    == (&first.app, first.driver, &first.object.kind)
+            makes(step) && (step.driver, &step.object.kind) == (first.driver, &first.object.kind)
         };
         let width = self.drivers.get(&first.driver).map_or(1, |driver| driver.width());
         steps.iter().take(width).take_while(with_first).count().max(1)
+    }
+
+    fn step_call(&self, step: &Step) -> StepCall {
+        StepCall {
+            app: step.app.clone(),
+            kind: step.driver,
+            driver: self.drivers.get(&step.driver).cloned(),
+            action: step.action,
+            object: step.object.clone(),
+            release: step.release.and_then(|id| self.releases.get(&id)).cloned(),
+            id: step.release,
+            strategy: self.strategy_of(&step.app),
+        }
+    }
+
+    /// Why not all runtimes of an app could be asked. One that is away or hangs is not asked again at once for each app
+    /// that waits for it: for them it is the same.
+    fn unseen(
+        &mut self,
+        name: &AppName,
+        answers: &Answers,
+        now: &Now,
+    ) -> Result<Option<String>, JournalError> {
+        let mut unseen = None;
+        for (kind, answer) in answers {
+            let Err(error) = answer else { continue };
+            unseen = Some(not_asked(*kind, name, error));
+            // With the others it answers, and can't tell of this app alone.
+            if !matches!(error, DriverError::Runtime(_)) {
+                continue;
+            }
+            let waiting: Vec<AppName> =
+                self.wanted.iter().filter(|name| !self.errands.contains_key(*name)).cloned().collect();
+            for other in waiting {
+                if self.apps.get(&other).is_some_and(|app| self.may_converge(&other, app, now))
+                    && self.drivers_of(&other, Aim::Current).contains(kind)
+                {
+                    self.wanted.remove(&other);
+                    self.met.insert(other.clone());
+                    let cause = not_asked(*kind, &other, error);
+                    self.stick(&other, |app| app.stick(&cause, now), now)?;
+                }
+            }
+        }
+        Ok(unseen)
     }
 
     /// The inventory lists an object before it is made, so that a crash can't leave one that nobody knows.
@@ -181,25 +266,6 @@ impl<J: Journal> Keeper<J> {
             fault::point("executor.intent-written");
         }
         Ok(())
-    }
-
-    async fn step(&self, step: &Step) -> Result<(), DriverError> {
-        let Some(driver) = self.drivers.get(&step.driver) else {
-            return Err(DriverError::Runtime(format!(
-                "the driver {} is not enabled on this box",
-                step.driver
-            )));
-        };
-        let release = step.release.and_then(|id| self.releases.get(&id));
-        let apply = ApplyStep {
-            app: &step.app,
-            action: step.action,
-            object: &step.object,
-            release: release.map(Arc::as_ref),
-            id: step.release,
-            strategy: self.strategy_of(&step.app),
-        };
-        limited(driver.step_limit(), driver.apply(apply)).await
     }
 
     /// How what an app should run takes the place of what it has.
@@ -234,16 +300,19 @@ impl<J: Journal> Keeper<J> {
 
     /// A step for an app that was at rest puts right what somebody changed, and that is written down.
     fn note_repair(&mut self, step: &Step, now: &Now) {
-        let at_rest = self.apps.get(&step.app).is_some_and(|app| {
+        if self.is_at_rest(&step.app) {
+            let message = format!("{} was put right: {}", step.object, step.reason);
+            self.journal.note(Note::of("app.drift", &step.app, message), now);
+        }
+    }
+
+    fn is_at_rest(&self, name: &AppName) -> bool {
+        self.apps.get(name).is_some_and(|app| {
             matches!(
                 app.phase,
                 Phase::Good | Phase::RolledBack { .. } | Phase::Held { .. } | Phase::Judging(_)
             )
-        });
-        if at_rest {
-            let message = format!("{} was put right: {}", step.object, step.reason);
-            self.journal.note(Note::of("app.drift", &step.app, message), now);
-        }
+        })
     }
 
     /// Moves an app on by how its steps went.
@@ -262,7 +331,7 @@ impl<J: Journal> Keeper<J> {
             (Some(DriverError::NotYet(reason)), Phase::Applying, Some(id)) => {
                 self.not_yet(name, id, reason, now)
             }
-            (Some(error), ..) => self.stick(name, |app| app.stick(&error.to_string(), now)),
+            (Some(error), ..) => self.stick(name, |app| app.stick(&error.to_string(), now), now),
             (None, Phase::Applying, Some(id)) => {
                 self.change(name, |app| app.applied(now))?;
                 self.journal
@@ -296,6 +365,7 @@ impl<J: Journal> Keeper<J> {
         self.apps.remove(name);
         self.health.remove(name);
         self.looks.remove(name);
+        self.patience.forget(name);
         self.forget_releases();
         Ok(())
     }
@@ -310,25 +380,33 @@ impl<J: Journal> Keeper<J> {
     ) -> Result<(), JournalError> {
         let Some(mut app) = self.apps.get(name).cloned() else { return Ok(()) };
         let deadline = app.current.as_ref().map(|target| target.policy.health.deadline).unwrap_or_default();
+        let before = app.stuck.as_ref().map(|stuck| stuck.cause.clone());
         if app.not_yet(reason, deadline, now) {
-            tracing::info!(app = %name, reason, "the runtime doesn't take the release yet");
+            if before.as_deref() != Some(reason) {
+                tracing::info!(app = %name, reason, "the runtime doesn't take the release yet");
+            }
             return self.change(name, |known| *known = app);
         }
         let reason = format!("the runtime did not take it within its deadline of {deadline:?}: {reason}");
         self.fail(name, id, &reason, now)
     }
 
-    fn stick(&mut self, name: &AppName, stick: impl FnOnce(&mut App)) -> Result<(), JournalError> {
+    fn stick(&mut self, name: &AppName, stick: impl FnOnce(&mut App), now: &Now) -> Result<(), JournalError> {
+        let Some(app) = self.apps.get(name) else { return Ok(()) };
         // What ran before an update must not stand in the update's way: it may be what is broken.
-        let on_its_way = |app: &App| matches!(app.phase, Phase::Preparing | Phase::Pending);
-        if self.apps.get(name).is_some_and(on_its_way) {
+        if matches!(app.phase, Phase::Preparing | Phase::Pending) {
+            self.patience.kept_in_vain(name, now);
             return Ok(());
         }
-        self.change(name, |app| {
-            stick(app);
-            let cause = app.stuck.as_ref().map(|stuck| stuck.cause.as_str());
+        let before = app.stuck.as_ref().map(|stuck| stuck.cause.clone());
+        self.change(name, stick)?;
+        let cause = self.apps.get(name).and_then(|app| app.stuck.as_ref()).map(|stuck| &stuck.cause);
+        if cause == before.as_ref() {
+            tracing::debug!(app = %name, cause, "the app still can't be brought to what it should be");
+        } else {
             tracing::warn!(app = %name, cause, "the app can't be brought to what it should be");
-        })
+        }
+        Ok(())
     }
 
     pub(super) fn save_inventory(
@@ -351,31 +429,19 @@ impl<J: Journal> Keeper<J> {
 
 /// Of steps that were walked at once several may have failed. That the release is at fault counts before anything
 /// else: trying again is of no use then.
-fn note_failure(failed: &mut BTreeMap<AppName, DriverError>, app: &AppName, error: DriverError) {
-    let known = failed.get(app);
-    if known.is_none()
-        || (matches!(error, DriverError::Release(_)) && !matches!(known, Some(DriverError::Release(_))))
-    {
-        failed.insert(app.clone(), error);
+fn note_failure(failed: &mut Option<DriverError>, error: DriverError) {
+    let at_fault = |error: &DriverError| matches!(error, DriverError::Release(_));
+    if failed.as_ref().is_none_or(|known| at_fault(&error) && !at_fault(known)) {
+        *failed = Some(error);
     }
 }
 
-/// A driver's call, cut off after `limit`: a runtime that hangs doesn't stop the loop.
-pub(super) async fn limited<T>(
-    limit: Duration,
-    call: impl Future<Output = Result<T, DriverError>>,
-) -> Result<T, DriverError> {
-    match tokio::time::timeout(limit, call).await {
-        Ok(result) => result,
-        Err(_) => Err(DriverError::Runtime(format!("the runtime did not answer within {limit:?}"))),
-    }
+fn not_asked(kind: DriverKind, name: &AppName, error: &DriverError) -> String {
+    format!("{kind} could not be asked what it holds of {name}: {error}")
 }
 
-fn log_plan(plan: &Plan) {
-    for step in &plan.steps {
-        tracing::info!(app = %step.app, action = ?step.action, object = %step.object, reason = step.reason, "plan");
-    }
-    for (app, held) in &plan.held {
-        tracing::warn!(%app, cause = held.cause, "plan: held");
-    }
+/// What was answered, in the form that plans are made from: who didn't answer is left out.
+fn in_form(name: &AppName, answers: &Answers) -> Observations {
+    let seen = answers.iter().filter_map(|(kind, seen)| Some((*kind, seen.as_ref().ok()?.clone())));
+    Observations::from([(name.clone(), seen.collect())])
 }

@@ -38,14 +38,7 @@ impl<J: Journal> Keeper<J> {
             Some(others_reason) if app != name => others_reason.clone(),
             _ => reason.to_owned(),
         };
-        let was_applied: Vec<&AppName> = others
-            .iter()
-            .filter(|name| self.apps.get(*name).is_some_and(|app| app.phase == Phase::Applying))
-            .collect();
         self.change_together(&all, |name, app| app.fail(&reason_for(name), stays, now))?;
-        for name in was_applied {
-            self.journal.close_transaction(name, false)?;
-        }
         for name in &others {
             self.journal.note(Note::of("app.failed", name, reason_for(name)), now);
         }

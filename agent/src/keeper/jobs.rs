@@ -110,7 +110,8 @@ impl<J: Journal> Keeper<J> {
             Phase::Judging(_) => self.looks.get(name).is_none_or(|at| !is_ahead(at, now)),
             _ => scope.has(name) || (app.current.is_some() && !self.health.contains_key(name)),
         };
-        let looked_at = self.apps.iter().filter(|(name, app)| due(name, app));
+        // What isn't brought up yet after the agent has started tells nothing by how it fares.
+        let looked_at = self.apps.iter().filter(|(name, app)| due(name, app) && !self.is_unmet(name));
         looked_at
             .filter_map(|(name, app)| {
                 let current = app.current.as_ref()?;
@@ -214,6 +215,6 @@ fn is_starting(app: &App, current: &Target, now: &Now) -> bool {
     now.moment.since(&judging.started).is_none_or(|elapsed| elapsed < current.policy.health.startup)
 }
 
-fn is_ahead(at: &Moment, now: &Now) -> bool {
+pub(super) fn is_ahead(at: &Moment, now: &Now) -> bool {
     at.boot == now.moment.boot && at.uptime > now.moment.uptime
 }

@@ -16,7 +16,7 @@ use holdfast_core::release::Release;
 #[error("{0}")]
 pub struct JournalError(pub String);
 
-/// A change of one app that has begun. While it is open, a death of the agent is held against the change.
+/// A change of one app that has begun. While it is worked on, a death of the agent is held against it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transaction {
     /// The app.
@@ -27,6 +27,8 @@ pub struct Transaction {
     pub boot: BootId,
     /// How often the agent died under it in that boot.
     pub deaths: u32,
+    /// Whether it is worked on. One that waits for its turn after a death has no part in the next one.
+    pub under_way: bool,
 }
 
 /// What was found at the start.
@@ -38,8 +40,8 @@ pub struct Loaded {
     pub inventory: Inventory,
     /// What failed.
     pub failed: Failed,
-    /// The change that was going on when the agent ended, if one was.
-    pub transaction: Option<Transaction>,
+    /// The changes that were open when the agent ended.
+    pub transactions: Vec<Transaction>,
 }
 
 /// One line of the audit log, before it is chained.
@@ -80,10 +82,10 @@ pub trait Journal {
     /// A pinned release; `None` when it is not there or was damaged.
     fn release(&mut self, id: &ReleaseId) -> Option<Release>;
 
-    /// Opens a transaction, or replaces the open one.
+    /// Opens a transaction, or replaces the open one of its app.
     fn open_transaction(&mut self, transaction: &Transaction, now: &Now) -> Result<(), JournalError>;
 
-    /// Closes the open transaction. `settled` forgets how often its change was set aside.
+    /// Closes the open transaction of `app`. `settled` forgets how often its change was set aside.
     fn close_transaction(&mut self, app: &AppName, settled: bool) -> Result<(), JournalError>;
 
     /// How often a change was set aside before.

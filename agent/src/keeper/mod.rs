@@ -1,18 +1,23 @@
 //! The keeper: keeps the box in the generation that it holds. It owns the apps' state, and is told of what
 //! happens; it has no clock, no task and no network of its own, so that a test can play years with it.
 //!
-//! A pass is [`Keeper::pass`]: every app is brought to what it should run now, then the apps whose turn has
-//! come are changed, one after another, each in a transaction of its own.
+//! [`Keeper::pass`] finds out what is to be done for which app: those that aren't what they should be are brought to it,
+//! and those whose turn has come are changed, each in a transaction of its own. What a runtime takes its time for is
+//! [`Work`]: it is run by somebody else, and what came of it comes back by [`Keeper::done`].
 
 mod diagnose;
+mod errand;
 mod execute;
 mod failure;
 mod jobs;
 mod journal;
 #[cfg(test)]
 mod model;
+mod patience;
 mod permit;
 mod releases;
+mod search;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -22,18 +27,20 @@ use holdfast_core::app::{App, Phase, pause};
 use holdfast_core::change::ChangePolicy;
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::Digest;
-use holdfast_core::generation::{Apps, Failed, Faulty, Inventory, Owned, advance, group, ready, waits_for};
+use holdfast_core::generation::{Apps, Failed, Faulty, Inventory, advance, waits_for};
 use holdfast_core::health::Health;
 use holdfast_core::held::Held;
 use holdfast_core::name::{AppName, ObjectKey};
-use holdfast_core::observe::{AppObservation, Observations};
-use holdfast_core::plan::{Aim, Known, Orphan, Plan, orphans, plan};
+use holdfast_core::observe::Observations;
+use holdfast_core::plan::{Aim, Known, Orphan, Plan, orphans, plan, purges};
 use holdfast_core::release::{DriverKind, Target};
 use holdfast_core::resolve::Resolved;
-use holdfast_drivers::{CALL_LIMIT, Driver};
+use holdfast_drivers::Driver;
 
-use self::execute::limited;
+use self::errand::{Errand, Stance};
+use self::patience::Patience;
 use self::releases::Releases;
+use self::search::Search;
 
 pub use holdfast_core::diagnosis::Diagnosis;
 use holdfast_core::diagnosis::LookRecord;
@@ -41,6 +48,7 @@ use holdfast_core::diagnosis::LookRecord;
 pub use jobs::{Look, Preparation};
 pub use journal::{Journal, JournalError, Loaded, Note, Transaction};
 pub use permit::Permit;
+pub use work::{Answered, Asking, Done, Ticket, Work};
 
 /// The runtimes of this box.
 pub type Drivers = BTreeMap<DriverKind, Arc<dyn Driver>>;
@@ -54,7 +62,10 @@ const SET_ASIDE_FOR: Duration = Duration::from_secs(60);
 /// Keeps the box in its generation.
 pub struct Keeper<J> {
     journal: J,
-    transaction: Option<Transaction>,
+    /// Changes under which the agent died, and that weren't dealt with yet.
+    dead: Vec<Transaction>,
+    /// The open changes.
+    transactions: BTreeMap<AppName, Transaction>,
     drivers: Drivers,
     apps: Apps,
     inventory: Inventory,
@@ -75,6 +86,18 @@ pub struct Keeper<J> {
     undiagnosed: BTreeSet<AppName>,
     /// When orphans were last looked through for what is to go.
     purged: Option<Duration>,
+    /// What is being done, one thing for each app.
+    errands: BTreeMap<AppName, Errand>,
+    /// Apps that are to be looked at and brought to what they should run.
+    wanted: BTreeSet<AppName>,
+    /// Apps that were since the agent was started.
+    met: BTreeSet<AppName>,
+    search: Search,
+    patience: Patience,
+    /// Work that was found and not handed out yet.
+    outbox: Vec<Work>,
+    /// How many pieces of work there were.
+    sent: u64,
 }
 
 /// Apps whose documents are faulty, when no revision is known.
@@ -129,11 +152,13 @@ impl<J: Journal> Keeper<J> {
 
     /// Reads what was written down, only to look at it.
     pub fn load(mut journal: J, drivers: Drivers) -> Result<Self, JournalError> {
-        let Loaded { apps, inventory, failed, transaction } = journal.load()?;
+        let Loaded { apps, inventory, failed, transactions } = journal.load()?;
         let releases = Releases::load(&apps, |id| journal.release(id));
         Ok(Keeper {
             journal,
-            transaction,
+            dead: transactions,
+            transactions: BTreeMap::new(),
+            search: Search::of(drivers.keys().copied()),
             drivers,
             apps,
             inventory,
@@ -149,6 +174,12 @@ impl<J: Journal> Keeper<J> {
             sights: BTreeMap::new(),
             undiagnosed: BTreeSet::new(),
             purged: None,
+            errands: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+            met: BTreeSet::new(),
+            patience: Patience::default(),
+            outbox: Vec::new(),
+            sent: 0,
         })
     }
 
@@ -160,12 +191,22 @@ impl<J: Journal> Keeper<J> {
         self.resolved = Some(Resolved { releases: BTreeMap::new(), ..resolved.clone() });
     }
 
-    /// The agent ended while this change was going on. A change that does this again and again in one boot
-    /// is set aside; a power cut is no reason to give a change up.
+    /// Deals with the changes that were open when the agent ended.
+    fn take_up_the_dead(&mut self, now: &Now) -> Result<(), JournalError> {
+        while let Some(open) = self.dead.last() {
+            self.died_under(open.clone(), now)?;
+            self.dead.pop();
+        }
+        Ok(())
+    }
+
+    /// The agent ended while this change was open. A change that it dies of again and again in one boot is set aside; a
+    /// power cut is no reason to give a change up.
     fn died_under(&mut self, mut open: Transaction, now: &Now) -> Result<(), JournalError> {
         let same_boot = open.boot == now.moment.boot;
-        open.deaths = if same_boot { open.deaths + 1 } else { 0 };
+        open.deaths = if same_boot { open.deaths + u32::from(open.under_way) } else { 0 };
         open.boot = now.moment.boot.clone();
+        open.under_way = false;
         let applies = self.apps.get(&open.app).is_some_and(|app| {
             app.phase == Phase::Applying && app.target.as_ref().is_some_and(|t| t.release == open.release)
         });
@@ -173,7 +214,7 @@ impl<J: Journal> Keeper<J> {
             return self.journal.close_transaction(&open.app, false);
         }
         if open.deaths < DEATHS_THAT_COUNT {
-            return self.journal.open_transaction(&open, now);
+            return self.save_transaction(open, now);
         }
         let times = self.journal.times_set_aside(&open.app, &open.release) + 1;
         let cause =
@@ -212,6 +253,7 @@ impl<J: Journal> Keeper<J> {
             stuck.retry_at = now.moment.clone();
             stuck.attempts = 0;
         }
+        self.patience.hurry(name, &now.moment);
     }
 
     /// Somebody asks for another try of everything, now.
@@ -221,13 +263,25 @@ impl<J: Journal> Keeper<J> {
         }
     }
 
-    /// A runtime is back: what it could not be asked for is tried again now.
+    /// A runtime is back: what it could not be asked for is tried again now, but for one that is back again and again.
+    /// What failed often still has the longer pause before it if this fails too.
     pub fn try_all_of(&mut self, driver: DriverKind, now: &Now) {
-        for (name, app) in self.apps.clone() {
+        let at = self.patience.back(driver, now);
+        self.search.hurry(driver);
+        for (name, app) in &mut self.apps {
             let targets = [&app.current, &app.target].into_iter().flatten().map(|target| target.driver);
-            let owned = self.inventory.get(&name).into_iter().flatten().map(|(_, owned)| owned.driver);
-            if targets.chain(owned).any(|of| of == driver) {
-                self.try_now(&name, now);
+            let owned = self.inventory.get(name).into_iter().flatten().map(|(_, owned)| owned.driver);
+            if !targets.chain(owned).any(|of| of == driver) {
+                continue;
+            }
+            self.patience.hurry(name, &at);
+            if let Some(stuck) = &mut app.stuck
+                && stuck.retry_at.boot == at.boot
+                && stuck.retry_at.uptime > at.uptime
+            {
+                let sooner = stuck.retry_at.uptime.saturating_sub(at.uptime);
+                stuck.retry_wall = stuck.retry_wall.checked_sub(sooner).unwrap_or(now.wall).max(now.wall);
+                stuck.retry_at = at.clone();
             }
         }
     }
@@ -242,7 +296,10 @@ impl<J: Journal> Keeper<J> {
         let advance = advance(&mut apps, resolved, &self.failed, withheld, defers, now);
         let changed: Vec<_> = advance.changed.iter().map(|name| (name, apps.get(name))).collect();
         self.journal.save_apps(&changed)?;
-        self.apps = apps;
+        let before = std::mem::replace(&mut self.apps, apps);
+        for name in &advance.changed {
+            self.note_stance(name, before.get(name));
+        }
         self.note_kept(&advance.kept, now);
         self.kept = advance.kept;
         self.withheld = advance.withheld;
@@ -253,104 +310,25 @@ impl<J: Journal> Keeper<J> {
         Ok(())
     }
 
-    /// Takes in apps that a runtime has with our mark, and that we know nothing of: the store was lost.
-    /// Gives whether every runtime could be asked.
-    pub async fn find_unknown(&mut self, now: &Now) -> Result<bool, JournalError> {
-        let mut asked_all = true;
-        for driver in self.drivers.values().cloned().collect::<Vec<_>>() {
-            let Ok(names) = limited(CALL_LIMIT, driver.apps()).await else {
-                asked_all = false;
-                continue;
-            };
-            // One whose documents are faulty is not unknown: it is found again once they are in order.
-            let faulty: BTreeSet<AppName> = self.faulty().map(|(name, _)| name.clone()).collect();
-            let unknown = |name: &AppName| !self.apps.contains_key(name) && !faulty.contains(name);
-            for name in names.into_iter().filter(unknown).collect::<Vec<_>>() {
-                match limited(CALL_LIMIT, driver.observe(&name, None)).await {
-                    // What was orphaned is listed, and not unknown.
-                    Ok(seen) if seen.keys().all(|key| self.is_orphan(&name, key)) => {}
-                    Ok(seen) => self.found(name, driver.kind(), &seen, now)?,
-                    Err(_) => asked_all = false,
-                }
-            }
-        }
-        Ok(asked_all)
-    }
-
-    fn is_orphan(&self, app: &AppName, key: &ObjectKey) -> bool {
-        let owned = self.inventory.get(app).and_then(|owned| owned.get(key));
-        owned.is_some_and(|owned| owned.orphaned.is_some())
-    }
-
-    fn found(
-        &mut self,
-        name: AppName,
-        driver: DriverKind,
-        seen: &AppObservation,
-        now: &Now,
-    ) -> Result<(), JournalError> {
-        let mut found = self.inventory.get(&name).cloned().unwrap_or_default();
-        for key in seen.keys() {
-            found.entry(key.clone()).or_insert_with(|| Owned::by(driver));
-        }
-        self.save_inventory(&name, found)?;
-        self.journal.note(Note::of("app.found", &name, "a runtime has it with our mark"), now);
-        let app = App::found(now);
-        self.journal.save_apps(&[(&name, Some(&app))])?;
-        self.apps.insert(name, app);
-        Ok(())
-    }
-
     /// The first moment after `handled` at which a look or another try is due.
     pub fn next_wake(&self, handled: &Moment) -> Option<Moment> {
         let judged = self.apps.iter().filter(|(_, app)| matches!(app.phase, Phase::Judging(_)));
         let looks = judged.filter_map(|(name, _)| self.looks.get(name));
         let retries = self.apps.values().filter_map(App::retry_at);
         let ahead = |at: &&Moment| at.boot == handled.boot && at.uptime > handled.uptime;
-        looks.chain(retries).filter(ahead).min_by_key(|at| at.uptime).cloned()
+        let pauses = self.patience.ends().chain(self.search.pause.as_ref().map(|pause| &pause.until));
+        looks.chain(retries).chain(pauses).filter(ahead).min_by_key(|at| at.uptime).cloned()
     }
 
     /// The apps for which another try is due.
     pub fn due(&self, now: &Now) -> BTreeSet<AppName> {
         let due = self.apps.iter().filter(|(_, app)| app.stuck.is_some() && !app.waits(&now.moment));
-        due.map(|(name, _)| name.clone()).collect()
+        due.map(|(name, _)| name).chain(self.patience.over(now)).cloned().collect()
     }
 
     /// The phase of every app, to see whether one moved on.
     pub fn phases(&self) -> Vec<&'static str> {
         self.apps.values().map(|app| app.phase.word()).collect()
-    }
-
-    /// One pass: what should run is brought about, for the apps in `scope`; then the apps whose turn has
-    /// come are changed.
-    pub async fn pass(&mut self, scope: &Scope, now: &Now) -> Result<(), JournalError> {
-        if let Some(transaction) = &self.transaction {
-            self.died_under(transaction.clone(), now)?;
-            self.transaction = None;
-        }
-        self.advance(now)?;
-        let settled: Vec<AppName> = self
-            .apps
-            .iter()
-            .filter(|(name, app)| scope.has(name) && may_converge(app, now))
-            .map(|(name, _)| name.clone())
-            .collect();
-        self.converge(&settled, now).await?;
-        if *scope == Scope::All {
-            self.purged = Some(now.seen);
-            self.purge(now).await?;
-        }
-        let resumed =
-            self.apps.iter().filter(|(_, app)| app.phase == Phase::Applying && !app.waits(&now.moment));
-        let resumed: Vec<AppName> = resumed.map(|(name, _)| name.clone()).collect();
-        let mut ready = ready(&self.apps, self.faulty_apps(), now);
-        // What has begun of a group is brought to its end.
-        let may = |name: &AppName| self.apps.get(name).is_some_and(|app| group::has_begun(app, &self.apps));
-        ready.retain(|name| self.may_change() || may(name));
-        for name in resumed.into_iter().chain(ready) {
-            self.turn(&name, now).await?;
-        }
-        Ok(())
     }
 
     /// What holds data and what no app wants any more.
@@ -374,44 +352,31 @@ impl<J: Journal> Keeper<J> {
         self.resolved.as_ref().map_or(&NOTHING_FAULTY, |resolved| &resolved.held)
     }
 
-    /// Changes one app to its target, in a transaction.
-    async fn turn(&mut self, name: &AppName, now: &Now) -> Result<(), JournalError> {
-        let Some(release) = self.apps.get(name).and_then(|app| app.target.as_ref()).map(|t| t.release) else {
-            return Ok(());
-        };
-        if self.apps.get(name).is_some_and(|app| app.phase == Phase::Pending) {
-            let transaction =
-                Transaction { app: name.clone(), release, boot: now.moment.boot.clone(), deaths: 0 };
-            self.journal.open_transaction(&transaction, now)?;
-            self.change(name, |app| app.apply(now))?;
-            self.health.remove(name);
-            self.looks.remove(name);
-            self.sights.remove(name);
-        }
-        self.converge(std::slice::from_ref(name), now).await?;
-        let applied = self.apps.get(name).is_none_or(|app| app.phase != Phase::Applying);
-        if applied {
-            self.journal.close_transaction(name, true)?;
-        }
-        // What failed while it was applied goes back at once.
-        if self.apps.get(name).is_some_and(|app| matches!(app.phase, Phase::RollingBack { .. })) {
-            self.converge(std::slice::from_ref(name), now).await?;
-        }
-        Ok(())
+    /// What is to be asked before [`Keeper::plan_to_target`] can answer.
+    pub fn ask_for_plan(&self, now: &Now) -> Asking {
+        let apps = self.apps.keys().flat_map(|name| {
+            let drivers = self.drivers_of(name, Aim::Target);
+            drivers.into_iter().map(|kind| self.question(name, kind, Aim::Target))
+        });
+        let due: BTreeSet<_> =
+            self.due_purges(now).into_iter().map(|orphan| (orphan.app, orphan.driver)).collect();
+        let orphans = due.iter().map(|(app, driver)| self.question(app, *driver, Aim::Current));
+        Asking { apps: apps.collect(), orphans: orphans.collect() }
     }
 
     /// What `holdfast plan` shows: every step to where the apps are going.
-    pub async fn plan_to_target(&mut self, now: &Now) -> Plan {
-        let names: Vec<AppName> = self.apps.keys().cloned().collect();
-        let (observed, _) = self.observe(&names, Aim::Target).await;
+    pub fn plan_to_target(&self, mut answered: Answered, now: &Now) -> Plan {
+        for name in self.apps.keys() {
+            answered.apps.entry(name.clone()).or_default();
+        }
         // What is kept from being removed is shown as it would go.
         let mut apps = self.apps.clone();
         apps.iter_mut()
             .filter(|(name, _)| self.kept.contains_key(*name))
             .for_each(|(_, app)| app.withdraw(now));
-        let mut plan = self.plan(&apps, &observed, Aim::Target);
-        plan.steps.extend(self.purge_steps(now).await);
-        for name in names.iter().chain(self.faulty().map(|(name, _)| name)) {
+        let mut plan = plan(self.known(&apps, &answered.apps), Aim::Target);
+        plan.steps.extend(purges(&self.due_purges(now), &answered.orphans, now.seen));
+        for name in self.apps.keys().chain(self.faulty().map(|(name, _)| name)) {
             if let Some(held) = self.held(name, now) {
                 plan.held.entry(name.clone()).or_insert(held);
             }
@@ -419,8 +384,17 @@ impl<J: Journal> Keeper<J> {
         plan
     }
 
-    fn plan(&self, apps: &Apps, observed: &Observations, aim: Aim) -> Plan {
-        plan(Known { apps, releases: self.releases.whole(), observed, inventory: &self.inventory }, aim)
+    fn known<'a>(&'a self, apps: &'a Apps, observed: &'a Observations) -> Known<'a> {
+        Known { apps, releases: self.releases.whole(), observed, inventory: &self.inventory }
+    }
+
+    /// An app's record was changed: if it should run something else now, that is brought about.
+    fn note_stance(&mut self, name: &AppName, before: Option<&App>) {
+        let (Some(before), Some(app)) = (before, self.apps.get(name)) else { return };
+        if Stance::of(app).is_news_after(Stance::of(before)) {
+            self.patience.is_well(name);
+            self.wanted.insert(name.clone());
+        }
     }
 
     /// Changes an app's record, on disk before in memory.
@@ -430,7 +404,8 @@ impl<J: Journal> Keeper<J> {
         change(&mut changed);
         if changed != *app {
             self.journal.save_apps(&[(name, Some(&changed))])?;
-            self.apps.insert(name.clone(), changed);
+            let before = self.apps.insert(name.clone(), changed);
+            self.note_stance(name, before.as_ref());
         }
         Ok(())
     }
@@ -450,7 +425,10 @@ impl<J: Journal> Keeper<J> {
         }
         let records: Vec<_> = changed.iter().map(|(name, app)| (name, Some(app))).collect();
         self.journal.save_apps(&records)?;
-        self.apps.extend(changed);
+        for (name, app) in changed {
+            let before = self.apps.insert(name.clone(), app);
+            self.note_stance(&name, before.as_ref());
+        }
         Ok(())
     }
 
@@ -534,17 +512,18 @@ impl<J: Journal> Keeper<J> {
     /// Whether nothing will happen without something new: every verdict is in, or was tried often enough
     /// to say that it can't be had now.
     pub fn at_rest(&self) -> bool {
-        self.apps.values().all(|app| match &app.phase {
-            Phase::Good | Phase::RolledBack { .. } | Phase::Held { .. } => is_calm(app),
-            Phase::Pending => {
-                is_calm(app)
-                    && (given_up(app)
-                        || !self.may_change()
-                        || waits_for(app, &self.apps, self.faulty_apps()).is_some())
-            }
-            Phase::Preparing if self.permit.download.is_some() => is_calm(app),
-            _ => given_up(app),
-        })
+        self.is_idle()
+            && self.apps.values().all(|app| match &app.phase {
+                Phase::Good | Phase::RolledBack { .. } | Phase::Held { .. } => is_calm(app),
+                Phase::Pending => {
+                    is_calm(app)
+                        && (given_up(app)
+                            || !self.may_change()
+                            || waits_for(app, &self.apps, self.faulty_apps()).is_some())
+                }
+                Phase::Preparing if self.permit.download.is_some() => is_calm(app),
+                _ => given_up(app),
+            })
     }
 
     /// Every digest that must stay on disk.
@@ -566,19 +545,20 @@ impl<J: Journal> Keeper<J> {
         Ok(())
     }
 
+    /// Whether an app may be brought to what it should run. What ran before an update is kept up while the update can't
+    /// be prepared; else a failed try is a reason to wait. What is changed waits for its turn.
+    fn may_converge(&self, name: &AppName, app: &App, now: &Now) -> bool {
+        match &app.phase {
+            Phase::Applying => false,
+            _ if self.patience.spares(name, now) => false,
+            Phase::Preparing | Phase::Pending => true,
+            _ => !app.waits(&now.moment),
+        }
+    }
+
     /// Lets go of releases that no app names any more.
     fn forget_releases(&mut self) {
         self.releases.keep_only(&self.apps, self.resolved.as_ref());
-    }
-}
-
-/// What ran before an update is kept up while the update can't be prepared; else a failed try is a reason
-/// to wait.
-fn may_converge(app: &App, now: &Now) -> bool {
-    match &app.phase {
-        Phase::Applying => false,
-        Phase::Preparing | Phase::Pending => true,
-        _ => !app.waits(&now.moment),
     }
 }
 

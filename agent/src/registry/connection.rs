@@ -1,7 +1,7 @@
 //! The way to one server, for one operation: its trust, its login, where its redirects lead.
 
 use std::io::Read;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ureq::Body;
 use ureq::http::{Response, header};
@@ -327,15 +327,9 @@ fn refused(url: &str, response: &Response<Body>, elsewhere: bool) -> Reason {
         404 | 410 => Reason::NotFound { why },
         401 | 403 => Reason::Refused { why },
         407 => Reason::Unreachable { why: "the proxy wants a password".to_owned() },
-        408 | 425 | 429 | 500..=599 => Reason::Busy { why, retry_after: retry_after(response) },
+        408 | 425 | 429 | 500..=599 => Reason::Busy { why, retry_after: http::retry_after(response) },
         _ => Reason::Protocol { why },
     }
-}
-
-/// Seconds only: a date would be compared with a clock that may be wrong.
-fn retry_after(response: &Response<Body>) -> Option<Duration> {
-    let text = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(|seconds: u32| Duration::from_secs(seconds.into()))
 }
 
 #[cfg(test)]

@@ -73,6 +73,16 @@ impl RegistryError {
         tried.iter().filter_map(|tried| tried.reason.retry_after()).min()
     }
 
+    /// The same, where the same servers would have been asked for something else: who doesn't answer now doesn't for that.
+    pub fn instead_for(&self, what: impl fmt::Display) -> Option<Self> {
+        let what = what.to_string();
+        match self {
+            RegistryError::Failed { tried, .. } => Some(RegistryError::Failed { what, tried: tried.clone() }),
+            RegistryError::UsedUp { cause, .. } => Some(RegistryError::UsedUp { what, cause: cause.clone() }),
+            _ => None,
+        }
+    }
+
     pub(super) fn disk(what: impl fmt::Display) -> impl FnOnce(StoreError) -> Self {
         move |cause| RegistryError::Disk { what: what.to_string(), cause }
     }

@@ -1,13 +1,14 @@
 //! Why the source could not be asked, or what it brought could not be used.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::http::allowance::UsedUp;
 
 /// Why a poll or a fetch failed. What the box has stays as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    /// There is no way to the server, or it says that it cannot answer now.
+    /// There is no way to the server.
     #[error(
         "{url} cannot be reached: {why}; check the network, the name and the proxy (the box tries again by itself)"
     )]
@@ -16,6 +17,16 @@ pub enum SourceError {
         url: String,
         /// What failed.
         why: String,
+    },
+    /// The server says that it can't answer now.
+    #[error("{url} cannot answer now: {why}{} (the box tries again by itself)", later(*.retry_after))]
+    Busy {
+        /// The source, without credentials.
+        url: String,
+        /// What the server said.
+        why: String,
+        /// How long it asks to be left alone.
+        retry_after: Option<Duration>,
     },
     /// The server was too slow.
     #[error(
@@ -126,8 +137,29 @@ impl SourceError {
 
     /// Whether the network or the server is the reason, so that trying again soon may help.
     pub fn is_transient(&self) -> bool {
-        matches!(self, SourceError::Unreachable { .. } | SourceError::TimedOut { .. })
+        matches!(
+            self,
+            SourceError::Unreachable { .. } | SourceError::Busy { .. } | SourceError::TimedOut { .. }
+        )
     }
+
+    /// Whether the server was asked. Where there was no way to it, or the box's own files were the reason, another try
+    /// costs it nothing.
+    pub fn was_asked(&self) -> bool {
+        !matches!(self, SourceError::Unreachable { .. } | SourceError::Local(_) | SourceError::Config(_))
+    }
+
+    /// How long the server asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            SourceError::Busy { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+fn later(retry_after: Option<Duration>) -> String {
+    retry_after.map_or_else(String::new, |after| format!(", and asks to be left alone for {after:?}"))
 }
 
 /// gix's error with all that lies beneath it, on one line.

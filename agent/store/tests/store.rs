@@ -156,7 +156,7 @@ fn a_database_of_garbage_is_set_aside_and_the_audit_log_goes_on_with_a_gap() {
 }
 
 #[test]
-fn an_open_transaction_is_found_after_a_kill() {
+fn open_transactions_are_found_after_a_kill() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = open(dir.path());
     let transaction = Transaction {
@@ -167,10 +167,17 @@ fn an_open_transaction_is_found_after_a_kill() {
         deaths_this_boot: 0,
         boots: 1,
         opened: Timestamp::UNIX_EPOCH,
+        under_way: true,
     };
-    store.update_anchor(|anchor| anchor.transaction = Some(transaction.clone())).unwrap();
+    let of_another = Transaction { app: "menu".parse().unwrap(), under_way: false, ..transaction.clone() };
+    for open in [&transaction, &of_another] {
+        store.update_anchor(|anchor| anchor.open_transaction(open.clone())).unwrap();
+    }
     drop(store);
-    assert_eq!(open(dir.path()).0.anchor().transaction, Some(transaction));
+    let (mut store, _) = open(dir.path());
+    assert_eq!(store.anchor().transactions, [transaction, of_another.clone()]);
+    store.update_anchor(|anchor| anchor.close_transaction(&app())).unwrap();
+    assert_eq!(store.anchor().transactions, [of_another]);
 }
 
 /// sled ends its log silently at the first page that it can't read.
@@ -496,7 +503,7 @@ fn full_anchor() -> Anchor {
         at,
     );
     anchor.audit_head = Some(ChainHead { seq: 41, hash: Digest::of(b"event") });
-    anchor.transaction = Some(Transaction {
+    anchor.open_transaction(Transaction {
         app: app(),
         release: Some(release),
         kind: TransactionKind::Rollback,
@@ -504,6 +511,7 @@ fn full_anchor() -> Anchor {
         deaths_this_boot: 2,
         boots: 3,
         opened: at,
+        under_way: true,
     });
     anchor.set_aside.insert(app(), SetAside { release: None, attempts: 3, next: at });
     anchor

@@ -245,7 +245,7 @@ fn a_repository_that_is_not_there_and_a_server_that_is_no_git_server_are_said() 
     let repo = SignedRepo::new();
     repo.commit(&[("a", "1")], Signer::Ops);
     let extra = "location /site { add_header Content-Type text/html; return 200 hello; }
-                 location /broken { return 503; }"
+                 location /broken { add_header Retry-After 1200 always; return 503; }"
         .to_owned();
     let server = GitServer::with(&repo, &Options { extra, ..Options::default() });
     let mirror = tempfile::tempdir().unwrap();
@@ -259,7 +259,9 @@ fn a_repository_that_is_not_there_and_a_server_that_is_no_git_server_are_said() 
     let error = poll("/site");
     assert!(matches!(&error, SourceError::Protocol { .. }), "{error}");
     let error = poll("/broken");
-    assert!(matches!(&error, SourceError::Unreachable { why, .. } if why.contains("503")), "{error}");
+    assert!(matches!(&error, SourceError::Busy { why, .. } if why.contains("503")), "{error}");
+    assert_eq!(error.retry_after(), Some(std::time::Duration::from_secs(1200)), "{error}");
+    assert!(error.was_asked());
 }
 
 #[test]

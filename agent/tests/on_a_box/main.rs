@@ -27,5 +27,6 @@ mod permits;
 #[cfg(feature = "wasm")]
 mod probes;
 mod reading;
+mod side_by_side;
 mod time;
 mod trust;

@@ -179,6 +179,30 @@ fn a_tag_is_asked_once_for_a_release_and_again_for_another() {
     assert_eq!(get(&format!("127.0.0.1:{port}"), "/").unwrap(), "2");
 }
 
+#[test]
+fn a_registry_that_was_away_is_asked_again_by_itself_and_each_app_says_what_it_lacks_itself() {
+    let mut shop = Shop::new();
+    for name in ["alpha", "beta"] {
+        shop.registry.push(name, "stable", &crate::shop::web_server("1"));
+        let tagged = format!("{}/{name}:stable", shop.registry.host());
+        shop.write(name, "", &published(name, &tagged, free_port(), "", ""));
+    }
+    shop.registry.go_away();
+    let commit = shop.commit();
+    shop.agent.start(&[]);
+    let cause = |status: &holdfast_core::report::Status, name: &str| {
+        app(status, name).and_then(|app| app.held.as_ref()).map(|held| held.cause.clone())
+    };
+    shop.agent.wait_until("held", |_, status| {
+        ["alpha", "beta"]
+            .iter()
+            .all(|name| cause(status, name).is_some_and(|cause| cause.contains(&format!("/{name}:stable"))))
+    });
+    // Nobody polls: the source is asked every five minutes.
+    shop.registry.come_back();
+    shop.agent.wait_converged(&commit);
+}
+
 /// Lets the kernel hand what waits at a listener over to another one of the same port when it is closed, as
 /// docs/podman.md advises for boxes; without it, a connection that comes between the last accept and the close is reset.
 struct HandedOver(String);

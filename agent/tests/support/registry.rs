@@ -33,7 +33,7 @@ pub struct Registry {
     port: u16,
     options: Options,
     agent: ureq::Agent,
-    _daemon: Daemon,
+    daemon: Option<Daemon>,
 }
 
 impl Registry {
@@ -55,12 +55,25 @@ impl Registry {
             std::fs::write(dir.path().join("users"), users).unwrap();
         }
         std::fs::write(&config, settings(&dir, port, &options).to_string()).unwrap();
+        let agent = agent(&dir, &options);
+        let mut registry = Registry { dir, port, options, agent, daemon: None };
+        registry.come_back();
+        registry
+    }
+
+    /// Ends it; what it holds stays.
+    pub fn go_away(&mut self) {
+        self.daemon = None;
+    }
+
+    /// Starts it at the same port.
+    pub fn come_back(&mut self) {
+        let (config, port) = (self.dir.path().join("config.yml"), self.port);
         let mut daemon = Daemon::start("docker-registry", |command| {
             command.arg("serve").arg(&config).stdout(Stdio::null()).stderr(Stdio::null());
         });
         daemon.wait_until("docker-registry", || listens(port));
-        let agent = agent(&dir, &options);
-        Registry { dir, port, options, agent, _daemon: daemon }
+        self.daemon = Some(daemon);
     }
 
     /// `host:port`, as images name it.

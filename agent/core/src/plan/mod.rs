@@ -129,6 +129,20 @@ pub fn plan(known: Known<'_>, aim: Aim) -> Plan {
     plan
 }
 
+/// The plan of one app alone, as [`plan`] would make it.
+pub fn plan_one(known: Known<'_>, aim: Aim, name: &AppName) -> Plan {
+    let (Some(app), Some(observed)) = (known.apps.get(name), known.observed.get(name)) else {
+        return Plan::default();
+    };
+    match plan_app(known, aim, name, app, observed) {
+        Ok(AppSteps { mut remove, add }) => {
+            remove.extend(add);
+            Plan { steps: remove, held: BTreeMap::new() }
+        }
+        Err(held) => Plan { steps: Vec::new(), held: BTreeMap::from([(name.clone(), held)]) },
+    }
+}
+
 #[derive(Default)]
 struct AppSteps {
     remove: Vec<Step>,

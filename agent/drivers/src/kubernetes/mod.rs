@@ -433,7 +433,7 @@ impl Driver for KubernetesDriver {
         self.heard(done)
     }
 
-    fn step_limit(&self) -> Duration {
+    fn step_limit(&self, _: &ApplyStep<'_>) -> Duration {
         STEP_LIMIT
     }
 

@@ -58,6 +58,9 @@ pub(super) struct Config {
     /// A number in podman 4, a name in podman 5.
     #[serde(default)]
     stop_signal: Value,
+    /// In seconds.
+    #[serde(default)]
+    stop_timeout: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -91,7 +94,7 @@ impl Inspected {
             name: listed.names.into_iter().next().unwrap_or_else(|| listed.id.clone()),
             id: listed.id,
             state: State { status: format!("unreadable ({why})"), ..State::default() },
-            config: Config { labels: listed.labels, stop_signal: Value::Null },
+            config: Config { labels: listed.labels, stop_signal: Value::Null, stop_timeout: None },
             network_settings: NetworkSettings::default(),
         }
     }
@@ -107,6 +110,11 @@ impl Inspected {
     pub(super) fn published(&self) -> Vec<u16> {
         let ports = self.network_settings.ports.values().flatten().flatten();
         ports.filter_map(|port| port.host_port.parse().ok()).collect()
+    }
+
+    /// How long it may take to stop, as it was made.
+    pub(super) fn grace(&self) -> Option<Duration> {
+        self.config.stop_timeout.map(Duration::from_secs)
     }
 
     /// The signal that asks it to stop.

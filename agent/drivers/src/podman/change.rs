@@ -80,7 +80,7 @@ impl<'a> Change<'a> {
             _ if !others.is_empty() => {
                 let own = self.stage(own, &images).await?;
                 for other in &others {
-                    self.driver.stop(other, self.spec.pod.grace_seconds).await?;
+                    self.driver.stop(other).await?;
                 }
                 // The ports of the box are free only once the old one's network is gone.
                 if matches!(self.spec.pod.network, Network::Bridge { .. }) {
@@ -259,7 +259,7 @@ impl<'a> Change<'a> {
             _ => {}
         }
         if there == Some(Standing::Running) {
-            self.driver.stop_container(&name, self.spec.pod.grace_seconds).await?;
+            self.driver.stop_container(&name).await?;
         }
         self.make(container, images, role, places).await?;
         if matches!(role, Role::Main) {
@@ -487,9 +487,7 @@ impl<'a> Change<'a> {
 
     async fn take_away(&self, instances: Vec<Instance>) -> Result<(), DriverError> {
         for instance in instances {
-            self.driver
-                .take_away(self.spec.app, self.spec.key, &instance, self.spec.pod.grace_seconds)
-                .await?;
+            self.driver.take_away(self.spec.app, self.spec.key, &instance).await?;
         }
         Ok(())
     }

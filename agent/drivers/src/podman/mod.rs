@@ -57,6 +57,8 @@ use crate::{ApplyStep, Driver, DriverError, DriverEvent, Fingerprint, Owner};
 const CLAIM: &str = "PersistentVolumeClaim";
 /// How long a step may take: what must be waited for, such as an init container, has limits of its own.
 const STEP_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// The longest terminationGracePeriodSeconds that a pod is taken with.
+const LONGEST_GRACE: Duration = Duration::from_secs(86_400);
 /// How many lines of a container that ended are kept.
 const LINES_KEPT: usize = 100;
 
@@ -307,8 +309,7 @@ impl PodmanDriver {
     async fn remove(&self, app: &AppName, key: &ObjectKey) -> Result<(), DriverError> {
         let mut there = instance::of_app(&self.api, &self.owner, app).await?;
         for instance in there.remove(key).unwrap_or_default() {
-            // How long it may take isn't known any more: Kubernetes' default.
-            self.take_away(app, key, &instance, 30).await?;
+            self.take_away(app, key, &instance).await?;
         }
         Ok(())
     }
@@ -412,8 +413,9 @@ impl Driver for PodmanDriver {
         }
     }
 
-    fn step_limit(&self) -> Duration {
-        STEP_LIMIT
+    /// Each request has a limit of its own; beside those a step waits for pods to stop, and only they know for how long.
+    fn step_limit(&self, _: &ApplyStep<'_>) -> Duration {
+        STEP_LIMIT + LONGEST_GRACE
     }
 
     async fn probe(&self, release: &Release) -> Health {

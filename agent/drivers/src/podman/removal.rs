@@ -10,21 +10,23 @@ use super::instance::{Instance, Standing, standing};
 use super::{PodmanDriver, marks, process, strays};
 use crate::DriverError;
 
+/// How long a container may take to stop that doesn't say it: Kubernetes' default.
+const GRACE: Duration = Duration::from_secs(30);
 /// How long a container that is killed may take to go.
 const KILLED: Duration = Duration::from_secs(10);
 
 impl PodmanDriver {
     /// Stops every container of an instance, those that share a network before the one that has it.
-    pub(super) async fn stop(&self, instance: &Instance, grace_seconds: u32) -> Result<(), DriverError> {
+    pub(super) async fn stop(&self, instance: &Instance) -> Result<(), DriverError> {
         for container in instance.containers.values() {
-            self.stop_container(&container.name, grace_seconds).await?;
+            self.stop_container(&container.name).await?;
         }
         Ok(())
     }
 
-    /// Asks a container to stop, waits for that as long as it may take, and then kills it. podman's own stop looks
-    /// ten times a second; the kernel tells at once.
-    pub(super) async fn stop_container(&self, name: &str, grace_seconds: u32) -> Result<(), DriverError> {
+    /// Asks a container to stop, waits for that as long as its own pod let it take, whatever replaces it, and then kills
+    /// it. podman's own stop looks ten times a second; the kernel tells at once.
+    pub(super) async fn stop_container(&self, name: &str) -> Result<(), DriverError> {
         let container = match self.api.container(name).await {
             // It goes by force.
             Ok(None) | Err(ApiError::Refused { .. }) => return Ok(()),
@@ -35,7 +37,7 @@ impl PodmanDriver {
             return Ok(());
         }
         let pid = container.state.pid;
-        let grace = Duration::from_secs(u64::from(grace_seconds));
+        let grace = container.grace().unwrap_or(GRACE);
         // It may end in this moment.
         let asked = self.api.kill(name, &container.stop_signal()).await;
         if asked.is_ok() && timeout(grace, process::gone(pid)).await.is_ok() {
@@ -58,9 +60,8 @@ impl PodmanDriver {
         app: &AppName,
         key: &ObjectKey,
         instance: &Instance,
-        grace_seconds: u32,
     ) -> Result<(), DriverError> {
-        self.stop(instance, grace_seconds).await?;
+        self.stop(instance).await?;
         for container in instance.containers.values() {
             self.delete(&container.name).await?;
             self.restarts.forget(&container.name);

@@ -12,7 +12,7 @@ use super::world::Seen;
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Line<'a> {
-    /// `observe`, `prepare`, or the step's action.
+    /// `observe`, `prepare`, `held`, or the step's action.
     pub op: Cow<'a, str>,
     /// For which app.
     pub app: Cow<'a, AppName>,
@@ -22,7 +22,7 @@ pub struct Line<'a> {
     /// For which release; none for a removal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<ReleaseId>,
-    /// `ok`, `exists`, `absent`, `foreign`, `failed`, `retry`, `hang` or `crash`.
+    /// `ok`, `exists`, `absent`, `foreign`, `failed`, `retry`, `hang` or `crash`; for a call that is held, which one.
     pub outcome: Cow<'a, str>,
     /// What was there before.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -16,12 +16,14 @@ pub mod world;
 mod tests;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use holdfast_core::clock::{BootId, Moment};
+use holdfast_core::digest::Digest;
 use holdfast_core::health::Health;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::AppObservation;
@@ -37,6 +39,9 @@ use crate::{ApplyStep, CALL_LIMIT, Driver, DriverError, DriverEvent, Fingerprint
 use folder::Folder;
 use log::Line;
 use world::{Applied, Fault, Seen};
+
+/// How often a call that is held looks whether it still is.
+const HELD_PAUSE: Duration = Duration::from_millis(20);
 
 /// The driver. Several may be open on one folder, as when an old agent's process still ends.
 pub struct SimulatedDriver {
@@ -100,7 +105,17 @@ impl SimulatedDriver {
     }
 
     /// Waits as the script asks.
-    async fn delay(&self, release: Option<&Release>) {
+    async fn wait(&self, call: &str, app: Option<&AppName>, release: Option<&Release>) {
+        let mut told = false;
+        while self.with(|folder| Ok(folder.world.script.holds(call, app))).unwrap_or_default() {
+            if let Some(app) = app.filter(|_| !std::mem::replace(&mut told, true)) {
+                let line = self.line("held", app, call);
+                if let Err(error) = self.lock().note(&line) {
+                    tracing::warn!(dir = self.dir, %error, "the log of the simulated runtime can't be written");
+                }
+            }
+            tokio::time::sleep(HELD_PAUSE).await;
+        }
         let delay = self.with(|folder| Ok(folder.world.delay(release))).unwrap_or_default();
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
@@ -232,7 +247,7 @@ impl Driver for SimulatedDriver {
     }
 
     async fn fingerprint(&self) -> Fingerprint {
-        self.delay(None).await;
+        self.wait("fingerprint", None, None).await;
         let reached = self.end("say what it is", self.with(|folder| folder.world.reach())).await;
         Fingerprint {
             driver: DriverKind::Simulated,
@@ -257,30 +272,30 @@ impl Driver for SimulatedDriver {
     }
 
     async fn prepare(&self, release: &Release) -> Result<(), DriverError> {
-        self.delay(Some(release)).await;
+        self.wait("prepare", Some(&release.app), Some(release)).await;
         let result = self.with(|folder| self.prepare_now(folder, release));
         self.end("prepare a release", result).await
     }
 
     async fn observe(&self, app: &AppName, desired: Option<&Release>) -> Result<AppObservation, DriverError> {
-        self.delay(None).await;
+        self.wait("observe", Some(app), None).await;
         let result = self.with(|folder| self.observe_now(folder, app, desired));
         self.end("say what there is", result).await
     }
 
     async fn apps(&self) -> Result<Vec<AppName>, DriverError> {
-        self.delay(None).await;
+        self.wait("apps", None, None).await;
         self.end("list its apps", self.with(|folder| folder.world.apps())).await
     }
 
     async fn apply(&self, step: ApplyStep<'_>) -> Result<(), DriverError> {
-        self.delay(step.release).await;
+        self.wait("apply", Some(step.app), step.release).await;
         let result = self.with(|folder| self.apply_now(folder, &step));
         self.end("apply a step", result).await
     }
 
     async fn probe(&self, release: &Release) -> Health {
-        self.delay(None).await;
+        self.wait("probe", Some(&release.app), None).await;
         let now = self.now();
         let reached = self.end("probe an app", self.with(|folder| folder.world.reach())).await;
         match reached {
@@ -294,7 +309,7 @@ impl Driver for SimulatedDriver {
     }
 
     async fn exec(&self, release: &Release, check: &ExecCheck) -> Result<(), String> {
-        self.delay(None).await;
+        self.wait("exec", Some(&release.app), None).await;
         match self.with(|folder| folder.world.exec(release, check)) {
             Err(Fault::Hang) => {
                 tokio::time::sleep(check.timeout).await;
@@ -305,7 +320,7 @@ impl Driver for SimulatedDriver {
     }
 
     async fn logs(&self, app: &AppName, lines: usize) -> Result<Vec<String>, DriverError> {
-        self.delay(None).await;
+        self.wait("logs", Some(app), None).await;
         let result = self.with(|folder| {
             folder.world.reach()?;
             folder.end_of_log().map_err(|error| self.broken(&error))
@@ -316,6 +331,10 @@ impl Driver for SimulatedDriver {
             log.lines().rev().filter(|line| line.contains(&mark)).take(lines).map(str::to_owned).collect();
         last.reverse();
         Ok(last)
+    }
+
+    async fn collect(&self, _: &BTreeSet<Digest>) {
+        self.wait("collect", None, None).await;
     }
 
     fn watch(self: Arc<Self>, events: mpsc::Sender<DriverEvent>) {

@@ -18,7 +18,9 @@
 //! `script.json` is
 //! `{"runtime": "up|down|hang", "delay": "10ms", "limit": "1s", "apps": {"pos": {"health": "unhealthy"}}}`;
 //! what it says of an app replaces what the release says of itself, and `limit` is how long a call waits for a
-//! runtime that hangs.
+//! runtime that hangs. `"hold": ["pos:apply", "menu:*", "*:observe"]` has calls wait until the script no longer says so:
+//! `fingerprint`, `prepare`, `observe`, `apps`, `apply`, `probe`, `exec`, `logs` or `collect`, for one app or all;
+//! the log has a line `held` for each call of an app that waits.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -123,6 +125,9 @@ pub struct Script {
     /// How long a call waits for a runtime that hangs; the driver's own limit if it isn't said.
     #[serde(default, deserialize_with = "limit_field")]
     pub limit: Option<Duration>,
+    /// The calls that wait until this is no longer said: an app or `*`, a colon, a call or `*`.
+    #[serde(default)]
+    pub hold: Vec<String>,
     /// For an app, what replaces the annotations of its releases.
     #[serde(default)]
     pub apps: BTreeMap<AppName, BTreeMap<String, String>>,
@@ -135,6 +140,15 @@ impl Script {
             runtime: Runtime::Broken(format!("its script.json is wrong: {error}")),
             ..Script::default()
         })
+    }
+
+    /// Whether a call waits, about this app or about none.
+    pub fn holds(&self, call: &str, app: Option<&AppName>) -> bool {
+        let fits = |pattern: &str, name: Option<&str>| pattern == "*" || name == Some(pattern);
+        self.hold
+            .iter()
+            .filter_map(|held| held.split_once(':'))
+            .any(|(of, held)| fits(of, app.map(AppName::as_str)) && fits(held, Some(call)))
     }
 
     /// What is scripted for `release`: its annotations, and over them what is said of its app here.
@@ -262,6 +276,15 @@ mod tests {
         for text in ["", "5", "s", "5h", "-1s", "99999999999999999999s", "18446744073709551615m"] {
             assert_eq!(duration(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn calls_are_held_by_app_and_by_name() {
+        let script = Script::parse(br#"{"hold": ["pos:apply", "*:apps"]}"#);
+        let [pos, menu] = ["pos", "menu"].map(|name| name.parse().unwrap());
+        assert!(script.holds("apply", Some(&pos)) && script.holds("apps", None));
+        assert!(!script.holds("apply", Some(&menu)) && !script.holds("apply", None));
+        assert!(!script.holds("observe", Some(&pos)));
     }
 
     #[test]

@@ -111,12 +111,15 @@ impl Journal for Memory {
     }
 
     fn open_transaction(&mut self, transaction: &Transaction, _: &Now) -> Result<(), JournalError> {
-        self.write(|disk| disk.loaded.transaction = Some(transaction.clone()))
+        self.write(|disk| {
+            disk.loaded.transactions.retain(|open| open.app != transaction.app);
+            disk.loaded.transactions.push(transaction.clone());
+        })
     }
 
     fn close_transaction(&mut self, app: &AppName, settled: bool) -> Result<(), JournalError> {
         self.write(|disk| {
-            disk.loaded.transaction = None;
+            disk.loaded.transactions.retain(|open| open.app != *app);
             if settled {
                 disk.set_aside.retain(|(name, _), _| name != app);
             }

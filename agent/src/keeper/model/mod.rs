@@ -6,7 +6,9 @@
 
 mod memory;
 mod ops;
+mod pending;
 mod runtime;
+mod side_by_side;
 mod steps;
 mod waiting;
 
@@ -33,6 +35,7 @@ use serde_json::json;
 
 use self::memory::{Disk, Fuse, Memory};
 use self::ops::{APPS, GRACE, GROUP, Kind, Op, Says, key, name, ops, release, target};
+use self::pending::Pending;
 use self::runtime::{Runtime, Shared};
 use super::{Drivers, Journal, Keeper, Permit, Scope};
 
@@ -54,6 +57,9 @@ struct History {
     purge: bool,
     /// What was good when the newest commit came.
     good_before: BTreeMap<AppName, Option<ReleaseId>>,
+    /// How many things have happened.
+    played: usize,
+    pending: Pending,
 }
 
 impl History {
@@ -77,6 +83,8 @@ impl History {
             permit: Permit::default(),
             purge: false,
             good_before: BTreeMap::new(),
+            played: 0,
+            pending: Pending::default(),
         }
     }
 
@@ -130,6 +138,8 @@ impl History {
             return;
         }
         self.fuse = Fuse::default();
+        // What the agent before had asked for and nobody has begun is lost with it.
+        self.pending.forget();
         let driver: Arc<dyn Driver> =
             Arc::new(Runtime { shared: Arc::clone(&self.shared), fuse: self.fuse.clone() });
         let journal = Memory { disk: Arc::clone(&self.disk), fuse: self.fuse.clone() };
@@ -163,8 +173,10 @@ impl History {
             self.shared.lock().unwrap().now = now.moment.clone();
             let keeper = self.keeper.as_mut().unwrap();
             // What hangs is cut off by the limits of the calls, in a time that tokio skips.
-            let limit = Duration::from_secs(3600);
-            let end = tokio::time::timeout(limit, turn_of_the_loop(keeper, &now)).await;
+            let limit = Duration::from_secs(24 * 3600);
+            let (pending, shared) = (&mut self.pending, &self.shared);
+            let turn = turn_of_the_loop(keeper, pending, shared, self.played, &now);
+            let end = tokio::time::timeout(limit, turn).await;
             if self.fuse.is_burnt() {
                 self.keeper = None;
             } else {
@@ -185,7 +197,9 @@ impl History {
     }
 
     async fn play(&mut self, op: &Op) {
+        self.played += 1;
         match op {
+            Op::Pace(pace) => self.pending.pace = *pace,
             Op::Commit(says) => self.push(*says),
             Op::Change(app, version, kind) => {
                 let mut says = self.commit;
@@ -295,6 +309,8 @@ impl History {
             "somebody else's was removed"
         );
         for done in &shared.done[self.checked..] {
+            // What has begun can't be called back.
+            let is_news = done.begun == self.played;
             assert!(
                 done.action != Action::Create || done.seen_absent,
                 "{} was created without having been seen absent",
@@ -305,12 +321,13 @@ impl History {
                 "{} holds data and was removed",
                 done.object
             );
-            assert!(done.action != Action::Purge || self.purge, "nobody asked for {} to go", done.object);
+            let purges = done.action == Action::Purge && is_news;
+            assert!(!purges || self.purge, "nobody asked for {} to go", done.object);
             let app = disk.loaded.apps.get(&done.app);
             let targets = app.into_iter().flat_map(|app| [&app.target, &app.current, &app.good]).flatten();
             let mut wanted = targets.filter_map(|target| disk.releases.get(&target.release));
             assert!(
-                done.action != Action::Purge || !wanted.any(|release| release.object(&done.object).is_some()),
+                !purges || !wanted.any(|release| release.object(&done.object).is_some()),
                 "{} was purged and is wanted",
                 done.object
             );
@@ -365,7 +382,7 @@ impl History {
     /// A release that failed is not put in place again, unless it is the last known good.
     fn check_failed(&self, before: &Failed, held: &BTreeMap<AppName, ReleaseId>, from: usize) {
         let (shared, disk) = (self.shared.lock().unwrap(), self.disk.lock().unwrap());
-        for done in &shared.done[from..] {
+        for done in shared.done[from..].iter().filter(|done| done.begun == self.played) {
             let Some(release) = done.release else { continue };
             let failed = before.get(&done.app).is_some_and(|failed| failed.contains_key(&release));
             let app = disk.loaded.apps.get(&done.app);
@@ -387,6 +404,7 @@ impl History {
         self.fuse.set(None);
         self.disk.lock().unwrap().is_full = false;
         self.permit = Permit::default();
+        self.pending.pace = 0;
         let says: Vec<Says> = (0..5)
             .map(|app| Says::Version(100 + app as u8 * 2 + (self.revisions % 2) as u8, Kind::Good))
             .collect();
@@ -427,8 +445,13 @@ impl History {
 }
 
 /// What the daemon's loop does when something is due.
-async fn turn_of_the_loop(keeper: &mut Keeper<Memory>, now: &Now) -> Result<(), super::JournalError> {
-    keeper.find_unknown(now).await?;
+async fn turn_of_the_loop(
+    keeper: &mut Keeper<Memory>,
+    pending: &mut Pending,
+    shared: &Mutex<Shared>,
+    played: usize,
+    now: &Now,
+) -> Result<(), super::JournalError> {
     for todo in keeper.to_prepare(now) {
         let limit = tokio::time::timeout(holdfast_drivers::CALL_LIMIT, todo.driver.prepare(&todo.release));
         let result =
@@ -439,7 +462,21 @@ async fn turn_of_the_loop(keeper: &mut Keeper<Memory>, now: &Now) -> Result<(), 
         let health = look.driver.probe(&look.release).await;
         keeper.seen(&look.app, look.id, health, now)?;
     }
-    keeper.pass(&Scope::All, now).await?;
+    let mut scope = Scope::All;
+    loop {
+        let passed = keeper.pass(&scope, now);
+        pending.take_on(keeper.take_work(), played, now);
+        passed?;
+        let mut came = false;
+        while let Some(done) = pending.next(shared, now).await {
+            came = true;
+            keeper.done(done, now)?;
+        }
+        if !came {
+            break;
+        }
+        scope = Scope::default();
+    }
     let keep = keeper.pinned();
     keeper.journal().collect(&keep);
     Ok(())

@@ -67,6 +67,8 @@ pub(super) enum Op {
     DiskFull(bool),
     /// Somebody wants what failed of an app to be tried again.
     Retry(usize),
+    /// How long the runtime takes from now on for what it is asked: nothing, or long and never the same.
+    Pace(u8),
 }
 
 pub(super) fn kinds() -> impl Strategy<Value = Kind> {
@@ -110,6 +112,7 @@ pub(super) fn ops() -> impl Strategy<Value = Op> {
         2 => any::<bool>().prop_map(Op::Purge),
         2 => any::<bool>().prop_map(Op::DiskFull),
         2 => (0..5usize).prop_map(Op::Retry),
+        4 => (0..20u8).prop_map(Op::Pace),
     ]
 }
 

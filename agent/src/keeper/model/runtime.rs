@@ -27,6 +27,8 @@ pub(super) struct Done {
     pub(super) release: Option<ReleaseId>,
     /// Whether the last look at the object had found it absent.
     pub(super) seen_absent: bool,
+    /// With which of the things that happened it was begun.
+    pub(super) begun: usize,
 }
 
 /// The runtime, shared between the test and the driver.
@@ -34,12 +36,14 @@ pub(super) struct Shared {
     pub(super) world: World,
     pub(super) now: Moment,
     pub(super) done: Vec<Done>,
+    /// With which of the things that happened the work was begun that is run now.
+    pub(super) begun: usize,
     absent: BTreeSet<ObjectKey>,
 }
 
 impl Shared {
     pub(super) fn new(world: World, now: Moment) -> Self {
-        Shared { world, now, done: Vec::new(), absent: BTreeSet::new() }
+        Shared { world, now, done: Vec::new(), begun: 0, absent: BTreeSet::new() }
     }
 }
 
@@ -107,7 +111,9 @@ impl Driver for Runtime {
             let now = shared.now.clone();
             let applied = shared.world.apply(&now, &step);
             let seen_absent = shared.absent.remove(step.object);
+            let begun = shared.begun;
             shared.done.push(Done {
+                begun,
                 app: step.app.clone(),
                 action: step.action,
                 object: step.object.clone(),

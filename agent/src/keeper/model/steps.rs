@@ -24,8 +24,10 @@ use crate::keeper::{Drivers, Keeper, Permit, Scope};
 #[derive(Default)]
 struct Seen {
     under_way: Vec<(AppName, ObjectKey)>,
-    /// The most that were under way at once.
+    /// The most that were under way at once for one app.
     most: usize,
+    /// The most apps that were under way at once.
+    apps: usize,
     order: Vec<ObjectKey>,
 }
 
@@ -42,10 +44,13 @@ impl Wide {
     fn begin(&self, step: &ApplyStep<'_>) {
         let mut seen = self.seen.lock().unwrap();
         for (app, key) in &seen.under_way {
-            assert_eq!((app, &key.kind), (step.app, &step.object.kind), "two kinds overlap");
+            assert!(app != step.app || key.kind == step.object.kind, "two kinds of one app overlap");
         }
         seen.under_way.push((step.app.clone(), step.object.clone()));
-        seen.most = seen.most.max(seen.under_way.len());
+        let of_app = seen.under_way.iter().filter(|(app, _)| app == step.app).count();
+        seen.most = seen.most.max(of_app);
+        let apps: std::collections::BTreeSet<_> = seen.under_way.iter().map(|(app, _)| app).collect();
+        seen.apps = seen.apps.max(apps.len());
         seen.order.push(step.object.clone());
     }
 }
@@ -157,16 +162,29 @@ fn applied(width: usize, refused: Option<&str>) -> (Arc<Wide>, Arc<Mutex<Disk>>)
         for todo in keeper.to_prepare(&now()) {
             keeper.prepared(&todo.app, todo.id, Ok(()), &now()).unwrap();
         }
-        keeper.pass(&Scope::All, &now()).await.unwrap();
+        let mut scope = Scope::All;
+        loop {
+            keeper.pass(&scope, &now()).unwrap();
+            let works = keeper.take_work();
+            if works.is_empty() {
+                break;
+            }
+            let all = works.into_iter().map(crate::keeper::Work::run);
+            for done in futures_util::future::join_all(all).await {
+                keeper.done(done, &now()).unwrap();
+            }
+            scope = Scope::default();
+        }
     });
     (driver, disk)
 }
 
 #[test]
-fn steps_of_one_kind_are_walked_at_once_and_no_two_kinds_or_apps_overlap() {
+fn steps_of_one_kind_are_walked_at_once_no_two_kinds_of_an_app_overlap_and_apps_go_on_side_by_side() {
     for (width, most) in [(1, 1), (3, 3), (8, 4)] {
         let (driver, disk) = applied(width, None);
         assert_eq!(driver.seen.lock().unwrap().most, most, "width {width}");
+        assert_eq!(driver.seen.lock().unwrap().apps, 2, "width {width}");
         assert_eq!(driver.world.lock().unwrap().objects.len(), 24);
         let inventory = &disk.lock().unwrap().loaded.inventory;
         assert!(inventory.values().all(|owned| owned.len() == 12) && inventory.len() == 2, "{inventory:?}");

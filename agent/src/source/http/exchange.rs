@@ -116,7 +116,13 @@ fn check_status(url: &str, response: &Response<Body>) -> Result<(), SourceError>
         200 => Ok(()),
         401 | 403 => Err(SourceError::Unauthorized { url: shown, why: said() }),
         404 | 410 => Err(SourceError::NotFound { what: format!("a repository at {shown} ({})", said()) }),
-        407 | 408 | 429 | 500..=599 => Err(SourceError::Unreachable { url: shown, why: said() }),
+        407 => Err(SourceError::Unreachable {
+            url: shown,
+            why: format!("the proxy wants a password ({})", said()),
+        }),
+        408 | 425 | 429 | 500..=599 => {
+            Err(SourceError::Busy { url: shown, why: said(), retry_after: http::retry_after(response) })
+        }
         _ => Err(SourceError::Protocol { url: shown, why: said() }),
     }
 }

@@ -13,7 +13,7 @@ use holdfast_core::generation::Failure;
 use holdfast_core::name::{AppName, DeviceName};
 use holdfast_core::release::JudgedBy;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use file::{AnchorFile, AnchorState};
 pub use format::{BadSlot, Decoded, FORMAT, SLOT_COUNT, SLOT_SIZE, decode, decode_slot, encode_slot};
@@ -44,9 +44,9 @@ pub struct Anchor {
     /// The newest event when the anchor was last written.
     #[serde(default)]
     pub audit_head: Option<ChainHead>,
-    /// The change that is under way.
-    #[serde(default)]
-    pub transaction: Option<Transaction>,
+    /// The changes that are open, at most one for each app. Agents that made one change at a time wrote one, or null.
+    #[serde(default, alias = "transaction", deserialize_with = "one_or_several")]
+    pub transactions: Vec<Transaction>,
     /// Changes under which the agent itself died again and again.
     #[serde(default)]
     pub set_aside: BTreeMap<AppName, SetAside>,
@@ -119,6 +119,26 @@ pub struct Transaction {
     pub boots: u32,
     /// When it was begun.
     pub opened: Timestamp,
+    /// Whether it was worked on when this was written; if not, a death of the agent says nothing about it.
+    #[serde(default = "yes")]
+    pub under_way: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Transaction>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        One(Option<Box<Transaction>>),
+        Several(Vec<Transaction>),
+    }
+    Ok(match Either::deserialize(deserializer)? {
+        Either::One(one) => one.into_iter().map(|one| *one).collect(),
+        Either::Several(several) => several,
+    })
 }
 
 /// A change that waits because the agent died under it.
@@ -143,7 +163,7 @@ impl Anchor {
             time_floor: proven,
             failed: BTreeMap::new(),
             audit_head: None,
-            transaction: None,
+            transactions: Vec::new(),
             set_aside: BTreeMap::new(),
         }
     }
@@ -161,6 +181,22 @@ impl Anchor {
     /// Whether `release` of `app` is known to have failed, and how.
     pub fn failure(&self, app: &AppName, release: &ReleaseId) -> Option<&FailedRelease> {
         self.failed.get(app)?.iter().find(|failed| failed.release == *release)
+    }
+
+    /// The open change of `app`.
+    pub fn transaction(&self, app: &AppName) -> Option<&Transaction> {
+        self.transactions.iter().find(|open| open.app == *app)
+    }
+
+    /// Opens a change, in the place of the one that its app had.
+    pub fn open_transaction(&mut self, transaction: Transaction) {
+        self.close_transaction(&transaction.app);
+        self.transactions.push(transaction);
+    }
+
+    /// Closes the change of `app`.
+    pub fn close_transaction(&mut self, app: &AppName) {
+        self.transactions.retain(|open| open.app != *app);
     }
 
     /// Forgets that a release of `app` failed. Gives whether there was something to forget.
@@ -249,7 +285,19 @@ mod tests {
             let app: AppName = format!("{n:0>63}").parse().unwrap();
             anchor.remember_failed(&app, release(n), &failure(&"\"\\\u{1}".repeat(500)), Timestamp::MAX);
             let aside = SetAside { release: Some(release(n)), attempts: u32::MAX, next: Timestamp::MAX };
-            anchor.set_aside.insert(app, aside);
+            anchor.set_aside.insert(app.clone(), aside);
+            if n < 64 {
+                anchor.open_transaction(Transaction {
+                    app,
+                    release: Some(release(n)),
+                    kind: TransactionKind::Change,
+                    boot: BootId("0".repeat(36)),
+                    deaths_this_boot: u32::MAX,
+                    boots: u32::MAX,
+                    opened: Timestamp::MAX,
+                    under_way: false,
+                });
+            }
         }
         anchor.bound();
         assert_eq!(anchor.failed.len(), FAILED_IN_ALL);
