@@ -72,7 +72,8 @@ pub struct Needs<'a> {
     pub images: BTreeSet<&'a ImageReference>,
     /// Secrets to be sealed.
     pub secrets: BTreeMap<&'a SecretRef, &'a SecretBytes>,
-    /// What the app asks for, as one digest: as long as it is the same, what a tag meant is not asked again.
+    /// What the app asks for, as one digest: as long as it is the same, what a tag meant is not asked again. What is
+    /// in its secrets is no part of it: the digest is kept on disk, and a short secret could be guessed from it.
     pub asked: Option<Digest>,
 }
 
@@ -132,11 +133,10 @@ fn needs_of<'a>(workload: &'a Workload, runtimes: &Runtimes) -> Needs<'a> {
                 let containers = pods.flat_map(|(_, pod)| pod.all_containers());
                 let images = containers.map(|container| &container.image);
                 needs.images = images.filter(|image| image.digest.is_none()).collect();
-                needs.asked = serde_json::to_value(workload).ok().map(|value| {
-                    let mut bytes = Vec::new();
-                    write_canonical(&value, &mut bytes);
-                    Digest::of(&bytes)
-                });
+                let mut bytes = Vec::new();
+                // Strings, numbers and maps with string keys always have a JSON form.
+                write_canonical(&serde_json::to_value(workload).unwrap_or_default(), &mut bytes);
+                needs.asked = Some(Digest::of(&bytes));
             }
         }
         Workload::Vm(_) | Workload::Plugin(_) => {}
@@ -443,6 +443,43 @@ mod tests {
         assert!(held.cause.contains("this agent has no WebAssembly engine"), "{held:?}");
         assert!(resolved.apps.is_empty() && resolved.releases.is_empty());
     }
+
+    /// `secret-tag`, one of the inputs that showed a fault: any Secret, and an image by tag.
+    fn a_secret_and_a_tag(password: &str) -> Desired {
+        let manifest = format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{ name: s }}\nstringData: {{ k: {password} }}\n---\napiVersion: v1\nkind: Pod\nmetadata: {{ name: p }}\nspec: {{ containers: [ {{ name: c, image: \"r.example/app:1\" }} ] }}\n"
+        );
+        desired("container: {driver: podman}", &manifest)
+    }
+
+    #[test]
+    fn an_app_with_a_secret_and_an_image_by_tag_asks_for_the_tag_and_is_resolved() {
+        let runtimes = Runtimes::from_iter([DriverKind::Podman]);
+        let desired = a_secret_and_a_tag("hunter2");
+        let (asked, image) = {
+            let needs = needs(&desired, &runtimes);
+            let needs = needs.values().next().unwrap();
+            (needs.asked, (*needs.images.iter().next().unwrap()).clone())
+        };
+        assert!(asked.is_some(), "a tag is only asked for an app that says what it asks for");
+        let digest = Digest::of(b"image");
+        let answers =
+            Answers { images: [(("pos".parse().unwrap(), image), Ok(digest))].into(), ..Answers::default() };
+        let resolved = resolve(desired, &answers, &runtimes);
+        assert_eq!(resolved.held, BTreeMap::new());
+        assert_eq!(resolved.releases.len(), 1);
+    }
+
+    #[test]
+    fn what_a_secret_holds_is_no_part_of_what_is_kept_about_a_tag() {
+        let runtimes = Runtimes::from_iter([DriverKind::Podman]);
+        let (one, two) = (a_secret_and_a_tag("hunter2"), a_secret_and_a_tag("hunter3"));
+        let asked = |desired: &Desired| needs(desired, &runtimes).values().next().unwrap().asked;
+        assert_eq!(asked(&one), asked(&two));
+        let shown = serde_json::to_string(&one).unwrap();
+        assert!(shown.contains("(secret)") && !shown.contains("hunter2"), "{shown}");
+    }
+
     #[test]
     fn images_are_kept_for_kubernetes_only_by_a_box_that_gives_it_its_images() {
         let digest = Digest::of(b"image");

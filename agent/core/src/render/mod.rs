@@ -79,7 +79,7 @@ pub enum Workload {
         /// say where each of their values is found.
         objects: Vec<Object>,
         /// What the Secrets hold.
-        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        #[serde(skip_serializing_if = "BTreeMap::is_empty", serialize_with = "by_name")]
         secrets: BTreeMap<SecretRef, SecretBytes>,
         /// The same for a box with podman, if it may run on one and can.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,6 +97,14 @@ pub enum Workload {
     Vm(Value),
     /// Whatever a plugin makes of it.
     Plugin(Value),
+}
+
+/// JSON has strings as keys only.
+fn by_name<S: serde::Serializer>(
+    secrets: &BTreeMap<SecretRef, SecretBytes>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(secrets.iter().map(|(secret, bytes)| (secret.to_string(), bytes)))
 }
 
 /// Renders what was selected. `manifests` is what lies in the folders that [`Selected::folders`] names; an
