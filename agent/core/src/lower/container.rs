@@ -309,6 +309,17 @@ pub(super) fn protocol(node: &Node, context: &mut Context<'_>) -> Option<Protoco
     }
 }
 
+/// What is wrong with an absolute path of a mount. A colon is what podman and Kubernetes both refuse: it separates the
+/// parts of a mount where these are written in one line.
+pub(super) fn fault_of(path: &str) -> Option<&'static str> {
+    match path {
+        _ if !path.starts_with('/') => Some("is not an absolute path: begin it with /"),
+        _ if path.contains(':') => Some("has a colon, which neither podman nor Kubernetes takes in a path"),
+        _ if path.contains('\0') => Some("has a zero byte"),
+        _ => None,
+    }
+}
+
 fn mount(node: &Node, context: &mut Context<'_>) -> Option<Mount> {
     let mut record = Record::of(&MOUNT, node, context)?;
     let volume = record.required::<String>("name", context);
@@ -318,8 +329,8 @@ fn mount(node: &Node, context: &mut Context<'_>) -> Option<Mount> {
     let read_only = record.flag("readOnly", context);
     record.finish();
     let path = path?;
-    if !path.starts_with('/') || path.contains([':', '\0']) {
-        context.error(node.at, format!("the mountPath {} is not an absolute path", quoted(&path)));
+    if let Some(fault) = fault_of(&path) {
+        context.error(node.at, format!("the mountPath {} {fault}", quoted(&path)));
         return None;
     }
     if let Some(sub) = sub_path.as_deref().filter(|sub| !is_below(sub)) {

@@ -172,6 +172,14 @@ fn check(pod: &Pod<ImageReference>, at: Position, context: &mut Context<'_>) {
         if !names.insert(&container.name) {
             context.error(at, format!("the container {} is here twice", quoted(&container.name)));
         }
+        let mut taken = BTreeSet::new();
+        for mount in &container.mounts {
+            // `/data` and `/data/` are one place.
+            if !taken.insert(mount.path.trim_end_matches('/')) {
+                let (name, path) = (&container.name, quoted(&mount.path));
+                context.error(at, format!("the container {name} mounts two volumes at {path}"));
+            }
+        }
         for mount in container.mounts.iter().filter(|mount| !pod.volumes.contains_key(&mount.volume)) {
             // The volume may be there, with an error of its own.
             if context.errors.is_empty() {

@@ -48,18 +48,28 @@ pub(super) fn apply(document: &Document<'_>, pods: &mut [Placed], context: &mut 
         return;
     };
     let (namespace, name) = document.name();
-    let matches = |pod: &&mut Placed| {
-        pod.namespace == namespace && selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
-    };
+    let has_labels = |pod: &Placed| selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value));
     let mut found = false;
-    for pod in pods.iter_mut().filter(matches) {
+    for pod in pods.iter_mut().filter(|pod| pod.namespace == namespace && has_labels(pod)) {
         found = true;
         add_names(pod, &name, &namespace);
         for node in ports {
             port(node, kind, headless, pod, context);
         }
     }
-    if !found {
+    if found {
+        return;
+    }
+    if let Some(other) = pods.iter().find(|pod| has_labels(pod)) {
+        let hint = "write the same namespace for both: a Service leads to pods of its own namespace only";
+        let message = format!(
+            "the Service is in the namespace {}, and the pod {} that has its labels in {}",
+            quoted(&namespace),
+            quoted(&other.name),
+            quoted(&other.namespace)
+        );
+        context.error_with(document.node.at, message, hint);
+    } else {
         let hint = "correct the selector, or take the Service out: names lead to pods of the same app only";
         context.error_with(
             document.node.at,

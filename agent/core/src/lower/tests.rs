@@ -8,10 +8,13 @@ const IMAGE: &str =
 fn lowered(text: &str, strategy: Strategy) -> Result<Lowered, String> {
     let nodes = parse("m.yaml", text.as_bytes(), Dialect::Kubernetes, MANIFEST_LIMIT).unwrap();
     let text_of = |node: Option<&Node>| node.and_then(Node::as_str).unwrap_or_default().to_owned();
+    let of_metadata = |node: &Node, key: &str| {
+        node.get("metadata").and_then(|metadata| metadata.get(key)?.as_str().map(str::to_owned))
+    };
     let key = |node: &Node| ObjectKey {
         kind: ObjectKey::kind_of(&text_of(node.get("apiVersion")), &text_of(node.get("kind"))),
-        namespace: Some("shop".to_owned()),
-        name: text_of(node.get("metadata").and_then(|metadata| metadata.get("name"))),
+        namespace: Some(of_metadata(node, "namespace").unwrap_or_else(|| "shop".to_owned())),
+        name: of_metadata(node, "name").unwrap_or_default(),
     };
     let keys: Vec<ObjectKey> = nodes.iter().map(key).collect();
     let documents: Vec<_> =
@@ -79,6 +82,40 @@ fn a_load_balancer_is_a_port_of_the_box() {
         panic!()
     };
     assert_eq!((ports[0].host_port, ports[0].container_port), (80, 8080));
+}
+
+#[test]
+fn a_service_of_another_namespace_than_its_pods_is_told_so() {
+    let text = deployment(1, "{ app: web }", "")
+        + "apiVersion: v1\nkind: Service\nmetadata: { name: front, namespace: other }\nspec: { selector: { app: web }, ports: [ { port: 8080 } ] }\n";
+    let why = lowered(&text, Strategy::StopStart).unwrap_err();
+    assert!(
+        why.contains(
+            "the Service is in the namespace \"other\", and the pod \"web\" that has its labels in \"shop\""
+        ),
+        "{why}"
+    );
+    assert!(!why.contains("no pod of this app has the labels"), "{why}");
+}
+
+#[test]
+fn a_path_that_no_runtime_takes_is_refused_with_what_is_wrong_with_it() {
+    let refused = |host: &str, mounts: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{ name: web }}\nspec:\n  volumes: [ {{ name: v, hostPath: {{ path: \"{host}\" }} }} ]\n  containers: [ {{ name: web, image: \"{IMAGE}\", volumeMounts: [ {mounts} ] }} ]\n"
+        );
+        lowered(&text, Strategy::StopStart).unwrap_err()
+    };
+    let why = refused("/srv", "{ name: v, mountPath: \"/a:b\" }");
+    assert!(why.contains("the mountPath \"/a:b\" has a colon"), "{why}");
+    let why = refused("/srv:x", "{ name: v, mountPath: /a }");
+    assert!(why.contains("the hostPath \"/srv:x\" has a colon"), "{why}");
+    let why = refused("/srv/../etc", "{ name: v, mountPath: /a }");
+    assert!(why.contains("goes up by .."), "{why}");
+    let why = refused("/srv", "{ name: v, mountPath: a }");
+    assert!(why.contains("the mountPath \"a\" is not an absolute path"), "{why}");
+    let why = refused("/srv", "{ name: v, mountPath: /a }, { name: v, mountPath: /a/, subPath: b }");
+    assert!(why.contains("mounts two volumes at \"/a/\""), "{why}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::{Configs, Name, Source};
-use super::container::is_below;
+use super::container::{fault_of, is_below};
 use super::record::Record;
 use super::support::{
     CLAIM_SOURCE, CONFIG_MAP_SOURCE, EMPTY_DIR, HOST_PATH, ITEM, PROJECTED, PROJECTED_SOURCE, PROJECTION,
@@ -105,8 +105,11 @@ fn host_path(node: &Node, context: &mut Context<'_>) -> Option<Volume> {
     let kind = record.node("type").map_or(Some(HostPathKind::Any), |node| host_path_kind(node, context));
     record.finish();
     let path = path?;
-    if !path.starts_with('/') || path.contains([':', '\0']) || path.split('/').any(|part| part == "..") {
-        context.error(node.at, format!("the hostPath {} is not an absolute path", quoted(&path)));
+    let leaves = path.split('/').any(|part| part == "..");
+    if let Some(fault) =
+        fault_of(&path).or_else(|| leaves.then_some("goes up by ..: write where it leads to"))
+    {
+        context.error(node.at, format!("the hostPath {} {fault}", quoted(&path)));
         return None;
     }
     Some(Volume::Host { path, kind: kind? })
