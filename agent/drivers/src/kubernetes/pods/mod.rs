@@ -103,7 +103,7 @@ pub(super) fn log_sources(pods: &[Value]) -> Vec<LogSource<'_>> {
         let names = container_names(pod).into_iter().chain(setup_names(pod));
         let mut containers: Vec<_> =
             names.filter_map(|container| Some((container, status_of(container)?))).collect();
-        containers.sort_by_key(|(_, status)| trouble_in(status, runs_on(pod, status)).is_none());
+        containers.sort_by_key(|(_, status)| trouble_in(pod, status, runs_on(pod, status)).is_none());
         let source = |(container, status): (_, &Value)| LogSource {
             namespace,
             pod: name,
@@ -233,7 +233,7 @@ fn trouble_of(pod: &Value) -> Option<Trouble> {
     let name = text(pod, "/metadata/name").unwrap_or("without a name");
     let runs_on = |status: &Value| runs_on(pod, status);
     let mut troubles: Vec<_> =
-        container_statuses(pod).filter_map(|status| trouble_in(status, runs_on(status))).collect();
+        container_statuses(pod).filter_map(|status| trouble_in(pod, status, runs_on(status))).collect();
     // What crashes tells more than what waits for it.
     troubles.sort_by_key(|(_, crashes)| !crashes);
     let (reason, crashes) = troubles.into_iter().next().or_else(|| Some((trouble_around(pod)?, false)))?;
@@ -267,8 +267,9 @@ fn trouble_around(pod: &Value) -> Option<String> {
 }
 
 /// What is wrong with one container, which may have to run on and on, and whether it ends again and again.
-fn trouble_in(status: &Value, runs_on: bool) -> Option<(String, bool)> {
+fn trouble_in(pod: &Value, status: &Value, runs_on: bool) -> Option<(String, bool)> {
     let name = text(status, "/name").unwrap_or("without a name");
+    let ending = |terminated| ending(terminated, says_its_log(pod, name));
     let count = number(status, "/restartCount").unwrap_or(0).max(0);
     let last = ending(status.pointer("/lastState/terminated"));
     if let Some(waiting) = status.pointer("/state/waiting") {
@@ -326,8 +327,19 @@ pub(super) fn trouble_at_node(node: &Value) -> Option<String> {
     }
 }
 
+/// Whether the kubelet gives the last lines of the container's log as the message of its end. They are as secret as the
+/// app is: they belong in its diagnosis, and not into status, events and the journal.
+fn says_its_log(pod: &Value, container: &str) -> bool {
+    let all = list(pod, "/spec/initContainers").iter().chain(list(pod, "/spec/containers"));
+    let mut own = all.filter(|one| text(one, "/name") == Some(container));
+    own.any(|one| text(one, "/terminationMessagePolicy") == Some("FallbackToLogsOnError"))
+}
+
+/// The reasons of an end that never was a start: the message is the runtime's.
+const NEVER_STARTED: [&str; 2] = ["StartError", "ContainerCannotRun"];
+
 /// How a container ended: `with 137 (OOMKilled): …`.
-fn ending(terminated: Option<&Value>) -> Option<String> {
+fn ending(terminated: Option<&Value>, says_its_log: bool) -> Option<String> {
     let terminated = terminated?;
     let how = match (
         number(terminated, "/exitCode"),
@@ -342,6 +354,8 @@ fn ending(terminated: Option<&Value>) -> Option<String> {
         Some(reason) => format!(" ({})", words(Some(reason), None)),
         None => String::new(),
     };
-    let message = text(terminated, "/message").map(|message| format!(": {}", words(None, Some(message))));
+    let is_the_runtimes = text(terminated, "/reason").is_some_and(|reason| NEVER_STARTED.contains(&reason));
+    let message = text(terminated, "/message").filter(|_| is_the_runtimes || !says_its_log);
+    let message = message.map(|message| format!(": {}", words(None, Some(message))));
     Some(format!("{how}{reason}{}", message.unwrap_or_default()))
 }

@@ -53,6 +53,23 @@ fn a_container_that_crashes_is_told_with_its_last_exit_code() {
 }
 
 #[test]
+fn lines_of_a_containers_log_are_no_part_of_why_it_failed() {
+    let reason_with = |policy: &str, why: &str| {
+        let mut status = crashed();
+        status["lastState"]["terminated"]["reason"] = json!(why);
+        let mut pod = pod("web-1", NEW, status);
+        pod["spec"]["containers"] = json!([{ "name": "app", "terminationMessagePolicy": policy }]);
+        reason(&[pod])
+    };
+    assert!(!reason_with("FallbackToLogsOnError", "Error").contains("no database"));
+    assert!(
+        reason_with("FallbackToLogsOnError", "StartError").contains("no database"),
+        "the runtime's words"
+    );
+    assert!(reason_with("File", "Error").contains("no database"), "what the program wrote there to be told");
+}
+
+#[test]
 fn what_a_container_waits_for_is_told_in_the_kubelets_words() {
     for why in [
         "ImagePullBackOff",
