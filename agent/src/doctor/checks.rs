@@ -6,12 +6,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use holdfast_core::clock::{Suspicion, Time};
+use holdfast_core::release::DriverKind;
 use holdfast_core::verify::AllowedSigners;
 use holdfast_store::anchor;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, access, geteuid};
 
-use super::{Finding, State};
+use super::{Finding, State, firewall};
 use crate::api::{Client, ClientError};
 use crate::clock::Clock;
 use crate::config::units::format_size;
@@ -346,6 +347,8 @@ fn address_of(url: &str) -> Option<String> {
 
 fn drivers(config: &Config) -> Vec<Finding> {
     let fingerprints = agent::fingerprints(config);
+    let podman = fingerprints.iter().find(|print| print.driver == DriverKind::Podman);
+    let network = podman.map(|podman| firewall::finding(podman.version.as_deref()));
     let finding = |print: holdfast_drivers::Fingerprint| {
         let version = print.version.map(|version| format!(" {version}")).unwrap_or_default();
         let message = format!("{}{version}: {}", print.driver, print.detail);
@@ -355,7 +358,7 @@ fn drivers(config: &Config) -> Vec<Finding> {
             Finding::warn("driver", message, format!("apps for {} are held until it is usable", print.driver))
         }
     };
-    fingerprints.into_iter().map(finding).collect()
+    fingerprints.into_iter().map(finding).chain(network).collect()
 }
 
 async fn daemon(config: &Config) -> Finding {

@@ -3,6 +3,7 @@
 //! It changes nothing (but for a file in the state folder, to see whether it can be written, which goes at once).
 
 pub mod checks;
+mod firewall;
 
 use std::borrow::Cow;
 
