@@ -3,6 +3,9 @@
 //! Drivers have no opinion: they say what is there, and do what a step says. What should be there is decided
 //! in `holdfast_core::plan`.
 
+#[cfg(any(feature = "podman", feature = "wasm"))]
+#[cfg_attr(not(feature = "podman"), allow(dead_code, reason = "only podman mounts by path"))]
+mod beneath;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod diff;
@@ -64,6 +67,17 @@ pub enum DriverError {
     /// another try within the release's deadline. After that it is the release's failure.
     #[error("{0}")]
     NotYet(String),
+}
+
+/// Why a program that was to be run in a workload didn't say that all is well.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExecError {
+    /// The program's own verdict: it ended otherwise than with 0, took longer than it may, or isn't there.
+    #[error("{0}")]
+    Failed(String),
+    /// The runtime didn't get to run it, or doesn't tell how it ended. That is no verdict about the workload.
+    #[error("{0}")]
+    NotRun(String),
 }
 
 /// Something happened to a workload that the loop should look at.
@@ -145,9 +159,10 @@ pub trait Driver: Send + Sync {
     /// Where an HTTP check with a `target` is reached from the agent; `None` if it can't be.
     async fn address_of(&self, release: &Release, check: &HttpCheck) -> Option<String>;
 
-    /// Runs a check's program in the workload, and wants 0 of it; else what was seen instead, for people.
-    async fn exec(&self, _release: &Release, check: &ExecCheck) -> Result<(), String> {
-        Err(format!("{} can't run {} in a workload", self.kind(), check.command.join(" ")))
+    /// Runs a check's program in the workload, and wants 0 of it; else what was seen instead, for people. The program has
+    /// its time from its own start; the runtime may take [`EXEC_PATIENCE`] beside that.
+    async fn exec(&self, _release: &Release, check: &ExecCheck) -> Result<(), ExecError> {
+        Err(ExecError::Failed(format!("{} can't run {} in a workload", self.kind(), check.command.join(" "))))
     }
 
     /// Stages a probe component, so that it can be run at once; only what has an engine can. Probes are of any
@@ -207,3 +222,7 @@ pub const NO_ENGINE: &str = "this agent has no WebAssembly engine";
 
 /// How long a driver's call may take, if nothing else is said. Then it counts as not answered, and is made again later.
 pub const CALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a runtime may take to start a check's program, and to tell how it ended. A busy box takes its time, and what
+/// has not run yet has not failed.
+pub const EXEC_PATIENCE: Duration = Duration::from_secs(30);

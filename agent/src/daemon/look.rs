@@ -6,7 +6,7 @@ use holdfast_core::health::{Health, Sight};
 use holdfast_core::metrics::text::PAGE_LIMIT;
 use holdfast_core::metrics::{Finding, MetricsCheck, Window};
 use holdfast_core::release::{Check, ExecCheck, HttpCheck};
-use holdfast_drivers::probe;
+use holdfast_drivers::{EXEC_PATIENCE, ExecError, probe};
 use tokio::time::timeout;
 
 use super::probes;
@@ -20,7 +20,11 @@ pub(super) const CHECK_LIMIT: Duration = Duration::from_secs(5);
 pub(super) async fn look(look: &Look, windows: &Windows) -> Sight {
     let seen = match timeout(CHECK_LIMIT, look.driver.probe(&look.release)).await {
         Ok(seen) => seen,
-        Err(_) => Health::Unhealthy { reason: format!("the runtime did not answer within {CHECK_LIMIT:?}") },
+        // That is no verdict about the app: it may be as well as it was.
+        Err(_) => {
+            tracing::debug!(app = %look.app, "the runtime did not answer within {CHECK_LIMIT:?}");
+            Health::Unknown
+        }
     };
     let restarts = timeout(CHECK_LIMIT, look.driver.restarts(&look.release)).await.ok().flatten();
     let checks = &look.policy.health.checks;
@@ -36,10 +40,13 @@ pub(super) async fn look(look: &Look, windows: &Windows) -> Sight {
         match run(look, check, windows).await {
             Ok(remark) => remarks.extend(remark),
             // The runtime is away, and the app may be as well as it was.
-            Err(Health::Unhealthy { reason }) if blind && asks_the_runtime(check) => {
+            Err(Seen::Is(Health::Unhealthy { reason })) if blind && asks_the_runtime(check) => {
                 unsure.get_or_insert(format!("not checked while its runtime is away: {reason}"));
             }
-            Err(health) => return Sight { health, restarts, remark: None },
+            Err(Seen::Nothing(why)) => {
+                unsure.get_or_insert(format!("not checked: {why}"));
+            }
+            Err(Seen::Is(health)) => return Sight { health, restarts, remark: None },
         }
     }
     if unsure.is_some() {
@@ -54,16 +61,24 @@ fn asks_the_runtime(check: &Check) -> bool {
     check.target().is_some()
 }
 
-/// One check: what it could not tell, or how the app is.
-async fn run(look: &Look, check: &Check, windows: &Windows) -> Result<Option<String>, Health> {
+/// What a check found that isn't well.
+enum Seen {
+    /// How the app is.
+    Is(Health),
+    /// The check could not be made, for this reason: that says nothing of the app.
+    Nothing(String),
+}
+
+/// One check: what it could not tell, or what it found.
+async fn run(look: &Look, check: &Check, windows: &Windows) -> Result<Option<String>, Seen> {
     let done = match check {
         Check::Tcp { address } => probe::tcp(address, CHECK_LIMIT).await,
         Check::Http(check) => http(look, check).await,
-        Check::Exec(check) => exec(look, check).await,
+        Check::Exec(check) => return exec(look, check).await.map(|()| None),
         Check::Wasm(check) => probes::run(look, check).await,
-        Check::Metrics(check) => return metrics(look, check, windows).await,
+        Check::Metrics(check) => return metrics(look, check, windows).await.map_err(Seen::Is),
     };
-    done.map(|()| None).map_err(unhealthy)
+    done.map(|()| None).map_err(|why| Seen::Is(unhealthy(why)))
 }
 
 fn unhealthy(reason: String) -> Health {
@@ -84,12 +99,15 @@ async fn url_of(look: &Look, check: &HttpCheck) -> Result<String, String> {
     }
 }
 
-async fn exec(look: &Look, check: &ExecCheck) -> Result<(), String> {
+async fn exec(look: &Look, check: &ExecCheck) -> Result<(), Seen> {
     // The runtime ends the program; this is for one that doesn't answer.
-    let limit = check.timeout + CHECK_LIMIT;
+    let limit = check.timeout + EXEC_PATIENCE + CHECK_LIMIT;
     let ended = timeout(limit, look.driver.exec(&look.release, check)).await;
-    let ended = ended.unwrap_or_else(|_| Err(format!("the runtime did not answer within {limit:?}")));
-    ended.map_err(|why| format!("exec in {}: {why}", check.target))
+    let silent = || ExecError::NotRun(format!("the runtime did not answer within {limit:?}"));
+    ended.unwrap_or_else(|_| Err(silent())).map_err(|why| match why {
+        ExecError::Failed(why) => Seen::Is(unhealthy(format!("exec in {}: {why}", check.target))),
+        ExecError::NotRun(why) => Seen::Nothing(format!("exec in {}: {why}", check.target)),
+    })
 }
 
 /// Scrapes the page if it is time for that, and judges by its window. What is bad while the app starts is forgiven,

@@ -36,6 +36,15 @@ fn boot_offline(meddle: impl FnOnce(&Shop)) {
         let found = shop.podman.inspect(&app.container(&shop).id).unwrap();
         found["State"]["StartedAt"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap()
     };
+    for app in ["db", "pos", "a-web"] {
+        let said = shop.events("app.drift", app).join("; ");
+        // What ended with the box was not killed by anybody. Where podman lost the container there is nothing to say.
+        assert!(!said.contains("137"), "{app}: {said}");
+        assert!(
+            said.is_empty() || said.contains("the box was started again") || said.contains("is gone"),
+            "{said}"
+        );
+    }
     let times = [&db, &pos, &web].map(started);
     assert!(times.is_sorted(), "{times:?}");
     shop.agent.wait_until("good", |_, status| {

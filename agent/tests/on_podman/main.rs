@@ -20,9 +20,11 @@ mod faults_place;
 mod faults_service;
 mod features;
 mod health;
+mod links;
 #[allow(dead_code, reason = "the test of kills needs a part of it alone")]
 mod meddler;
 mod rootless;
 #[cfg(feature = "kubernetes")]
 mod same_on_kubernetes;
+mod secrets;
 mod shop;

@@ -63,7 +63,7 @@ use self::proof::Prover;
 use self::sets::Sets;
 use self::shelf::Shelves;
 use crate::secret::SecretSource;
-use crate::{ApplyStep, Driver, DriverError, DriverEvent, Fingerprint, Owner};
+use crate::{ApplyStep, Driver, DriverError, DriverEvent, ExecError, Fingerprint, Owner};
 
 /// How long a step may take: a definition is waited for, and what is removed until it is gone.
 const STEP_LIMIT: Duration = Duration::from_secs(120);
@@ -461,7 +461,7 @@ impl Driver for KubernetesDriver {
         self.reached_at(release, check).await
     }
 
-    async fn exec(&self, release: &Release, check: &ExecCheck) -> Result<(), String> {
+    async fn exec(&self, release: &Release, check: &ExecCheck) -> Result<(), ExecError> {
         self.run_in(release, check).await
     }
 

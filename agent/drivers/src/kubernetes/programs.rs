@@ -14,18 +14,19 @@ use super::KubernetesDriver;
 use super::api::whole;
 use super::pods;
 use super::status::fields::clipped;
+use crate::{EXEC_PATIENCE, ExecError};
 
 /// How much of what a program says is kept of each stream, in bytes: its end.
 const KEPT: usize = 4096;
 
 impl KubernetesDriver {
     /// Runs a check's program in a container of the workload, as the app's account if it has one.
-    pub(super) async fn run_in(&self, release: &Release, check: &ExecCheck) -> Result<(), String> {
-        let (_, all) = self
-            .pods_at(release, &check.target)
-            .await
-            .ok_or_else(|| format!("{} is not there", check.target))?;
-        let pod = pods::pod_for_exec(&all, check.container.as_deref()).ok_or_else(|| no_pod(check))?;
+    pub(super) async fn run_in(&self, release: &Release, check: &ExecCheck) -> Result<(), ExecError> {
+        let (_, all) = self.pods_at(release, &check.target).await.ok_or_else(|| {
+            ExecError::NotRun(format!("{} is not there, or can't be asked for", check.target))
+        })?;
+        let pod = pods::pod_for_exec(&all, check.container.as_deref())
+            .ok_or_else(|| ExecError::Failed(no_pod(check)))?;
         let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default();
         let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
         let first = || pods::container_names(pod).first().map(|name| (*name).to_owned());
@@ -42,13 +43,23 @@ impl KubernetesDriver {
             Some(account) => connection.client_as(account).await,
             None => connection.client().await,
         };
-        let pods = Api::<Pod>::namespaced(client.map_err(|error| error.to_string())?, namespace);
-        let ended = tokio::time::timeout(check.timeout, run(&pods, name, &check.command, &params)).await;
+        let not_run =
+            |why: String| ExecError::NotRun(format!("{}: {why}", clipped(&check.command.join(" "))));
+        let pods = Api::<Pod>::namespaced(client.map_err(|error| not_run(error.to_string()))?, namespace);
+        // The API server and the kubelet take their own time until the program is started.
+        let started = tokio::time::timeout(EXEC_PATIENCE, pods.exec(name, &check.command, &params)).await;
+        let process = match started {
+            Ok(Ok(process)) => process,
+            Ok(Err(error)) => return Err(not_run(refused(&error))),
+            Err(_) => {
+                return Err(not_run(format!("the API server did not start it within {EXEC_PATIENCE:?}")));
+            }
+        };
         let words = clipped(&check.command.join(" "));
-        match ended {
+        match tokio::time::timeout(check.timeout, end(process)).await {
             Ok(Ok(ended)) => ended.judged(&words),
-            Ok(Err(why)) => Err(format!("{words}: {why}")),
-            Err(_) => Err(not_ended(&words, check.timeout)),
+            Ok(Err(why)) => Err(not_run(why)),
+            Err(_) => Err(ExecError::Failed(not_ended(&words, check.timeout))),
         }
     }
 }
@@ -73,32 +84,27 @@ struct Ended {
 }
 
 impl Ended {
-    fn judged(&self, words: &str) -> Result<(), String> {
+    fn judged(&self, words: &str) -> Result<(), ExecError> {
         if self.status.status.as_deref() == Some("Success") {
             return Ok(());
         }
         let causes = self.status.details.iter().flat_map(|details| details.causes.iter().flatten());
         let mut codes = causes.filter(|cause| cause.reason.as_deref() == Some("ExitCode"));
         // Without a code it never ran.
-        let ending = match codes.find_map(|cause| cause.message.as_deref()) {
-            Some(code) => format!("{words} ended with {}", clipped(code)),
-            None => format!("{words}: {}", clipped(self.status.message.as_deref().unwrap_or("failed"))),
+        let Some(code) = codes.find_map(|cause| cause.message.as_deref()) else {
+            let why = clipped(self.status.message.as_deref().unwrap_or("failed"));
+            return Err(ExecError::NotRun(format!("{words}: {why}")));
         };
-        Err(match &self.last_word {
+        let ending = format!("{words} ended with {}", clipped(code));
+        Err(ExecError::Failed(match &self.last_word {
             Some(word) => format!("{ending}: {word}"),
             None => ending,
-        })
+        }))
     }
 }
 
-/// Runs a program to its end. All that it writes is read, as it waits for that.
-async fn run(
-    pods: &Api<Pod>,
-    name: &str,
-    command: &[String],
-    params: &AttachParams,
-) -> Result<Ended, String> {
-    let mut process = pods.exec(name, command, params).await.map_err(|error| refused(&error))?;
+/// Waits for the end of a program. All that it writes is read, as it waits for that.
+async fn end(mut process: AttachedProcess) -> Result<Ended, String> {
     let (out, err) = (process.stdout(), process.stderr());
     let status = process.take_status();
     let status = async {
@@ -155,7 +161,7 @@ mod tests {
 
     use super::*;
 
-    fn judged(status: Value, last_word: Option<&str>) -> Result<(), String> {
+    fn judged(status: Value, last_word: Option<&str>) -> Result<(), ExecError> {
         let status = serde_json::from_value(status).unwrap();
         Ended { status, last_word: last_word.map(str::to_owned) }.judged("/bin/ask")
     }
@@ -165,11 +171,13 @@ mod tests {
         assert_eq!(judged(json!({ "status": "Success" }), Some("a warning")), Ok(()));
         let code = json!({ "status": "Failure", "reason": "NonZeroExitCode", "message": "long words",
             "details": { "causes": [{ "reason": "ExitCode", "message": "7" }] } });
-        assert_eq!(judged(code.clone(), None), Err("/bin/ask ended with 7".into()));
-        assert_eq!(judged(code, Some("no paper")), Err("/bin/ask ended with 7: no paper".into()));
+        let failed = |why: &str| Err(ExecError::Failed(why.to_owned()));
+        assert_eq!(judged(code.clone(), None), failed("/bin/ask ended with 7"));
+        assert_eq!(judged(code, Some("no paper")), failed("/bin/ask ended with 7: no paper"));
         let absent = json!({ "status": "Failure", "message": "no such\nfile" });
-        assert_eq!(judged(absent, None), Err("/bin/ask: no such file".into()));
-        assert_eq!(judged(json!({}), None), Err("/bin/ask: failed".into()));
+        let not_run = |why: &str| Err(ExecError::NotRun(why.to_owned()));
+        assert_eq!(judged(absent, None), not_run("/bin/ask: no such file"));
+        assert_eq!(judged(json!({}), None), not_run("/bin/ask: failed"));
     }
 
     #[test]

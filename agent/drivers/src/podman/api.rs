@@ -19,7 +19,7 @@ const UNPACKING: Duration = Duration::from_secs(600);
 pub(super) struct Listed {
     pub(super) id: String,
     #[serde(default, deserialize_with = "or_default")]
-    names: Vec<String>,
+    pub(super) names: Vec<String>,
     #[serde(default, deserialize_with = "or_default")]
     pub(super) labels: BTreeMap<String, String>,
 }
@@ -34,6 +34,9 @@ pub(super) struct Inspected {
     pub(super) config: Config,
     #[serde(default)]
     network_settings: NetworkSettings,
+    /// It was made before the box was started: it ended with the box.
+    #[serde(skip)]
+    pub(super) before_boot: bool,
 }
 
 /// What podman says of a container's process.
@@ -96,6 +99,7 @@ impl Inspected {
             state: State { status: format!("unreadable ({why})"), ..State::default() },
             config: Config { labels: listed.labels, stop_signal: Value::Null, stop_timeout: None },
             network_settings: NetworkSettings::default(),
+            before_boot: false,
         }
     }
 
@@ -358,11 +362,14 @@ impl Api {
         self.client.upload(call, archive).await.map(drop)
     }
 
-    pub(super) async fn put_secret(&self, name: &str, value: Vec<u8>) -> Result<(), ApiError> {
-        let call = Call::post("/secrets/create").query("name", name).bytes(value);
-        match self.client.send(call).await {
-            // Its name says what is in it.
-            Err(error) if error.says("name in use") || error.says("already") => Ok(()),
+    /// Has a secret of this name with this value. One that is there may be anybody's, and can't be read: it is made anew.
+    pub(super) async fn put_secret(&self, name: &str, value: &[u8]) -> Result<(), ApiError> {
+        let create = || Call::post("/secrets/create").query("name", name).bytes(value.to_vec());
+        match self.client.send(create()).await {
+            Err(error) if error.says("name in use") || error.says("already") => {
+                self.delete_secret(name).await?;
+                self.client.send(create()).await.map(drop)
+            }
             other => other.map(drop),
         }
     }

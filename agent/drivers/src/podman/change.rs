@@ -2,25 +2,22 @@
 //! looked at first, and what is half made is made anew, never mended.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use holdfast_core::name::ObjectKey;
-use holdfast_core::pod::{Container, HostPathKind, Network, PinnedImage, Pod, Volume};
-use holdfast_core::release::{EnvValue, Release, SecretRef, Strategy};
+use holdfast_core::pod::{Container, Network, PinnedImage, Pod};
+use holdfast_core::release::{EnvValue, Release, Restart, SecretRef, Strategy};
 use holdfast_core::secret::SecretBytes;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::api::Inspected;
 use super::client::ApiError;
-use super::instance::{self, Instance, Standing, ended, standing};
-use super::logs::lines_of;
-use super::marks::{self, PodId};
+use super::instance::{Instance, Standing, ended, ended_with_the_box, standing};
+use super::marks::PodId;
 use super::prober::Answer;
-use super::spec::{Places, PodSpec, Role, place_key};
+use super::spec::{Places, PodSpec, Role};
 use super::{PodmanDriver, images, ports, process};
-use crate::DriverError;
+use crate::{DriverError, beneath};
 
 /// How long a new pod may take to be ready before the old one is stopped.
 const READY: Duration = Duration::from_secs(300);
@@ -28,12 +25,14 @@ const READY: Duration = Duration::from_secs(300);
 const INIT: Duration = Duration::from_secs(600);
 /// How often what has no event is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+/// What podman calls a container of which everything is done but its start.
+const INITIALIZED: &str = "initialized";
 
 /// What is to be done to one pod.
 pub(super) struct Change<'a> {
-    driver: &'a PodmanDriver,
-    release: &'a Release,
-    spec: PodSpec<'a>,
+    pub(super) driver: &'a PodmanDriver,
+    pub(super) release: &'a Release,
+    pub(super) spec: PodSpec<'a>,
     strategy: Strategy,
 }
 
@@ -56,15 +55,14 @@ impl<'a> Change<'a> {
         if matches!(self.spec.pod.network, Network::Bridge { .. }) {
             self.driver.api.ensure_network().await?;
         }
-        let mut there = instance::of_app(&self.driver.api, self.spec.owner, self.spec.app).await?;
+        let mut there = self.driver.there(self.spec.app).await?;
         let instances = there.remove(self.spec.key).unwrap_or_default();
         let (own, others): (Vec<_>, Vec<_>) = instances.into_iter().partition(|one| one.id == *self.spec.id);
         let mut own = own.into_iter().next().map(|own| own.containers).unwrap_or_default();
         if !others.is_empty() {
             // It was stopped for another version that it takes the place of now: it begins anew.
             own.retain(|_, container| {
-                let standing = standing(container);
-                !matches!(standing, Standing::Ended { .. }) || self.is_over(Some(&standing))
+                !matches!(standing(container), Standing::Ended { .. }) || self.is_over(container)
             });
         }
         self.check_ports(&others).await?;
@@ -167,8 +165,8 @@ impl<'a> Change<'a> {
             match standing(&container) {
                 Standing::Running => running.push((wanted, container)),
                 Standing::Ended { code, out_of_memory } => {
-                    let why = self.last_words(&name, &ended(&wanted.name, code, out_of_memory)).await;
-                    return Err(DriverError::Release(why));
+                    self.driver.keep_log(self.spec.app, &wanted.name, &name).await;
+                    return Err(DriverError::Release(ended(&wanted.name, code, out_of_memory)));
                 }
                 other => return Ok(Err(format!("{} is {other:?}", wanted.name))),
             }
@@ -196,19 +194,20 @@ impl<'a> Change<'a> {
         let places = self.places().await?;
         let Some(main) = self.spec.main() else { return Ok(()) };
         // What runs, or ended and is only started again, was made ready when it was made.
-        let was_made = own.get(&main.name).map(standing);
+        let was_made = own.get(&main.name).and_then(|main| self.standing_since_boot(main));
         if !matches!(was_made, Some(Standing::Running | Standing::Ended { .. })) {
             self.run_init(&own, images, &places).await?;
         }
         let main_name = self.spec.name_of(&main.name);
         let mut renewed = false;
         for (index, container) in self.spec.pod.containers.iter().enumerate() {
-            let there = own.get(&container.name).map(standing);
+            let made = own.get(&container.name);
+            let there = made.and_then(|made| self.standing_since_boot(made));
             // Whoever shares the network of one that was made anew must be made anew as well.
             if there == Some(Standing::Running) && !(renewed && index > 0) && !self.is_dead(container, &own) {
                 continue;
             }
-            if self.is_over(there.as_ref()) {
+            if made.is_some_and(|made| self.is_over(made)) {
                 continue;
             }
             renewed |= index == 0 && self.spec.pod.network != Network::Host;
@@ -227,12 +226,16 @@ impl<'a> Change<'a> {
         matches!(answer, Some(Answer::Dead(_)))
     }
 
+    /// How a container is; none for what ended with the box, as that is no end of its own: it begins anew.
+    fn standing_since_boot(&self, container: &Inspected) -> Option<Standing> {
+        (!ended_with_the_box(container, self.spec.pod.restart)).then(|| standing(container))
+    }
+
     /// Whether it ended, and stays so.
-    fn is_over(&self, standing: Option<&Standing>) -> bool {
-        use holdfast_core::release::Restart;
-        match (standing, self.spec.pod.restart) {
+    fn is_over(&self, container: &Inspected) -> bool {
+        match (self.standing_since_boot(container), self.spec.pod.restart) {
             (Some(Standing::Ended { .. }), Restart::Never) => true,
-            (Some(Standing::Ended { code, .. }), Restart::OnFailure) => *code == 0,
+            (Some(Standing::Ended { code, .. }), Restart::OnFailure) => code == 0,
             _ => false,
         }
     }
@@ -251,10 +254,12 @@ impl<'a> Change<'a> {
         match &there {
             Some(Standing::Paused) => return api.unpause(&name).await.map_err(Into::into),
             // What was staged is only to be started; where that fails it is made anew.
-            Some(Standing::Staged) if !self.has_ports() && api.start(&name).await.is_ok() => return Ok(()),
+            Some(Standing::Staged) if !self.has_ports() && self.start(container, places).await.is_ok() => {
+                return Ok(());
+            }
             Some(Standing::Ended { .. } | Standing::Running) => {
                 self.driver.restarts.note(&name);
-                self.driver.keep_log(self.spec.app, &name).await;
+                self.driver.keep_log(self.spec.app, &container.name, &name).await;
             }
             _ => {}
         }
@@ -265,12 +270,34 @@ impl<'a> Change<'a> {
         if matches!(role, Role::Main) {
             self.check_ports(&[]).await?;
         }
-        if let Err(error) = api.start(&name).await {
+        if let Err(error) = self.start(container, places).await {
             // Half started is not started.
             self.driver.delete(&name).await?;
-            return Err(self.refused(&container.name, error));
+            return Err(error);
         }
         Ok(())
+    }
+
+    /// Starts a container that was made. podman and its runtime resolve the folders that they mount by themselves, from
+    /// their paths and after us; so where a workload can write to what is above such a folder, everything of the start
+    /// is done but the start, and what is mounted then, which nobody can exchange any more, is compared with what was
+    /// meant. Nothing of the container has run by then.
+    async fn start(&self, container: &Container<PinnedImage>, places: &Places) -> Result<(), DriverError> {
+        let (api, name) = (&self.driver.api, self.spec.name_of(&container.name));
+        let refused = |error| self.refused(&container.name, error);
+        let meant = places.meant_of(container);
+        if !meant.is_empty() {
+            let initialized = api.container(&name).await?.filter(|made| made.state.status == INITIALIZED);
+            if initialized.is_none() {
+                api.init(&name).await.map_err(refused)?;
+            }
+            let made = api.container(&name).await?;
+            let pid = made.map_or(0, |made| made.state.pid);
+            beneath::has_mounted(pid, &meant).map_err(|why| {
+                DriverError::Runtime(format!("the container {} is not started: {why}", container.name))
+            })?;
+        }
+        api.start(&name).await.map_err(refused)
     }
 
     /// Runs the init containers one after the other. One that ended well before a crash isn't run again.
@@ -288,7 +315,7 @@ impl<'a> Change<'a> {
                 Some(Standing::Running) => {}
                 _ => {
                     self.make(init, images, Role::Init, places).await?;
-                    self.driver.api.start(&name).await.map_err(|error| self.refused(&init.name, error))?;
+                    self.start(init, places).await?;
                 }
             }
             self.wait_for_init(init, &name).await?;
@@ -308,12 +335,13 @@ impl<'a> Change<'a> {
             match standing(&container) {
                 Standing::Ended { code: 0, .. } => return Ok(()),
                 Standing::Ended { code, out_of_memory } => {
-                    let why = format!("the init container {}", ended(&init.name, code, out_of_memory));
-                    let why = self.last_words(name, &why).await;
+                    self.driver.keep_log(self.spec.app, &init.name, name).await;
                     self.driver.delete(name).await?;
-                    return Err(DriverError::Release(why));
+                    let how = ended(&init.name, code, out_of_memory);
+                    return Err(DriverError::Release(format!("the init container {how}")));
                 }
                 _ if since.elapsed() >= INIT => {
+                    self.driver.keep_log(self.spec.app, &init.name, name).await;
                     self.driver.delete(name).await?;
                     let name = &init.name;
                     return Err(DriverError::Release(format!(
@@ -350,7 +378,7 @@ impl<'a> Change<'a> {
             if let EnvValue::Secret { secret_ref } = value {
                 let secret = self.open(secret_ref).map_err(DriverError::Runtime)?;
                 let secret_name = self.spec.secret_name(&container.name, variable);
-                api.put_secret(&secret_name, secret.expose().to_vec()).await?;
+                api.put_secret(&secret_name, secret.expose()).await?;
             }
         }
         let body = self.spec.body(container, image, role, places);
@@ -373,79 +401,10 @@ impl<'a> Change<'a> {
         )))
     }
 
-    fn open(&self, secret: &SecretRef) -> Result<SecretBytes, String> {
+    pub(super) fn open(&self, secret: &SecretRef) -> Result<SecretBytes, String> {
         let digest = self.release.secrets.get(&secret.to_string());
         let digest = digest.ok_or_else(|| format!("the release has no secret {secret}"))?;
         self.driver.secrets.open(digest).map_err(|why| format!("the secret {secret} can't be opened: {why}"))
-    }
-
-    /// Has the pod's volumes there, and tells where those are that are folders of the box.
-    async fn places(&self) -> Result<Places, DriverError> {
-        let mut places = Places::default();
-        for (name, volume) in &self.spec.pod.volumes {
-            match volume {
-                Volume::Files(files) => {
-                    let folder =
-                        self.driver.files.write(self.spec.id, name, files, |secret| self.open(secret));
-                    let folder = folder.map_err(|error| {
-                        DriverError::Runtime(format!(
-                            "the files of the volume {name} can't be written: {error}"
-                        ))
-                    })?;
-                    self.place_parts(&mut places, name, &folder);
-                }
-                Volume::Host { path, kind } => host_path(path, *kind)?,
-                Volume::Claim(claim) => {
-                    let found = self.driver.ensure_claim(self.spec.app, claim, self.spec.release).await?;
-                    self.place_sub_paths(&mut places, name, Path::new(&found.mountpoint))?;
-                }
-                Volume::Empty { memory: false, .. } => {
-                    let scratch = marks::scratch_name(self.spec.app, self.spec.key, name, self.spec.id);
-                    let found = self.ensure_scratch(&scratch).await?;
-                    self.place_sub_paths(&mut places, name, Path::new(&found.mountpoint))?;
-                }
-                Volume::Empty { memory: true, .. } => {}
-            }
-        }
-        Ok(places)
-    }
-
-    async fn ensure_scratch(&self, name: &str) -> Result<super::api::Volume, DriverError> {
-        if let Some(found) = self.driver.api.volume(name).await? {
-            return Ok(found);
-        }
-        let mut labels = marks::labels(self.spec.owner, self.spec.app, self.spec.key, self.spec.release);
-        labels.insert(marks::POD, self.spec.id.0.clone());
-        Ok(self.driver.api.create_volume(name, &labels).await?)
-    }
-
-    /// Every mount of files is a folder or a file of the box.
-    fn place_parts(&self, places: &mut Places, volume: &str, folder: &Path) {
-        let mounts = self.spec.pod.all_containers().flat_map(|container| &container.mounts);
-        for mount in mounts.filter(|mount| mount.volume == volume) {
-            let part = mount.sub_path.as_deref().map_or(folder.to_owned(), |sub| folder.join(sub));
-            places.folders.insert(place_key(mount), part.display().to_string());
-        }
-    }
-
-    /// podman 4.3 passes over a volume's subPath in silence: the part is mounted as a folder of the box, and made
-    /// if it isn't there, as Kubernetes does.
-    fn place_sub_paths(
-        &self,
-        places: &mut Places,
-        volume: &str,
-        mountpoint: &Path,
-    ) -> Result<(), DriverError> {
-        let mounts = self.spec.pod.all_containers().flat_map(|container| &container.mounts);
-        for mount in mounts.filter(|mount| mount.volume == volume) {
-            let Some(sub) = &mount.sub_path else { continue };
-            let part = mountpoint.join(sub);
-            fs::create_dir_all(&part).map_err(|error| {
-                DriverError::Runtime(format!("the folder {} can't be made: {error}", part.display()))
-            })?;
-            places.folders.insert(place_key(mount), part.display().to_string());
-        }
-        Ok(())
     }
 
     fn has_ports(&self) -> bool {
@@ -463,21 +422,18 @@ impl<'a> Change<'a> {
 
     /// Why podman doesn't make or start a container, sorted by whose problem it is.
     fn refused(&self, container: &str, error: ApiError) -> DriverError {
-        let text = format!("the container {container} can't be started: {error}");
+        let mut text = format!("the container {container} can't be started: {error}");
+        if matches!(&error, ApiError::Refused { message, .. } if lacks_a_firewall(message)) {
+            text.push_str(NO_FIREWALL);
+        }
         match &error {
             ApiError::Refused { message, .. } if !is_of_the_box(message) => DriverError::Release(text),
             _ => DriverError::Runtime(text),
         }
     }
 
-    /// A reason with the last lines of the log.
-    async fn last_words(&self, name: &str, why: &str) -> String {
-        let log = self.driver.api.logs(name, 5).await.map(|log| lines_of(&log)).unwrap_or_default();
-        if log.is_empty() { why.to_owned() } else { format!("{why}; its last lines: {}", log.join(" | ")) }
-    }
-
     async fn take_away_own(&self) {
-        let there = instance::of_app(&self.driver.api, self.spec.owner, self.spec.app).await;
+        let there = self.driver.there(self.spec.app).await;
         let own = there.ok().and_then(|mut there| there.remove(self.spec.key)).unwrap_or_default();
         let own = own.into_iter().filter(|one| one.id == *self.spec.id).collect();
         if let Err(error) = self.take_away(own).await {
@@ -493,9 +449,25 @@ impl<'a> Change<'a> {
     }
 }
 
+/// What to do about a box on which no pod gets a network.
+const NO_FIREWALL: &str = "; the box lacks what sets up a pod's network: install nftables (iptables for podman 4), see holdfast doctor";
+
+/// Whether podman says that the program is missing by which it makes a pod's network.
+fn lacks_a_firewall(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    let names_it = ["nft", "iptables"].iter().any(|tool| message.contains(tool));
+    message.contains("netavark") && (names_it || message.contains("no such file"))
+}
+
 /// Whether podman's words tell of the box, and not of what it was asked to run.
 fn is_of_the_box(message: &str) -> bool {
-    const WORDS: [&str; 9] = [
+    const WORDS: [&str; 14] = [
+        // What makes a pod's network: its ports were tried before, so it is not what was asked for.
+        "netavark",
+        "aardvark",
+        "slirp4netns",
+        "pasta failed",
+        "iptables",
         "no space left on device",
         "read-only file system",
         "input/output error",
@@ -508,30 +480,4 @@ fn is_of_the_box(message: &str) -> bool {
     ];
     let message = message.to_ascii_lowercase();
     WORDS.iter().any(|words| message.contains(words))
-}
-
-/// Has a `hostPath` be what it must be.
-fn host_path(path: &str, kind: HostPathKind) -> Result<(), DriverError> {
-    use std::os::unix::fs::FileTypeExt;
-    let there = fs::metadata(path).ok();
-    let is = |test: fn(&fs::FileType) -> bool| there.as_ref().is_some_and(|found| test(&found.file_type()));
-    let (fits, what) = match kind {
-        HostPathKind::Any => (true, ""),
-        HostPathKind::DirectoryOrCreate if there.is_none() => (fs::create_dir_all(path).is_ok(), "a folder"),
-        HostPathKind::FileOrCreate if there.is_none() => (fs::File::create_new(path).is_ok(), "a file"),
-        HostPathKind::Directory | HostPathKind::DirectoryOrCreate => (is(fs::FileType::is_dir), "a folder"),
-        HostPathKind::File | HostPathKind::FileOrCreate => (is(fs::FileType::is_file), "a file"),
-        HostPathKind::Socket => (is(FileTypeExt::is_socket), "a socket"),
-        HostPathKind::CharDevice => (is(FileTypeExt::is_char_device), "a character device"),
-        HostPathKind::BlockDevice => (is(FileTypeExt::is_block_device), "a block device"),
-    };
-    // What Kubernetes calls any, it makes a folder of.
-    if kind == HostPathKind::Any && there.is_none() {
-        let _ = fs::create_dir_all(path);
-    }
-    if fits {
-        Ok(())
-    } else {
-        Err(DriverError::Runtime(format!("the hostPath {path} must be {what} on this box")))
-    }
 }

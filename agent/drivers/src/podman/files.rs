@@ -28,7 +28,7 @@ impl Files {
 
     /// The folder of one volume of a pod.
     pub(super) fn folder(&self, id: &PodId, volume: &str) -> PathBuf {
-        self.dir.join(&id.0).join(volume)
+        self.dir.join(id.as_str()).join(volume)
     }
 
     /// Writes the files of a volume, each whole or not at all. Those that are there are left alone: a pod's id
@@ -42,7 +42,7 @@ impl Files {
     ) -> io::Result<PathBuf> {
         let folder = self.folder(id, volume);
         private_dir(&self.dir)?;
-        private_dir(&self.dir.join(&id.0))?;
+        private_dir(&self.dir.join(id.as_str()))?;
         public_dir(&folder)?;
         for (path, file) in files {
             let path = folder.join(path);
@@ -69,7 +69,7 @@ impl Files {
 
     /// Removes what a pod had.
     pub(super) fn remove(&self, id: &PodId) -> io::Result<()> {
-        match fs::remove_dir_all(self.dir.join(&id.0)) {
+        match fs::remove_dir_all(self.dir.join(id.as_str())) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
@@ -104,7 +104,7 @@ mod tests {
     fn files_have_their_bytes_and_permissions_and_go_with_their_pod() {
         let dir = tempfile::tempdir().unwrap();
         let files = Files::new(dir.path());
-        let id = PodId("0123456789abcdef".into());
+        let id = PodId::parse("0123456789abcdef").unwrap();
         let secret = SecretRef { name: "shop/keys".into(), key: "password".into() };
         let wanted = BTreeMap::from([
             ("a/page.html".to_owned(), ConfigFile { mode: 0o644, content: FileContent::Text("<p>".into()) }),

@@ -11,8 +11,9 @@ use tokio::time::{Instant, sleep};
 
 use super::api::{Api, Inspected};
 use super::client::ApiError;
-use super::marks::{self, PodId};
+use super::marks::{self, Part, PodId};
 use super::process;
+use super::strays::Strays;
 use crate::Owner;
 
 /// How long conmon may take to write down how a process ended.
@@ -62,6 +63,8 @@ pub(super) enum Verdict {
     Restart(String, String),
     /// It must be put right.
     Wrong(String),
+    /// It ended with the box, which was started since: that is nobody's failure.
+    Rebooted(String),
 }
 
 /// Everything that podman has of an app, by object.
@@ -69,6 +72,7 @@ pub(super) async fn of_app(
     api: &Api,
     owner: &Owner,
     app: &AppName,
+    strays: &Strays,
 ) -> Result<BTreeMap<ObjectKey, Vec<Instance>>, ApiError> {
     let device = owner.device.to_string();
     let labels = [(marks::DEVICE, device.as_str()), (marks::APP, app.as_str())];
@@ -81,8 +85,13 @@ pub(super) async fn of_app(
             Err(ApiError::Refused { message, .. }) => Inspected::unreadable(listed, &message),
             Err(error) => return Err(error),
         };
-        let Some(container) = settled(api, container).await? else { continue };
-        let Some((key, id, name)) = marks_of(&container.config.labels) else { continue };
+        let Some(Part { key, pod: id, container: name, .. }) =
+            marks::part(owner, &container.config.labels, &container.name)
+        else {
+            continue;
+        };
+        let Some(mut container) = settled(api, container).await? else { continue };
+        container.before_boot = !strays.knows(&container.id);
         let release =
             container.config.labels.get(marks::RELEASE).and_then(|id| id.parse().ok()).map(ReleaseId);
         let instances = objects.entry(key).or_default();
@@ -116,12 +125,6 @@ async fn settled(api: &Api, container: Inspected) -> Result<Option<Inspected>, A
     Ok(Some(container))
 }
 
-/// The object, the pod and the container's name that labels tell of.
-fn marks_of(labels: &BTreeMap<String, String>) -> Option<(ObjectKey, PodId, String)> {
-    let key = labels.get(marks::OBJECT)?.parse().ok()?;
-    Some((key, PodId(labels.get(marks::POD)?.clone()), labels.get(marks::CONTAINER)?.clone()))
-}
-
 /// How a container is.
 pub(super) fn standing(container: &Inspected) -> Standing {
     let state = &container.state;
@@ -149,6 +152,12 @@ impl Instance {
             let Some(container) = self.containers.get(&wanted.name) else {
                 return Verdict::Wrong(format!("the container {} is gone", wanted.name));
             };
+            if ended_with_the_box(container, pod.restart) {
+                return Verdict::Rebooted(format!(
+                    "the box was started again, and the container {} ended with it",
+                    wanted.name
+                ));
+            }
             match standing(container) {
                 Standing::Running => {}
                 Standing::Staged => {
@@ -175,6 +184,23 @@ impl Instance {
     }
 }
 
+/// Whether a container ended with the box and is to be made again, as that is no end of its own. What had come to its end
+/// before stays so, as far as that can be told: of what is not started again only a kill (137, or 143 for SIGTERM) is
+/// taken for the box's.
+pub(super) fn ended_with_the_box(container: &Inspected, restart: Restart) -> bool {
+    container.before_boot
+        && match standing(container) {
+            // podman 4.3 says so of everything after a boot.
+            Standing::Staged => true,
+            Standing::Ended { code, .. } => match restart {
+                Restart::Always => true,
+                Restart::OnFailure => code != 0,
+                Restart::Never => [137, 143].contains(&code),
+            },
+            Standing::Running | Standing::Paused | Standing::Broken(_) => false,
+        }
+}
+
 /// How a container ended, for people.
 pub(super) fn ended(name: &str, code: i32, out_of_memory: bool) -> String {
     match code {
@@ -182,5 +208,44 @@ pub(super) fn ended(name: &str, code: i32, out_of_memory: bool) -> String {
         // podman doesn't always know that it was for its memory.
         137 => format!("{name} was killed (137): by somebody, or for the memory that it took"),
         code => format!("{name} ended with {code}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// As podman 5.4 tells of a container that was killed when the box went down.
+    fn inspected(status: &str, exit_code: i32, before_boot: bool) -> Inspected {
+        let answer = json!({
+            "Id": "c0ffee", "Name": "shop-web-01234567",
+            "State": { "Status": status, "Pid": 0, "ConmonPid": 0, "ExitCode": exit_code, "OOMKilled": false },
+            "Config": { "Labels": null, "StopSignal": "SIGTERM", "StopTimeout": 240 },
+        });
+        let mut inspected: Inspected = serde_json::from_value(answer).unwrap();
+        inspected.before_boot = before_boot;
+        inspected
+    }
+
+    #[test]
+    fn what_ended_with_the_box_is_told_from_what_ended_by_itself() {
+        let rebooted = |status, code, restart| ended_with_the_box(&inspected(status, code, true), restart);
+        assert!(rebooted("exited", 137, Restart::Always));
+        assert!(rebooted("exited", 0, Restart::Always), "it heeded SIGTERM");
+        assert!(rebooted("created", 0, Restart::Always));
+        assert!(rebooted("exited", 137, Restart::Never), "a job that the box took with it is not failed");
+        assert!(!rebooted("exited", 0, Restart::Never), "it was done");
+        assert!(!rebooted("exited", 1, Restart::Never), "it had failed");
+        assert!(!rebooted("exited", 0, Restart::OnFailure));
+        for status in ["exited", "created"] {
+            assert!(!ended_with_the_box(&inspected(status, 137, false), Restart::Always));
+        }
+    }
+
+    #[test]
+    fn how_long_a_container_may_take_to_stop_stands_with_it() {
+        assert_eq!(inspected("running", 0, false).grace(), Some(Duration::from_secs(240)));
     }
 }

@@ -13,6 +13,7 @@ mod images;
 mod instance;
 mod logs;
 mod marks;
+mod places;
 mod ports;
 mod prober;
 mod process;
@@ -51,7 +52,7 @@ use self::watch::{Bell, Vigils};
 use crate::image::ImageSource;
 use crate::secret::SecretSource;
 use crate::turns::Turns;
-use crate::{ApplyStep, Driver, DriverError, DriverEvent, Fingerprint, Owner};
+use crate::{ApplyStep, Driver, DriverError, DriverEvent, ExecError, Fingerprint, Owner};
 
 /// The kind of what outlives pods.
 const CLAIM: &str = "PersistentVolumeClaim";
@@ -160,12 +161,17 @@ impl PodmanDriver {
         }
     }
 
+    /// Everything that podman has of an app, by object.
+    async fn there(&self, app: &AppName) -> Result<BTreeMap<ObjectKey, Vec<Instance>>, ApiError> {
+        instance::of_app(&self.api, &self.owner, app, &self.strays).await
+    }
+
     /// The pods of a release.
     fn pods<'a>(&self, release: &'a Release) -> Result<Vec<WantedPod<'a>>, DriverError> {
         let mut pods = Vec::new();
         for object in &release.objects {
             if let Wanted::Pod(pod) = wanted(object)? {
-                let id = PodId::of(&self.owner, &release.app, &object.key, &pod);
+                let id = PodId::of(&self.owner, release, &object.key, &pod);
                 pods.push(WantedPod { key: &object.key, pod: *pod, id });
             }
         }
@@ -193,7 +199,7 @@ impl PodmanDriver {
         match own.verdict(pod) {
             Verdict::Well => self.liveness(app, pod, own),
             Verdict::Done | Verdict::Failed(_) => Observed::Same,
-            Verdict::Wrong(why) => drift(&why, false),
+            Verdict::Wrong(why) | Verdict::Rebooted(why) => drift(&why, false),
             Verdict::Restart(name, why) => self.restart(app, pod, own, &name, &why),
         }
     }
@@ -299,15 +305,17 @@ impl PodmanDriver {
         })
     }
 
-    /// Keeps the last lines of a container that is about to go.
-    async fn keep_log(&self, app: &AppName, container: &str) {
+    /// Keeps the last lines of a container that is about to go, for the app's diagnosis. Nothing of them is in the
+    /// reason of a failure, which goes into status, events, the journal and the anchor: they are as secret as the app.
+    async fn keep_log(&self, app: &AppName, name: &str, container: &str) {
         let Ok(log) = self.api.logs(container, LINES_KEPT).await else { return };
+        let lines = logs::lines_of(&log).into_iter().map(|line| format!("{name}: {line}"));
         let mut kept = self.last_logs.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.insert(app.clone(), logs::lines_of(&log));
+        kept.insert(app.clone(), lines.collect());
     }
 
     async fn remove(&self, app: &AppName, key: &ObjectKey) -> Result<(), DriverError> {
-        let mut there = instance::of_app(&self.api, &self.owner, app).await?;
+        let mut there = self.there(app).await?;
         for instance in there.remove(key).unwrap_or_default() {
             self.take_away(app, key, &instance).await?;
         }
@@ -348,7 +356,7 @@ impl Driver for PodmanDriver {
     }
 
     async fn observe(&self, app: &AppName, desired: Option<&Release>) -> Result<AppObservation, DriverError> {
-        let there = instance::of_app(&self.api, &self.owner, app).await;
+        let there = self.there(app).await;
         if there.is_err() {
             self.bell.ring_when_back(&self.api, &self.owner);
         }
@@ -371,9 +379,8 @@ impl Driver for PodmanDriver {
         }
         let device = self.owner.device.to_string();
         for volume in self.api.volumes(&[(marks::DEVICE, &device), (marks::APP, app.as_str())]).await? {
-            let key: Option<ObjectKey> = volume.labels.get(marks::OBJECT).and_then(|key| key.parse().ok());
             // A scratch volume goes with its pod.
-            if let Some(key) = key.filter(|key| key.kind == CLAIM) {
+            if let Some(key) = marks::claim(&volume.labels, &volume.name).filter(|key| key.kind == CLAIM) {
                 let release = volume.labels.get(marks::RELEASE).and_then(|id| id.parse().ok()).map(ReleaseId);
                 seen.entry(key).or_insert(Observed::Extra { release });
             }
@@ -386,10 +393,15 @@ impl Driver for PodmanDriver {
         let labels = [(marks::DEVICE, device.as_str())];
         let containers = self.api.containers(&labels).await?;
         let volumes = self.api.volumes(&labels).await?;
-        let marks =
-            containers.into_iter().map(|one| one.labels).chain(volumes.into_iter().map(|one| one.labels));
-        let apps: BTreeSet<AppName> =
-            marks.filter_map(|labels| labels.get(marks::APP)?.parse().ok()).collect();
+        let parts = containers.iter().filter_map(|one| {
+            let name = one.names.first()?;
+            marks::part(&self.owner, &one.labels, name).map(|part| part.app)
+        });
+        let held = volumes.iter().filter_map(|one| {
+            // A scratch volume whose pod is gone is left over from what was killed.
+            one.labels.get(marks::APP)?.parse().ok()
+        });
+        let apps: BTreeSet<AppName> = parts.chain(held).collect();
         Ok(apps.into_iter().collect())
     }
 
@@ -400,7 +412,7 @@ impl Driver for PodmanDriver {
                 match wanted(object)? {
                     Wanted::Claim => self.ensure_claim(step.app, step.object, release.id()).await.map(drop),
                     Wanted::Pod(pod) => {
-                        let id = PodId::of(&self.owner, step.app, step.object, &pod);
+                        let id = PodId::of(&self.owner, release, step.object, &pod);
                         Change::new(self, release, step.object, &pod, &id, step.strategy).ensure().await
                     }
                 }
@@ -419,12 +431,16 @@ impl Driver for PodmanDriver {
     }
 
     async fn probe(&self, release: &Release) -> Health {
-        let (there, pods) =
-            match (instance::of_app(&self.api, &self.owner, &release.app).await, self.pods(release)) {
-                (Ok(there), Ok(pods)) => (there, pods),
-                (Err(error), _) => return Health::Unhealthy { reason: error.to_string() },
-                (_, Err(error)) => return Health::Unhealthy { reason: error.to_string() },
-            };
+        let (there, pods) = match (self.there(&release.app).await, self.pods(release)) {
+            (Ok(there), Ok(pods)) => (there, pods),
+            // Containers run on without podman's service.
+            (Err(error), _) => {
+                tracing::debug!(app = %release.app, %error, "the app's health can't be told");
+                self.bell.ring_when_back(&self.api, &self.owner);
+                return Health::Unknown;
+            }
+            (_, Err(error)) => return Health::Unhealthy { reason: error.to_string() },
+        };
         self.follow(&release.app, &pods, &there);
         let mut starting = None;
         for wanted in &pods {
@@ -448,7 +464,7 @@ impl Driver for PodmanDriver {
         Some(format!("http://{host}{path}"))
     }
 
-    async fn exec(&self, release: &Release, check: &ExecCheck) -> Result<(), String> {
+    async fn exec(&self, release: &Release, check: &ExecCheck) -> Result<(), ExecError> {
         self.run_in(release, check).await
     }
 
@@ -463,7 +479,7 @@ impl Driver for PodmanDriver {
     }
 
     async fn logs(&self, app: &AppName, lines: usize) -> Result<Vec<String>, DriverError> {
-        let there = instance::of_app(&self.api, &self.owner, app).await?;
+        let there = self.there(app).await?;
         let kept = self.last_logs.lock().unwrap_or_else(PoisonError::into_inner).get(app).cloned();
         let mut all = kept.unwrap_or_default();
         for instance in there.values().flatten() {
@@ -493,6 +509,7 @@ impl PodmanDriver {
         match own.verdict(pod) {
             Verdict::Done => return Health::Healthy,
             Verdict::Failed(why) | Verdict::Wrong(why) => return Health::Unhealthy { reason: why },
+            Verdict::Rebooted(why) => return Health::Starting { reason: why },
             Verdict::Restart(name, why) => {
                 let times = own.containers.get(&name).map_or(0, |one| self.restarts.times(&one.name));
                 return Health::Unhealthy { reason: format!("{why}; it was started again {times} times") };

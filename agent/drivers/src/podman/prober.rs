@@ -11,10 +11,11 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use super::api::{Api, Inspected};
+use super::exec;
 use super::process::{self, Listener, Listening};
 use super::sockets;
 use super::watch::Bell;
-use crate::probe;
+use crate::{ExecError, probe};
 
 /// What the probes of one container found so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -213,7 +214,8 @@ impl Asker {
         loop {
             match self.ask(probe).await {
                 Ok(()) => return,
-                Err(why) => {
+                Err(ExecError::NotRun(why)) => self.note(|found| found.last = Some(why)).await,
+                Err(ExecError::Failed(why)) => {
                     failures += 1;
                     let over = failures >= probe.failure_threshold;
                     self.note(|found| {
@@ -236,7 +238,8 @@ impl Asker {
         loop {
             match self.ask(probe).await {
                 Ok(()) => failures = 0,
-                Err(why) => {
+                Err(ExecError::NotRun(why)) => self.note(|found| found.last = Some(why)).await,
+                Err(ExecError::Failed(why)) => {
                     failures += 1;
                     if failures >= probe.failure_threshold {
                         self.note(|found| {
@@ -264,7 +267,8 @@ impl Asker {
                         self.note(|found| found.ready = Some(Ok(()))).await;
                     }
                 }
-                Err(why) => {
+                Err(ExecError::NotRun(why)) => self.note(|found| found.last = Some(why)).await,
+                Err(ExecError::Failed(why)) => {
                     (successes, failures) = (0, failures + 1);
                     let over = failures >= probe.failure_threshold;
                     self.note(|found| {
@@ -284,9 +288,17 @@ impl Asker {
         }
     }
 
-    async fn ask(&self, probe: &Probe) -> Result<(), String> {
+    async fn ask(&self, probe: &Probe) -> Result<(), ExecError> {
+        if let Ask::Exec(command) = &probe.ask {
+            return exec::run(&self.api, &self.container, command, probe.timeout).await;
+        }
+        // Nobody but the agent and the workload has a part in these: what doesn't answer is the workload.
+        self.connect(probe).await.map_err(ExecError::Failed)
+    }
+
+    async fn connect(&self, probe: &Probe) -> Result<(), String> {
         match &probe.ask {
-            Ask::Exec(command) => exec(&self.api, &self.container, command, probe.timeout).await,
+            Ask::Exec(_) => Ok(()),
             Ask::Http { host, port, path, headers } => {
                 let host = self.host(host.as_deref(), *port)?;
                 probe::http_with(&format!("http://{host}:{port}{path}"), headers, probe.timeout).await
@@ -330,31 +342,5 @@ impl Asker {
         };
         listeners.insert(port, found);
         true
-    }
-}
-
-/// Runs a program in a container, and wants 0 of it.
-pub(super) async fn exec(
-    api: &Api,
-    container: &str,
-    command: &[String],
-    limit: Duration,
-) -> Result<(), String> {
-    let words = command.join(" ");
-    let id = api.exec_create(container, command).await.map_err(|error| error.to_string())?;
-    let ended = api.exec_start(&id, limit).await;
-    let state = api.exec_state(&id).await.map_err(|error| error.to_string())?;
-    if state.running {
-        // podman has no call that ends it.
-        if let Some(pid) = Some(state.pid).filter(|pid| *pid > 1) {
-            let _ =
-                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
-        }
-        return Err(format!("{words} did not end within {limit:?}"));
-    }
-    ended.map_err(|error| error.to_string())?;
-    match state.exit_code {
-        0 => Ok(()),
-        code => Err(format!("{words} ended with {code}")),
     }
 }

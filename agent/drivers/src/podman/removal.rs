@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use holdfast_core::name::{AppName, ObjectKey};
 use tokio::time::timeout;
 
@@ -16,12 +17,10 @@ const GRACE: Duration = Duration::from_secs(30);
 const KILLED: Duration = Duration::from_secs(10);
 
 impl PodmanDriver {
-    /// Stops every container of an instance, those that share a network before the one that has it.
+    /// Stops every container of an instance. As with Kubernetes they are asked together, and have the same time.
     pub(super) async fn stop(&self, instance: &Instance) -> Result<(), DriverError> {
-        for container in instance.containers.values() {
-            self.stop_container(&container.name).await?;
-        }
-        Ok(())
+        let all = instance.containers.values().map(|container| self.stop_container(&container.name));
+        join_all(all).await.into_iter().collect()
     }
 
     /// Asks a container to stop, waits for that as long as its own pod let it take, whatever replaces it, and then kills
@@ -104,15 +103,17 @@ impl PodmanDriver {
     /// Removes what goes with a pod: its scratch volumes, its secrets, its files.
     async fn sweep(&self, app: &AppName, key: &ObjectKey, instance: &Instance) -> Result<(), DriverError> {
         let device = self.owner.device.to_string();
-        let (app, key) = (app.to_string(), key.to_string());
+        let object = key.to_string();
         let labels = [
             (marks::DEVICE, device.as_str()),
-            (marks::APP, &app),
-            (marks::OBJECT, &key),
-            (marks::POD, &instance.id.0),
+            (marks::APP, app.as_str()),
+            (marks::OBJECT, &object),
+            (marks::POD, instance.id.as_str()),
         ];
         for volume in self.api.volumes(&labels).await? {
-            self.api.delete_volume(&volume.name).await?;
+            if marks::is_scratch(&volume.name, app, key, &instance.id) {
+                self.api.delete_volume(&volume.name).await?;
+            }
         }
         let names: Vec<&str> =
             instance.containers.values().map(|container| container.name.as_str()).collect();

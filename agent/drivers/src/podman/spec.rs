@@ -1,7 +1,6 @@
 //! From a pod to the bodies by which podman makes its containers (libpod's SpecGenerator). Pure.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use holdfast_core::digest::ReleaseId;
 use holdfast_core::name::{AppName, ObjectKey};
@@ -11,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::marks::{self, PodId};
 use crate::Owner;
+use crate::beneath::Shown;
 
 /// How large a container's log may become, in bytes.
 const LOG_SIZE: u64 = 1 << 20;
@@ -25,6 +25,15 @@ pub(super) struct Places {
     /// Where each folder or file of the box is that stands for a volume: files of the documents, and volumes of
     /// which only a part is seen.
     pub(super) folders: BTreeMap<String, String>,
+    /// What those of them must show that lie below what a workload can write.
+    pub(super) meant: BTreeMap<String, Shown>,
+}
+
+impl Places {
+    /// What a container must have mounted, each as often as it mounts it.
+    pub(super) fn meant_of(&self, container: &Container<PinnedImage>) -> Vec<Shown> {
+        container.mounts.iter().filter_map(|mount| self.meant.get(&place_key(mount)).cloned()).collect()
+    }
 }
 
 /// What a container is in its pod.
@@ -114,7 +123,7 @@ impl PodSpec<'_> {
 
     fn labels(&self, container: &str) -> BTreeMap<&'static str, String> {
         let mut labels = marks::labels(self.owner, self.app, self.key, self.release);
-        labels.insert(marks::POD, self.id.0.clone());
+        labels.insert(marks::POD, self.id.as_str().to_owned());
         labels.insert(marks::CONTAINER, container.to_owned());
         labels
     }
@@ -176,7 +185,7 @@ impl PodSpec<'_> {
                     mounts.push(bind(folder, &Mount { read_only: true, ..mount.clone() }));
                 }
                 (Some(folder), _) => mounts.push(bind(folder, mount)),
-                (None, Some(Volume::Host { path, .. })) => mounts.push(bind(&below(path, mount), mount)),
+                (None, Some(Volume::Host { path, .. })) => mounts.push(bind(path, mount)),
                 (None, Some(Volume::Empty { memory: true, size })) => mounts.push(tmpfs(*size, mount)),
                 (None, Some(Volume::Empty { .. })) => {
                     volumes
@@ -195,13 +204,6 @@ impl PodSpec<'_> {
 /// A mount in [`Places`]: parts of one volume are places of their own.
 pub(super) fn place_key(mount: &Mount) -> String {
     format!("{}\n{}", mount.volume, mount.sub_path.as_deref().unwrap_or_default())
-}
-
-fn below(path: &str, mount: &Mount) -> String {
-    match &mount.sub_path {
-        Some(sub) => Path::new(path).join(sub).display().to_string(),
-        None => path.to_owned(),
-    }
 }
 
 fn port(port: &PortMapping) -> Value {
@@ -313,7 +315,7 @@ mod tests {
     fn podman_is_sent_what_is_written_down() {
         let (owner, pod) = (Owner { device: "emea/till-1".parse().unwrap() }, pod());
         let (app, key) = ("shop".parse().unwrap(), ObjectKey::new("Pod", "web"));
-        let id = PodId("0123456789abcdef".to_owned());
+        let id = PodId::parse("0123456789abcdef").unwrap();
         let release = ReleaseId(Digest::of(b"a release"));
         let spec = PodSpec { owner: &owner, app: &app, key: &key, release, pod: &pod, id: &id };
         let mut places = Places::default();

@@ -4,8 +4,10 @@
 //! So the ids of the containers that were made are noted in memory, which is lost with the processes themselves. What
 //! has such an id and no container any more is ours, whatever became of the agent or of podman meanwhile.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -22,15 +24,25 @@ const LOOK: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug)]
 pub(super) struct Strays {
     dir: PathBuf,
+    /// Those that this process made, also where the folder can't be written.
+    own: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Strays {
     pub(super) fn new(run_dir: &Path) -> Self {
-        Strays { dir: run_dir.join("made") }
+        Strays { dir: run_dir.join("made"), own: Arc::default() }
+    }
+
+    /// Whether a container was made since the box was started. What was made before can't have run since: it ended with
+    /// the box, whatever podman says of how it ended.
+    pub(super) fn knows(&self, id: &str) -> bool {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.contains(id) || self.dir.join(id).exists()
     }
 
     /// A container was made, and is not started yet.
     pub(super) fn note(&self, id: &str) {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
         let noted = fs::create_dir_all(&self.dir).and_then(|()| fs::write(self.dir.join(id), ""));
         if let Err(error) = noted {
             tracing::warn!(%error, id, "a container can't be noted: what podman may leave of it will stay");
@@ -39,6 +51,7 @@ impl Strays {
 
     /// A container was removed, and nothing is left of it.
     pub(super) fn forget(&self, id: &str) {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         let _ = fs::remove_file(self.dir.join(id));
     }
 

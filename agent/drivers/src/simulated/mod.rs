@@ -35,7 +35,7 @@ use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc};
 
-use crate::{ApplyStep, CALL_LIMIT, Driver, DriverError, DriverEvent, Fingerprint, Owner};
+use crate::{ApplyStep, CALL_LIMIT, Driver, DriverError, DriverEvent, ExecError, Fingerprint, Owner};
 use folder::Folder;
 use log::Line;
 use world::{Applied, Fault, Seen};
@@ -308,14 +308,18 @@ impl Driver for SimulatedDriver {
         self.lock().world.address_of(release, check)
     }
 
-    async fn exec(&self, release: &Release, check: &ExecCheck) -> Result<(), String> {
+    async fn exec(&self, release: &Release, check: &ExecCheck) -> Result<(), ExecError> {
         self.wait("exec", Some(&release.app), None).await;
         match self.with(|folder| folder.world.exec(release, check)) {
             Err(Fault::Hang) => {
                 tokio::time::sleep(check.timeout).await;
-                Err(format!("{} did not end within {:?}", check.command.join(" "), check.timeout))
+                let words = check.command.join(" ");
+                Err(ExecError::Failed(format!("{words} did not end within {:?}", check.timeout)))
             }
-            result => self.end("run a program", result).await.map_err(|error| error.to_string()),
+            result => match self.end("run a program", result).await {
+                Ok(verdict) => verdict.map_err(ExecError::Failed),
+                Err(error) => Err(ExecError::NotRun(error.to_string())),
+            },
         }
     }
 

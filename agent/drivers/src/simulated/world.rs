@@ -319,17 +319,17 @@ impl World {
         }
     }
 
-    /// How the program of a health check ends, by the annotation `exec`.
-    pub fn exec(&self, release: &Release, check: &ExecCheck) -> Result<(), Fault> {
+    /// How the program of a health check ends, by the annotation `exec`: its own verdict, if it runs at all.
+    pub fn exec(&self, release: &Release, check: &ExecCheck) -> Result<Result<(), String>, Fault> {
         self.reach()?;
         if !matches!(self.ours(&release.app, &check.target), Ok(Some(_))) {
-            return Err(Fault::Runtime(format!("{} is not there", check.target)));
+            return Ok(Err(format!("{} is not there", check.target)));
         }
-        match self.behaviour(release)?.exec {
-            Reaction::Fails => Err(Fault::Runtime(format!("{} ended with 1", check.command.join(" ")))),
-            Reaction::Hangs => Err(Fault::Hang),
+        Ok(match self.behaviour(release)?.exec {
+            Reaction::Fails => Err(format!("{} ended with 1", check.command.join(" "))),
+            Reaction::Hangs => return Err(Fault::Hang),
             Reaction::Works | Reaction::Retry | Reaction::Partial | Reaction::NotYet(_) => Ok(()),
-        }
+        })
     }
 
     /// Where a health check with a target reaches its object, by the object's annotation `address`.

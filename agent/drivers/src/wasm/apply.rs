@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::chown;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use super::launch::{self, StartError};
 use super::look::Found;
 use super::protocol::{Mark, Record, Request, StartOrder};
 use super::{WasmDriver, spec};
-use crate::{ApplyStep, DriverError};
+use crate::{ApplyStep, DriverError, beneath};
 
 /// What requests in flight get when a workload is stopped.
 const GRACE: Duration = Duration::from_secs(2);
@@ -154,13 +155,24 @@ impl WasmDriver {
     fn make_folders(&self, app: &AppName, workload: &WasmWorkload<Digest>) -> io::Result<std::path::PathBuf> {
         files::make_private_dir(&self.config.state_dir.join("wasm/ended"))?;
         let volumes = self.volumes_of(app);
+        if workload.dirs.is_empty() {
+            return Ok(volumes);
+        }
+        let of_all = self.config.state_dir.join("wasm/volumes");
+        files::make_private_dir(&of_all)?;
+        let own = beneath::folder(beneath::base(&of_all)?, Path::new(app.as_str()))?;
+        if let Some(user) = self.config.user {
+            // It goes through here to its volumes, and has no say in what lies here: a link in the place of a volume
+            // would be given to it the next time.
+            fchown(&own, Some(nix::unistd::geteuid().as_raw()), Some(user.gid))?;
+            set_mode(&own, 0o710)?;
+        }
         for dir in &workload.dirs {
-            let volume = volumes.join(dir.volume.as_str());
-            files::make_private_dir(&volume)?;
+            let volume = beneath::folder(&own, Path::new(dir.volume.as_str()))?;
             if let Some(user) = self.config.user {
-                chown(&volumes, Some(user.uid), Some(user.gid))?;
-                chown(&volume, Some(user.uid), Some(user.gid))?;
+                fchown(&volume, Some(user.uid), Some(user.gid))?;
             }
+            set_mode(&volume, 0o700)?;
         }
         Ok(volumes)
     }
@@ -201,6 +213,10 @@ impl WasmDriver {
             record.pid, record.mark.device, self.config.owner.device
         ))
     }
+}
+
+fn set_mode(folder: &OwnedFd, mode: u32) -> io::Result<()> {
+    fs::File::from(folder.try_clone()?).set_permissions(fs::Permissions::from_mode(mode))
 }
 
 /// Where a volume goes before it is removed. No volume has such a name.
