@@ -287,7 +287,7 @@ impl<J: Journal> Keeper<J> {
     fn begin(&mut self, name: &AppName, about: About, drivers: BTreeSet<DriverKind>) {
         let questions = drivers.iter().map(|kind| self.question(name, *kind, Aim::Current)).collect();
         let evidence = match about {
-            About::Converge(_) if self.undiagnosed.remove(name) => self.evidence_of(name),
+            About::Converge(_) if self.undiagnosed.remove(name) => self.evidence_of(name).map(Box::new),
             _ => None,
         };
         let id = self.send(Some(name), Calls::Observe(questions, evidence));

@@ -62,7 +62,7 @@ impl<J: Journal> Keeper<J> {
             (None, Came::Seen(answers, evidence)) => {
                 let observed = in_form(name, &answers);
                 if let Some(evidence) = evidence {
-                    self.keep_diagnosis(name, evidence, &observed, now);
+                    self.keep_diagnosis(name, *evidence, &observed, now);
                 }
                 if !self.still_stands(name, stance) {
                     return Ok(());

@@ -41,7 +41,7 @@ pub struct Ticket {
 /// What is called.
 pub(super) enum Calls {
     /// Asks what there is of an app, and for what is kept of it if it failed.
-    Observe(Vec<Question>, Option<EvidenceCall>),
+    Observe(Vec<Question>, Option<Box<EvidenceCall>>),
     /// Walks steps that don't depend on each other.
     Walk(Vec<StepCall>),
     /// Searches for apps that nobody knows of.
@@ -55,7 +55,7 @@ pub struct Done {
 }
 
 pub(super) enum Came {
-    Seen(Answers, Option<Evidence>),
+    Seen(Answers, Option<Box<Evidence>>),
     Walked(Vec<Result<(), DriverError>>),
     Found(Finds),
     /// The task that ran it ended without a result.
@@ -125,7 +125,7 @@ impl Work {
         let came = match self.calls {
             Calls::Observe(questions, evidence) => {
                 let evidence = match evidence {
-                    Some(evidence) => Some(evidence.gather(self.ticket.app.as_ref()).await),
+                    Some(evidence) => Some(Box::new(evidence.gather(self.ticket.app.as_ref()).await)),
                     None => None,
                 };
                 Came::Seen(join_all(questions.into_iter().map(Question::ask)).await, evidence)
