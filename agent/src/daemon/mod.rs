@@ -230,7 +230,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         if let Some(limit) = limit
             && (daemon.at_rest() || daemon.clock.now().moment.uptime >= limit)
         {
-            daemon.stop_drivers().await;
+            daemon.wind_down().await;
             return Ok(Some(daemon.status()));
         }
         let event = daemon.next_event(&mut events, outside.as_mut(), limit).await;
@@ -244,11 +244,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         }
     }
     daemon.notifier.stopping();
-    let now = daemon.clock.now();
-    if let Err(error) = daemon.keeper.set_down(&now) {
-        tracing::warn!(%error, "it can't be written down that the agent ends in the midst of a change");
-    }
-    daemon.stop_drivers().await;
+    daemon.wind_down().await;
     daemon.save_time(true);
     // So that the anchor vouches for the events up to here.
     if let Err(error) = lock(&daemon.store).anchor_head() {
@@ -259,8 +255,13 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
 }
 
 impl Daemon {
-    /// Has the runtimes give back what others wait for.
-    async fn stop_drivers(&self) {
+    /// The agent is about to end: what it is in the midst of is no change that it dies of, and the runtimes give back what
+    /// others wait for.
+    async fn wind_down(&mut self) {
+        let now = self.clock.now();
+        if let Err(error) = self.keeper.set_down(&now) {
+            tracing::warn!(%error, "it can't be written down that the agent ends in the midst of a change");
+        }
         let stopped = self.keeper.drivers().values().map(|driver| driver.stop());
         if tokio::time::timeout(STOP_LIMIT, join_all(stopped)).await.is_err() {
             tracing::warn!(
@@ -338,7 +339,7 @@ impl Daemon {
             Event::Deadline => {
                 self.handled = now.moment.clone();
                 let due = self.keeper.due(&now);
-                if !due.is_empty() {
+                if !due.is_empty() || self.keeper.has_due_search(&now) {
                     self.widen(Scope::Apps(due));
                 }
                 let permit_is_due =

@@ -43,10 +43,15 @@ impl Search {
 }
 
 impl<J: Journal> Keeper<J> {
-    /// Searches those runtimes that haven't told yet. Only with a revision at hand can it be said what is unknown.
-    pub(super) fn begin_search(&mut self, now: &Now) {
+    /// Whether a search is to begin. Only with a revision at hand can it be said what is unknown.
+    pub fn has_due_search(&self, now: &Now) -> bool {
         let rests = self.search.pause.as_ref().is_some_and(|pause| pause.is_on(now));
-        if self.resolved.is_none() || self.search.left.is_empty() || self.search.is_under_way() || rests {
+        self.resolved.is_some() && !self.search.left.is_empty() && !self.search.is_under_way() && !rests
+    }
+
+    /// Searches those runtimes that haven't told yet.
+    pub(super) fn begin_search(&mut self, now: &Now) {
+        if !self.has_due_search(now) {
             return;
         }
         let left = self.search.left.iter().filter_map(|kind| self.drivers.get(kind));
