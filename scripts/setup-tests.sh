@@ -27,8 +27,9 @@ case ${1:-} in
   "") ci=false ;;
   --ci)
     ci=true
-    # g++: libFuzzer. The rest: static builds, and running the one for aarch64.
-    packages+=(g++ musl-tools gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static file binutils)
+    # g++: libFuzzer. mmdebstrap to e2fsprogs: the guest test. The rest: static builds, and running the one for aarch64.
+    packages+=(g++ mmdebstrap debian-archive-keyring qemu-system-x86 seabios e2fsprogs)
+    packages+=(musl-tools gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static file binutils)
     targets+=(x86_64-unknown-linux-musl aarch64-unknown-linux-musl)
     ;;
   *) die "unknown argument $1; usage: $0 [--ci]" ;;
