@@ -235,6 +235,8 @@ struct Mount {
     point: PathBuf,
     /// Whether nobody may write here.
     read_only: bool,
+    /// Whether it is one folder laid over others, as the root of a container is.
+    is_overlay: bool,
 }
 
 /// All mounts that a process sees.
@@ -254,7 +256,8 @@ impl Mounts {
             let device = device(fields.next()?, of_the_files);
             let (root, point) = (unescape(fields.next()?), unescape(fields.next()?));
             let read_only = fields.next()?.split(',').any(|option| option == "ro");
-            Some(Mount { id, parent, device, root, point, read_only })
+            let is_overlay = of_the_files.starts_with("overlay ");
+            Some(Mount { id, parent, device, root, point, read_only, is_overlay })
         };
         Mounts(text.lines().filter_map(mount).collect())
     }
@@ -299,7 +302,8 @@ impl Mounts {
     }
 
     fn other_than(&self, other: &Mounts) -> Vec<PathBuf> {
-        let points = self.0.iter().map(|mount| &mount.point);
+        // The root of a container that ended is still mounted here for a while, and hides nothing of the box.
+        let points = self.0.iter().filter(|mount| !mount.is_overlay).map(|mount| &mount.point);
         let mut hidden: Vec<PathBuf> = points
             .filter(|point| !OF_THE_MANAGER.iter().any(|own| point.starts_with(own)))
             .filter(|point| self.place(point) != other.place(point))
@@ -428,6 +432,15 @@ mod tests {
         );
         assert_eq!(own.read_only_beside(&Mounts::parse(BOX)), [Path::new("/")]);
         assert_eq!(mounts("").read_only_beside(&Mounts::parse(BOX)), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn what_podman_mounts_for_a_container_is_nothing_that_a_unit_hides() {
+        let merged = "60 22 0:50 / /var/lib/containers/storage/overlay/abc/merged rw - overlay overlay rw\n";
+        // Of one that started later than the agent, and of one that ended since the agent started.
+        let box_ = Mounts::parse(&format!("{BOX}{merged}"));
+        assert_eq!(mounts("").other_than(&box_), Vec::<PathBuf>::new());
+        assert_eq!(mounts(merged).other_than(&Mounts::parse(BOX)), Vec::<PathBuf>::new());
     }
 
     #[test]

@@ -323,5 +323,5 @@ ALL = [
     workloads_outlive_the_agent, the_status_says_that_no_agent_runs, without_a_network_a_reboot_brings_all_back,
     a_power_cut_costs_nothing,
 ]
-# Run only when they are named: what they ask for isn't built yet.
+# Run only when they are named: none of them was seen to pass yet.
 DUE = [a_secret_that_changes_reaches_its_container, no_link_leads_out_of_a_volume, what_stops_slowly_keeps_nobody_waiting]
