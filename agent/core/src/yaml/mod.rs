@@ -3,8 +3,14 @@
 //! The parser's events are put together here, so that what the field's parsers let pass is refused with line
 //! and column: duplicate keys, keys that aren't strings, aliases that explode, trees too deep or too large.
 
+mod grammar;
+mod kubernetes;
+mod mapping;
 mod parse;
 mod scalar;
+mod scan;
+mod stream;
+mod strict;
 
 use serde_json::{Map, Value};
 
@@ -23,7 +29,8 @@ pub enum Dialect {
     /// YAML 1.2's core schema, and numbers with a leading zero are refused: whether `0042` is 42, 34 or a
     /// name depends on who reads it.
     Strict,
-    /// As kubectl reads it, that is YAML 1.1: `0644` is octal, `yes` and `on` are booleans.
+    /// As kubectl reads it, that is YAML 1.1: `0644` is octal, `yes` and `on` are booleans, `<<` merges maps, and
+    /// keys may be numbers.
     Kubernetes,
 }
 

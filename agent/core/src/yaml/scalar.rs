@@ -1,8 +1,8 @@
-//! What a scalar means: the core schema of YAML 1.2 (chapter 10.3), or what kubectl makes of it.
+//! Scalars: whose rules they are read by, and how they are written as values and as keys.
 
 use serde_json::{Number, Value};
 
-use super::Dialect;
+use super::{Dialect, kubernetes, strict};
 
 /// Why a scalar has no value.
 pub(super) struct BadScalar {
@@ -11,110 +11,97 @@ pub(super) struct BadScalar {
 }
 
 impl BadScalar {
-    fn new(message: impl Into<String>, hint: &'static str) -> Self {
+    pub(super) fn new(message: impl Into<String>, hint: &'static str) -> Self {
         BadScalar { message: message.into(), hint: Some(hint) }
     }
 }
 
+/// A scalar before it is a value or a key; as these, Kubernetes writes numbers in different ways.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Scalar {
+    Null,
+    Bool(bool),
+    Int(i64),
+    /// Only what an `i64` can't hold.
+    Uint(u64),
+    Float(f64),
+    Text(String),
+}
+
 /// The value of a plain scalar without a tag.
-pub(super) fn plain(text: &str, dialect: Dialect) -> Result<Value, BadScalar> {
-    match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Ok(Value::Null),
-        "true" | "True" | "TRUE" => return Ok(Value::Bool(true)),
-        "false" | "False" | "FALSE" => return Ok(Value::Bool(false)),
-        "yes" | "Yes" | "YES" | "on" | "On" | "ON" if dialect == Dialect::Kubernetes => {
-            return Ok(Value::Bool(true));
+pub(super) fn plain(text: &str, dialect: Dialect) -> Result<Scalar, BadScalar> {
+    match dialect {
+        Dialect::Strict => strict::plain(text).map(Scalar::of),
+        Dialect::Kubernetes => Ok(kubernetes::plain(text)),
+    }
+}
+
+/// The value of a scalar with one of YAML's own tags; `name` is what follows `!!`.
+pub(super) fn tagged(text: &str, name: &str, dialect: Dialect) -> Result<Scalar, BadScalar> {
+    match dialect {
+        Dialect::Strict => strict::tagged(text, name).map(Scalar::of),
+        Dialect::Kubernetes => kubernetes::tagged(text, name),
+    }
+}
+
+/// Why something of that kind is no key.
+pub(super) fn no_key(kind: &str) -> BadScalar {
+    BadScalar::new(format!("a key must be a string; this is {kind}"), "quote it")
+}
+
+impl Scalar {
+    /// What a node holds, as long as it is no list or map.
+    pub(super) fn of(value: Value) -> Scalar {
+        match value {
+            Value::Bool(value) => Scalar::Bool(value),
+            Value::String(text) => Scalar::Text(text),
+            Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+                (Some(number), ..) => Scalar::Int(number),
+                (None, Some(number), _) => Scalar::Uint(number),
+                (None, None, Some(number)) => Scalar::Float(number),
+                (None, None, None) => Scalar::Null,
+            },
+            _ => Scalar::Null,
         }
-        "no" | "No" | "NO" | "off" | "Off" | "OFF" if dialect == Dialect::Kubernetes => {
-            return Ok(Value::Bool(false));
+    }
+
+    /// As a value of JSON. For Kubernetes, floats without a fraction are integers there.
+    pub(super) fn into_value(self, dialect: Dialect) -> Result<Value, BadScalar> {
+        Ok(match self {
+            Scalar::Null => Value::Null,
+            Scalar::Bool(value) => Value::Bool(value),
+            Scalar::Int(number) => Value::Number(number.into()),
+            Scalar::Uint(number) => Value::Number(number.into()),
+            Scalar::Text(text) => Value::String(text),
+            Scalar::Float(number) => Some(number)
+                .filter(|_| dialect == Dialect::Kubernetes)
+                .and_then(whole)
+                .or_else(|| Number::from_f64(number))
+                .map(Value::Number)
+                .ok_or_else(|| {
+                    let hint = "write a finite number, or quote it to have a string";
+                    BadScalar::new(format!("{} has no form in JSON", shown(number)), hint)
+                })?,
+        })
+    }
+
+    /// As the key of a map, which is always a string. Kubernetes makes strings of numbers and booleans.
+    pub(super) fn into_key(self, dialect: Dialect) -> Result<String, BadScalar> {
+        match (self, dialect) {
+            (Scalar::Text(text), _) => Ok(text),
+            (Scalar::Null, _) => Err(no_key("nothing")),
+            (Scalar::Bool(_), Dialect::Strict) => Err(no_key("a boolean")),
+            (_, Dialect::Strict) => Err(no_key("a number")),
+            (Scalar::Bool(value), _) => Ok(value.to_string()),
+            (Scalar::Int(number), _) => Ok(number.to_string()),
+            (Scalar::Float(number), _) => Ok(shown(number)),
+            (Scalar::Uint(_), _) => Err(no_key("a number of more than 63 bits")),
         }
-        _ => {}
     }
-    if is_special_float(text) {
-        return Err(BadScalar::new(
-            format!("{text} has no form in JSON"),
-            "write a finite number, or quote it to have a string",
-        ));
-    }
-    match number(text, dialect) {
-        Some(result) => result.map(Value::Number),
-        None => Ok(Value::String(text.to_owned())),
-    }
-}
-
-/// The value of a scalar with one of the core schema's tags, such as `!!str`.
-pub(super) fn tagged(text: &str, suffix: &str, dialect: Dialect) -> Result<Value, BadScalar> {
-    let wrong = || BadScalar { message: format!("this is no !!{suffix}"), hint: None };
-    match suffix {
-        "str" => Ok(Value::String(text.to_owned())),
-        "null" | "bool" | "int" | "float" => {
-            let value = plain(text, dialect)?;
-            let fits = match (&value, suffix) {
-                (Value::Null, "null") | (Value::Bool(_), "bool") | (Value::Number(_), "float") => true,
-                (Value::Number(number), "int") => !number.is_f64(),
-                _ => false,
-            };
-            if fits { Ok(value) } else { Err(wrong()) }
-        }
-        _ => Err(BadScalar::new(
-            format!("the tag !!{suffix} is not known"),
-            "known are !!str, !!int, !!float, !!bool and !!null",
-        )),
-    }
-}
-
-fn is_special_float(text: &str) -> bool {
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    matches!(unsigned, ".inf" | ".Inf" | ".INF") || matches!(text, ".nan" | ".NaN" | ".NAN")
-}
-
-/// The number that `text` is, if it looks like one.
-fn number(text: &str, dialect: Dialect) -> Option<Result<Number, BadScalar>> {
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let negative = text.starts_with('-');
-    if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
-        return None;
-    }
-    if let Some(digits) = unsigned.strip_prefix("0x") {
-        return integer(digits, 16, negative);
-    }
-    if let Some(digits) = unsigned.strip_prefix("0o") {
-        return integer(digits, 8, negative);
-    }
-    if unsigned.bytes().all(|b| b.is_ascii_digit()) {
-        let ambiguous = unsigned.len() > 1 && unsigned.starts_with('0');
-        return match (ambiguous, dialect) {
-            (false, _) => integer(unsigned, 10, negative),
-            (true, Dialect::Strict) => Some(Err(BadScalar::new(
-                format!("{text} is read as {unsigned} by some, as an octal number by others"),
-                "quote it to keep its zeros, or leave them out",
-            ))),
-            // go-yaml, which kubectl uses, takes it as octal if it can and as a decimal float otherwise.
-            (true, Dialect::Kubernetes) => {
-                let radix = if unsigned.bytes().all(|b| b < b'8') { 8 } else { 10 };
-                integer(unsigned, radix, negative)
-            }
-        };
-    }
-    is_float(unsigned).then(|| float(text))
-}
-
-fn integer(digits: &str, radix: u32, negative: bool) -> Option<Result<Number, BadScalar>> {
-    if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
-        return None;
-    }
-    let number = u64::from_str_radix(digits, radix).ok().and_then(|number| match negative {
-        false => Some(Number::from(number)),
-        true => 0i64.checked_sub_unsigned(number).map(Number::from),
-    });
-    Some(
-        number
-            .ok_or_else(|| BadScalar::new("the number needs more than 64 bits", "quote it to have a string")),
-    )
 }
 
 /// `[0-9]+(\.[0-9]*)?` or `\.[0-9]+`, then perhaps `[eE][-+]?[0-9]+`.
-fn is_float(unsigned: &str) -> bool {
+pub(super) fn is_float(unsigned: &str) -> bool {
     let (mantissa, exponent) = match unsigned.find(['e', 'E']) {
         Some(index) => (&unsigned[..index], Some(&unsigned[index + 1..])),
         None => (unsigned, None),
@@ -133,63 +120,37 @@ fn is_float(unsigned: &str) -> bool {
     mantissa_fits && exponent_fits
 }
 
-fn float(text: &str) -> Result<Number, BadScalar> {
-    text.parse::<f64>()
-        .ok()
-        .and_then(Number::from_f64)
-        .ok_or_else(|| BadScalar::new("the number is too large", "quote it to have a string"))
+/// A float without a fraction as the integer that JSON of Go has for it: as few digits as tell it from its
+/// neighbours, then zeros.
+fn whole(number: f64) -> Option<Number> {
+    if number.fract() != 0.0 || (number == 0.0 && number.is_sign_negative()) {
+        return None;
+    }
+    let scientific = format!("{number:e}");
+    let (digits, exponent) = scientific.split_once('e')?;
+    let exponent: usize = exponent.parse().ok().filter(|exponent| *exponent < 21)?;
+    let (first, others) = digits.split_once('.').unwrap_or((digits, ""));
+    let written = format!("{first}{others:0<exponent$}");
+    written.parse::<i64>().map(Number::from).or_else(|_| written.parse::<u64>().map(Number::from)).ok()
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn strict(text: &str) -> Option<Value> {
-        plain(text, Dialect::Strict).ok()
+/// A float as Go writes it with `%g` and 32 bits, which is how keys are written there.
+fn shown(number: f64) -> String {
+    #[allow(clippy::cast_possible_truncation)] // As it is done there.
+    let number = number as f32;
+    if number.is_nan() {
+        return ".nan".to_owned();
     }
-
-    #[test]
-    fn plain_scalars_follow_the_core_schema() {
-        for (text, value) in [
-            ("", json!(null)),
-            ("~", json!(null)),
-            ("true", json!(true)),
-            ("NO", json!("NO")),
-            ("yes", json!("yes")),
-            ("0", json!(0)),
-            ("-7", json!(-7)),
-            ("+7", json!(7)),
-            ("0x1F", json!(31)),
-            ("0o17", json!(15)),
-            ("1.5", json!(1.5)),
-            (".5", json!(0.5)),
-            ("1e3", json!(1000.0)),
-            ("18446744073709551615", json!(u64::MAX)),
-            ("1.2.3", json!("1.2.3")),
-            ("64Mi", json!("64Mi")),
-            (".", json!(".")),
-            ("-", json!("-")),
-            ("e3", json!("e3")),
-        ] {
-            assert_eq!(strict(text), Some(value), "{text:?}");
-        }
+    if number.is_infinite() {
+        return if number > 0.0 { ".inf" } else { "-.inf" }.to_owned();
     }
-
-    #[test]
-    fn what_readers_disagree_on_is_refused() {
-        for text in ["0042", "-007", ".inf", "-.INF", ".nan", "18446744073709551616", "1e999"] {
-            assert_eq!(strict(text), None, "{text:?}");
-        }
+    // One digit, a point, the others, and the exponent: as few digits as tell it from its neighbours.
+    let scientific = format!("{number:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if number != 0.0 && !(-4..6).contains(&exponent) {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        return format!("{digits}e{sign}{:02}", exponent.unsigned_abs());
     }
-
-    #[test]
-    fn manifests_are_read_as_kubectl_reads_them() {
-        let kubernetes = |text| plain(text, Dialect::Kubernetes).ok();
-        assert_eq!(kubernetes("0644"), Some(json!(420)));
-        assert_eq!(kubernetes("yes"), Some(json!(true)));
-        assert_eq!(kubernetes("off"), Some(json!(false)));
-        assert_eq!(kubernetes("y"), Some(json!("y")));
-    }
+    number.to_string()
 }

@@ -1,11 +1,15 @@
 //! From the parser's events to nodes, within bounds.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use serde_json::Value;
 
-use super::{Dialect, Entry, Node, NodeValue, scalar};
+use super::grammar::{self, Event, Marks, Sink};
+use super::mapping::{Mapping, NoMap};
+use super::scalar::{self, BadScalar, Scalar, no_key};
+use super::scan::{Scanner, Tag};
+use super::stream::{Chunk, chunks};
+use super::{Dialect, Node, NodeValue};
 use crate::diagnostic::{Diagnostic, Position, quoted};
 
 /// How deep maps and lists may be nested. Deeper trees would be walked on a stack that has an end.
@@ -27,21 +31,66 @@ pub fn parse(file: &str, bytes: &[u8], dialect: Dialect, limit: usize) -> Result
         return Err(vec![Diagnostic::of_file(file, message).hint("split it")]);
     }
     let text = utf8(file, bytes).map_err(|error| vec![error])?;
+    // kubectl ends the last line of a file, whoever forgot to.
+    let ended;
+    let text = match dialect {
+        Dialect::Kubernetes if !text.is_empty() && !text.ends_with('\n') => {
+            ended = format!("{text}\n");
+            &ended
+        }
+        _ => text,
+    };
+    let parts = match dialect {
+        Dialect::Strict => vec![Chunk { text, lines_before: 0 }],
+        Dialect::Kubernetes => chunks(file, text).map_err(|error| vec![error])?,
+    };
     let mut builder = Builder::new(file, dialect);
-    let mut parser = Parser::new_from_str(text);
-    while let Some(event) = parser.next_event() {
-        let result = match event {
-            Ok((event, span)) => builder.take(event, position(&span.start)),
-            Err(error) => {
-                builder.error(position(error.marker()), format!("not YAML: {}", error.info()), None);
-                break;
-            }
-        };
-        if result.is_err() || builder.errors.len() >= ERROR_LIMIT {
-            break;
+    for part in parts {
+        builder.documents_in_part = 0;
+        let read = unprintable(&part)
+            .and_then(|()| grammar::read(&mut Scanner::new(part.text, part.lines_before), &mut builder));
+        if let Err(Fault { at, message, hint }) = read {
+            builder.error(at, message, hint);
+            return Err(builder.errors);
         }
     }
     if builder.errors.is_empty() { Ok(builder.documents) } else { Err(builder.errors) }
+}
+
+/// Characters that no YAML has, but as escapes in double quotes (YAML 1.2, chapter 5.1).
+fn unprintable(part: &Chunk<'_>) -> Result<(), Fault> {
+    let printable = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{fffd}' | '\u{10000}'..);
+    for (line, text) in (1..).zip(part.text.split_inclusive('\n')) {
+        if let Some((column, c)) = (1..).zip(text.chars()).find(|(_, c)| !printable(*c)) {
+            let at = Position { line: part.lines_before.saturating_add(line), column };
+            let hint = "take it out, or write it as an escape in double quotes";
+            return Err(Fault::new(at, &format!("{c:?} can't stand in YAML")).hint(hint));
+        }
+    }
+    Ok(())
+}
+
+/// Why the rest of a file isn't worth reading.
+pub(super) struct Fault {
+    at: Position,
+    message: String,
+    hint: Option<&'static str>,
+}
+
+impl Fault {
+    /// It is no YAML.
+    pub(super) fn new(at: Position, message: &str) -> Self {
+        Fault { at, message: format!("not YAML: {message}"), hint: None }
+    }
+
+    /// It is none that is taken.
+    fn refused(at: Position, message: &str) -> Self {
+        Fault { at, message: message.to_owned(), hint: None }
+    }
+
+    pub(super) fn hint(self, hint: &'static str) -> Self {
+        Fault { hint: Some(hint), ..self }
+    }
 }
 
 fn utf8<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Diagnostic> {
@@ -57,28 +106,21 @@ fn utf8<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Diagnostic> {
     })
 }
 
-fn position(marker: &Marker) -> Position {
-    place(marker.line(), marker.col() + 1)
-}
-
 fn place(line: usize, column: usize) -> Position {
     let clamp = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).max(1);
     Position { line: clamp(line), column: clamp(column) }
 }
 
-/// The rest of the file isn't worth reading.
-struct Stop;
-
 /// A collection that isn't closed yet.
 struct Open {
     at: Position,
-    anchor: usize,
+    anchor: Option<String>,
     kind: Kind,
 }
 
 enum Kind {
     Sequence(Vec<Node>),
-    Mapping { entries: Vec<Entry>, seen: HashSet<String>, key: Option<(Position, String)> },
+    Mapping(Mapping),
 }
 
 /// A subtree that an alias may repeat, and what that costs.
@@ -92,8 +134,10 @@ struct Builder<'a> {
     file: &'a str,
     dialect: Dialect,
     documents: Vec<Node>,
+    /// How many documents were found in the part that is read.
+    documents_in_part: usize,
     open: Vec<Open>,
-    anchors: HashMap<usize, Anchored>,
+    anchors: HashMap<String, Anchored>,
     nodes: usize,
     repeated: usize,
     repeated_bytes: usize,
@@ -106,6 +150,7 @@ impl<'a> Builder<'a> {
             file,
             dialect,
             documents: Vec::new(),
+            documents_in_part: 0,
             open: Vec::new(),
             anchors: HashMap::new(),
             nodes: 0,
@@ -121,174 +166,213 @@ impl<'a> Builder<'a> {
         self.errors.push(diagnostic);
     }
 
-    fn take(&mut self, event: Event<'_>, at: Position) -> Result<(), Stop> {
-        match event {
-            Event::Scalar(text, style, anchor, tag) => {
-                let value = self.scalar(&text, style, tag.as_deref(), at);
-                self.count(at, 1)?;
-                self.finish(Node { at, value: NodeValue::Scalar(value) }, anchor)
-            }
-            Event::SequenceStart(anchor, tag) => {
-                self.check_tag(tag.as_deref(), "seq", at);
-                self.begin(at, anchor, Kind::Sequence(Vec::new()))
-            }
-            Event::MappingStart(anchor, tag) => {
-                self.check_tag(tag.as_deref(), "map", at);
-                let kind = Kind::Mapping { entries: Vec::new(), seen: HashSet::new(), key: None };
-                self.begin(at, anchor, kind)
-            }
-            Event::SequenceEnd | Event::MappingEnd => self.end(),
-            Event::Alias(anchor) => self.alias(anchor, at),
-            Event::DocumentStart(_) => {
-                self.anchors.clear();
-                Ok(())
-            }
-            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
+    /// In a file of manifests, kubectl reads one document between two lines of `---`.
+    fn begin_document(&mut self, at: Position) -> Result<(), Fault> {
+        self.anchors.clear();
+        self.documents_in_part += 1;
+        if self.dialect == Dialect::Kubernetes && self.documents_in_part > 1 {
+            let fault = Fault::refused(at, "a second document begins here, which kubectl would leave out");
+            return Err(fault.hint("part documents by lines of ---"));
         }
+        Ok(())
     }
 
-    fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Position) -> Value {
-        let result = match tag {
-            Some(tag) if tag.is_yaml_core_schema() => scalar::tagged(text, &tag.suffix, self.dialect),
-            Some(tag) if !(tag.handle.is_empty() && tag.suffix == "!") => {
-                self.error(
-                    at,
-                    format!("the tag {} is not known", quoted(&tag.to_string())),
-                    Some("leave it out"),
-                );
-                return Value::Null;
-            }
-            // "!" alone says that it is a string whatever it looks like (YAML 1.2, chapter 6.9.1).
-            Some(_) => Ok(Value::String(text.to_owned())),
-            None if style == ScalarStyle::Plain => scalar::plain(text, self.dialect),
-            None => Ok(Value::String(text.to_owned())),
-        };
-        result.unwrap_or_else(|bad| {
+    fn scalar(&mut self, text: &str, plain: bool, marks: Marks, at: Position) -> Result<(), Fault> {
+        self.count(at, 1)?;
+        let read = read(text, plain, marks.tag.as_ref(), self.dialect);
+        let is_key = self.mapping().is_some_and(|mapping| mapping.wants_key());
+        let merges = self.dialect == Dialect::Kubernetes && is_merge_key(text, plain, marks.tag.as_ref());
+        if is_key && merges {
+            self.merge_key();
+            return Ok(());
+        }
+        if is_key && marks.anchor.is_none() {
+            self.key(at, read.and_then(|scalar| scalar.into_key(self.dialect)));
+            return Ok(());
+        }
+        let value = read.and_then(|scalar| scalar.into_value(self.dialect)).unwrap_or_else(|bad| {
             self.error(at, bad.message, bad.hint);
             Value::Null
-        })
+        });
+        self.finish(Node { at, value: NodeValue::Scalar(value) }, marks.anchor)
     }
 
-    fn check_tag(&mut self, tag: Option<&Tag>, expected: &str, at: Position) {
-        if let Some(tag) = tag
-            && !(tag.is_yaml_core_schema() && tag.suffix == expected)
-        {
-            self.error(
-                at,
-                format!("the tag {} is not known", quoted(&tag.to_string())),
-                Some("leave it out"),
-            );
+    fn mapping(&mut self) -> Option<&mut Mapping> {
+        match self.open.last_mut() {
+            Some(Open { kind: Kind::Mapping(mapping), .. }) => Some(mapping),
+            _ => None,
         }
     }
 
-    fn count(&mut self, at: Position, nodes: usize) -> Result<(), Stop> {
+    fn count(&mut self, at: Position, nodes: usize) -> Result<(), Fault> {
         self.nodes += nodes;
-        if self.nodes > NODE_LIMIT {
-            self.error(at, format!("the file has more than {NODE_LIMIT} values"), Some("split it"));
-            return Err(Stop);
+        match self.nodes > NODE_LIMIT {
+            true => {
+                Err(Fault::refused(at, &format!("the file has more than {NODE_LIMIT} values"))
+                    .hint("split it"))
+            }
+            false => Ok(()),
         }
-        Ok(())
     }
 
-    fn begin(&mut self, at: Position, anchor: usize, kind: Kind) -> Result<(), Stop> {
+    /// Tags of collections say nothing to kubectl.
+    fn begin(&mut self, at: Position, marks: Marks, expected: &str, kind: Kind) -> Result<(), Fault> {
         self.count(at, 1)?;
         if self.open.len() >= DEPTH_LIMIT {
-            self.error(at, format!("nested more than {DEPTH_LIMIT} deep"), None);
-            return Err(Stop);
+            return Err(Fault::refused(at, &format!("nested more than {DEPTH_LIMIT} deep")));
         }
-        self.open.push(Open { at, anchor, kind });
+        if let Some(tag) = marks.tag.filter(|tag| !matches!(tag, Tag::Own(name) if name == expected))
+            && self.dialect == Dialect::Strict
+        {
+            let BadScalar { message, hint } = unknown_tag(&tag);
+            self.error(at, message, hint);
+        }
+        // In it, its name means nothing yet.
+        marks.anchor.as_ref().map(|name| self.anchors.remove(name));
+        self.open.push(Open { at, anchor: marks.anchor, kind });
         Ok(())
     }
 
-    fn end(&mut self) -> Result<(), Stop> {
-        // The parser closes only what it opened; without a bug of its own there is always one.
-        let Some(open) = self.open.pop() else { return Err(Stop) };
+    fn end(&mut self, at: Position) -> Result<(), Fault> {
+        let Some(open) = self.open.pop() else { return Err(Fault::new(at, "nothing is open here")) };
         let value = match open.kind {
             Kind::Sequence(items) => NodeValue::Sequence(items),
-            Kind::Mapping { entries, .. } => NodeValue::Mapping(entries),
+            Kind::Mapping(mapping) => NodeValue::Mapping(mapping.into_entries()),
         };
         self.finish(Node { at: open.at, value }, open.anchor)
     }
 
     /// Puts a finished node where it belongs: into the list or map around it, or it is a document.
-    fn finish(&mut self, node: Node, anchor: usize) -> Result<(), Stop> {
-        if anchor > 0 {
+    fn finish(&mut self, node: Node, anchor: Option<String>) -> Result<(), Fault> {
+        if let Some(name) = anchor {
             let (nodes, bytes) = size(&node);
             self.repeat(node.at, nodes, bytes)?;
-            self.anchors.insert(anchor, Anchored { node: node.clone(), nodes, bytes });
+            self.anchors.insert(name, Anchored { node: node.clone(), nodes, bytes });
         }
-        let Some(open) = self.open.last_mut() else {
-            if !node.is_null() {
-                self.documents.push(node);
+        match self.open.last_mut().map(|open| &mut open.kind) {
+            None if node.is_null() => {}
+            None => self.documents.push(node),
+            Some(Kind::Sequence(items)) => items.push(node),
+            Some(Kind::Mapping(mapping)) if mapping.wants_key() => {
+                let key = match node.value {
+                    NodeValue::Scalar(value) => Scalar::of(value).into_key(self.dialect),
+                    _ => Err(no_key(node.kind())),
+                };
+                self.key(node.at, key);
             }
-            return Ok(());
-        };
-        match &mut open.kind {
-            Kind::Sequence(items) => items.push(node),
-            Kind::Mapping { entries, key: key @ Some(_), .. } => {
-                if let Some((at, key)) = key.take() {
-                    entries.push(Entry { at, key, node });
+            Some(Kind::Mapping(mapping)) => {
+                if let Err(NoMap { at, kind }) = mapping.value(node) {
+                    self.error(at, format!("<< merges maps; this is {kind}"), None);
                 }
             }
-            Kind::Mapping { key: None, .. } => self.key(node),
         }
         Ok(())
     }
 
-    fn key(&mut self, node: Node) {
-        let (key, problem) = match node.value {
-            NodeValue::Scalar(Value::String(key)) if key == "<<" => {
-                let message = "merge keys (<<) are not supported";
-                (key, Some((message.to_owned(), "write the fields out, or use values")))
+    fn key(&mut self, at: Position, key: Result<String, BadScalar>) {
+        let key = key.and_then(|key| match self.dialect {
+            Dialect::Strict if key == "<<" => Err(BadScalar {
+                message: "merge keys (<<) are not supported".to_owned(),
+                hint: Some("write the fields out, or use values"),
+            }),
+            _ => Ok(key),
+        });
+        let problem = match (key, self.mapping()) {
+            (Ok(key), Some(mapping)) => {
+                let shown = quoted(&key);
+                (!mapping.key(at, key)).then(|| BadScalar {
+                    message: format!("the key {shown} is here twice"),
+                    hint: Some("remove one of them"),
+                })
             }
-            NodeValue::Scalar(Value::String(key)) => (key, None),
-            _ => {
-                let message = format!("a key must be a string; this is {}", node.kind());
-                (String::new(), Some((message, "quote it")))
+            (Err(bad), Some(mapping)) => {
+                mapping.no_key();
+                Some(bad)
             }
+            (_, None) => None,
         };
-        let mut duplicate = false;
-        if let Some(Open { kind: Kind::Mapping { seen, key: slot, .. }, .. }) = self.open.last_mut() {
-            duplicate = problem.is_none() && !seen.insert(key.clone());
-            *slot = Some((node.at, key.clone()));
-        }
-        if let Some((message, hint)) = problem {
-            self.error(node.at, message, Some(hint));
-        }
-        if duplicate {
-            self.error(
-                node.at,
-                format!("the key {} is here twice", quoted(&key)),
-                Some("remove one of them"),
-            );
+        if let Some(BadScalar { message, hint }) = problem {
+            self.error(at, message, hint);
         }
     }
 
-    fn alias(&mut self, anchor: usize, at: Position) -> Result<(), Stop> {
-        let Some(Anchored { node, nodes, bytes }) = self.anchors.get(&anchor) else {
-            self.error(at, "the alias stands inside of what it repeats, or in another document", None);
-            return Err(Stop);
+    fn merge_key(&mut self) {
+        if let Some(mapping) = self.mapping() {
+            mapping.merge_key();
+        }
+    }
+
+    fn alias(&mut self, name: &str, at: Position) -> Result<(), Fault> {
+        let Some(Anchored { node, nodes, bytes }) = self.anchors.get(name) else {
+            let message = format!("nothing before is marked by &{name}, or the alias stands inside of it");
+            return Err(Fault::refused(at, &message));
         };
         let (node, nodes, bytes) = (node.clone(), *nodes, *bytes);
         if self.open.len() + depth(&node) > DEPTH_LIMIT {
-            self.error(at, format!("nested more than {DEPTH_LIMIT} deep by aliases"), None);
-            return Err(Stop);
+            return Err(Fault::refused(at, &format!("nested more than {DEPTH_LIMIT} deep by aliases")));
         }
         self.repeat(at, nodes, bytes)?;
         self.count(at, nodes)?;
-        self.finish(node, 0)
+        self.finish(node, None)
     }
 
-    fn repeat(&mut self, at: Position, nodes: usize, bytes: usize) -> Result<(), Stop> {
+    fn repeat(&mut self, at: Position, nodes: usize, bytes: usize) -> Result<(), Fault> {
         self.repeated += nodes;
         self.repeated_bytes += bytes;
         if self.repeated > ALIAS_LIMIT || self.repeated_bytes > ALIAS_BYTES {
             let message = format!("anchors and aliases repeat more than {ALIAS_LIMIT} values or 1 MiB");
-            self.error(at, message, Some("write the values out"));
-            return Err(Stop);
+            return Err(Fault::refused(at, &message).hint("write the values out"));
         }
         Ok(())
     }
+}
+
+impl Sink for Builder<'_> {
+    fn take(&mut self, event: Event, at: Position) -> Result<(), Fault> {
+        match event {
+            Event::Document => self.begin_document(at),
+            Event::Scalar { text, plain, marks } => self.scalar(&text, plain, marks, at),
+            Event::Sequence(marks) => self.begin(at, marks, "seq", Kind::Sequence(Vec::new())),
+            Event::Mapping(marks) => self.begin(at, marks, "map", Kind::Mapping(Mapping::default())),
+            Event::End => self.end(at),
+            Event::Alias(name) => self.alias(&name, at),
+        }?;
+        match self.errors.len() >= ERROR_LIMIT {
+            true => Err(Fault::refused(at, "there are more errors behind this one, which aren't looked for")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Whether a key is the `<<` of YAML 1.1.
+fn is_merge_key(text: &str, plain: bool, tag: Option<&Tag>) -> bool {
+    text == "<<"
+        && match tag {
+            None => plain,
+            Some(Tag::NonSpecific) => true,
+            Some(Tag::Own(name)) => name == "merge",
+            Some(Tag::Other(_)) => false,
+        }
+}
+
+fn read(text: &str, plain: bool, tag: Option<&Tag>, dialect: Dialect) -> Result<Scalar, BadScalar> {
+    match tag {
+        None if plain => scalar::plain(text, dialect),
+        // "!" alone says that it is a string whatever it looks like (YAML 1.2, chapter 6.9.1).
+        None | Some(Tag::NonSpecific) => Ok(Scalar::Text(text.to_owned())),
+        Some(Tag::Own(name)) => scalar::tagged(text, name, dialect),
+        Some(tag) if dialect == Dialect::Strict => Err(unknown_tag(tag)),
+        Some(Tag::Other(_)) => Ok(Scalar::Text(text.to_owned())),
+    }
+}
+
+fn unknown_tag(tag: &Tag) -> BadScalar {
+    let shown = match tag {
+        Tag::NonSpecific => "!".to_owned(),
+        Tag::Own(name) => format!("!!{name}"),
+        Tag::Other(tag) => tag.clone(),
+    };
+    BadScalar::new(format!("the tag {} is not known", quoted(&shown)), "leave it out")
 }
 
 /// Nodes and bytes of text in a tree.
