@@ -22,6 +22,20 @@ pub use crate::tree::Files;
 
 /// Everything that is wrong in a repository, sorted. With `device` it is rendered for that box as well.
 pub fn validate(tree: &dyn Tree, device: Option<&DeviceName>, agent_version: &Version) -> Vec<Diagnostic> {
+    check(tree, device, agent_version).errors
+}
+
+/// What a look at a whole repository finds, sorted.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// Everything that is wrong.
+    pub errors: Vec<Diagnostic>,
+    /// What is no error and still worth a look.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// The same as [`validate`], with warnings.
+pub fn check(tree: &dyn Tree, device: Option<&DeviceName>, agent_version: &Version) -> Checked {
     let mut look = Look::default();
     look.documents(tree);
     look.apps(tree);
@@ -44,7 +58,7 @@ pub fn validate(tree: &dyn Tree, device: Option<&DeviceName>, agent_version: &Ve
         let told: BTreeSet<_> = errors.iter().map(place).collect();
         errors.extend(found.into_iter().filter(|error| !told.contains(&place(error))));
     }
-    sorted(errors)
+    Checked { errors: sorted(errors), warnings: sorted(look.warnings) }
 }
 
 /// What `device` would get from a repository. An error holds the whole revision; errors of single apps are in
@@ -113,6 +127,7 @@ struct Look {
     /// Where the objects of each app of containers stand, as far as that shows without a box.
     places: BTreeMap<AppName, (Option<DriverKind>, Places)>,
     errors: Vec<Diagnostic>,
+    warnings: Vec<Diagnostic>,
 }
 
 impl Look {
@@ -233,6 +248,7 @@ impl Look {
         let files = self.files(reading::manifests_in(tree, &manifests));
         for file in &files {
             self.errors.extend(manifests::check(file));
+            self.warnings.extend(manifests::warnings(file));
         }
         let (Some((path, container, strategy)), Ok(name)) = (container, folder.parse::<AppName>()) else {
             return;
@@ -241,7 +257,7 @@ impl Look {
             let message = format!("the app is a container, and there is nothing in {manifests}/");
             self.errors.push(Diagnostic::of_file(path, message));
         }
-        self.errors.extend(manifests::check_sizes(&name, container, &files));
+        self.errors.extend(manifests::check_objects(&name, container, &files));
         let places = manifests::places(&name, container, &files);
         self.places.insert(name.clone(), (container.driver.kind(), places));
         // Where there are templates, only `--device` tells.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use holdfast_core::diagnostic::Diagnostic;
 use holdfast_core::name::DeviceName;
 use holdfast_core::report::text::printable;
-use holdfast_core::repository::validate;
+use holdfast_core::repository::{Checked, check};
 
 use super::output::{print, print_json};
 use super::{Common, Exit, repository};
@@ -21,10 +21,11 @@ pub(super) struct Arguments {
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> anyhow::Result<Exit> {
     let files = repository::Folder::open(&arguments.dir)?;
-    let errors = validate(&files, arguments.device.as_ref(), &crate::version());
+    let Checked { errors, warnings } = check(&files, arguments.device.as_ref(), &crate::version());
     if common.json {
         print_json(&errors)?;
     } else if errors.is_empty() {
+        warnings.iter().for_each(|warning| print(&printable(&format!("warning: {warning}"))));
         print(&format!("{}: no error in {} files", arguments.dir.display(), files.count()));
     } else {
         show(&errors);

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use minijinja::Value as TemplateValue;
 
 use super::clash::Places;
+use super::documents::Documents;
 use super::{order, template};
 use crate::diagnostic::{Diagnostic, Position, quoted};
+use crate::kubernetes::schema::Schema;
 use crate::kubernetes::{too_large as too_large_for_kubernetes, too_much_data};
 use crate::lower::{Document, Lowered, config, lower};
 use crate::model::ContainerSpec;
@@ -56,7 +58,10 @@ pub(super) fn objects(
     let mut documents = Vec::new();
     for file in sorted {
         match read(file, Some(root)) {
-            Ok(nodes) => documents.extend(nodes.into_iter().map(|node| (file.path.clone(), node))),
+            Ok(read) => {
+                documents.extend(read.nodes.into_iter().map(|node| (file.path.clone(), node)));
+                errors.extend(read.errors);
+            }
             Err(mut found) => errors.append(&mut found),
         }
     }
@@ -110,7 +115,7 @@ pub(crate) fn places(app: &AppName, container: &ContainerSpec, files: &[File]) -
     let plain = files.iter().filter(|file| !file.path.ends_with(".j2"));
     let documents: Vec<(String, Node)> = plain
         .filter_map(|file| Some((file, read(file, None).ok()?)))
-        .flat_map(|(file, nodes)| nodes.into_iter().map(|node| (file.path.clone(), node)))
+        .flat_map(|(file, documents)| documents.nodes.into_iter().map(|node| (file.path.clone(), node)))
         .collect();
     let cluster_wide = defined_cluster_wide(&documents);
     let mut found = Vec::new();
@@ -139,13 +144,16 @@ fn too_large(
     Some(Diagnostic::new(file, node.at, format!("{key} is too large: {why}")).hint(hint))
 }
 
-/// What is too large in an app's manifests without templates.
-pub(crate) fn check_sizes(app: &AppName, container: &ContainerSpec, files: &[File]) -> Vec<Diagnostic> {
+/// The objects in an app's manifests without templates that can't be held: they are too large; or, where they are for
+/// Kubernetes, no supported release takes them. The box asks its own server, which may know more.
+pub(crate) fn check_objects(app: &AppName, container: &ContainerSpec, files: &[File]) -> Vec<Diagnostic> {
     let mut errors = Vec::new();
+    let schema = (container.driver.kind() == Some(DriverKind::Kubernetes)).then(Schema::new);
     // What can't be read was told already.
     let readable = files.iter().filter_map(|file| Some((file, read(file, None).ok()?)));
-    for (file, nodes) in readable {
-        for node in &nodes {
+    for (file, documents) in readable {
+        for node in &documents.nodes {
+            errors.extend(schema.iter().flat_map(|schema| schema.check(&file.path, node)));
             let mut found = Vec::new();
             collect(
                 &file.path,
@@ -213,8 +221,7 @@ pub(crate) fn unfit_for_podman(
 pub(crate) fn check(file: &File) -> Vec<Diagnostic> {
     match read(file, None) {
         Err(errors) => errors,
-        Ok(nodes) => {
-            let mut errors = Vec::new();
+        Ok(Documents { nodes, mut errors, .. }) => {
             for node in &nodes {
                 collect(&file.path, node, "default", &BTreeSet::new(), &mut Vec::new(), &mut errors);
             }
@@ -223,8 +230,13 @@ pub(crate) fn check(file: &File) -> Vec<Diagnostic> {
     }
 }
 
+/// What is no error in a file of manifests and still worth a look.
+pub(crate) fn warnings(file: &File) -> Vec<Diagnostic> {
+    read(file, None).map(|documents| documents.warnings).unwrap_or_default()
+}
+
 /// The documents in a file; templates are rendered with `root`, or without one only looked at.
-fn read(file: &File, root: Option<&TemplateValue>) -> Result<Vec<Node>, Vec<Diagnostic>> {
+fn read(file: &File, root: Option<&TemplateValue>) -> Result<Documents, Vec<Diagnostic>> {
     let name = file.path.rsplit('/').next().unwrap_or(&file.path);
     let wrong = |message: &str, hint: &str| Err(vec![Diagnostic::of_file(&file.path, message).hint(hint)]);
     match name.to_ascii_lowercase().as_str() {
@@ -243,10 +255,11 @@ fn read(file: &File, root: Option<&TemplateValue>) -> Result<Vec<Node>, Vec<Diag
         _ => {}
     }
     if is_aside(name) {
-        return Ok(Vec::new());
+        return Ok(Documents::default());
     }
     if stem(name).is_some() {
-        return parse(&file.path, &file.bytes, Dialect::Kubernetes, MANIFEST_LIMIT);
+        let nodes = parse(&file.path, &file.bytes, Dialect::Kubernetes, MANIFEST_LIMIT)?;
+        return Ok(Documents::of(&file.path, nodes));
     }
     if name.strip_suffix(".j2").and_then(stem).is_none() {
         return wrong(
@@ -258,10 +271,11 @@ fn read(file: &File, root: Option<&TemplateValue>) -> Result<Vec<Node>, Vec<Diag
         return wrong("the template is not UTF-8", "save it as UTF-8");
     };
     let Some(root) = root else {
-        return template::check(&file.path, source).map(|()| Vec::new());
+        return template::check(&file.path, source).map(|()| Documents::default());
     };
     let text = template::render(&file.path, Position::START, source, root)?;
     parse(&file.path, text.as_bytes(), Dialect::Kubernetes, MANIFEST_LIMIT)
+        .map(|nodes| Documents::of(&file.path, nodes))
         .map_err(|errors| errors.into_iter().map(|error| of_rendered(error, &text)).collect())
 }
 
@@ -298,7 +312,7 @@ fn kind_of(node: &Node) -> Option<String> {
     Some(ObjectKey::kind_of(version, node.get("kind")?.as_str()?))
 }
 
-/// Takes the object in `node`, or those of a `kind: List`.
+/// Takes the object in `node`.
 fn collect<'n>(
     file: &str,
     node: &'n Node,
@@ -307,15 +321,6 @@ fn collect<'n>(
     found: &mut Vec<Found<'n>>,
     errors: &mut Vec<Diagnostic>,
 ) {
-    if kind_of(node).as_deref() == Some("List") {
-        match node.get("items").map(|items| &items.value) {
-            Some(NodeValue::Sequence(items)) => {
-                items.iter().for_each(|item| collect(file, item, namespace, cluster_wide, found, errors));
-            }
-            _ => errors.push(Diagnostic::new(file, node.at, "the List has no items")),
-        }
-        return;
-    }
     match object_key(file, node) {
         Ok(mut key) => {
             if order::is_cluster_wide(&key.kind) || cluster_wide.contains(&key.kind) {

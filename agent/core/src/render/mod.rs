@@ -1,6 +1,7 @@
 //! Desired: what this box is to hold, app by app, with every template rendered and nothing resolved yet.
 
 pub(crate) mod clash;
+mod documents;
 pub(crate) mod manifests;
 mod order;
 mod template;
