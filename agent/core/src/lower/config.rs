@@ -86,7 +86,9 @@ impl Configs {
         };
         if !there && !optional {
             let message = format!("there is no {} {} in the app's manifests", source.word(), quoted(&name.1));
-            context.error_with(at.at, message, "on podman an app has only what its own manifests give");
+            let hint = "on podman an app has only what its own manifests give: add it there, as a template (.yaml.j2) \
+                where a site or a device gives its values";
+            context.error_with(at.at, message, hint);
         }
         there
     }

@@ -6,8 +6,8 @@ use super::config::{Configs, Name, Source};
 use super::probe;
 use super::record::Record;
 use super::support::{
-    CAPABILITIES, CONTAINER, ENV, ENV_FROM, FIELD_REF, KEY_REF, MOUNT, PORT, RESOURCES, SECURITY, SOURCE_REF,
-    VALUE_FROM,
+    CAPABILITIES, CONTAINER, ENV, ENV_FROM, FIELD_REF, KEY_REF, MOUNT, PORT, RESOURCE_REF, RESOURCES,
+    SECURITY, SOURCE_REF, VALUE_FROM,
 };
 use crate::diagnostic::quoted;
 use crate::image::ImageReference;
@@ -49,7 +49,8 @@ pub(super) fn read(
     }
     let name = record.required::<String>("name", context);
     let image = record.required_node("image", context).and_then(|node| from_text(node, context));
-    let env = environment(&mut record, around, context);
+    let limits = record.node("resources").and_then(|node| limits(node, context)).unwrap_or_default();
+    let env = environment(&mut record, name.as_deref(), &limits, around, context);
     let command = expanded(&mut record, "command", &env, context);
     let args = expanded(&mut record, "args", &env, context);
     let ports: Vec<Port> =
@@ -66,7 +67,7 @@ pub(super) fn read(
             .iter()
             .filter_map(|node| mount(node, context))
             .collect(),
-        limits: record.node("resources").and_then(|node| limits(node, context)).unwrap_or_default(),
+        limits,
         security: security(record.node("securityContext"), around.security, context),
         startup: record.node("startupProbe").and_then(|node| probe::read(node, &ports, context)),
         liveness: record.node("livenessProbe").and_then(|node| probe::read(node, &ports, context)),
@@ -79,6 +80,8 @@ pub(super) fn read(
 /// `env` over `envFrom`. `$(NAME)` is what an earlier variable of the container has.
 fn environment(
     record: &mut Record<'_>,
+    container: Option<&str>,
+    limits: &Limits,
     around: &Surroundings<'_>,
     context: &mut Context<'_>,
 ) -> BTreeMap<String, EnvValue> {
@@ -87,7 +90,7 @@ fn environment(
         env_from(node, around, &mut env, context);
     }
     for node in record.items("env", context) {
-        variable(node, around, &mut env, context);
+        variable(node, (container, limits), around, &mut env, context);
     }
     env
 }
@@ -130,6 +133,7 @@ fn source_ref(
 
 fn variable(
     node: &Node,
+    container: (Option<&str>, &Limits),
     around: &Surroundings<'_>,
     env: &mut BTreeMap<String, EnvValue>,
     context: &mut Context<'_>,
@@ -147,7 +151,7 @@ fn variable(
         (Some(_), Some(from)) => {
             return context.error(from.at, format!("{} has a value and a valueFrom", quoted(&name)));
         }
-        (None, Some(from)) => value_from(from, around, context),
+        (None, Some(from)) => value_from(from, container, around, context),
         (plain, None) => expand(&plain.unwrap_or_default(), env, node, context).map(EnvValue::Plain),
     };
     if let Some(value) = value {
@@ -155,14 +159,23 @@ fn variable(
     }
 }
 
-fn value_from(node: &Node, around: &Surroundings<'_>, context: &mut Context<'_>) -> Option<EnvValue> {
+fn value_from(
+    node: &Node,
+    container: (Option<&str>, &Limits),
+    around: &Surroundings<'_>,
+    context: &mut Context<'_>,
+) -> Option<EnvValue> {
     let mut record = Record::of(&VALUE_FROM, node, context)?;
     let sources = [
         record.node("configMapKeyRef").map(|node| (Source::ConfigMap, node)),
         record.node("secretKeyRef").map(|node| (Source::Secret, node)),
     ];
     let field = record.node("fieldRef");
+    let resource = record.node("resourceFieldRef");
     record.finish();
+    if let Some(node) = resource {
+        return resource_ref(node, container, context).map(|number| EnvValue::Plain(number.to_string()));
+    }
     if let Some((source, node)) = sources.into_iter().flatten().next() {
         return key_ref(node, source, around, context);
     }
@@ -192,6 +205,57 @@ fn key_ref(
     value
 }
 
+/// What a container may use, in units of `divisor`, rounded up.
+fn resource_ref(
+    node: &Node,
+    (container, limits): (Option<&str>, &Limits),
+    context: &mut Context<'_>,
+) -> Option<u64> {
+    let mut record = Record::of(&RESOURCE_REF, node, context)?;
+    let of: Option<String> = record.optional("containerName", context);
+    let resource = record.required::<String>("resource", context);
+    let divisor = record.node("divisor");
+    record.finish();
+    let resource = resource?;
+    if of.is_some() && of.as_deref() != container {
+        context.error_with(node.at, "podman can't tell what another container may use", "write the number");
+        return None;
+    }
+    let (amount, divisor) = match resource.as_str() {
+        "limits.memory" => {
+            let divisor = divisor.map_or(Some(1), |node| Bytes::decode(node, context).map(|bytes| bytes.0));
+            (limits.memory, divisor)
+        }
+        "limits.cpu" | "requests.cpu" => {
+            let millis = match resource.as_str() {
+                "limits.cpu" => limits.cpu_millis,
+                // As with Kubernetes, what isn't asked for is the limit.
+                _ => limits.cpu_request_millis.or(limits.cpu_millis),
+            };
+            let divisor = divisor
+                .map_or(Some(1000), |node| MilliCpu::decode(node, context).map(|cpu| u64::from(cpu.0)));
+            (millis.map(u64::from), divisor)
+        }
+        other => {
+            let message = format!("podman can't tell {}", quoted(other));
+            context.error_with(
+                node.at,
+                message,
+                "known here: limits.cpu, limits.memory, requests.cpu; or write the number",
+            );
+            return None;
+        }
+    };
+    let Some(amount) = amount else {
+        let message = format!("the container has no {resource}");
+        context.error_with(node.at, message, "write it under resources, or write the number");
+        return None;
+    };
+    // As with Kubernetes, 0 is the unit itself.
+    let unit = if resource == "limits.memory" { 1 } else { 1000 };
+    divisor.map(|divisor| amount.div_ceil(if divisor == 0 { unit } else { divisor }))
+}
+
 fn field_ref(node: &Node, around: &Surroundings<'_>, context: &mut Context<'_>) -> Option<String> {
     let mut record = Record::of(&FIELD_REF, node, context)?;
     let path = record.required::<String>("fieldPath", context);
@@ -204,6 +268,20 @@ fn field_ref(node: &Node, around: &Surroundings<'_>, context: &mut Context<'_>) 
     // Kubernetes gives an empty text for a label that isn't there.
     if ["metadata.labels['", "metadata.annotations['"].iter().any(|start| path.starts_with(start)) {
         return Some(String::new());
+    }
+    let instead = match path.as_str() {
+        "status.podIP" | "status.podIPs" => Some(
+            "the address is known only once the pod runs: listen on 0.0.0.0, or use the pod's host name, which \
+             /etc/hosts in it leads to its address",
+        ),
+        "status.hostIP" | "status.hostIPs" => Some(
+            "the box's addresses come and go: use hostNetwork and 127.0.0.1, or give the address as a value of the site",
+        ),
+        _ => None,
+    };
+    if let Some(instead) = instead {
+        context.error_with(node.at, format!("podman can't tell {}", quoted(&path)), instead);
+        return None;
     }
     let known =
         "metadata.name, metadata.namespace, metadata.labels['…'], metadata.annotations['…'], spec.nodeName";

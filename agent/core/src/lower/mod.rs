@@ -151,6 +151,9 @@ fn unsupported(document: &Document<'_>) -> Option<Diagnostic> {
         return refused(&format!("{kind} of {group}"));
     }
     match known {
+        Some((.., Support::Refused(why))) => {
+            Some(Diagnostic::new(document.file, at, format!("podman can't hold a {kind}")).hint(*why))
+        }
         Some((_, known, support)) if *known == version || matches!(support, Support::NoEffect(_)) => None,
         Some((_, known, _)) => Some(
             Diagnostic::new(document.file, at, format!("podman can't hold {kind} of {version}"))

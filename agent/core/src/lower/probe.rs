@@ -57,7 +57,11 @@ fn exec(node: &Node, context: &mut Context<'_>) -> Option<Ask> {
 
 fn http(node: &Node, ports: &[Port], context: &mut Context<'_>) -> Option<Ask> {
     let mut record = Record::of(&HTTP_GET, node, context)?;
-    record.only("scheme", &["HTTP"], context);
+    if let Some(scheme) = record.node("scheme").filter(|scheme| !matches!(scheme.as_str(), Some("HTTP" | "")))
+    {
+        let hint = "use tcpSocket on the same port, or exec with a client that the image has";
+        context.error_with(scheme.at, "podman can't hold a probe by HTTPS", hint);
+    }
     let host: Option<String> = record.optional("host", context);
     let path = record.optional("path", context).unwrap_or_else(|| "/".to_owned());
     let port = record.required_node("port", context).and_then(|node| port(node, ports, context));

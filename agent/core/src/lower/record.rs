@@ -23,6 +23,10 @@ impl<'n> Record<'n> {
     pub(super) fn of(table: &'static Table, node: &'n Node, context: &mut Context<'_>) -> Option<Self> {
         let entries = entries(node, context)?;
         for entry in entries.iter().filter(|entry| !entry.node.is_null()) {
+            // What is empty asks for nothing.
+            if is_empty(&entry.node) && table.support(&entry.key).is_some() {
+                continue;
+            }
             match table.support(&entry.key) {
                 Some(Support::Refused(why)) => context.error_with(
                     entry.at,
@@ -122,6 +126,14 @@ impl<'n> Record<'n> {
                 );
             }
         }
+    }
+}
+
+fn is_empty(node: &Node) -> bool {
+    match &node.value {
+        NodeValue::Sequence(items) => items.is_empty(),
+        NodeValue::Mapping(entries) => entries.is_empty(),
+        NodeValue::Scalar(_) => false,
     }
 }
 

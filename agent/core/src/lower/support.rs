@@ -52,6 +52,19 @@ pub const KINDS: &[(&str, &str, Support)] = &[
     ("ServiceAccount", "v1", NoEffect("there is no API server to have rights at")),
     ("Role", "rbac.authorization.k8s.io/v1", NoEffect("there is no API server to have rights at")),
     ("RoleBinding", "rbac.authorization.k8s.io/v1", NoEffect("there is no API server to have rights at")),
+    ("ClusterRole", "rbac.authorization.k8s.io/v1", NoEffect("there is no API server to have rights at")),
+    (
+        "ClusterRoleBinding",
+        "rbac.authorization.k8s.io/v1",
+        NoEffect("there is no API server to have rights at"),
+    ),
+    (
+        "CronJob",
+        "batch/v1",
+        Refused(
+            "let the program wait between its runs, or start it by a timer of the box; a Job runs once a release",
+        ),
+    ),
     ("PodDisruptionBudget", "policy/v1", NoEffect("nobody drains a single box")),
 ];
 
@@ -316,7 +329,7 @@ pub const VALUE_FROM: Table = Table {
         ("configMapKeyRef", Held),
         ("secretKeyRef", Held),
         ("fieldRef", Partly("metadata.name, .namespace, .labels['…'], .annotations['…'], spec.nodeName")),
-        ("resourceFieldRef", Refused("write the number")),
+        ("resourceFieldRef", Partly("limits.cpu, limits.memory, requests.cpu of the container itself")),
         ("fileKeyRef", Refused("use a ConfigMap")),
     ],
 };
@@ -328,6 +341,12 @@ pub const KEY_REF: Table =
 /// `fieldRef` of a variable.
 pub const FIELD_REF: Table =
     Table { record: "fieldRef", fields: &[("fieldPath", Held), ("apiVersion", NoEffect("there is one"))] };
+
+/// `resourceFieldRef` of a variable.
+pub const RESOURCE_REF: Table = Table {
+    record: "resourceFieldRef",
+    fields: &[("containerName", Partly("the container itself")), ("resource", Held), ("divisor", Held)],
+};
 
 /// One of `envFrom`.
 pub const ENV_FROM: Table =

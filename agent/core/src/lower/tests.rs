@@ -201,3 +201,78 @@ fn a_kind_of_another_group_is_told_from_kubernetes_own_of_the_same_name() {
     );
     assert!(refused("apps/v1beta1", "Deployment").contains("write apiVersion: apps/v1"));
 }
+
+/// A pod whose container and spec say `container` and `spec` as well.
+fn pod(container: &str, spec: &str) -> Result<Lowered, String> {
+    let text = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{ name: web }}\nspec:\n  {spec}\n  containers: [ {{ name: web, image: \"{IMAGE}\", {container} }} ]\n"
+    );
+    lowered(&text, Strategy::StopStart)
+}
+
+#[test]
+fn rights_in_a_cluster_are_taken_without_effect_for_a_namespace_and_for_all() {
+    let role = |kind: &str| {
+        format!(
+            "---\napiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata: {{ name: r }}\nrules: []\n"
+        )
+    };
+    let roles = ["Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"].map(role).concat();
+    let lowered = lowered(&(deployment(1, "{ app: web }", "") + &roles), Strategy::StopStart).unwrap();
+    assert_eq!(lowered.pods.len(), 1);
+}
+
+#[test]
+fn what_is_empty_asks_for_nothing_even_where_it_could_not_be_held() {
+    assert!(pod("lifecycle: {}, volumeDevices: []", "dnsConfig: {}").is_ok());
+    assert!(pod("lifecycle: { preStop: {} }", "").is_err());
+}
+
+#[test]
+fn a_volume_of_which_nothing_is_said_is_an_empty_folder() {
+    for volume in ["{ name: v }", "{ name: v, emptyDir: }", "{ name: v, emptyDir: {} }"] {
+        let lowered = pod("", &format!("volumes: [ {volume} ]")).unwrap();
+        assert_eq!(lowered.pods[0].1.volumes["v"], Volume::Empty { memory: false, size: None }, "{volume}");
+    }
+}
+
+#[test]
+fn a_container_can_be_told_what_it_may_use() {
+    let told = |resource: &str| {
+        let more = format!(
+            "resources: {{ limits: {{ cpu: 1500m, memory: 64Mi }} }}, env: [ {{ name: A, valueFrom: {{ resourceFieldRef: {{ {resource} }} }} }} ]"
+        );
+        let lowered = pod(&more, "")?;
+        Ok::<_, String>(lowered.pods[0].1.containers[0].env["A"].clone())
+    };
+    for (resource, value) in [
+        ("resource: limits.cpu", "2"),
+        ("resource: limits.cpu, divisor: 1m", "1500"),
+        ("resource: requests.cpu, divisor: '0'", "2"),
+        ("resource: limits.memory", "67108864"),
+        ("resource: limits.memory, divisor: 1Mi, containerName: web", "64"),
+    ] {
+        assert_eq!(told(resource), Ok(crate::release::EnvValue::Plain(value.to_owned())), "{resource}");
+    }
+    assert!(told("resource: limits.ephemeral-storage").unwrap_err().contains("known here: limits.cpu"));
+    assert!(told("resource: limits.cpu, containerName: other").unwrap_err().contains("another container"));
+}
+
+#[test]
+fn what_cannot_be_held_is_refused_with_what_to_do_instead() {
+    let by_field = |path: &str| {
+        pod(&format!("env: [ {{ name: A, valueFrom: {{ fieldRef: {{ fieldPath: {path} }} }} }} ]"), "")
+            .unwrap_err()
+    };
+    assert!(by_field("status.podIP").contains("listen on 0.0.0.0"));
+    assert!(by_field("status.hostIP").contains("hostNetwork"));
+    let https = pod("readinessProbe: { httpGet: { port: 8443, scheme: HTTPS } }", "").unwrap_err();
+    assert!(https.contains("use tcpSocket on the same port"), "{https}");
+    let missing = pod("envFrom: [ { configMapRef: { name: site } } ]", "").unwrap_err();
+    assert!(
+        missing.contains("as a template (.yaml.j2) where a site or a device gives its values"),
+        "{missing}"
+    );
+    let cron = "apiVersion: batch/v1\nkind: CronJob\nmetadata: { name: c }\nspec: {}\n";
+    assert!(lowered(cron, Strategy::StopStart).unwrap_err().contains("start it by a timer of the box"));
+}

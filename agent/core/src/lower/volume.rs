@@ -60,6 +60,8 @@ pub(super) fn read(
     let count = found.len();
     match (name, found.pop()) {
         (Some(name), Some(volume)) if count == 1 => volume.map(|volume| (name, volume)),
+        // As with Kubernetes, a volume of which nothing more is said is an empty folder.
+        (Some(name), None) if says_nothing(node) => Some((name, Volume::Empty { memory: false, size: None })),
         (Some(name), _) => {
             let told = context.errors.iter().any(|error| error.line >= node.at.line);
             if count != 1 && !told {
@@ -71,6 +73,12 @@ pub(super) fn read(
     }
 }
 
+fn says_nothing(node: &Node) -> bool {
+    let known =
+        |(field, _): &(&str, _)| *field != "name" && node.get(field).is_some_and(|node| !node.is_null());
+    !VOLUME.fields.iter().any(known)
+}
+
 fn claim(node: &Node, sources: &Sources<'_>, context: &mut Context<'_>) -> Option<Volume> {
     let mut record = Record::of(&CLAIM_SOURCE, node, context)?;
     let name = record.required::<String>("claimName", context);
@@ -79,7 +87,9 @@ fn claim(node: &Node, sources: &Sources<'_>, context: &mut Context<'_>) -> Optio
     let name = (sources.namespace.to_owned(), name?);
     if !sources.claims.contains(&name) {
         let message = format!("there is no PersistentVolumeClaim {} in the app's manifests", quoted(&name.1));
-        context.error_with(node.at, message, "on podman an app has only what its own manifests give");
+        let hint = "on podman an app has only what its own manifests give: add the claim there, or use hostPath for a \
+            folder of the box";
+        context.error_with(node.at, message, hint);
         return None;
     }
     Some(Volume::Claim(claim_key(name)))
