@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 pub use keeper::{Reading, Timekeeper};
 
-/// No box that runs this was made before: when this version was begun, in seconds since 1970. A release raises it.
-pub const RELEASED: Timestamp = Timestamp::constant(1_767_225_600, 0);
+/// It is later than this: no box that runs this was made before 2026-11-01. A release raises it.
+pub const RELEASED: Timestamp = Timestamp::constant(1_793_491_200, 0);
 
 /// So far ahead of all that the box has proof of a clock may be that nothing has synchronized since the boot. The
 /// hardware's clock goes on while a box is off, and whoever keeps one longer has it synchronized or signs something.

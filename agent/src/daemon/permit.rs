@@ -6,7 +6,7 @@ use std::time::Duration;
 use holdfast_core::change::{ChangePolicy, Gate, GateAnswer};
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::held::Held;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::journal::lock;
 use super::{Daemon, Event, gates};
@@ -24,6 +24,9 @@ const LONGEST_ROUND: Duration = Duration::from_secs(180);
 const CLOCK_PAUSE: Duration = Duration::from_secs(60);
 /// How much of the time that was seen may be forgotten by a power cut, while a grace time is counted.
 const SEEN_EVERY: Duration = Duration::from_secs(6 * 3600);
+/// How much of the time that is proven may be forgotten by a power cut, and at an ordinary end.
+const PROVEN_EVERY: SignedDuration = SignedDuration::from_hours(7 * 24);
+const PROVEN_AT_END: SignedDuration = SignedDuration::from_hours(1);
 /// How much of a gate's hold may be forgotten by a power cut.
 const SAVED_EVERY: Duration = Duration::from_secs(600);
 
@@ -206,18 +209,21 @@ impl Daemon {
         self.save_time(false);
     }
 
-    /// Writes down how much time was seen, if that counts for anything and is worth it; at the end, whatever was seen.
+    /// Writes down what is known of the time, where that is worth a write: how much was seen while a grace time is
+    /// counted, and once a week what is proven, so that a box that runs for a year without a commit trusts its clock after
+    /// a power cut.
     pub(super) fn save_time(&mut self, ends: bool) {
         let now = self.clock.now();
         let unsaved = now.seen.saturating_sub(self.waiting.saved);
-        let worth = unsaved >= SEEN_EVERY || ends && !unsaved.is_zero();
-        if !worth || !self.keeper.awaits_purge(&now) {
+        let counts = unsaved >= SEEN_EVERY || ends && !unsaved.is_zero();
+        let counts = counts && self.keeper.awaits_purge(&now);
+        let mut store = lock(&self.store);
+        let behind = now.proven.duration_since(store.anchor().time_floor);
+        if !counts && behind < if ends { PROVEN_AT_END } else { PROVEN_EVERY } {
             return;
         }
         self.waiting.saved = now.seen;
-        let mut store = lock(&self.store);
         let kept = store.set_seen_time(now.seen).and_then(|_| store.flush());
-        // What is proven goes on with it.
         let kept = kept.and_then(|_| {
             store.update_anchor(|anchor| anchor.time_floor = anchor.time_floor.max(now.proven))
         });

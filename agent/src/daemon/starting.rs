@@ -128,7 +128,7 @@ fn status(config: &Config, held: Held, now: &Now) -> Status {
         converged: false,
         source,
         revision: RevisionStatus { fetched: None, accepted: None, applied: None },
-        clock: ClockStatus::from(&now.time),
+        clock: ClockStatus::of(&now.time),
         apps: Vec::new(),
         held: vec![held],
         downloads: None,

@@ -44,7 +44,7 @@ pub(super) fn status<J: Journal>(
             accepted,
             applied: progress.applied.clone(),
         },
-        clock: ClockStatus::from(&now.time),
+        clock: ClockStatus::of(&now.time),
         apps: apps(keeper, now),
         held: held.into_iter().chain(stopped).collect(),
         downloads: None,

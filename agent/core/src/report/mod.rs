@@ -8,7 +8,7 @@ pub mod text;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{Doubt, Time};
+use crate::clock::Time;
 use crate::digest::{ReleaseId, Revision};
 use crate::held::Held;
 use crate::name::{AppName, DeviceName, ObjectKey};
@@ -35,9 +35,9 @@ pub struct Status {
     pub source: SourceStatus,
     /// How far which revision came.
     pub revision: RevisionStatus,
-    /// Whether the box knows what time it is.
-    #[serde(default)]
-    pub clock: ClockStatus,
+    /// Why the box doesn't know what time it is, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockStatus>,
     /// Sorted by name.
     pub apps: Vec<AppStatus>,
     /// What is held beyond one app: a revision, a removal, the source's trust. An app's own is with the app.
@@ -50,40 +50,29 @@ pub struct Status {
     pub orphans: Vec<Orphan>,
 }
 
-/// Whether the box knows what time it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ClockStatus {
-    /// Whether it does. If not, windows are closed and grace times stand still.
-    pub trusted: bool,
-    /// Why not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub doubt: Option<String>,
-    /// What would end that.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unblock: Option<String>,
-}
-
-impl Default for ClockStatus {
-    fn default() -> Self {
-        ClockStatus { trusted: true, doubt: None, unblock: None }
-    }
-}
-
-impl From<&Time> for ClockStatus {
-    fn from(time: &Time) -> Self {
-        let doubt = time.doubt();
-        ClockStatus {
-            trusted: doubt.is_none(),
-            doubt: doubt.map(ToString::to_string),
-            unblock: doubt.map(Doubt::unblock),
-        }
-    }
-}
-
 /// Whoever answers runs.
 fn yes() -> bool {
     true
+}
+
+/// A clock that isn't trusted: windows are closed and grace times stand still.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClockStatus {
+    /// Always false: a clock that is trusted isn't mentioned.
+    pub trusted: bool,
+    /// Why it isn't.
+    pub doubt: String,
+    /// What would end that.
+    pub unblock: String,
+}
+
+impl ClockStatus {
+    /// What is said of the time: nothing while it is known.
+    pub fn of(time: &Time) -> Option<Self> {
+        let doubt = time.doubt()?;
+        Some(ClockStatus { trusted: false, doubt: doubt.to_string(), unblock: doubt.unblock() })
+    }
 }
 
 /// What downloads may use of the link.

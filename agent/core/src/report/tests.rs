@@ -37,7 +37,7 @@ fn status() -> Status {
             error: None,
         },
         revision: RevisionStatus::default(),
-        clock: ClockStatus::default(),
+        clock: None,
         apps: vec![app("db"), app("pos")],
         orphans: Vec::new(),
         held: vec![],
@@ -52,8 +52,12 @@ fn held(cause: &str) -> Held {
 #[test]
 fn a_clock_that_is_not_trusted_is_said_before_what_is_held_with_what_to_do() {
     let shown = at("2099-01-01T00:00:00Z");
-    let doubt = Doubt { shown, proven: at("2026-11-21T09:00:00Z"), why: crate::clock::Suspicion::Ahead };
-    let status = Status { clock: ClockStatus::from(&Time::Unknown(doubt)), ..status() };
+    let doubt = crate::clock::Doubt {
+        shown,
+        proven: at("2026-11-21T09:00:00Z"),
+        why: crate::clock::Suspicion::Ahead,
+    };
+    let status = Status { clock: ClockStatus::of(&Time::Unknown(doubt)), ..status() };
     let text = status.render(at("2026-11-21T09:00:00Z"));
     assert!(
         text.lines().nth(1).unwrap().starts_with("CLOCK: the clock is not trusted: it shows 2099"),
@@ -72,7 +76,7 @@ fn the_names_in_status_json_are_those_that_scripts_use() {
         keys.sort();
         keys.join(" ")
     };
-    assert_eq!(sorted(keys(&json)), "agent apps clock converged device held revision running source trust");
+    assert_eq!(sorted(keys(&json)), "agent apps converged device held revision running source trust");
     assert_eq!(sorted(keys(&json["source"])), "error lastPoll nextPoll url");
     assert_eq!(sorted(keys(&json["revision"])), "accepted applied fetched");
     assert_eq!(

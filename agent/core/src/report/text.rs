@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use jiff::Timestamp;
 
-use super::{AppStatus, DownloadStatus, PlanReport, Status};
+use super::{AppStatus, ClockStatus, DownloadStatus, PlanReport, Status};
 use crate::diagnosis::{Diagnosis, LookRecord};
 use crate::digest::{ReleaseId, Revision};
 use crate::event::Event;
@@ -53,11 +53,9 @@ impl Status {
         if self.trust == "none" {
             line(&mut out, "UNSIGNED: trust is \"none\", this box runs whatever its source says");
         }
-        if let Some(doubt) = &self.clock.doubt {
+        if let Some(ClockStatus { doubt, unblock, .. }) = &self.clock {
             line(&mut out, &format!("CLOCK: {doubt}; windows are closed, and grace times stand still"));
-            if let Some(unblock) = &self.clock.unblock {
-                line(&mut out, &format!("    to unblock: {unblock}"));
-            }
+            line(&mut out, &format!("    to unblock: {unblock}"));
         }
         for (what, held) in self.all_held() {
             render_held(&mut out, &what, held, now);
