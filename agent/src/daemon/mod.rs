@@ -401,6 +401,10 @@ impl Daemon {
             Event::Done(done) => {
                 // What it was may be another one's turn, and what failed is tried again.
                 self.widen(Scope::default());
+                if let Some(app) = done.changed() {
+                    let again = Scope::Apps(BTreeSet::from([app.clone()]));
+                    self.look_at = std::mem::take(&mut self.look_at).and(again);
+                }
                 self.keeper.done(done, &now)
             }
             Event::Planned(reply, answered) => {

@@ -87,6 +87,8 @@ pub(super) struct Walk {
     pub(super) unseen: Option<String>,
     /// What tells its steps from others, if it had any.
     pub(super) repairs: Option<u64>,
+    /// Something of it only comes into the inventory.
+    pub(super) takes_in: bool,
 }
 
 impl<J: Journal> Keeper<J> {

@@ -74,7 +74,9 @@ impl<J: Journal> Keeper<J> {
                 self.write_intents(&plan)?;
                 held = plan.held.remove(name);
                 let repairs = (!plan.steps.is_empty()).then(|| mark_of(&plan.steps));
-                errand.walk = Some(Walk { left: plan.steps.into(), unseen, repairs, ..Walk::default() });
+                let takes_in = plan.steps.iter().any(|step| step.action == Action::Adopt);
+                let left = plan.steps.into();
+                errand.walk = Some(Walk { left, unseen, repairs, takes_in, ..Walk::default() });
             }
             (walk, came) => {
                 let mut walk = walk.unwrap_or_default();
@@ -90,14 +92,14 @@ impl<J: Journal> Keeper<J> {
         if !stands {
             return Ok(());
         }
-        let Walk { failed, unseen, repairs, .. } = errand.walk.unwrap_or_default();
+        let Walk { failed, unseen, repairs, takes_in, .. } = errand.walk.unwrap_or_default();
         match repairs {
             _ if failed.is_some() || unseen.is_some() || held.is_some() => {}
             Some(what) if self.is_at_rest(name) => self.patience.repaired(name, what, now),
             _ => self.patience.is_well(name),
         }
         let goes = self.apps.get(name).is_some_and(|app| app.phase == Phase::Removing);
-        if goes && repairs.is_some() && failed.is_none() {
+        if (takes_in || (goes && repairs.is_some())) && failed.is_none() {
             // What was only taken in goes with the next plan.
             self.wanted.insert(name.clone());
         }

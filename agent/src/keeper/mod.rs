@@ -230,6 +230,7 @@ impl<J: Journal> Keeper<J> {
     pub fn place(&mut self, resolved: &Resolved, now: &Now) -> Result<(), JournalError> {
         self.journal.pin(&self.releases.lacks(resolved))?;
         self.permit = Permit::unknown();
+        self.search.await_first();
         self.releases.copy(resolved);
         let before = self.resolved.replace(Resolved { releases: BTreeMap::new(), ..resolved.clone() });
         let before = before.map(|before| before.apps).unwrap_or_default();
@@ -506,7 +507,8 @@ impl<J: Journal> Keeper<J> {
 
     /// Whether every app is where the repository wants it, and nothing is held.
     pub fn converged(&self) -> bool {
-        self.faulty().next().is_none() && self.kept.is_empty() && self.apps.values().all(App::converged)
+        let undone = !self.kept.is_empty() || self.search.is_awaited();
+        !undone && self.faulty().next().is_none() && self.apps.values().all(App::converged)
     }
 
     /// Whether nothing will happen without something new: every verdict is in, or was tried often enough

@@ -23,11 +23,22 @@ pub(super) struct Search {
     left: BTreeSet<DriverKind>,
     under_way: Option<u64>,
     pub(super) pause: Option<Pause>,
+    /// The first search is due or under way: nobody can say yet that nothing unknown is here.
+    is_awaited: bool,
 }
 
 impl Search {
     pub(super) fn of(drivers: impl Iterator<Item = DriverKind>) -> Self {
-        Search { left: drivers.collect(), under_way: None, pause: None }
+        Search { left: drivers.collect(), under_way: None, pause: None, is_awaited: false }
+    }
+
+    /// There is a revision now, by which can be said what is unknown.
+    pub(super) fn await_first(&mut self) {
+        self.is_awaited |= self.under_way.is_none() && self.pause.is_none() && !self.left.is_empty();
+    }
+
+    pub(super) fn is_awaited(&self) -> bool {
+        self.is_awaited
     }
 
     pub(super) fn is_under_way(&self) -> bool {
@@ -68,6 +79,7 @@ impl<J: Journal> Keeper<J> {
             return Ok(());
         }
         self.search.under_way = None;
+        self.search.is_awaited = false;
         for (kind, found) in finds.into_iter().flatten() {
             let Ok(found) = found else { continue };
             for (name, seen) in found {

@@ -54,6 +54,13 @@ pub struct Done {
     pub(super) came: Came,
 }
 
+impl Done {
+    /// The app, if something of it was changed: what was seen of it before is no longer so.
+    pub fn changed(&self) -> Option<&AppName> {
+        self.ticket.app.as_ref().filter(|_| matches!(self.came, Came::Walked(_) | Came::Lost(_)))
+    }
+}
+
 pub(super) enum Came {
     Seen(Answers, Option<Box<Evidence>>),
     Walked(Vec<Result<(), DriverError>>),
