@@ -25,7 +25,9 @@ impl Record for Large {}
 /// So few events that old ones are sealed all the time.
 fn options() -> Options {
     let audit = AuditBounds { events: 20, bytes: 1 << 20 };
-    Options { reserve: 4096, audit, ..Options::new("till-1".parse().unwrap(), Timestamp::UNIX_EPOCH) }
+    let (proven, new) =
+        (Timestamp::UNIX_EPOCH, Options::new("till-1".parse().unwrap(), Timestamp::UNIX_EPOCH));
+    Options { reserve: 4096, audit, proven, ..new }
 }
 
 fn revisions(n: u64) -> Revisions {

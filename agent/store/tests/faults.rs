@@ -16,7 +16,9 @@ use jiff::Timestamp;
 /// So few events that old ones are sealed all the time.
 fn options() -> Options {
     let audit = AuditBounds { events: 2, bytes: 1 << 20 };
-    Options { reserve: 4096, audit, ..Options::new("till-1".parse().unwrap(), Timestamp::UNIX_EPOCH) }
+    let (proven, new) =
+        (Timestamp::UNIX_EPOCH, Options::new("till-1".parse().unwrap(), Timestamp::UNIX_EPOCH));
+    Options { reserve: 4096, audit, proven, ..new }
 }
 
 /// Every kind of write once; the second round changes what the first one wrote.

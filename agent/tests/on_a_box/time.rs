@@ -125,7 +125,7 @@ fn a_clock_that_is_far_ahead_closes_windows_and_does_no_harm_that_stays() {
         assert_eq!(found["state"], state, "{found:#}");
         let text = test_box.holdfast(&["status"]);
         let text = String::from_utf8_lossy(&text.stdout).into_owned();
-        assert!(text.lines().nth(1).unwrap().starts_with("CLOCK: the clock is not trusted"), "{text}");
+        assert!(text.lines().any(|line| line.starts_with("CLOCK: the clock is not trusted")), "{text}");
     }
     // With the clock put right everything is as if nothing had been.
     move_clock(&test_box, 0, "");
