@@ -2,6 +2,7 @@
 //! Each comes back to the loop as an event.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use holdfast_core::digest::Revision;
 use holdfast_core::release::DriverKind;
@@ -12,6 +13,9 @@ use tokio::sync::mpsc;
 use super::journal::lock;
 use super::{Daemon, Event, WAITING_EVENTS, look, probes};
 use crate::keeper::{Journal, Preparation};
+
+/// How long an agent that ends waits for what runtimes drop.
+const LAST_SWEEP: Duration = Duration::from_secs(5);
 
 impl Daemon {
     /// Runtimes take their time for what they are asked, each app's beside those of the others.
@@ -91,6 +95,32 @@ impl Daemon {
                 }
             }
         });
+    }
+
+    /// The agent ends: what it has begun to drop, or is about to, goes before, if that doesn't take long. Who has removed
+    /// an app and then the agent would be left with its images.
+    pub(super) async fn end_sweeping(&mut self, events: &mut mpsc::Receiver<Event>) {
+        let limit = tokio::time::sleep(LAST_SWEEP);
+        tokio::pin!(limit);
+        loop {
+            self.collect();
+            if self.sweeping.is_empty() && !(self.uncollected && self.preparing.is_empty()) {
+                return;
+            }
+            let event = tokio::select! {
+                event = events.recv() => event,
+                () = &mut limit => return,
+            };
+            match event {
+                Some(Event::Swept(driver)) => {
+                    self.sweeping.remove(&driver);
+                }
+                Some(Event::Tidied | Event::Fetched(_) | Event::Rendered(..)) => self.syncing = false,
+                // What else comes now is as lost as it would be a moment later.
+                Some(_) => {}
+                None => return,
+            }
+        }
     }
 
     /// Drops what no app can need any more. Not while a job may be pinning something new, and none is begun before the

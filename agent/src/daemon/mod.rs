@@ -244,6 +244,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         }
     }
     daemon.notifier.stopping();
+    daemon.end_sweeping(&mut events).await;
     daemon.wind_down().await;
     daemon.save_time(true);
     // So that the anchor vouches for the events up to here.

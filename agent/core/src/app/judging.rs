@@ -125,6 +125,10 @@ impl Judging {
         let in_grace = in_startup && !self.has_started(policy);
         self.note_restarts(seen.restarts, in_grace);
         self.note(&seen.health, in_startup, in_grace, now);
+        // Why nothing could be told is the reason as well, should it stay so until the deadline.
+        if let (Health::Unknown, Some(remark)) = (&seen.health, &seen.remark) {
+            self.last_reason.clone_from(remark);
+        }
         if let Some(reason) = self.flaps() {
             return Verdict::Bad { reason };
         }
@@ -238,6 +242,16 @@ mod tests {
     use super::*;
     use crate::clock::BootId;
     use crate::release::Check;
+
+    #[test]
+    fn what_could_not_be_checked_until_the_deadline_is_why_it_failed() {
+        let mut judging = Judging::begin(at(0));
+        let seen = Sight { remark: Some("not checked: no kubelet".into()), ..Health::Unknown.into() };
+        let verdict = (1..10_000).map(|second| judging.judge(&policy(), &seen, &at(second * 1000)));
+        let end = verdict.into_iter().find(|verdict| *verdict != Verdict::Wait);
+        let Some(Verdict::Bad { reason }) = end else { panic!("{end:?}") };
+        assert!(reason.ends_with(": not checked: no kubelet"), "{reason}");
+    }
 
     fn at(millis: u64) -> Moment {
         Moment { boot: BootId("b".into()), uptime: Duration::from_millis(millis) }
