@@ -21,6 +21,7 @@ pub mod health;
 pub mod held;
 pub mod image;
 pub mod kubernetes;
+pub mod limit;
 pub mod lower;
 pub mod metrics;
 pub mod model;

@@ -58,7 +58,7 @@ pub fn index(tree: &dyn Tree, device: &DeviceName) -> Result<Index, String> {
 }
 
 /// The manifests of each app of containers that runs here.
-pub fn manifests(tree: &dyn Tree, selected: &Selected) -> BTreeMap<AppName, Part> {
+pub fn manifests(tree: &dyn Tree, selected: &Selected<'_>) -> BTreeMap<AppName, Part> {
     selected.folders().into_iter().map(|(app, folder)| (app, manifests_in(tree, &folder))).collect()
 }
 

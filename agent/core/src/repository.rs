@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use semver::Version;
 
 use crate::diagnostic::{Diagnostic, Position, nearest, sorted};
-use crate::digest::Revision;
 use crate::model::document::{Document, read};
 use crate::model::{App, Body, Device, Fleet, Labels, Purge, Site, Stop};
 use crate::name::{AppName, DeviceName};
@@ -14,7 +13,7 @@ use crate::reading::{self, AppFile, Part};
 use crate::release::DriverKind;
 use crate::render::clash::{self, Places};
 use crate::render::{ArtifactRef, Desired, DesiredApp, Workload, manifests, render};
-use crate::select::{self, File, app_path, cycle, in_circle, select, unknown_apps};
+use crate::select::{self, File, app_path, cycle, in_circle, select_unproven, unknown_apps};
 use crate::tree::{EntryKind, Kind, Tree, Unread};
 use crate::yaml::DOCUMENT_LIMIT;
 
@@ -70,8 +69,8 @@ pub fn render_for(
 ) -> Result<Desired, Vec<Diagnostic>> {
     let damaged = |why: String| vec![Diagnostic::of_file("", why)];
     let index = reading::index(tree, device).map_err(damaged)?;
-    let selected = select(&Revision(String::new()), &index, device, &Labels::new(), agent_version)
-        .map_err(|refused| refused.errors)?;
+    let selected =
+        select_unproven(&index, device, &Labels::new(), agent_version).map_err(|refused| refused.errors)?;
     let manifests = reading::manifests(tree, &selected);
     Ok(render(selected, &manifests))
 }

@@ -12,6 +12,7 @@ use crate::digest::{Digest, ReleaseId, Revision};
 use crate::held::Held;
 use crate::image::ImageReference;
 use crate::kubernetes::images::pinned_images;
+use crate::limit::FileKind;
 use crate::lower::Lowered;
 use crate::name::{AppName, ObjectKey};
 use crate::pod::PinnedImage;
@@ -66,8 +67,8 @@ const CONTAINER_RUNTIMES: [DriverKind; 3] =
 /// What must be found out before an app can be resolved.
 #[derive(Debug, Default)]
 pub struct Needs<'a> {
-    /// Artifacts without a digest.
-    pub artifacts: BTreeSet<&'a ArtifactRef>,
+    /// Artifacts without a digest, and what each is for.
+    pub artifacts: BTreeMap<&'a ArtifactRef, FileKind>,
     /// Images that are named by a tag.
     pub images: BTreeSet<&'a ImageReference>,
     /// Secrets to be sealed.
@@ -110,7 +111,7 @@ pub fn needs<'a>(desired: &'a Desired, runtimes: &Runtimes) -> BTreeMap<&'a AppN
 fn needs_of_app<'a>(app: &'a DesiredApp, runtimes: &Runtimes) -> Needs<'a> {
     let mut needs = needs_of(&app.workload, runtimes);
     if has_engine(runtimes) {
-        needs.artifacts.extend(app.policy.components());
+        needs.artifacts.extend(app.policy.components().map(|component| (component, FileKind::Component)));
     }
     needs
 }
@@ -124,7 +125,7 @@ fn needs_of<'a>(workload: &'a Workload, runtimes: &Runtimes) -> Needs<'a> {
     let mut needs = Needs::default();
     match workload {
         Workload::Wasm(wasm) => {
-            needs.artifacts.insert(&wasm.component);
+            needs.artifacts.insert(&wasm.component, FileKind::Component);
         }
         Workload::Container { driver, secrets, podman, .. } => {
             let pods = podman.iter().flat_map(|lowered| &lowered.pods);
@@ -425,7 +426,7 @@ mod tests {
         assert!(
             only(&needs(&desired, &both()).into_iter().map(|(n, v)| (n.clone(), v)).collect())
                 .artifacts
-                .contains(&artifact)
+                .contains_key(&artifact)
         );
         let missing = [(artifact, Err(format!("{PROBE} is not in the repository")))].into();
         let resolved = resolve(desired, &Answers { artifacts: missing, ..Answers::default() }, &both());

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use holdfast_core::clock::{BootId, Moment, Now};
 use holdfast_core::digest::Revision;
 use holdfast_core::verify::{
-    AllowedSigners, Ancestry, BadSignature, Fetched, Floor, KeyProblem, Refused, Signature, TrustPolicy,
-    Verified, verify,
+    AllowedSigners, Ancestry, ArtifactProof, BadSignature, Fetched, Floor, GitProof, KeyProblem, Proof,
+    Refused, Signature, TrustPolicy, Verified, verify,
 };
 use jiff::Timestamp;
 use tempfile::TempDir;
@@ -70,9 +70,18 @@ fn time(text: &str) -> Timestamp {
 fn commit(armored: Vec<u8>, committed: &str) -> Fetched {
     Fetched {
         revision: Revision("b".repeat(40)),
-        committed: time(committed),
-        signature: Ok(Some(Signature { armored, payload: PAYLOAD.to_vec() })),
-        ancestry: Ancestry::Descends,
+        proof: Proof::Git(GitProof {
+            committed: time(committed),
+            signature: Ok(Some(Signature { armored, payload: PAYLOAD.to_vec() })),
+            ancestry: Ancestry::Descends,
+        }),
+    }
+}
+
+fn signature(fetched: &mut Fetched) -> &mut Signature {
+    match &mut fetched.proof {
+        Proof::Git(git) => git.signature.as_mut().unwrap().as_mut().unwrap(),
+        Proof::Artifact(artifact) => artifact.signature.as_mut().unwrap(),
     }
 }
 
@@ -134,20 +143,20 @@ fn no_single_byte_can_be_altered() {
     assert!(verify(&good, &policy, None, &now()).is_ok());
     for at in 0..PAYLOAD.len() {
         let mut altered = good.clone();
-        altered.signature.as_mut().unwrap().as_mut().unwrap().payload[at] ^= 1;
+        signature(&mut altered).payload[at] ^= 1;
         let refused = verify(&altered, &policy, None, &now()).unwrap_err();
         let told = matches!(&refused, Refused::Signature { cause: BadSignature::Altered, .. });
         assert!(told, "byte {at}: {refused}");
     }
-    let length = good.signature.as_ref().unwrap().as_ref().unwrap().armored.len();
+    let length = good.proof.signature().unwrap().unwrap().armored.len();
     for at in 0..length {
         let mut altered = good.clone();
-        altered.signature.as_mut().unwrap().as_mut().unwrap().armored[at] ^= 1;
+        signature(&mut altered).armored[at] ^= 1;
         assert!(verify(&altered, &policy, None, &now()).is_err(), "byte {at} of the signature");
     }
     for cut in 0..length {
         let mut cut_off = good.clone();
-        cut_off.signature.as_mut().unwrap().as_mut().unwrap().armored.truncate(cut);
+        signature(&mut cut_off).armored.truncate(cut);
         assert!(verify(&cut_off, &policy, None, &now()).is_err(), "cut at {cut}");
     }
 }
@@ -184,7 +193,11 @@ fn an_expired_key_cannot_sign_by_writing_an_old_date() {
     let text = format!("ops valid-before=\"20260601Z\" {}", key.public());
     let policy = TrustPolicy::Signed(AllowedSigners::parse(&text).unwrap());
     let backdated = commit(key.sign("git", &[]), "2026-05-01T00:00:00Z");
-    let floor = |committed: &str| Floor { revision: Revision("a".repeat(40)), committed: time(committed) };
+    let floor = |committed: &str| Floor {
+        revision: Revision("a".repeat(40)),
+        committed: time(committed),
+        sequence: None,
+    };
     assert!(verify(&backdated, &policy, Some(&floor("2026-05-20T00:00:00Z")), &now()).is_ok());
     let refused = verify(&backdated, &policy, Some(&floor("2026-06-02T00:00:00Z")), &now()).unwrap_err();
     assert!(matches!(&refused, Refused::Key { problem: KeyProblem::Expired { .. }, .. }), "{refused}");
@@ -232,4 +245,23 @@ fn options_mean_what_they_mean_to_ssh_keygen() {
             assert_eq!(ours, theirs, "{option} at {at}: ssh-keygen says {theirs}");
         }
     }
+}
+
+#[test]
+fn an_index_is_signed_in_a_namespace_of_its_own() {
+    let key = Key::make(&["-t", "ed25519"]);
+    let index = |namespace: &str| Fetched {
+        revision: Revision(format!("sha256:{}", "b".repeat(64))),
+        proof: Proof::Artifact(ArtifactProof {
+            committed: time(NOON),
+            signature: Some(Signature { armored: key.sign(namespace, &[]), payload: PAYLOAD.to_vec() }),
+            sequence: 1,
+        }),
+    };
+    let line = format!("ops {}", key.public());
+    assert_eq!(check(&line, &index("holdfast")).unwrap().signer().unwrap().fingerprint, key.fingerprint());
+    // What was signed as a commit isn't signed as an index.
+    assert!(matches!(check(&line, &index("git")), Err(Refused::Signature { .. })));
+    let commits_only = format!("ops namespaces=\"git\" {}", key.public());
+    assert!(matches!(check(&commits_only, &index("holdfast")), Err(Refused::Key { .. })));
 }

@@ -16,7 +16,8 @@ use jiff::Timestamp;
 
 use super::journal::lock;
 use super::sync::{self, Ask, Found, NotRendered, Renderer};
-use super::{Daemon, Event, images, setup};
+use super::trust::{Standing, Trust, no_policy};
+use super::{Daemon, Event, images};
 use crate::keeper::{Journal, JournalError, Note, Scope};
 use crate::source::SourceError;
 
@@ -39,6 +40,7 @@ fn random() -> u64 {
 
 impl Daemon {
     pub(super) fn start_fetch(&mut self, now: &Now) {
+        self.review_trust(now);
         self.syncing = true;
         let asked = std::mem::take(&mut self.poll_asked);
         self.look_at = Scope::All;
@@ -89,7 +91,7 @@ impl Daemon {
                 self.backoff.succeeded();
                 Ok(())
             }
-            Found::New(fetched) => self.verify(&fetched, now),
+            Found::New(fetched) => self.verify(*fetched, now),
         }
     }
 
@@ -133,27 +135,28 @@ impl Daemon {
         }
     }
 
-    pub(super) fn verify(&mut self, fetched: &Fetched, now: &Now) -> Result<(), JournalError> {
+    pub(super) fn verify(&mut self, fetched: Fetched, now: &Now) -> Result<(), JournalError> {
         let revision = fetched.revision.clone();
         self.progress.fetched = Some(revision.clone());
-        let policy = match setup::trust(&self.config) {
+        if self.progress.accepted.as_ref().is_some_and(|floor| floor.revision == revision) {
+            return self.accepted_again(fetched, now);
+        }
+        let trust = Trust::read(&self.config);
+        let policy = match trust.policy() {
             Ok(policy) => policy,
             Err(cause) => {
                 // Not remembered as known: with the file in order, the next poll looks again.
-                self.refuse(
-                    &revision,
-                    Held::until_changed(cause, "put the file of trusted keys in order"),
-                    now,
-                );
+                self.refuse(&revision, no_policy(cause), now);
                 return Ok(());
             }
         };
-        match verify(fetched, &policy, self.progress.accepted.as_ref(), now) {
+        match verify(&fetched, &policy, self.progress.accepted.as_ref(), now) {
             Ok(verified) => {
                 self.accept(verified.floor(), now)?;
-                self.progress.known = Some(revision.clone());
+                self.progress.known = Some(revision);
                 self.progress.refused = None;
-                self.start_render(revision);
+                self.progress.standing = Standing::accepted(fetched, verified, &trust);
+                self.render_accepted();
             }
             Err(refused) => {
                 // What could not be shown may be shown by the next answer, and a key's time may come; the rest stays as
@@ -163,6 +166,17 @@ impl Daemon {
                 self.refuse(&revision, Held::from(refused), now);
             }
         }
+        Ok(())
+    }
+
+    /// The source shows what was accepted before: after a start, or because the mirror lacked it.
+    fn accepted_again(&mut self, fetched: Fetched, now: &Now) -> Result<(), JournalError> {
+        self.progress.known = Some(fetched.revision.clone());
+        self.progress.refused = None;
+        self.progress.show(fetched);
+        self.review_trust(now);
+        self.backoff.succeeded();
+        self.render_accepted();
         Ok(())
     }
 
@@ -183,8 +197,11 @@ impl Daemon {
             return Ok(());
         }
         lock(&self.store).update_anchor(|anchor| {
-            anchor.floor =
-                Some(anchor::Floor { revision: floor.revision.clone(), committed: floor.committed });
+            anchor.floor = Some(anchor::Floor {
+                revision: floor.revision.clone(),
+                committed: floor.committed,
+                sequence: floor.sequence,
+            });
             anchor.time_floor = anchor.time_floor.max(now.proven).max(floor.committed);
         })?;
         self.clock.not_before(floor.committed);
@@ -194,14 +211,11 @@ impl Daemon {
         Ok(())
     }
 
-    /// Verified -> Resolved, for what was accepted before; needs no network unless that was lost before all came.
+    /// Verified -> Resolved, for what was accepted, unless it may not be used any more; needs no network unless that
+    /// was lost before all came.
     pub(super) fn render_accepted(&mut self) {
-        if let Some(floor) = &self.progress.accepted {
-            self.start_render(floor.revision.clone());
-        }
-    }
-
-    pub(super) fn start_render(&mut self, revision: Revision) {
+        self.progress.unread = false;
+        let Some(verified) = self.progress.standing.verified().cloned() else { return };
         self.syncing = true;
         self.render_due = None;
         let now = self.clock.now().wall;
@@ -220,8 +234,8 @@ impl Daemon {
         };
         let jobs = self.jobs.clone();
         tokio::task::spawn_blocking(move || {
-            let result = renderer.render(&revision);
-            let _ = jobs.blocking_send(Event::Rendered(revision, Box::new(result)));
+            let result = renderer.render(&verified);
+            let _ = jobs.blocking_send(Event::Rendered(verified.revision().clone(), Box::new(result)));
         });
     }
 
@@ -231,6 +245,11 @@ impl Daemon {
         result: Result<Resolved, NotRendered>,
         now: &Now,
     ) -> Result<(), JournalError> {
+        if self.progress.standing.refused.is_some() {
+            // It lost its leave while it was rendered.
+            self.uncollected = true;
+            return Ok(());
+        }
         match result {
             Ok(resolved) => {
                 self.backoff.succeeded();

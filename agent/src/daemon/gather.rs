@@ -2,11 +2,12 @@
 //! the apps that run here, their artifacts.
 //!
 //! Each of these looks as far as it can. What isn't in the mirror yet is left out: it is being noted
-//! ([`Snapshot::missing`]), and once it is fetched all is looked at again. What counts as a document and what is wrong
+//! ([`SourceTree::missing`]), and once it is fetched all is looked at again. What counts as a document and what is wrong
 //! with it is said by [`holdfast_core::reading`], for the box and for `holdfast validate` alike.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use holdfast_core::limit::FileKind;
 use holdfast_core::name::{AppName, DeviceName};
 use holdfast_core::reading::{self, Part};
 use holdfast_core::render::ArtifactRef;
@@ -14,20 +15,20 @@ use holdfast_core::select::{Index, Selected};
 use holdfast_core::tree::{Entry, EntryKind, Kind, Tree, Unread};
 
 use super::sync::NotRendered;
-use crate::source::{EntryKind as SourceKind, ReadError, Snapshot};
+use crate::source::{EntryKind as SourceKind, ReadError, SourceTree};
 
 /// The documents that say what runs on the box.
-pub(super) fn index(files: &Snapshot, device: &DeviceName) -> Result<Index, NotRendered> {
+pub(super) fn index(files: &dyn SourceTree, device: &DeviceName) -> Result<Index, NotRendered> {
     reading::index(&Files(files), device).map_err(NotRendered::Mirror)
 }
 
 /// What lies in the folders of manifests of the apps that run here.
-pub(super) fn manifests(files: &Snapshot, selected: &Selected) -> BTreeMap<AppName, Part> {
+pub(super) fn manifests(files: &dyn SourceTree, selected: &Selected<'_>) -> BTreeMap<AppName, Part> {
     reading::manifests(&Files(files), selected)
 }
 
 /// Looks for the artifacts; their content may be large, and is read one by one when all of them are here.
-pub(super) fn artifacts(files: &Snapshot, artifacts: &[&ArtifactRef]) {
+pub(super) fn artifacts(files: &dyn SourceTree, artifacts: &[&ArtifactRef]) {
     for artifact in artifacts {
         if let ArtifactRef::File(path) = artifact {
             // What is wrong with it is told when it is read.
@@ -37,15 +38,15 @@ pub(super) fn artifacts(files: &Snapshot, artifacts: &[&ArtifactRef]) {
 }
 
 /// Whether one of these artifacts isn't here.
-pub(super) fn lacks(files: &Snapshot, artifacts: &BTreeSet<&ArtifactRef>) -> bool {
-    artifacts.iter().any(|artifact| match artifact {
+pub(super) fn lacks(files: &dyn SourceTree, artifacts: &BTreeMap<&ArtifactRef, FileKind>) -> bool {
+    artifacts.keys().any(|artifact| match artifact {
         ArtifactRef::File(path) => matches!(files.reach(path), Err(ReadError::NotHere { .. })),
         ArtifactRef::Oci(_) => false,
     })
 }
 
-/// A revision in the mirror, to be read as any repository.
-struct Files<'a>(&'a Snapshot);
+/// A revision as the source has it, to be read as any repository.
+struct Files<'a>(&'a dyn SourceTree);
 
 impl Tree for Files<'_> {
     fn list(&self, folder: &str) -> Result<Vec<Entry>, Unread> {

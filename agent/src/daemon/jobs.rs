@@ -155,8 +155,7 @@ impl Daemon {
             fault::mark("mirror.collect");
             let keep: Vec<Revision> = revisions.into_iter().chain([accepted]).flatten().collect();
             let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
-            let collected = if scarce { source.collect_all(&keep) } else { source.collect(&keep) };
-            if let Err(error) = collected {
+            if let Err(error) = source.collect(&keep, scarce) {
                 tracing::warn!(%error, "the mirror can't be tidied up");
             }
             drop(source);

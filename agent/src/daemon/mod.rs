@@ -27,6 +27,7 @@ mod starting;
 mod status;
 mod sync;
 mod tell;
+mod trust;
 mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -169,7 +170,6 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         parts => (parts?, Outside::open(&config, signals, &notifier, newest_event.subscribe())),
     };
     let Parts { store, allowance, keeper, source, images, progress } = parts;
-    setup::resume(&clock, &lock(&store))?;
     let now = clock.now();
     let gates = GateWatch::new(lock(&store).gate_hold()?);
     let (jobs, mut events) = mpsc::channel(WAITING_EVENTS);
@@ -451,12 +451,10 @@ impl Daemon {
         if self.trouble.as_ref().is_some_and(|(until, _)| self.clock.until(until).is_zero()) {
             self.trouble = None;
             self.widen(Scope::All);
-            if !self.syncing
-                && self.progress.accepted.as_ref().map(|floor| &floor.revision)
-                    != self.progress.resolved.as_ref()
-            {
-                self.render_accepted();
-            }
+            self.progress.unread |= self.progress.is_unread();
+        }
+        if self.progress.unread && !self.syncing {
+            self.render_accepted();
         }
         // Before the next fetch: where one follows the other without a pause, nothing would ever be let go of.
         self.collect();

@@ -14,6 +14,7 @@ use super::journal::{SharedStore, StoreJournal, lock};
 use super::progress::Progress;
 use super::sync::Renderer;
 use super::tell::nothing_kept;
+use super::trust::Trust;
 use super::windows::Windows;
 use super::{images, look, setup, status};
 use crate::clock::Clock;
@@ -42,13 +43,21 @@ impl Offline {
     }
 
     fn render(&mut self, config: &Config, store: SharedStore) -> Result<()> {
-        let Some(floor) = &self.progress.accepted else { return Ok(()) };
-        let source = Arc::new(Mutex::new(setup::open_source(config, &Allowance::unlimited())?));
+        let source = setup::open_source(config, &Allowance::unlimited())?;
+        let now = self.clock.now();
+        self.progress.recall(&*source);
+        let waits = self.keeper.has_due_purge(&now) || self.keeper.awaits_purge(&now);
+        self.progress.review(&Trust::read(config), waits, &now);
+        if let Some(held) = &self.progress.standing.refused {
+            self.keeper.permit(Permit::revoked(held));
+        }
+        let Some(verified) = self.progress.standing.verified().cloned() else { return Ok(()) };
+        let source = Arc::new(Mutex::new(source));
         let runtimes = images::runtimes(config, self.keeper.drivers());
         let device = config.device.name.clone();
         // A command that looks asks nobody.
         let renderer = Renderer { source, store, device, runtimes, ask: None };
-        match renderer.render(&floor.revision) {
+        match renderer.render(&verified) {
             Ok(resolved) => {
                 let now = self.clock.now();
                 // Gates are asked by the agent alone.

@@ -161,12 +161,19 @@ fn not_asked(next: Timestamp) -> Held {
 impl Daemon {
     /// Tells the keeper what may be done now, and asks the gates if that is all that a change waits for.
     pub(super) fn renew_permit(&mut self, now: &Now) {
+        self.review_trust(now);
+        if let Some(held) = self.progress.standing.refused.clone() {
+            self.keeper.permit(Permit::revoked(&held));
+            self.waiting.due = None;
+            self.gates.interrupt();
+            return;
+        }
         let Some(policy) = self.keeper.policy() else { return };
         let is_in_use = self.keeper.is_in_use();
         let mut permit = Permit::by_clock(policy, is_in_use, &now.time);
         let by_clock = [&permit.download, &permit.apply].into_iter().any(Option::is_some);
         if let Some(held) = &self.unread_stop {
-            permit = Permit { download: Some(held.clone()), apply: Some(held.clone()) };
+            permit = Permit { download: Some(held.clone()), apply: Some(held.clone()), revoked: false };
         }
         let opens =
             [&permit.download, &permit.apply].into_iter().flatten().filter_map(|held| held.next).min();

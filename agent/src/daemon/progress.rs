@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 use holdfast_core::clock::{Moment, Now};
-use holdfast_core::digest::Revision;
+use holdfast_core::digest::{Digest, Revision};
 use holdfast_core::held::Held;
 use holdfast_core::verify::Floor;
+use holdfast_store::anchor;
 use jiff::Timestamp;
 
 use super::journal::{SharedStore, lock};
+use super::trust::Standing;
 
 /// The state of the source, as the loop knows it.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +22,12 @@ pub(super) struct Progress {
     pub(super) fetched: Option<Revision>,
     /// The newest that was accepted.
     pub(super) accepted: Option<Floor>,
+    /// Whether that may still be used.
+    pub(super) standing: Standing,
+    /// By which files of trusted keys revisions were judged last.
+    pub(super) trusted: Option<Digest>,
+    /// The accepted revision is to be rendered, once nothing else is being fetched or rendered.
+    pub(super) unread: bool,
     /// The newest that was resolved and handed to the keeper.
     pub(super) resolved: Option<Revision>,
     /// The newest that everything was good under.
@@ -47,12 +55,20 @@ impl Progress {
         let revisions = store.revisions()?;
         let floor = store.anchor().floor.clone();
         // An anchor that was lost: nothing older is taken than the newest that the database knows of.
-        let known = revisions.accepted.map(|revision| Floor { revision, committed: Timestamp::UNIX_EPOCH });
+        let known = revisions.accepted.map(|revision| Floor {
+            revision,
+            committed: Timestamp::UNIX_EPOCH,
+            sequence: None,
+        });
         Ok(Progress {
             fetched: revisions.fetched,
             applied: revisions.applied,
             accepted: floor
-                .map(|floor| Floor { revision: floor.revision, committed: floor.committed })
+                .map(|anchor::Floor { revision, committed, sequence }| Floor {
+                    revision,
+                    committed,
+                    sequence,
+                })
                 .or(known),
             ..Progress::default()
         })
@@ -65,6 +81,11 @@ impl Progress {
         self.next_poll_wall = Some(now.wall_in(wait));
     }
 
+    /// Whether the accepted revision isn't rendered yet.
+    pub(super) fn is_unread(&self) -> bool {
+        self.accepted.as_ref().map(|floor| &floor.revision) != self.resolved.as_ref()
+    }
+
     /// Whether a poll is due.
     pub(super) fn is_due(&self, now: &Now) -> bool {
         self.next_poll.as_ref().is_none_or(|at| at.boot != now.moment.boot || at.uptime <= now.moment.uptime)
@@ -73,7 +94,9 @@ impl Progress {
     /// What is held beyond a single app.
     pub(super) fn held(&self) -> impl Iterator<Item = Held> {
         let refused = self.refused.clone().or_else(|| self.refused_before());
-        [self.unfetched.clone(), refused, self.unrendered.clone()].into_iter().flatten()
+        // Without leave to use it, it isn't rendered either.
+        let unused = self.standing.refused.clone().or_else(|| self.unrendered.clone());
+        [self.unfetched.clone(), refused, unused].into_iter().flatten()
     }
 
     /// What was fetched and isn't accepted is held, after a restart too, although nobody knows any more why
@@ -97,7 +120,8 @@ mod tests {
     use super::*;
 
     fn progress(fetched: &str, accepted: &str) -> Progress {
-        let floor = Floor { revision: Revision(accepted.to_owned()), committed: Timestamp::UNIX_EPOCH };
+        let revision = Revision(accepted.to_owned());
+        let floor = Floor { revision, committed: Timestamp::UNIX_EPOCH, sequence: None };
         let fetched = Some(Revision(fetched.to_owned()));
         Progress { fetched, accepted: Some(floor), ..Progress::default() }
     }

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use holdfast_core::clock::Now;
 use holdfast_core::release::DriverKind;
-use holdfast_core::verify::{AllowedSigners, TrustPolicy};
 use holdfast_drivers::simulated::SimulatedDriver;
 use holdfast_drivers::{Driver, Fingerprint, Owner};
 use holdfast_store::content::Content;
@@ -22,10 +21,10 @@ use super::images::BoxImages;
 use super::images::SealedSecrets;
 use super::journal::{SharedStore, lock};
 use crate::clock::Clock;
-use crate::config::{Config, TrustMode};
+use crate::config::Config;
 use crate::http::allowance::Allowance;
 use crate::keeper::Drivers;
-use crate::source::{GitSource, SourceConfig};
+use crate::source::{GitConfig, GitSource, Source};
 
 /// How long the agent waits for the state folder's lock, and how often it tries.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -258,23 +257,7 @@ fn kubernetes_fingerprint(kubeconfig: &Path) -> Fingerprint {
 }
 
 /// The source; its mirror is in the state folder.
-pub(super) fn open_source(config: &Config, allowance: &Allowance) -> Result<GitSource> {
-    let settings = SourceConfig::from(&config.source);
-    Ok(GitSource::open_within(settings, &config.state.dir.join("mirror"), allowance)?)
-}
-
-/// Whom the box believes. Read anew for each revision: the OS image may bring other signers.
-pub(super) fn trust(config: &Config) -> Result<TrustPolicy, String> {
-    match (config.trust.mode, &config.trust.allowed_signers) {
-        (TrustMode::None, _) => Ok(TrustPolicy::None),
-        (TrustMode::Signed, None) => Err("trust.allowed_signers is not set".to_owned()),
-        (TrustMode::Signed, Some(path)) => {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                format!("trust.allowed_signers ({}) can't be read: {error}", path.display())
-            })?;
-            let signers = AllowedSigners::parse(&text)
-                .map_err(|error| format!("trust.allowed_signers ({}): {error}", path.display()))?;
-            Ok(TrustPolicy::Signed(signers))
-        }
-    }
+pub(super) fn open_source(config: &Config, allowance: &Allowance) -> Result<Box<dyn Source>> {
+    let settings = GitConfig::from(&config.source);
+    Ok(Box::new(GitSource::open_within(settings, &config.state.dir.join("mirror"), allowance)?))
 }

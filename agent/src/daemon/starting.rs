@@ -36,12 +36,15 @@ impl Parts {
     pub(super) async fn open(config: &Config, clock: &Clock) -> Result<Self> {
         let now = clock.now();
         let store = setup::wait_for_store(config, &now).await?;
+        setup::resume(clock, &lock(&store))?;
         let allowance = Allowance::open(Arc::clone(&store), clock.clone());
         let drivers = setup::open_drivers(config, &store, &allowance)?;
         let keeper = Keeper::open(StoreJournal::new(Arc::clone(&store)), drivers)?;
-        let source = Arc::new(Mutex::new(setup::open_source(config, &allowance)?));
+        let source = setup::open_source(config, &allowance)?;
         let images = BoxImages::new(config, lock(&store).shared_content(), &allowance);
-        let progress = Progress::before(&store)?;
+        let mut progress = Progress::before(&store)?;
+        progress.recall(&*source);
+        let source = Arc::new(Mutex::new(source));
         Ok(Parts { store, allowance, keeper, source, images, progress })
     }
 }

@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use holdfast_core::digest::{Digest, Revision};
 use holdfast_core::held::Held;
 use holdfast_core::image::ImageReference;
+use holdfast_core::limit::FileKind;
 use holdfast_core::name::{AppName, DeviceName};
 use holdfast_core::render::{ArtifactRef, render};
 use holdfast_core::resolve::{Answers, Needs, Resolved, Runtimes, Unresolved, needs, resolve};
 use holdfast_core::secret::SecretBytes;
 use holdfast_core::select::{self, Refused};
-use holdfast_core::verify::Fetched;
+use holdfast_core::verify::{Fetched, Verified};
 use holdfast_store::content::{Content, SMALL};
 use holdfast_store::records::Tags;
 use holdfast_store::{StoreError, fault, sealed};
@@ -24,16 +25,13 @@ use super::images::{BoxImages, unresolved};
 use super::journal::{SharedStore, lock};
 use crate::http::allowance::Allowance;
 use crate::registry::RegistryError;
-use crate::source::{GitSource, Parts, Snapshot, SourceError};
-
-/// What is read of one artifact in the repository.
-const ARTIFACT_LIMIT: u64 = 256 << 20;
+use crate::source::{Parts, Source, SourceError, SourceTree};
 
 /// So much must be free for a fetch, in bytes, beside the reserve: less takes no commit.
 const FETCH_LEAST: u64 = 256 << 10;
 
 /// The source, which one job at a time uses.
-pub(super) type SharedSource = Arc<Mutex<GitSource>>;
+pub(super) type SharedSource = Arc<Mutex<Box<dyn Source>>>;
 
 /// What a poll brought.
 pub(super) enum Found {
@@ -62,11 +60,11 @@ pub(super) fn fetch(
     }
     // How large it is nobody knows before; that nothing fits is known before the first byte.
     content.make_space(FETCH_LEAST).map_err(|error| SourceError::Local(error.to_string()))?;
-    give_room(&mut source, content);
+    give_room(&mut **source, content);
     let mut fetched = source.fetch(&tip, accepted);
     if matches!(fetched, Err(SourceError::OverBudget { .. })) {
         let keep: Vec<Revision> = accepted.into_iter().chain([&tip]).cloned().collect();
-        if tidy(&mut source, content, &keep) {
+        if tidy(&mut **source, content, &keep) {
             fetched = source.fetch(&tip, accepted);
         }
     }
@@ -77,14 +75,14 @@ pub(super) fn fetch(
 
 /// Tells the source what the disk budget leaves for the mirror. Something small always has room in it, as long as the
 /// disk has: a commit may be what makes room.
-fn give_room(source: &mut GitSource, content: &Content) {
+fn give_room(source: &mut dyn Source, content: &Content) {
     source.set_room(content.left().max(SMALL));
 }
 
 /// Where there was no room: drops of the mirror what `keep` doesn't need, and gives whether that made some.
-fn tidy(source: &mut GitSource, content: &Content, keep: &[Revision]) -> bool {
+fn tidy(source: &mut dyn Source, content: &Content, keep: &[Revision]) -> bool {
     let before = content.left();
-    if let Err(error) = source.collect_all(keep) {
+    if let Err(error) = source.collect(keep, true) {
         tracing::warn!(%error, "the mirror can't be tidied up, although the disk budget is used up");
     }
     give_room(source, content);
@@ -185,31 +183,31 @@ pub(super) struct Ask {
 }
 
 impl Renderer {
-    /// Selected, Desired, Resolved: reads what this box needs of `revision`, fetching what the mirror lacks of
+    /// Selected, Desired, Resolved: reads what this box needs of a revision that may be used, fetching what the mirror lacks of
     /// that and no more, renders it, and pins its artifacts. What the mirror has of other revisions goes where the
     /// disk budget has no room for that.
-    pub(super) fn render(&self, revision: &Revision) -> Result<Resolved, NotRendered> {
+    pub(super) fn render(&self, verified: &Verified) -> Result<Resolved, NotRendered> {
         let content = lock(&self.store).shared_content();
         let lock_source = || self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        give_room(&mut lock_source(), &content);
-        match self.render_within(revision) {
+        give_room(&mut **lock_source(), &content);
+        match self.render_within(verified) {
             Err(NotRendered::Budget(_) | NotRendered::Source(SourceError::OverBudget { .. }))
                 if self.ask.is_some()
-                    && tidy(&mut lock_source(), &content, std::slice::from_ref(revision)) =>
+                    && tidy(&mut **lock_source(), &content, std::slice::from_ref(verified.revision())) =>
             {
-                self.render_within(revision)
+                self.render_within(verified)
             }
             done => done,
         }
     }
 
-    fn render_within(&self, revision: &Revision) -> Result<Resolved, NotRendered> {
+    fn render_within(&self, verified: &Verified) -> Result<Resolved, NotRendered> {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut gathering = source.gather(revision, self.ask.is_some())?;
+        let mut gathering = source.gather(verified, self.ask.is_some())?;
         let index = gathering.read(|files| gather::index(files, &self.device))??;
         // Hardware facts come with the hardware profiles.
         let facts = BTreeMap::new();
-        let selected = select::select(revision, &index, &self.device, &facts, &crate::version())
+        let selected = select::select(verified, &index, &self.device, &facts, &crate::version())
             .map_err(NotRendered::Documents)?;
         if let Some(ask) = &self.ask {
             let policy = &selected.policy;
@@ -232,16 +230,16 @@ impl Renderer {
         waiting.extend(damaged);
         let desired = render(selected, &contents);
         let needs = needs(&desired, &self.runtimes);
-        let named: Vec<_> = needs.values().flat_map(|needs| needs.artifacts.iter().copied()).collect();
+        let named: Vec<_> = needs.values().flat_map(|needs| needs.artifacts.keys().copied()).collect();
         let ((), waits) = gathering.read_as_far(Parts::Files, |files| gather::artifacts(files, &named))?;
-        let snapshot = gathering.finish()?;
+        let files = gathering.finish()?;
         if let Some(waits) = waits {
-            let late = needs.iter().filter(|(_, needs)| gather::lacks(&snapshot, &needs.artifacts));
+            let late = needs.iter().filter(|(_, needs)| gather::lacks(&*files, &needs.artifacts));
             waiting.extend(late.map(|(app, _)| ((*app).clone(), waits.held_files())));
         }
         // What is asked of registries may take its time, and needs nothing of the source.
         drop(source);
-        let answers = self.answers(&snapshot, needs)?;
+        let answers = self.answers(&*files, needs)?;
         let mut resolved = resolve(desired, &answers, &self.runtimes);
         for (app, held) in waiting {
             resolved.apps.remove(&app);
@@ -253,14 +251,14 @@ impl Renderer {
     /// Finds out what must be known of each app before it can be resolved.
     fn answers(
         &self,
-        snapshot: &Snapshot,
+        files: &dyn SourceTree,
         needs: BTreeMap<&AppName, Needs<'_>>,
     ) -> Result<Answers, NotRendered> {
         let mut answers = Answers::default();
         let mut silent = Silent::default();
         for (app, needs) in needs {
-            for artifact in needs.artifacts {
-                let digest = self.pin(snapshot, artifact)?;
+            for (artifact, kind) in needs.artifacts {
+                let digest = self.pin(files, artifact, kind)?;
                 answers.artifacts.insert(artifact.clone(), digest);
             }
             for (secret, bytes) in needs.secrets {
@@ -315,11 +313,13 @@ impl Renderer {
         Ok(store.content().put_small(&sealed)?)
     }
 
-    /// The digest of an artifact, which is pinned. The inner error is that of the apps that name it.
+    /// The digest of an artifact, which is pinned. The inner error is that of the apps that name it. It is streamed from
+    /// the source to the disk, and neither the store nor anybody who asks the agent waits for that.
     fn pin(
         &self,
-        snapshot: &Snapshot,
+        files: &dyn SourceTree,
         artifact: &ArtifactRef,
+        kind: FileKind,
     ) -> Result<Result<Digest, String>, NotRendered> {
         let path = match artifact {
             ArtifactRef::File(path) => path,
@@ -329,12 +329,16 @@ impl Renderer {
                 )));
             }
         };
-        match snapshot.read(path, ARTIFACT_LIMIT) {
-            Ok(Some(bytes)) => {
-                lock(&self.store).content().put_small(&bytes).map(Ok).map_err(NotRendered::from)
-            }
-            Ok(None) => Ok(Err(format!("{path} is not in the repository"))),
-            Err(error) => Ok(Err(error.to_string())),
+        let content = lock(&self.store).shared_content();
+        let pinned = content.put_stream(|| match files.open(path, kind.limit()) {
+            Ok(Some(stream)) => Ok((stream.size, stream.bytes)),
+            Ok(None) => Err(format!("{path} is not in the repository")),
+            Err(error) => Err(error.to_string()),
+        });
+        match pinned {
+            Ok(pinned) => Ok(pinned),
+            Err(StoreError::Source(error)) => Ok(Err(format!("{path}: {error}"))),
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -101,6 +101,7 @@ impl<J: Journal> Keeper<J> {
         }
         self.take_up_the_dead(now)?;
         self.advance(now)?;
+        self.take_back(now)?;
         self.close_ended()?;
         self.begin_search(now);
         // What ran before an update doesn't stand in its way: where its turn has come, that is first.
@@ -173,7 +174,7 @@ impl<J: Journal> Keeper<J> {
         let mut ready = ready(&self.apps, self.faulty_apps(), now);
         // What has begun of a group is brought to its end.
         let may = |name: &AppName| self.apps.get(name).is_some_and(|app| group::has_begun(app, &self.apps));
-        ready.retain(|name| self.may_change() || may(name));
+        ready.retain(|name| self.may_change() || (!self.permit.revoked && may(name)));
         for name in resumed.into_iter().chain(ready) {
             if self.may_take_turn(&name) {
                 self.begin_turn(&name, now)?;

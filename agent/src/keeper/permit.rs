@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use holdfast_core::app::Phase;
+use holdfast_core::app::{App, Phase};
 use holdfast_core::change::ChangePolicy;
 use holdfast_core::clock::{Moment, Now, Time};
 use holdfast_core::generation::is_ready;
@@ -11,7 +11,7 @@ use holdfast_core::name::AppName;
 use holdfast_core::plan::Orphan;
 
 use super::Keeper;
-use super::journal::{Journal, Note};
+use super::journal::{Journal, JournalError, Note};
 
 /// What may be done now. What keeps the box as it is, and what brings it back, needs none.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +20,8 @@ pub struct Permit {
     pub download: Option<Held>,
     /// Why nothing may be changed.
     pub apply: Option<Held>,
+    /// What is being changed is taken back: whoever asked for it isn't trusted any more.
+    pub revoked: bool,
 }
 
 impl Permit {
@@ -29,14 +31,20 @@ impl Permit {
         if !is_in_use && policy.stop.is_none() {
             return Permit::default();
         }
-        Permit { download: policy.holds_download(time), apply: policy.holds_apply(time) }
+        let (download, apply) = (policy.holds_download(time), policy.holds_apply(time));
+        Permit { download, apply, revoked: false }
+    }
+
+    /// Nothing, and what was begun is taken back.
+    pub fn revoked(held: &Held) -> Self {
+        Permit { download: Some(held.clone()), apply: Some(held.clone()), revoked: true }
     }
 
     /// Nothing, until somebody has looked at what the revision says.
     pub(super) fn unknown() -> Self {
         let cause = "it is not known yet when the revision allows changes";
         let held = Held::until_changed(cause, "nothing to do: it goes on once the revision was read");
-        Permit { download: Some(held.clone()), apply: Some(held) }
+        Permit { download: Some(held.clone()), apply: Some(held), revoked: false }
     }
 }
 
@@ -49,6 +57,20 @@ impl<J: Journal> Keeper<J> {
     /// Whether a change may begin.
     pub(super) fn may_change(&self) -> bool {
         self.permit.apply.is_none()
+    }
+
+    /// Takes back what was begun and may not be brought to its end.
+    pub(super) fn take_back(&mut self, now: &Now) -> Result<(), JournalError> {
+        if !self.permit.revoked {
+            return Ok(());
+        }
+        let begun = |app: &&App| matches!(app.phase, Phase::Applying | Phase::Removing);
+        let begun: Vec<AppName> =
+            self.apps.iter().filter(|(_, app)| begun(app)).map(|(name, _)| name.clone()).collect();
+        for name in begun {
+            self.change(&name, |app| app.take_back(now))?;
+        }
+        Ok(())
     }
 
     /// Whether something would be changed now if it were allowed.

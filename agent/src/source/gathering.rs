@@ -1,62 +1,35 @@
 //! Gathering what a box reads of a revision: it looks as far as it can, what it met and isn't here is fetched in
 //! one request, and it looks again. So each level of folders costs one request, however many folders it has.
 
-use std::sync::Arc;
-
-use gix::ObjectId;
-use holdfast_core::digest::Revision;
-
 use super::error::SourceError;
-use super::git::{GitSource, Origin, guarded};
-use super::http::Meter;
-use super::mirror::object_id;
-use super::remote::{Extent, Parts};
-use super::snapshot::Snapshot;
+use super::{Parts, Reading, SourceTree};
 use crate::http::allowance::UsedUp;
 
-/// A revision that is being read, and what may still be spent on it.
+/// A revision that is being read.
 pub struct Gathering<'a> {
-    source: &'a mut GitSource,
-    revision: Revision,
-    id: ObjectId,
-    files: Snapshot,
-    /// One account for all requests; none where nobody may be asked.
-    allowance: Option<Arc<Meter>>,
-    ask: bool,
+    reading: Box<dyn Reading + 'a>,
     /// Something waits for the byte budget.
     lacks: bool,
 }
 
 impl<'a> Gathering<'a> {
-    pub(super) fn new(
-        source: &'a mut GitSource,
-        revision: &Revision,
-        ask: bool,
-    ) -> Result<Self, SourceError> {
-        let id = object_id(revision)?;
-        let files = source.snapshot(revision)?;
-        Ok(Gathering { source, revision: revision.clone(), id, files, allowance: None, ask, lacks: false })
+    pub(super) fn new(reading: Box<dyn Reading + 'a>) -> Self {
+        Gathering { reading, lacks: false }
     }
 
     /// What `look` gives when it finds all that it looks for. Until then it meets
-    /// [`super::ReadError::NotHere`], should go on with what else it needs, and is called again; what it gave
-    /// before is dropped.
+    /// [`super::ReadError::NotHere`], should go on with what else it needs, and is called again; what it
+    /// gave before is dropped.
     ///
     /// # Errors
     /// [`SourceError`]; what was fetched until then stays, and is not fetched again.
-    pub fn read<T>(&mut self, mut look: impl FnMut(&Snapshot) -> T) -> Result<T, SourceError> {
-        let mut found = look(&self.files);
-        let mut missing = self.files.missing();
+    pub fn read<T>(&mut self, mut look: impl FnMut(&dyn SourceTree) -> T) -> Result<T, SourceError> {
+        let mut found = look(self.reading.tree());
+        let mut missing = self.reading.tree().missing();
         while !missing.is_empty() {
-            self.bring(&missing, Parts::Documents)?;
-            self.files = self.source.snapshot(&self.revision)?;
-            found = look(&self.files);
-            let still = self.files.missing();
-            // What came and can't be found would be asked for without end.
-            if still.iter().any(|id| missing.binary_search(id).is_ok()) {
-                return Err(self.source.mirror.note_damage("what was fetched is not in it"));
-            }
-            missing = still;
+            self.reading.bring(Parts::Documents)?;
+            found = look(self.reading.tree());
+            missing = self.still_missing(&missing)?;
         }
         Ok(found)
     }
@@ -68,33 +41,40 @@ impl<'a> Gathering<'a> {
     pub fn read_as_far<T>(
         &mut self,
         what: Parts,
-        mut look: impl FnMut(&Snapshot) -> T,
+        mut look: impl FnMut(&dyn SourceTree) -> T,
     ) -> Result<(T, Option<UsedUp>), SourceError> {
-        let mut found = look(&self.files);
-        let mut missing = self.files.missing();
+        let mut found = look(self.reading.tree());
+        let mut missing = self.reading.tree().missing();
         let mut waits = None;
         while !missing.is_empty() {
-            waits = match self.bring(&missing, what) {
+            waits = match self.reading.bring(what) {
                 Ok(()) => None,
                 Err(SourceError::UsedUp { cause, .. }) => Some(cause),
                 Err(error) => return Err(error),
             };
-            self.files = self.source.snapshot(&self.revision)?;
-            found = look(&self.files);
-            let still = self.files.missing();
-            if waits.is_some() {
-                // What remembers why it failed is not for what comes next.
-                self.allowance = None;
-                if still == missing {
-                    break;
+            found = look(self.reading.tree());
+            missing = match waits {
+                None => self.still_missing(&missing)?,
+                Some(_) => {
+                    let still = self.reading.tree().missing();
+                    if still == missing {
+                        break;
+                    }
+                    still
                 }
-            } else if still.iter().any(|id| missing.binary_search(id).is_ok()) {
-                return Err(self.source.mirror.note_damage("what was fetched is not in it"));
-            }
-            missing = still;
+            };
         }
         self.lacks |= waits.is_some();
         Ok((found, waits))
+    }
+
+    /// What is missing after `brought` was brought. What came and can't be found would be asked for without end.
+    fn still_missing(&self, brought: &[String]) -> Result<Vec<String>, SourceError> {
+        let still = self.reading.tree().missing();
+        match still.iter().any(|name| brought.binary_search(name).is_ok()) {
+            true => Err(self.reading.brought_in_vain()),
+            false => Ok(still),
+        }
     }
 
     /// Everything that the box needs of the revision was read: from here on it is known to be here, unless something
@@ -102,34 +82,7 @@ impl<'a> Gathering<'a> {
     ///
     /// # Errors
     /// [`SourceError::Local`].
-    pub fn finish(self) -> Result<Snapshot, SourceError> {
-        if !self.lacks {
-            self.source.mirror.seal_part(&self.id)?;
-        }
-        Ok(self.files)
-    }
-
-    fn bring(&mut self, missing: &[ObjectId], what: Parts) -> Result<(), SourceError> {
-        if !self.ask {
-            let revision = self.revision.to_string();
-            return Err(SourceError::Incomplete { revision, count: missing.len() });
-        }
-        let url = self.source.url();
-        guarded(&url, || {
-            let mirror = &self.source.mirror;
-            mirror.check_refused(&self.id)?;
-            let brought = match &mut self.source.origin {
-                Origin::Local(local) => local.copy(&self.id, mirror).map(|()| Extent::Whole),
-                Origin::Remote(remote) => {
-                    let allowance = self.allowance.get_or_insert_with(|| remote.allowance());
-                    remote.fetch_parts(&self.id, missing, what, mirror, allowance)
-                }
-            };
-            mirror.note_refused(&self.id, &brought);
-            match brought? {
-                Extent::Whole => mirror.seal(&self.id),
-                Extent::Commit => Ok(()),
-            }
-        })
+    pub fn finish(self) -> Result<Box<dyn SourceTree>, SourceError> {
+        self.reading.finish(!self.lacks)
     }
 }

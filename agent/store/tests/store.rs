@@ -42,7 +42,7 @@ fn inventory(text: &[u8]) -> OwnedObjects {
 }
 
 fn floor(text: &str) -> Floor {
-    Floor { revision: Revision(text.to_owned()), committed: Timestamp::UNIX_EPOCH }
+    Floor { revision: Revision(text.to_owned()), committed: Timestamp::UNIX_EPOCH, sequence: None }
 }
 
 #[test]
@@ -495,7 +495,7 @@ fn full_anchor() -> Anchor {
     let at: Timestamp = "2026-11-21T09:00:00.5Z".parse().unwrap();
     let release = ReleaseId(Digest::of(b"release"));
     let mut anchor = Anchor::new("emea/till-1".parse().unwrap(), at, at);
-    anchor.floor = Some(Floor { revision: Revision("c0ffee".into()), committed: at });
+    anchor.floor = Some(Floor { revision: Revision("c0ffee".into()), committed: at, sequence: None });
     anchor.remember_failed(
         &app(),
         release,

@@ -5,18 +5,19 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use holdfast::source::{GitSource, Reference, Snapshot, SourceConfig};
+use holdfast::source::{GitConfig, GitSource, Reference, Source, SourceTree};
 use holdfast_core::digest::Revision;
 
 use crate::support::git_repo::{SignedRepo, Signer};
 use crate::support::middleman::{Deed, Middleman};
+use crate::trusted;
 
 const COMMITS: usize = 24;
 const DIR: &str = "HOLDFAST_TEST_MIRROR";
 const URL: &str = "HOLDFAST_TEST_URL";
 
 fn open(url: &str, mirror: &Path) -> GitSource {
-    GitSource::open(SourceConfig::new(url, Reference::Branch("main".to_owned())), mirror).unwrap()
+    GitSource::open(GitConfig::new(url, Reference::Branch("main".to_owned())), mirror).unwrap()
 }
 
 /// The process that is killed: it fetches one commit after the other and collects, for ever. Without its
@@ -26,22 +27,22 @@ fn child() {
     let (Ok(dir), Ok(url)) = (std::env::var(DIR), std::env::var(URL)) else { return };
     let ids = std::fs::read_to_string(Path::new(&dir).join("../ids")).unwrap();
     let mut source = open(&url, Path::new(&dir));
-    let look = |files: &Snapshot| read_all(files).is_some();
+    let look = |files: &dyn SourceTree| read_all(files).is_some();
     let mut newest: Vec<Revision> = Vec::new();
     for id in ids.lines().cycle() {
         let revision = Revision(id.to_owned());
         source.fetch(&revision, None).unwrap();
-        let mut gathering = source.gather(&revision, true).unwrap();
+        let mut gathering = source.gather(&trusted(&source, &revision), true).unwrap();
         assert!(gathering.read(look).unwrap());
         gathering.finish().unwrap();
         newest.push(revision);
         let keep = newest.len().saturating_sub(2);
-        source.collect(&newest[keep..]).unwrap();
+        source.collect(&newest[keep..], false).unwrap();
     }
 }
 
 /// The content of `a` and of every file in `dir`, if all of them are there.
-fn read_all(files: &Snapshot) -> Option<(String, usize)> {
+fn read_all(files: &dyn SourceTree) -> Option<(String, usize)> {
     let a = files.read("a", 100).ok()??;
     let listed = files.list("dir").ok()?;
     let read = listed.iter().filter(|file| files.read(&format!("dir/{}", file.name), 100).is_ok()).count();
@@ -97,7 +98,8 @@ fn kill_and_look(url: &str, ids: &[String]) {
         for (n, id) in ids.iter().enumerate() {
             let revision = Revision(id.clone());
             if source.has(&revision) {
-                let found = source.gather(&revision, false).unwrap().read(read_all).unwrap();
+                let found =
+                    source.gather(&trusted(&source, &revision), false).unwrap().read(read_all).unwrap();
                 assert_eq!(found, Some((n.to_string(), n + 1)));
                 whole.insert(n);
             }

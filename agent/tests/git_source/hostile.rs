@@ -4,15 +4,15 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use holdfast::source::{GitSource, Reference, SourceConfig, SourceError};
+use holdfast::source::{GitConfig, GitSource, Reference, Source, SourceError};
 use holdfast_core::digest::Revision;
 
 use crate::support::git_repo::{SignedRepo, Signer, objects};
 use crate::support::git_server::{GitServer, Options};
 use crate::support::hostile::{Hostile, packet};
 
-fn config(url: &str) -> SourceConfig {
-    let mut config = SourceConfig::new(url, Reference::Branch("main".to_owned()));
+fn config(url: &str) -> GitConfig {
+    let mut config = GitConfig::new(url, Reference::Branch("main".to_owned()));
     config.timeout = Duration::from_millis(300);
     config.limits.fetch = Duration::from_secs(2);
     // More than a script drips in the time that it is given.
@@ -22,16 +22,16 @@ fn config(url: &str) -> SourceConfig {
     config
 }
 
-fn poll(config: SourceConfig) -> SourceError {
+fn poll(config: GitConfig) -> SourceError {
     let mirror = tempfile::tempdir().unwrap();
     GitSource::open(config, mirror.path()).unwrap().poll().unwrap_err()
 }
 
 /// What comes of asking for a commit: of a server that can leave things out, and of one that can't.
-fn fetch(config: &SourceConfig) -> [SourceError; 2] {
+fn fetch(config: &GitConfig) -> [SourceError; 2] {
     ["edge.git", "plain.git"].map(|name| {
         let mirror = tempfile::tempdir().unwrap();
-        let config = SourceConfig { url: config.url.replace("edge.git", name), ..config.clone() };
+        let config = GitConfig { url: config.url.replace("edge.git", name), ..config.clone() };
         let mut source = GitSource::open(config, mirror.path()).unwrap();
         let error = source.fetch(&Revision("1".repeat(40)), None).unwrap_err();
         assert!(!source.has(&Revision("1".repeat(40))));
@@ -324,7 +324,7 @@ fn a_proxy_is_used_and_a_proxy_that_is_gone_is_said() {
     let id = repo.commit(&[("a", "1")], Signer::Ops);
     let server = GitServer::start(&repo);
     let proxy = proxy();
-    let mut config = SourceConfig::new(server.url(), Reference::Branch("main".to_owned()));
+    let mut config = GitConfig::new(server.url(), Reference::Branch("main".to_owned()));
     config.ca_file = Some(server.ca_file());
     config.proxy = Some(format!("http://127.0.0.1:{}", proxy.port()));
     let mirror = tempfile::tempdir().unwrap();

@@ -1,11 +1,15 @@
 //! `file://`: repositories on the box's own disk.
 
+use std::io::Read as _;
+
 use holdfast::clock::Clock;
-use holdfast::source::{EntryKind, GitSource, ReadError, Reference, SourceConfig, SourceError};
+use holdfast::source::{EntryKind, ReadError, SourceTree};
+use holdfast::source::{GitConfig, GitSource, Reference, Source, SourceError};
 use holdfast_core::digest::Revision;
 use holdfast_core::verify::{AllowedSigners, Ancestry, Refused, TrustPolicy, verify};
 use tempfile::TempDir;
 
+use crate::ancestry;
 use crate::support::git_repo::{SignedRepo, Signer};
 
 const LIMIT: u64 = 1 << 20;
@@ -15,7 +19,7 @@ fn main_branch() -> Reference {
 }
 
 fn open(repo: &SignedRepo, mirror: &TempDir) -> GitSource {
-    GitSource::open(SourceConfig::new(repo.url(), main_branch()), mirror.path()).unwrap()
+    GitSource::open(GitConfig::new(repo.url(), main_branch()), mirror.path()).unwrap()
 }
 
 fn policy(repo: &SignedRepo) -> TrustPolicy {
@@ -33,7 +37,7 @@ fn a_signed_commit_is_fetched_verified_and_read() {
     assert_eq!(revision, Revision(id));
     assert!(!source.has(&revision));
     let fetched = source.fetch(&revision, None).unwrap();
-    assert_eq!(fetched.ancestry, Ancestry::First);
+    assert_eq!(ancestry(&fetched), Ancestry::First);
     let verified = verify(&fetched, &policy(&repo), None, &Clock::new().now()).unwrap();
     assert_eq!(verified.signer().unwrap().principal, "ops@example");
     assert_eq!(verified.signer().unwrap().fingerprint, repo.ops().fingerprint());
@@ -71,15 +75,15 @@ fn descent_is_told_from_a_force_push() {
     let mirror = tempfile::tempdir().unwrap();
     let mut source = open(&repo, &mirror);
     let tip = source.poll().unwrap();
-    assert_eq!(source.fetch(&tip, Some(&first)).unwrap().ancestry, Ancestry::Descends);
-    assert_eq!(source.fetch(&tip, Some(&tip)).unwrap().ancestry, Ancestry::Same);
+    assert_eq!(ancestry(&source.fetch(&tip, Some(&first)).unwrap()), Ancestry::Descends);
+    assert_eq!(ancestry(&source.fetch(&tip, Some(&tip)).unwrap()), Ancestry::Same);
     repo.git(&["checkout", "-q", "--orphan", "other"]);
     repo.commit(&[("a", "other")], Signer::Ops);
     repo.git(&["branch", "-f", "main", "other"]);
     let forced = source.poll().unwrap();
-    assert_eq!(source.fetch(&forced, Some(&tip)).unwrap().ancestry, Ancestry::Foreign);
+    assert_eq!(ancestry(&source.fetch(&forced, Some(&tip)).unwrap()), Ancestry::Foreign);
     let older = Revision(repo.git(&["rev-parse", &format!("{tip}~3")]));
-    assert_eq!(source.fetch(&older, Some(&tip)).unwrap().ancestry, Ancestry::Foreign, "going back");
+    assert_eq!(ancestry(&source.fetch(&older, Some(&tip)).unwrap()), Ancestry::Foreign, "going back");
 }
 
 #[test]
@@ -95,7 +99,7 @@ fn a_merge_of_an_old_branch_descends() {
     let mirror = tempfile::tempdir().unwrap();
     let mut source = open(&repo, &mirror);
     let tip = source.poll().unwrap();
-    assert_eq!(source.fetch(&tip, Some(&accepted)).unwrap().ancestry, Ancestry::Descends);
+    assert_eq!(ancestry(&source.fetch(&tip, Some(&accepted)).unwrap()), Ancestry::Descends);
 }
 
 #[test]
@@ -106,7 +110,7 @@ fn tags_and_revisions_can_be_followed() {
     repo.commit(&[("a", "2")], Signer::Ops);
     for reference in [Reference::Tag("v1".to_owned()), Reference::Revision(id.clone())] {
         let mirror = tempfile::tempdir().unwrap();
-        let mut source = GitSource::open(SourceConfig::new(repo.url(), reference), mirror.path()).unwrap();
+        let mut source = GitSource::open(GitConfig::new(repo.url(), reference), mirror.path()).unwrap();
         let revision = source.poll().unwrap();
         assert_eq!(revision.0, id);
         source.fetch(&revision, None).unwrap();
@@ -120,7 +124,7 @@ fn what_is_missing_or_misspelt_is_said() {
     repo.commit(&[("a", "1")], Signer::Ops);
     let mirror = tempfile::tempdir().unwrap();
     let try_open = |url: &str, reference| {
-        GitSource::open(SourceConfig::new(url, reference), mirror.path()).and_then(|mut source| source.poll())
+        GitSource::open(GitConfig::new(url, reference), mirror.path()).and_then(|mut source| source.poll())
     };
     let branch = |name: &str| Reference::Branch(name.to_owned());
     let none = try_open(&repo.url(), branch("nope")).unwrap_err();
@@ -198,7 +202,7 @@ fn a_sub_path_is_the_sources_top() {
     let repo = SignedRepo::new();
     repo.commit(&[("edge/fleet/holdfast.yaml", "x"), ("other", "y")], Signer::Ops);
     let mirror = tempfile::tempdir().unwrap();
-    let mut config = SourceConfig::new(repo.url(), main_branch());
+    let mut config = GitConfig::new(repo.url(), main_branch());
     config.path = "edge/fleet/".to_owned();
     let mut source = GitSource::open(config.clone(), mirror.path()).unwrap();
     let revision = source.poll().unwrap();
@@ -264,7 +268,7 @@ fn a_change_copies_only_what_is_new_and_old_revisions_are_collected() {
     let small = packs().iter().filter(|pack| pack.metadata().unwrap().len() < 2000).count();
     assert_eq!(small, 11, "only the first pack has the large file");
     let keep = kept.split_off(10);
-    source.collect(&keep).unwrap();
+    source.collect(&keep, false).unwrap();
     assert_eq!(packs().len(), 1);
     assert!(!source.has(&kept[0]));
     for (revision, content) in keep.iter().zip(["11", "12"]) {
@@ -273,7 +277,7 @@ fn a_change_copies_only_what_is_new_and_old_revisions_are_collected() {
         assert_eq!(files.read("a", LIMIT).unwrap().unwrap(), content.as_bytes());
         assert_eq!(files.read("large", LIMIT).unwrap().unwrap(), noise.as_bytes());
     }
-    source.collect(&keep).unwrap();
+    source.collect(&keep, false).unwrap();
     assert_eq!(packs().len(), 1);
 }
 
@@ -388,10 +392,52 @@ fn a_commit_that_the_room_for_it_does_not_hold_leaves_nothing_and_scarce_room_is
     let small = source.poll().unwrap();
     source.fetch(&small, None).unwrap();
     let before = packs();
-    source.collect(std::slice::from_ref(&small)).unwrap();
+    source.collect(std::slice::from_ref(&small), false).unwrap();
     assert_eq!(packs(), before, "two packs aren't worth being rewritten");
     source.fetch(&large, None).unwrap();
-    source.collect_all(std::slice::from_ref(&small)).unwrap();
+    source.collect(std::slice::from_ref(&small), true).unwrap();
     assert!(packs() < 4000, "{}", packs());
     assert!(source.has(&small) && !source.has(&large));
+}
+
+/// Text that can't be compressed away.
+fn noise(count: usize) -> String {
+    let mut state = 7u64;
+    let next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        char::from(b'!' + (state >> 33) as u8 % 94)
+    };
+    std::iter::repeat_with(next).take(count).collect()
+}
+
+#[test]
+fn a_large_file_is_read_piece_by_piece_and_one_that_is_damaged_is_an_error_at_its_end() {
+    let repo = SignedRepo::new();
+    let large = noise(700_000);
+    repo.commit(&[("large", &large), ("small", "s")], Signer::Ops);
+    let mirror = tempfile::tempdir().unwrap();
+    let mut source = open(&repo, &mirror);
+    let revision = source.poll().unwrap();
+    source.fetch(&revision, None).unwrap();
+    let files = source.snapshot(&revision).unwrap();
+    let read = |path: &str, limit: u64| -> std::io::Result<(u64, Vec<u8>)> {
+        let mut stream = files.open(path, limit).unwrap().unwrap();
+        let mut bytes = Vec::new();
+        stream.bytes.read_to_end(&mut bytes).map(|_| (stream.size, bytes))
+    };
+    assert_eq!(read("large", LIMIT).unwrap(), (700_000, large.into_bytes()));
+    assert_eq!(read("small", LIMIT).unwrap(), (1, b"s".to_vec()));
+    assert!(matches!(files.open("large", 699_999), Err(ReadError::TooLarge { size: 700_000, .. })));
+    assert!(files.open("nothing", LIMIT).unwrap().is_none());
+    let packs = std::fs::read_dir(mirror.path().join("objects/pack")).unwrap();
+    let pack = packs.map(|f| f.unwrap().path()).find(|path| path.extension().unwrap() == "pack").unwrap();
+    let mut bytes = std::fs::read(&pack).unwrap();
+    // Deep in the only thing there that is large.
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    std::fs::remove_file(&pack).unwrap();
+    std::fs::write(&pack, bytes).unwrap();
+    let error = read("large", LIMIT).unwrap_err();
+    assert!(error.to_string().contains("the mirror is damaged"), "{error}");
+    assert!(!source.has(&revision), "it is fetched again");
 }

@@ -1,18 +1,19 @@
 //! A source at the end of a link that is paid for by the byte.
 
 use holdfast::http::allowance::Allowance;
-use holdfast::source::{GitSource, Reference, SourceConfig, SourceError};
+use holdfast::source::{GitConfig, GitSource, Reference, Source, SourceError};
 use tempfile::TempDir;
 
 use crate::support::git_repo::{SignedRepo, Signer};
 use crate::support::git_server::{GitServer, Options};
 use crate::support::moved_clock::{MovedClock, limits};
+use crate::{shown, trusted};
 use jiff::tz::TimeZone;
 
 const LIMIT: u64 = 4 << 20;
 
 fn open(server: &GitServer, mirror: &TempDir, allowance: &Allowance) -> GitSource {
-    let mut config = SourceConfig::new(server.url(), Reference::Branch("main".to_owned()));
+    let mut config = GitConfig::new(server.url(), Reference::Branch("main".to_owned()));
     config.ca_file = Some(server.ca_file());
     GitSource::open_within(config, mirror.path(), allowance).unwrap()
 }
@@ -44,8 +45,8 @@ fn a_new_revision_is_seen_when_nothing_is_left_of_the_budget() {
     }
     let revision = source.poll().unwrap();
     let fetched = source.fetch(&revision, None).unwrap();
-    assert!(fetched.signature.unwrap().is_some());
-    let mut gathering = source.gather(&revision, true).unwrap();
+    assert!(shown(&fetched).signature.as_ref().unwrap().is_some());
+    let mut gathering = source.gather(&trusted(&source, &revision), true).unwrap();
     let text = gathering.read(|files| files.read("holdfast.yaml", LIMIT)).unwrap().unwrap();
     assert_eq!(text.unwrap(), b"two");
     // What is large waits.
@@ -54,7 +55,7 @@ fn a_new_revision_is_seen_when_nothing_is_left_of_the_budget() {
     assert!(stopped.to_string().contains("the byte budget of this link is used up"), "{stopped}");
     drop(gathering);
     allowance.set(limits(None, Some(1)), true, TimeZone::UTC);
-    let mut gathering = source.gather(&revision, true).unwrap();
+    let mut gathering = source.gather(&trusted(&source, &revision), true).unwrap();
     assert!(gathering.read(|files| files.read("app.wasm", LIMIT).is_ok()).unwrap(), "an urgent one doesn't");
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use holdfast::source::{GitSource, Reference, Snapshot, SourceConfig, SourceError};
+use holdfast::source::{GitConfig, GitSource, Reference, Source, SourceError, SourceTree};
 use holdfast_core::digest::Revision;
 use holdfast_core::verify::Ancestry;
 use tempfile::TempDir;
@@ -13,6 +13,7 @@ use crate::support::git_repo::{SignedRepo, Signer, git_in, objects};
 use crate::support::git_server::GitServer;
 use crate::support::middleman::{Deed, Middleman, refusal};
 use crate::support::tools::printed;
+use crate::{ancestry, shown, trusted};
 
 const LIMIT: u64 = 1 << 20;
 const DEVICE: &str = "devices/emea/de/store-7/till-1.yaml";
@@ -47,7 +48,7 @@ fn noise(seed: u64) -> String {
 }
 
 /// What the box of [`DEVICE`] reads; each part as far as it is here.
-fn look(files: &Snapshot) -> String {
+fn look(files: &dyn SourceTree) -> String {
     let read = |path: &str| match files.read(path, LIMIT) {
         Ok(Some(bytes)) => String::from_utf8(bytes).unwrap(),
         _ => "-".to_owned(),
@@ -92,17 +93,17 @@ fn needed(repo: &SignedRepo) -> BTreeSet<String> {
     ids.chain([repo.head()]).collect()
 }
 
-fn config(url: String) -> SourceConfig {
-    SourceConfig::new(url, Reference::Branch("main".to_owned()))
+fn config(url: String) -> GitConfig {
+    GitConfig::new(url, Reference::Branch("main".to_owned()))
 }
 
-fn of(server: &GitServer) -> SourceConfig {
+fn of(server: &GitServer) -> GitConfig {
     let mut config = config(server.url());
     config.ca_file = Some(server.ca_file());
     config
 }
 
-fn open(config: SourceConfig, mirror: &TempDir) -> GitSource {
+fn open(config: GitConfig, mirror: &TempDir) -> GitSource {
     GitSource::open(config, mirror.path()).unwrap()
 }
 
@@ -110,7 +111,7 @@ fn open(config: SourceConfig, mirror: &TempDir) -> GitSource {
 fn sync(source: &mut GitSource, accepted: Option<&Revision>) -> Result<(Revision, String), SourceError> {
     let revision = source.poll()?;
     source.fetch(&revision, accepted)?;
-    let mut gathering = source.gather(&revision, true)?;
+    let mut gathering = source.gather(&trusted(source, &revision), true)?;
     let found = gathering.read(look)?;
     gathering.finish()?;
     Ok((revision, found))
@@ -173,7 +174,7 @@ fn a_change_of_one_file_brings_the_folders_on_its_way_and_the_file() {
     // Nothing is left to ask for, by this process or by the next.
     server.forget_requests();
     for mut source in [source, open(of(&server), &mirror)] {
-        assert_eq!(source.gather(&second, true).unwrap().read(look).unwrap(), found);
+        assert_eq!(source.gather(&trusted(&source, &second), true).unwrap().read(look).unwrap(), found);
     }
     assert_eq!(server.requests(0), Vec::<String>::new());
 }
@@ -190,11 +191,11 @@ fn nothing_of_a_commit_comes_but_itself_until_it_is_read() {
     let mut source = open(of(&server), &mirror);
     let tip = source.poll().unwrap();
     let fetched = source.fetch(&tip, Some(&accepted)).unwrap();
-    assert_eq!((fetched.ancestry, fetched.signature), (Ancestry::Descends, Ok(None)));
+    assert_eq!((ancestry(&fetched), shown(&fetched).signature.clone()), (Ancestry::Descends, Ok(None)));
     assert_eq!(objects(mirror.path()), BTreeSet::from([tip.0.clone()]));
     assert!(!source.has(&tip));
     // Offline it can't be read, and that is said.
-    let found = source.gather(&tip, false).unwrap().read(look);
+    let found = source.gather(&trusted(&source, &tip), false).unwrap().read(look);
     assert!(matches!(&found, Err(SourceError::Incomplete { count: 1, .. })), "{found:?}");
 }
 
@@ -213,7 +214,7 @@ fn a_network_that_is_lost_between_the_levels_is_an_error_and_what_came_is_not_as
     assert!(error.is_transient(), "{error:?}");
     let tip = Revision(repo.head());
     assert!(!source.has(&tip));
-    assert!(source.gather(&tip, false).unwrap().read(look).is_err());
+    assert!(source.gather(&trusted(&source, &tip), false).unwrap().read(look).is_err());
     let came: BTreeSet<String> = way.asked()[..4].concat().into_iter().collect();
     assert_eq!(objects(mirror.path()), came);
     // The agent was started anew, and the network is back.
@@ -355,7 +356,7 @@ fn collection_keeps_what_the_kept_revisions_need_and_lets_the_rest_go() {
     }
     let first = repo.git(&["rev-parse", "HEAD~8"]);
     assert!(objects(mirror.path()).contains(&first));
-    source.collect(&[previous.clone(), last.clone()]).unwrap();
+    source.collect(&[previous.clone(), last.clone()], false).unwrap();
     let left = objects(mirror.path());
     assert!(left.is_superset(&needed(&repo)));
     assert!(!left.contains(&first), "the packs were many");
@@ -363,13 +364,13 @@ fn collection_keeps_what_the_kept_revisions_need_and_lets_the_rest_go() {
     server.forget_requests();
     for revision in [&previous, &last] {
         assert!(source.has(revision));
-        source.gather(revision, true).unwrap().read(look).unwrap();
+        source.gather(&trusted(&source, revision), true).unwrap().read(look).unwrap();
     }
     assert_eq!(server.requests(0), Vec::<String>::new());
     // Collected again, nothing is written.
     let packs = || std::fs::metadata(mirror.path().join("objects/pack")).unwrap().modified().unwrap();
     let before = packs();
-    source.collect(&[previous, last]).unwrap();
+    source.collect(&[previous, last], false).unwrap();
     assert_eq!(packs(), before);
 }
 
@@ -386,13 +387,13 @@ fn a_source_that_changes_to_whole_commits_finds_what_came_in_parts() {
     assert_eq!(found, expected(&repo));
     assert_eq!(read_unneeded(&source, &second), "neither");
     assert!(source.has(&first) && source.has(&second));
-    source.collect(std::slice::from_ref(&second)).unwrap();
+    source.collect(std::slice::from_ref(&second), false).unwrap();
     assert!(!mirror.path().join("parts").exists(), "only whole folders are left");
     assert_eq!(read_unneeded(&source, &second), "neither");
     // And back to the server: what is here as a whole needs nothing of it.
     let mut source = open(of(&server), &mirror);
     source.fetch(&second, Some(&first)).unwrap();
-    assert_eq!(source.gather(&second, true).unwrap().read(look).unwrap(), found);
+    assert_eq!(source.gather(&trusted(&source, &second), true).unwrap().read(look).unwrap(), found);
 }
 
 #[test]
@@ -416,7 +417,7 @@ fn a_damaged_mirror_of_parts_waits_aside_until_the_new_one_has_what_is_needed() 
         }
     }
     let mut source = open(config(way.url()), &mirror);
-    let read = source.gather(&tip, true).unwrap().read(look).unwrap();
+    let read = source.gather(&trusted(&source, &tip), true).unwrap().read(look).unwrap();
     assert_ne!(read, found, "the damage is seen");
     assert!(!source.has(&tip));
     way.forget();
@@ -427,7 +428,7 @@ fn a_damaged_mirror_of_parts_waits_aside_until_the_new_one_has_what_is_needed() 
     drop(source);
     let mut source = open(config(way.url()), &mirror);
     assert!(!mirror.path().join("aside").exists());
-    assert_eq!(source.gather(&tip, false).unwrap().read(look).unwrap(), read);
+    assert_eq!(source.gather(&trusted(&source, &tip), false).unwrap().read(look).unwrap(), read);
     lost.store(false, Ordering::SeqCst);
     assert_eq!(sync(&mut source, None).unwrap(), (tip, found));
     assert!(!mirror.path().join("aside").exists());
@@ -443,7 +444,9 @@ fn a_revision_that_the_room_for_it_does_not_hold_leaves_nothing_and_is_not_asked
     source.fetch(&tip, None).unwrap();
     source.set_room(100);
     let before = objects(mirror.path());
-    let read = |source: &mut GitSource| source.gather(&tip, true).and_then(|mut g| g.read(look).map(drop));
+    let read = |source: &mut GitSource| {
+        source.gather(&trusted(source, &tip), true).and_then(|mut g| g.read(look).map(drop))
+    };
     for _ in 0..2 {
         let error = read(&mut source).unwrap_err();
         assert!(matches!(&error, SourceError::OverBudget { room: 100 }), "{error:?}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use holdfast::source::{GitSource, Reference, SourceConfig, SourceError};
+use holdfast::source::{GitConfig, GitSource, Reference, Source, SourceError, SourceTree};
 use holdfast_core::digest::Revision;
 use holdfast_core::verify::Ancestry;
 use tempfile::TempDir;
@@ -12,11 +12,12 @@ use tempfile::TempDir;
 use crate::support::git_repo::{SignedRepo, Signer, git_in};
 use crate::support::git_server::{GitServer, Options};
 use crate::support::tools::run;
+use crate::{ancestry, shown, trusted};
 
 const LIMIT: u64 = 1 << 20;
 
-fn config(server: &GitServer) -> SourceConfig {
-    let mut config = SourceConfig::new(server.url(), Reference::Branch("main".to_owned()));
+fn config(server: &GitServer) -> GitConfig {
+    let mut config = GitConfig::new(server.url(), Reference::Branch("main".to_owned()));
     config.ca_file = Some(server.ca_file());
     config
 }
@@ -64,7 +65,7 @@ fn a_commit_is_polled_fetched_and_read() {
     let revision = source.poll().unwrap();
     assert_eq!(revision.0, id);
     let fetched = source.fetch(&revision, None).unwrap();
-    assert!(fetched.signature.unwrap().is_some());
+    assert!(shown(&fetched).signature.as_ref().unwrap().is_some());
     assert_eq!(read(&source, &revision, "a/b/c"), "deep");
 }
 
@@ -115,7 +116,7 @@ fn a_change_brings_only_what_is_new() {
     server.forget_requests();
     let second = source.poll().unwrap();
     let fetched = source.fetch(&second, Some(&first)).unwrap();
-    assert_eq!(fetched.ancestry, Ancestry::Descends);
+    assert_eq!(ancestry(&fetched), Ancestry::Descends);
     assert_eq!(read(&source, &second, "a"), "2");
     assert_eq!(read(&source, &second, "large"), noise);
     assert_eq!(read(&source, &first, "a"), "1");
@@ -140,7 +141,7 @@ fn descent_case(filter: bool) {
     let mirror = tempfile::tempdir().unwrap();
     let mut source = open(&server, &mirror);
     let tip = source.poll().unwrap();
-    assert_eq!(source.fetch(&tip, Some(&accepted)).unwrap().ancestry, Ancestry::Descends);
+    assert_eq!(ancestry(&source.fetch(&tip, Some(&accepted)).unwrap()), Ancestry::Descends);
     let stray: Vec<_> = files(mirror.path()).into_keys().filter(|p| p.ends_with("incoming")).collect();
     assert!(stray.is_empty(), "the proof leaves nothing behind: {stray:?}");
 
@@ -150,17 +151,17 @@ fn descent_case(filter: bool) {
     repo.commit(&[("a", "rewritten again")], Signer::Ops);
     repo.push(&server.bare());
     let forced = source.poll().unwrap();
-    assert_eq!(source.fetch(&forced, Some(&tip)).unwrap().ancestry, Ancestry::Foreign);
-    let found = source.gather(&forced, true).unwrap().read(|files| files.read("a", LIMIT));
+    assert_eq!(ancestry(&source.fetch(&forced, Some(&tip)).unwrap()), Ancestry::Foreign);
+    let found = source.gather(&trusted(&source, &forced), true).unwrap().read(|files| files.read("a", LIMIT));
     assert_eq!(found.unwrap().unwrap().unwrap(), b"rewritten again");
     // The server has forgotten the accepted commit.
     run(git_in(&server.bare()).args(["-c", "gc.pruneExpire=now", "gc", "-q", "--prune=now"]));
     let mirror = tempfile::tempdir().unwrap();
     let mut source = open(&server, &mirror);
-    assert_eq!(source.fetch(&forced, Some(&tip)).unwrap().ancestry, Ancestry::Foreign);
+    assert_eq!(ancestry(&source.fetch(&forced, Some(&tip)).unwrap()), Ancestry::Foreign);
     // Going back to an ancestor.
     let older = Revision(repo.git(&["rev-parse", &format!("{forced}~1")]));
-    assert_eq!(source.fetch(&older, Some(&forced)).unwrap().ancestry, Ancestry::Foreign);
+    assert_eq!(ancestry(&source.fetch(&older, Some(&forced)).unwrap()), Ancestry::Foreign);
 }
 
 #[test]
@@ -190,7 +191,7 @@ fn a_history_beyond_the_limits_is_unproven_and_not_an_error() {
         let mirror = tempfile::tempdir().unwrap();
         let mut source = GitSource::open(config, mirror.path()).unwrap();
         let tip = source.poll().unwrap();
-        let ancestry = source.fetch(&tip, Some(&accepted)).unwrap().ancestry;
+        let ancestry = ancestry(&source.fetch(&tip, Some(&accepted)).unwrap());
         assert!(matches!(ancestry, Ancestry::Unproven { .. }), "{small}: {ancestry:?}");
     }
 }
@@ -314,7 +315,7 @@ fn a_damaged_mirror_is_rebuilt_from_the_server() {
     }
     let mut source = open(&server, &mirror);
     let fetched = source.fetch(&revision, Some(&accepted)).unwrap();
-    assert_eq!(fetched.ancestry, Ancestry::Descends);
+    assert_eq!(ancestry(&fetched), Ancestry::Descends);
     assert_eq!(read(&source, &revision, "b"), "2");
     assert_eq!(read(&source, &revision, "a").len(), 4000);
 }
@@ -347,7 +348,7 @@ fn a_damaged_mirror_without_a_network_keeps_what_is_whole() {
     assert!(matches!(source.fetch(&second, None), Err(SourceError::Unreachable { .. })));
     drop(source);
     let source =
-        GitSource::open(SourceConfig::new("file:///none", Reference::Tag("x".to_owned())), mirror.path());
+        GitSource::open(GitConfig::new("file:///none", Reference::Tag("x".to_owned())), mirror.path());
     assert_eq!(read(&source.unwrap(), &first, "a"), "1");
 }
 

@@ -330,6 +330,23 @@ impl App {
         }
     }
 
+    /// Applying -> Pending, Removing -> Good: whoever asked for that isn't trusted any more. The last known good comes
+    /// back, and the change waits. An app of which nothing was ever good goes on being removed.
+    pub fn take_back(&mut self, now: &Now) {
+        match self.phase {
+            Phase::Applying => {
+                self.current = self.good.clone();
+                self.enter(Phase::Pending, now);
+            }
+            Phase::Removing if self.good.is_some() => {
+                self.target = self.good.clone();
+                self.current = self.good.clone();
+                self.enter(Phase::Good, now);
+            }
+            _ => {}
+        }
+    }
+
     /// Any phase -> Removing: it is no longer placed here.
     pub fn withdraw(&mut self, now: &Now) {
         if self.phase != Phase::Removing {

@@ -138,6 +138,28 @@ fn an_app_that_comes_back_while_it_is_removed_is_placed_again() {
 }
 
 #[test]
+fn what_is_begun_is_taken_back_as_far_as_there_is_something_good_to_go_back_to() {
+    let mut app = good("v1");
+    app.place(&target("v2"), None, false, &now());
+    app.prepared(&now());
+    app.apply(&now());
+    app.take_back(&now());
+    assert_eq!((app.phase.clone(), app.current.clone()), (Phase::Pending, Some(target("v1"))));
+    assert_eq!(app.target, Some(target("v2")), "the change waits");
+
+    let mut app = good("v1");
+    app.withdraw(&now());
+    app.take_back(&now());
+    assert_eq!((app.phase.clone(), app.current.clone()), (Phase::Good, Some(target("v1"))));
+
+    let mut app = good("v1");
+    app.good = None;
+    app.withdraw(&now());
+    app.take_back(&now());
+    assert_eq!(app.phase, Phase::Removing, "nothing of it was ever good");
+}
+
+#[test]
 fn a_change_that_kills_the_agent_is_set_aside_and_tried_later() {
     let mut app = good("v1");
     app.place(&target("v2"), None, false, &now());

@@ -108,11 +108,11 @@ fn by_name<S: serde::Serializer>(
     serializer.collect_map(secrets.iter().map(|(secret, bytes)| (secret.to_string(), bytes)))
 }
 
-/// Renders what was selected. `manifests` is what lies in the folders that [`Selected::folders`] names; an
+/// Renders what was selected of a verified revision. `manifests` is what lies in the folders that [`Selected::folders`] names; an
 /// error in them holds that app alone. The same input gives the same bytes, in whatever order files come.
-pub fn render(selected: Selected, manifests: &BTreeMap<AppName, Part>) -> Desired {
+pub fn render(selected: Selected<'_>, manifests: &BTreeMap<AppName, Part>) -> Desired {
     let mut desired = Desired {
-        revision: selected.revision.clone(),
+        revision: selected.revision(),
         device: selected.device.clone(),
         apps: BTreeMap::new(),
         faulty: selected.faulty.clone(),
@@ -159,7 +159,7 @@ fn refuse_clashes(desired: &mut Desired) {
 }
 
 fn workload(
-    selected: &Selected,
+    selected: &Selected<'_>,
     name: &AppName,
     placed: &PlacedApp,
     files: &[File],
@@ -223,7 +223,7 @@ fn check_targets(placed: &PlacedApp, found: &manifests::Objects) -> Result<(), V
 }
 
 /// What templates see (CONTRACT: `values`, `labels`, `device.name`, `site.name`, `app.name`).
-fn root(selected: &Selected, name: &AppName, placed: &PlacedApp) -> TemplateValue {
+fn root(selected: &Selected<'_>, name: &AppName, placed: &PlacedApp) -> TemplateValue {
     let site =
         selected.site.as_ref().map(|site| [("name", site.as_str())].into_iter().collect::<BTreeMap<_, _>>());
     context! {

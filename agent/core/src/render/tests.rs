@@ -1,7 +1,7 @@
 //! What a box is to hold.
 
 use super::*;
-use crate::select::{Index, select};
+use crate::select::{Index, select_unproven};
 
 pub(crate) const HEAD: &str = "apiVersion: holdfast.dev/v1alpha1\n";
 
@@ -10,7 +10,7 @@ fn file(path: &str, text: &str) -> File {
 }
 
 /// One box with one app, whose spec follows `placement`.
-fn selected(spec: &str) -> Selected {
+fn selected(spec: &str) -> Selected<'static> {
     let app = format!("{HEAD}kind: App\nmetadata: {{name: pos}}\nspec:\n  placement: {{}}\n{spec}");
     let index = Index {
         fleet: Some(file("holdfast.yaml", &format!("{HEAD}kind: Fleet\nmetadata: {{name: f}}\n"))),
@@ -19,7 +19,7 @@ fn selected(spec: &str) -> Selected {
         ..Index::default()
     };
     let version = semver::Version::new(0, 1, 0);
-    select(&Revision("abc".into()), &index, &"d".parse().unwrap(), &Default::default(), &version).unwrap()
+    select_unproven(&index, &"d".parse().unwrap(), &Default::default(), &version).unwrap()
 }
 
 fn rendered(spec: &str, files: &[(&str, &str)]) -> Desired {

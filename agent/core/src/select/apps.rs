@@ -21,7 +21,7 @@ pub(super) fn place(
     folder: &str,
     file: &AppFile,
     agent_version: &Version,
-    selected: &mut Selected,
+    selected: &mut Selected<'_>,
 ) -> Result<(), Vec<Diagnostic>> {
     let name = match folder.parse() {
         Ok(name) => name,
@@ -62,7 +62,7 @@ fn place_named(
     (folder, name): (&str, AppName),
     file: Option<&File>,
     agent_version: &Version,
-    selected: &mut Selected,
+    selected: &mut Selected<'_>,
 ) {
     let Some(file) = file else {
         let missing =

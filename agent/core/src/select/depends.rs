@@ -8,7 +8,7 @@ use crate::model::App;
 use crate::name::AppName;
 
 /// For each placed app what is wrong with its dependencies. `known` are the folders in `apps/`.
-pub(super) fn check(selected: &Selected, known: &BTreeSet<&str>) -> BTreeMap<AppName, Vec<Diagnostic>> {
+pub(super) fn check(selected: &Selected<'_>, known: &BTreeSet<&str>) -> BTreeMap<AppName, Vec<Diagnostic>> {
     let mut faults: BTreeMap<AppName, Vec<Diagnostic>> = BTreeMap::new();
     for (name, placed) in &selected.apps {
         for dependency in &placed.app.spec.depends_on {
@@ -44,7 +44,7 @@ pub(super) fn check(selected: &Selected, known: &BTreeSet<&str>) -> BTreeMap<App
 
 /// What an app waits for: what it depends on, and what the others of its group depend on outside of it, since they
 /// are good together.
-fn waits_on<'a>(name: &AppName, selected: &'a Selected) -> Vec<&'a AppName> {
+fn waits_on<'a>(name: &AppName, selected: &'a Selected<'_>) -> Vec<&'a AppName> {
     let needs = |placed: &'a PlacedApp| placed.app.spec.depends_on.iter().map(|needed| &needed.value);
     let group_of = |app: &AppName| selected.apps.get(app).and_then(|app| app.app.spec.policy.group.as_ref());
     let group = group_of(name);

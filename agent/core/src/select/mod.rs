@@ -18,6 +18,7 @@ use crate::model::document::{self, Device, Fleet, Site};
 use crate::model::{App, HARDWARE_PREFIX, Labels, Values};
 use crate::name::{AppName, DeviceName, SiteName};
 use crate::reading::AppFile;
+use crate::verify::Verified;
 
 pub(crate) use apps::misnamed;
 pub use depends::{cycle, in_circle};
@@ -73,11 +74,12 @@ pub struct PlacedApp {
     pub values: Values,
 }
 
-/// What runs on a box, by its documents alone.
+/// What runs on a box, by its documents alone. Only [`select`] makes one, of a revision that was verified; and it is
+/// rendered under that proof and no other.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Selected {
-    /// The revision that it was selected from.
-    pub revision: Revision,
+pub struct Selected<'v> {
+    /// What it was selected from; none for files that are only looked at.
+    verified: Option<&'v Verified>,
     /// The box.
     pub device: DeviceName,
     /// Where it stands.
@@ -94,7 +96,12 @@ pub struct Selected {
     pub policy: ChangePolicy,
 }
 
-impl Selected {
+impl Selected<'_> {
+    /// The revision that it was selected from.
+    pub fn revision(&self) -> Revision {
+        self.verified.map_or_else(|| Revision(String::new()), |verified| verified.revision().clone())
+    }
+
     /// The folders that must be read to render: the manifests of each app of containers. Other files are
     /// read by name, once they are artifacts.
     pub fn folders(&self) -> BTreeMap<AppName, String> {
@@ -144,13 +151,33 @@ pub fn site_of(device: &File) -> Result<Option<SiteName>, Vec<Diagnostic>> {
 ///
 /// An error here holds the whole revision: the Fleet, Site or Device document is missing or wrong, or something can't be
 /// read that belongs to no single app.
-pub fn select(
-    revision: &Revision,
+pub fn select<'v>(
+    verified: &'v Verified,
     index: &Index,
     device: &DeviceName,
     facts: &Labels,
     agent_version: &Version,
-) -> Result<Selected, Refused> {
+) -> Result<Selected<'v>, Refused> {
+    select_from(Some(verified), index, device, facts, agent_version)
+}
+
+/// The same for files that nothing vouches for: to show what a box would get, never to give it that.
+pub(crate) fn select_unproven(
+    index: &Index,
+    device: &DeviceName,
+    facts: &Labels,
+    agent_version: &Version,
+) -> Result<Selected<'static>, Refused> {
+    select_from(None, index, device, facts, agent_version)
+}
+
+fn select_from<'v>(
+    verified: Option<&'v Verified>,
+    index: &Index,
+    device: &DeviceName,
+    facts: &Labels,
+    agent_version: &Version,
+) -> Result<Selected<'v>, Refused> {
     let refused = |labels: Option<&Labels>, mut errors: Vec<Diagnostic>| {
         errors.extend(index.errors.iter().cloned());
         Refused { errors: sorted(errors), stops: policy::may_stop(index, labels) }
@@ -168,7 +195,7 @@ pub fn select(
         }
     };
     let mut selected = Selected {
-        revision: revision.clone(),
+        verified,
         device: device.clone(),
         site: ground.device.spec.site.as_ref().map(|site| site.value.clone()),
         labels,

@@ -50,22 +50,22 @@ fn app(name: &str, rest: &str) -> String {
     format!("kind: App\nmetadata: {{name: {name}}}\nspec:\n  vm: {{}}\n{rest}")
 }
 
-fn run(index: &Index) -> Result<Selected, Vec<Diagnostic>> {
+fn run(index: &Index) -> Result<Selected<'static>, Vec<Diagnostic>> {
     let facts = [("hw.holdfast.dev/arch", "x86_64"), ("tier", "lie")];
     let facts = facts.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     let device = "emea/s/till-1".parse().unwrap();
     refused_or_not(index, &device, &facts).map_err(|refused| refused.errors)
 }
 
-fn refused_or_not(index: &Index, device: &DeviceName, facts: &Labels) -> Result<Selected, Refused> {
-    select(&Revision("r1".into()), index, device, facts, &Version::new(0, 1, 0))
+fn refused_or_not(index: &Index, device: &DeviceName, facts: &Labels) -> Result<Selected<'static>, Refused> {
+    select_unproven(index, device, facts, &Version::new(0, 1, 0))
 }
 
 fn names<T>(map: &BTreeMap<AppName, T>) -> Vec<&str> {
     map.keys().map(AppName::as_str).collect()
 }
 
-fn faults(selected: &Selected, name: &str) -> String {
+fn faults(selected: &Selected<'_>, name: &str) -> String {
     crate::diagnostic::to_text(&selected.faulty[&name.parse::<AppName>().unwrap()])
 }
 

@@ -17,11 +17,27 @@ pub use self::sshsig::{BadSignature, SshSignature};
 use crate::clock::{Now, SLACK};
 use crate::digest::Revision;
 
-/// What the source brought.
+/// What the source brought: a revision, and what it can show for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
-    /// Which commit.
+    /// Which revision.
     pub revision: Revision,
+    /// Why it may be believed.
+    pub proof: Proof,
+}
+
+/// What a source shows for a revision, by the kind of source. Which kind it is decides how its revisions are ordered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// A commit: what comes later has what came before among its ancestors.
+    Git(GitProof),
+    /// An artifact or a bucket: an index names every file, and counts.
+    Artifact(ArtifactProof),
+}
+
+/// What Git shows for a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GitProof {
     /// The commit's committer time, as it claims.
     pub committed: Timestamp,
     /// Its signature, if it has one, or why it can't have been made by whom it names.
@@ -30,12 +46,72 @@ pub struct Fetched {
     pub ancestry: Ancestry,
 }
 
+/// What an artifact shows: its index, and what the index says of itself. The source has compared the revision with the
+/// bytes that it was read from, as it has with a commit's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArtifactProof {
+    /// When the index was made, as it claims.
+    pub committed: Timestamp,
+    /// The signature over the index, if it has one.
+    pub signature: Option<Signature>,
+    /// The number that the index has: a newer revision has a higher one.
+    pub sequence: u64,
+}
+
+impl Fetched {
+    /// The same once it is accepted: to be verified again, it stands to itself.
+    #[must_use]
+    pub fn as_accepted(mut self) -> Self {
+        if let Proof::Git(git) = &mut self.proof {
+            git.ancestry = Ancestry::Same;
+        }
+        self
+    }
+}
+
+impl Proof {
+    /// When the revision was made, as it claims.
+    pub fn committed(&self) -> Timestamp {
+        match self {
+            Proof::Git(git) => git.committed,
+            Proof::Artifact(artifact) => artifact.committed,
+        }
+    }
+
+    /// The signature, if there is one, or why it can't have been made by whom it names.
+    pub fn signature(&self) -> Result<Option<&Signature>, &BadSignature> {
+        match self {
+            Proof::Git(git) => git.signature.as_ref().map(Option::as_ref),
+            Proof::Artifact(artifact) => Ok(artifact.signature.as_ref()),
+        }
+    }
+
+    /// The namespace that the signature must be made for: one for another purpose proves nothing here.
+    fn namespace(&self) -> &'static str {
+        match self {
+            Proof::Git(_) => NAMESPACE,
+            Proof::Artifact(_) => INDEX_NAMESPACE,
+        }
+    }
+
+    /// The number that orders it among others; none where ancestry does.
+    fn sequence(&self) -> Option<u64> {
+        match self {
+            Proof::Git(_) => None,
+            Proof::Artifact(artifact) => Some(artifact.sequence),
+        }
+    }
+}
+
+/// The namespace of signatures over an artifact's index (`ssh-keygen -Y sign -n holdfast`).
+pub const INDEX_NAMESPACE: &str = "holdfast";
+
 /// A signature and the bytes that it was made over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature {
-    /// The signature as the commit carries it (its `gpgsig` header without the indentation).
+    /// The signature as it came (Git: the commit's `gpgsig` header without the indentation).
     pub armored: Vec<u8>,
-    /// The commit without its signature.
+    /// What was signed (Git: the commit without its signature).
     pub payload: Vec<u8>,
 }
 
@@ -61,7 +137,7 @@ pub enum Ancestry {
 /// What the box trusts.
 #[derive(Clone, Debug)]
 pub enum TrustPolicy {
-    /// A commit must be signed by one of these keys.
+    /// A revision must be signed by one of these keys.
     Signed(AllowedSigners),
     /// Signatures are not looked at. Going back is still refused.
     None,
@@ -97,7 +173,7 @@ impl TrustMode {
     }
 }
 
-/// The newest revision that the box accepted: it takes nothing that does not descend from it.
+/// The newest revision that the box accepted: it takes nothing that is not newer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Floor {
     /// Which revision.
@@ -105,6 +181,8 @@ pub struct Floor {
     /// The latest date that an accepted revision claimed, as far as it could be true then: nobody can have signed anything
     /// newer before. Never goes back.
     pub committed: Timestamp,
+    /// Its number, if it has one: what is newer has a higher one. Without, what is newer descends from it.
+    pub sequence: Option<u64>,
 }
 
 /// Who signed.
@@ -116,26 +194,25 @@ pub struct Signer {
     pub fingerprint: String,
 }
 
-/// A revision that may be accepted. Only [`verify`] makes one.
+/// A revision that may be accepted, gathered, selected and rendered. Only [`verify`] and [`verify_again`] make one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
-    revision: Revision,
-    committed: Timestamp,
+    floor: Floor,
     signer: Option<Signer>,
 }
 
 impl Verified {
     /// Which revision.
     pub fn revision(&self) -> &Revision {
-        &self.revision
+        &self.floor.revision
     }
 
     /// The floor of dates once it is accepted.
     pub fn committed(&self) -> Timestamp {
-        self.committed
+        self.floor.committed
     }
 
-    /// Who signed it; `None` under `trust = none`.
+    /// Who signed it; `None` under `trust = none`, and for what runs already and has lost its signer since.
     pub fn signer(&self) -> Option<&Signer> {
         self.signer.as_ref()
     }
@@ -147,15 +224,15 @@ impl Verified {
 
     /// The floor once this revision is accepted.
     pub fn floor(&self) -> Floor {
-        Floor { revision: self.revision.clone(), committed: self.committed }
+        self.floor.clone()
     }
 }
 
 /// Decides whether what was fetched may be accepted on top of `accepted`.
 ///
-/// A key's validity is checked at the commit's committer time, as git does, and within what the box has proof of: what
-/// descends from a commit was made after it, so a key that had expired by then cannot sign by writing an old date; and
-/// what has not come yet has not been, so a key cannot sign before its time by writing a later one.
+/// A key's validity is checked at the time that the revision claims, as git does, and within what the box has proof of:
+/// what is newer than a revision was made after it, so a key that had expired by then cannot sign by writing an old date;
+/// and what has not come yet has not been, so a key cannot sign before its time by writing a later one.
 ///
 /// # Errors
 /// [`Refused`] says why the box keeps what it has, and what would change that.
@@ -170,19 +247,47 @@ pub fn verify(
         TrustPolicy::Signed(signers) => Some(check_signature(fetched, signers, accepted, now)?),
     };
     if let Some(floor) = accepted {
-        check_descent(fetched, floor)?;
+        check_order(fetched, floor)?;
     }
-    let committed = floor_of_dates(fetched, accepted, now);
-    Ok(Verified { revision: fetched.revision.clone(), committed, signer })
+    Ok(Verified { floor: floor_of(fetched, accepted, now), signer })
+}
+
+/// Decides whether the accepted revision may still be used, under the policy as it is now: whom the box believes may
+/// have changed since. What was `applied` in full runs already, and stays: there is nothing more of it to come, and a
+/// box must come up after a restart though the one who signed what it runs is no longer allowed to sign.
+///
+/// # Errors
+/// [`Refused`] says why nothing more of the revision may be applied, and what would change that.
+pub fn verify_again(
+    fetched: &Fetched,
+    policy: &TrustPolicy,
+    accepted: &Floor,
+    applied: Option<&Revision>,
+    now: &Now,
+) -> Result<Verified, Refused> {
+    let runs = applied == Some(&accepted.revision) && fetched.revision == accepted.revision;
+    match verify(fetched, policy, Some(accepted), now) {
+        Err(_) if runs => Ok(Verified { floor: accepted.clone(), signer: None }),
+        verified => verified,
+    }
+}
+
+fn floor_of(fetched: &Fetched, accepted: Option<&Floor>, now: &Now) -> Floor {
+    Floor {
+        revision: fetched.revision.clone(),
+        committed: floor_of_dates(fetched, accepted, now),
+        sequence: fetched.proof.sequence(),
+    }
 }
 
 /// The floor of dates once the revision is accepted.
 fn floor_of_dates(fetched: &Fetched, accepted: Option<&Floor>, now: &Now) -> Timestamp {
+    let claimed = fetched.proof.committed();
     match accepted {
         // It was accepted before, when less was known.
         Some(floor) if floor.revision == fetched.revision => floor.committed,
-        Some(floor) => floor.committed.max(now.credible(fetched.committed)),
-        None => now.credible(fetched.committed),
+        Some(floor) => floor.committed.max(now.credible(claimed)),
+        None => now.credible(claimed),
     }
 }
 
@@ -194,12 +299,13 @@ fn check_signature(
 ) -> Result<Signer, Refused> {
     let revision = || fetched.revision.clone();
     let bad = |cause| Refused::Signature { revision: revision(), cause };
-    let Some(signature) = fetched.signature.as_ref().map_err(|cause| bad(cause.clone()))? else {
+    let Some(signature) = fetched.proof.signature().map_err(|cause| bad(cause.clone()))? else {
         return Err(Refused::Unsigned { revision: revision() });
     };
+    let namespace = fetched.proof.namespace();
     let parsed = SshSignature::parse(&signature.armored).map_err(bad)?;
-    parsed.check(NAMESPACE, &signature.payload).map_err(bad)?;
-    let claimed = fetched.committed;
+    parsed.check(namespace, &signature.payload).map_err(bad)?;
+    let claimed = fetched.proof.committed();
     // A committer's clock may be a little ahead.
     let latest = now.time.known().map(|now| now.saturating_add(SLACK).unwrap_or(now));
     let at = SignedAt {
@@ -207,16 +313,31 @@ fn check_signature(
         no_earlier: accepted.map_or(claimed, |floor| claimed.max(floor.committed)),
     };
     let fingerprint = parsed.fingerprint();
-    match signers.principal_of(parsed.key(), NAMESPACE, at) {
+    match signers.principal_of(parsed.key(), namespace, at) {
         Ok(principal) => Ok(Signer { principal: principal.to_owned(), fingerprint }),
         Err(problem) => Err(Refused::Key { revision: revision(), fingerprint, problem }),
     }
 }
 
-fn check_descent(fetched: &Fetched, floor: &Floor) -> Result<(), Refused> {
+/// Whether what was fetched is the accepted revision or a newer one.
+fn check_order(fetched: &Fetched, floor: &Floor) -> Result<(), Refused> {
     let revision = fetched.revision.clone();
     let accepted = floor.revision.clone();
-    match &fetched.ancestry {
+    match (&fetched.proof, floor.sequence) {
+        (Proof::Git(git), None) => check_descent(revision, accepted, &git.ancestry),
+        (Proof::Artifact(artifact), Some(newest)) => match artifact.sequence.cmp(&newest) {
+            std::cmp::Ordering::Greater => Ok(()),
+            std::cmp::Ordering::Equal if revision == accepted => Ok(()),
+            _ => Err(Refused::NotNewer { revision, sequence: artifact.sequence, accepted, newest }),
+        },
+        (Proof::Git(_), Some(_)) | (Proof::Artifact(_), None) => {
+            Err(Refused::OtherKind { revision, accepted })
+        }
+    }
+}
+
+fn check_descent(revision: Revision, accepted: Revision, ancestry: &Ancestry) -> Result<(), Refused> {
+    match ancestry {
         Ancestry::Descends => Ok(()),
         Ancestry::Same if revision == accepted => Ok(()),
         Ancestry::Foreign => Err(Refused::NotADescendant { revision, accepted }),

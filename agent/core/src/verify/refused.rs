@@ -10,23 +10,23 @@ use crate::held::Held;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// There is no signature.
-    #[error("commit {revision} is not signed")]
+    #[error("revision {revision} is not signed")]
     Unsigned {
-        /// The commit.
+        /// Which.
         revision: Revision,
     },
     /// The signature itself is wrong, whoever made it.
-    #[error("the signature of commit {revision} cannot be accepted: {cause}")]
+    #[error("the signature of revision {revision} cannot be accepted: {cause}")]
     Signature {
-        /// The commit.
+        /// Which.
         revision: Revision,
         /// What is wrong with it.
         cause: BadSignature,
     },
     /// The signature is right, and its key may not sign this.
-    #[error("commit {revision} is signed with the key {fingerprint}, {problem}")]
+    #[error("revision {revision} is signed with the key {fingerprint}, {problem}")]
     Key {
-        /// The commit.
+        /// Which.
         revision: Revision,
         /// The key's SHA-256 fingerprint.
         fingerprint: String,
@@ -34,26 +34,52 @@ pub enum Refused {
         problem: KeyProblem,
     },
     /// History was rewritten, or an old commit is offered.
-    #[error("commit {revision} does not descend from the accepted commit {accepted}")]
+    #[error("revision {revision} does not descend from the accepted revision {accepted}")]
     NotADescendant {
-        /// The commit.
+        /// Which.
         revision: Revision,
         /// The accepted one.
         accepted: Revision,
     },
     /// It may descend, but that could not be shown.
-    #[error("that commit {revision} descends from the accepted commit {accepted} could not be proved: {why}")]
+    #[error(
+        "that revision {revision} descends from the accepted revision {accepted} could not be proved: {why}"
+    )]
     DescentUnproven {
-        /// The commit.
+        /// Which.
         revision: Revision,
         /// The accepted one.
         accepted: Revision,
         /// Why not.
         why: String,
     },
+    /// An older artifact is offered, or another one under the same number.
+    #[error(
+        "revision {revision} has the sequence {sequence}, which is not above {newest}, the accepted revision {accepted}'s"
+    )]
+    NotNewer {
+        /// Which.
+        revision: Revision,
+        /// Its number.
+        sequence: u64,
+        /// The accepted one.
+        accepted: Revision,
+        /// The accepted one's number.
+        newest: u64,
+    },
+    /// The box follows a source of another kind than before.
+    #[error(
+        "whether revision {revision} is newer than the accepted revision {accepted} can't be told: one is a commit and the other an artifact"
+    )]
+    OtherKind {
+        /// Which.
+        revision: Revision,
+        /// The accepted one.
+        accepted: Revision,
+    },
 }
 
-/// Why a key may not sign a commit.
+/// Why a key may not sign a revision.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyProblem {
     /// No line of allowed_signers has it.
@@ -73,26 +99,26 @@ pub enum KeyProblem {
     },
     /// Its time has not come.
     #[error(
-        "which line {line} of allowed_signers makes valid from {from} on, and the commit counts as made at {at}"
+        "which line {line} of allowed_signers makes valid from {from} on, and the revision counts as made at {at}"
     )]
     NotYetValid {
         /// The line of allowed_signers.
         line: usize,
         /// From when on it is valid.
         from: Timestamp,
-        /// The time that the commit counts as made.
+        /// The time that the revision counts as made.
         at: Timestamp,
     },
     /// Its time is over.
     #[error(
-        "which line {line} of allowed_signers makes valid until {until}, and the commit counts as made at {at}"
+        "which line {line} of allowed_signers makes valid until {until}, and the revision counts as made at {at}"
     )]
     Expired {
         /// The line of allowed_signers.
         line: usize,
         /// Until when it is valid.
         until: Timestamp,
-        /// The time that the commit counts as made.
+        /// The time that the revision counts as made.
         at: Timestamp,
     },
 }
@@ -110,11 +136,11 @@ impl Refused {
     pub fn unblock(&self) -> &'static str {
         match self {
             Refused::Unsigned { .. } => {
-                "push a commit on top that is signed with an SSH key of allowed_signers (git config \
-                 gpg.format ssh, then git commit -S)"
+                "publish a newer revision that is signed with an SSH key of allowed_signers (for a commit: git \
+                 config gpg.format ssh, then git commit -S)"
             }
             Refused::Signature { cause: BadSignature::NotSsh { .. }, .. } => {
-                "sign with SSH instead: git config gpg.format ssh, then push a signed commit on top"
+                "sign with SSH instead (git config gpg.format ssh), then push a signed commit on top"
             }
             Refused::Signature { cause: BadSignature::HighS, .. } => {
                 "push a commit on top that is signed with an ed25519 key, or with this one again until it is \
@@ -125,16 +151,16 @@ impl Refused {
                  between changed it: find out who"
             }
             Refused::Signature { .. } => {
-                "push a commit on top with a good signature; if this commit should have had one, find out who \
+                "publish a newer revision with a good signature; if this one should have had one, find out who \
                  changed it"
             }
             Refused::Key { problem: KeyProblem::Stranger, .. } => {
-                "push a commit on top that is signed by an allowed key, or add this key to the box's \
+                "publish a newer revision that is signed by an allowed key, or add this key to the box's \
                  allowed_signers if it should be trusted"
             }
             Refused::Key { .. } => {
-                "push a commit on top that is signed by a key that is valid now, or change the key's line in \
-                 the box's allowed_signers"
+                "publish a newer revision that is signed by a key that is valid now, or change the key's line \
+                 in the box's allowed_signers"
             }
             Refused::NotADescendant { .. } => {
                 "push a commit that has the accepted one among its ancestors (for example with git revert \
@@ -143,6 +169,10 @@ impl Refused {
             Refused::DescentUnproven { .. } => {
                 "allow partial fetches on the server (git config uploadpack.allowFilter true), or push a \
                  commit closer to the accepted one; the box tries again by itself"
+            }
+            Refused::NotNewer { .. } => "publish the artifact again with a higher sequence",
+            Refused::OtherKind { .. } => {
+                "let source.url name a source of the kind that the box followed before"
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The rule of descent, and the refusals' words. Signatures made by real tools are in tests/.
+//! The order of revisions, and the refusals' words. Signatures made by real tools are in tests/.
 
 use std::time::Duration;
 
@@ -12,10 +12,29 @@ fn revision(text: &str) -> Revision {
 fn fetched(ancestry: Ancestry) -> Fetched {
     Fetched {
         revision: revision("bbbb"),
-        committed: "2026-01-02T00:00:00Z".parse().unwrap(),
-        signature: Ok(None),
-        ancestry,
+        proof: Proof::Git(GitProof {
+            committed: "2026-01-02T00:00:00Z".parse().unwrap(),
+            signature: Ok(None),
+            ancestry,
+        }),
     }
+}
+
+fn made(committed: &str, fetched: Fetched) -> Fetched {
+    let Proof::Git(git) = fetched.proof else { panic!("{fetched:?}") };
+    let proof = Proof::Git(GitProof { committed: committed.parse().unwrap(), ..git });
+    Fetched { proof, ..fetched }
+}
+
+fn artifact(name: &str, sequence: u64) -> Fetched {
+    let committed = "2026-01-02T00:00:00Z".parse().unwrap();
+    let proof = Proof::Artifact(ArtifactProof { committed, signature: None, sequence });
+    Fetched { revision: revision(name), proof }
+}
+
+fn strangers() -> TrustPolicy {
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
+    TrustPolicy::Signed(AllowedSigners::parse(&format!("a {key}")).unwrap())
 }
 
 fn now() -> Now {
@@ -24,7 +43,8 @@ fn now() -> Now {
 }
 
 fn floor() -> Floor {
-    Floor { revision: revision("aaaa"), committed: "2026-01-01T00:00:00Z".parse().unwrap() }
+    let committed = "2026-01-01T00:00:00Z".parse().unwrap();
+    Floor { revision: revision("aaaa"), committed, sequence: None }
 }
 
 #[test]
@@ -58,19 +78,16 @@ fn a_source_that_compared_with_another_revision_proves_nothing() {
 
 #[test]
 fn an_unsigned_commit_is_held_with_what_to_do() {
-    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
-    let signers = AllowedSigners::parse(&format!("a {key}")).unwrap();
-    let refused = verify(&fetched(Ancestry::Descends), &TrustPolicy::Signed(signers), Some(&floor()), &now())
-        .unwrap_err();
+    let refused = verify(&fetched(Ancestry::Descends), &strangers(), Some(&floor()), &now()).unwrap_err();
     let held = crate::held::Held::from(refused);
-    assert_eq!(held.cause, "commit bbbb is not signed");
+    assert_eq!(held.cause, "revision bbbb is not signed");
     assert!(held.unblock.contains("git commit -S"));
 }
 
 #[test]
 fn the_floor_of_dates_never_goes_back_and_goes_no_further_than_now() {
     let accept = |committed: &str, floor: Option<&Floor>| {
-        let fetched = Fetched { committed: committed.parse().unwrap(), ..fetched(Ancestry::Descends) };
+        let fetched = made(committed, fetched(Ancestry::Descends));
         verify(&fetched, &TrustPolicy::None, floor, &now()).unwrap().floor().committed.to_string()
     };
     assert_eq!(accept("2026-02-01T00:00:00Z", Some(&floor())), "2026-02-01T00:00:00Z");
@@ -79,6 +96,51 @@ fn the_floor_of_dates_never_goes_back_and_goes_no_further_than_now() {
     assert_eq!(accept("2099-01-01T00:00:00Z", None), "2026-03-01T00:00:00Z");
     // What was accepted stays as it was, however often it is looked at.
     let same = Floor { revision: revision("bbbb"), ..floor() };
-    let again = Fetched { ancestry: Ancestry::Same, ..fetched(Ancestry::Same) };
-    assert_eq!(verify(&again, &TrustPolicy::None, Some(&same), &now()).unwrap().floor(), same);
+    assert_eq!(
+        verify(&fetched(Ancestry::Same), &TrustPolicy::None, Some(&same), &now()).unwrap().floor(),
+        same
+    );
+}
+
+#[test]
+fn artifacts_are_ordered_by_their_sequence_and_nothing_else() {
+    let accepted = verify(&artifact("one", 7), &TrustPolicy::None, None, &now()).unwrap().floor();
+    assert_eq!(accepted.sequence, Some(7));
+    let check =
+        |name, sequence| verify(&artifact(name, sequence), &TrustPolicy::None, Some(&accepted), &now());
+    assert_eq!(check("two", 8).unwrap().floor().sequence, Some(8));
+    assert!(check("one", 7).is_ok(), "it is the accepted one");
+    for (name, sequence) in [("two", 7), ("one", 6), ("two", 0)] {
+        let refused = check(name, sequence).unwrap_err();
+        assert!(matches!(refused, Refused::NotNewer { .. }), "{refused}");
+        assert!(refused.unblock().contains("higher sequence"));
+    }
+}
+
+#[test]
+fn a_commit_and_an_artifact_have_no_order() {
+    let accepted = verify(&artifact("one", 7), &TrustPolicy::None, None, &now()).unwrap().floor();
+    for refused in [
+        verify(&fetched(Ancestry::Descends), &TrustPolicy::None, Some(&accepted), &now()).unwrap_err(),
+        verify(&artifact("two", 8), &TrustPolicy::None, Some(&floor()), &now()).unwrap_err(),
+    ] {
+        assert!(matches!(refused, Refused::OtherKind { .. }), "{refused}");
+    }
+}
+
+#[test]
+fn an_accepted_revision_is_judged_by_the_policy_of_now_until_it_is_applied() {
+    let again = Fetched { revision: floor().revision, ..fetched(Ancestry::Same) };
+    let check = |policy: &TrustPolicy, applied: Option<&str>| {
+        verify_again(&again, policy, &floor(), applied.map(revision).as_ref(), &now())
+    };
+    assert!(check(&TrustPolicy::None, None).is_ok());
+    for applied in [None, Some("bbbb")] {
+        assert!(matches!(check(&strangers(), applied), Err(Refused::Unsigned { .. })), "{applied:?}");
+    }
+    let runs = check(&strangers(), Some("aaaa")).unwrap();
+    assert_eq!((runs.floor(), runs.signer()), (floor(), None));
+    // Only the accepted one is spared, whatever was applied once.
+    let older = Fetched { revision: revision("bbbb"), ..again.clone() };
+    assert!(verify_again(&older, &strangers(), &floor(), Some(&revision("bbbb")), &now()).is_err());
 }

@@ -235,7 +235,7 @@ impl History {
             }
             Op::Permit { download, apply } => {
                 let closed = |open: &bool| (!open).then(|| Held::until_changed("it is closed", "wait"));
-                self.permit = Permit { download: closed(download), apply: closed(apply) };
+                self.permit = Permit { download: closed(download), apply: closed(apply), revoked: false };
                 if let Some(keeper) = &mut self.keeper {
                     keeper.permit(self.permit.clone());
                 }

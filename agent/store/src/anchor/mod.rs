@@ -70,6 +70,9 @@ pub struct Floor {
     pub revision: Revision,
     /// When it was made, as it says itself (Git: the committer's time).
     pub committed: Timestamp,
+    /// Its number, where revisions are ordered by numbers; none where ancestry orders them (Git).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
 }
 
 /// A release that failed.

@@ -123,6 +123,29 @@ impl Content {
         self.put_known(bytes, Some(digest), size, (size, size <= SMALL))
     }
 
+    /// Keeps what `open` gives, with its size, without holding it in memory. It is opened twice: what is here already is
+    /// not written again, and its digest is only known once all of it was read. A size of up to [`SMALL`] is small, as in
+    /// [`Content::put_small`]. The inner error is that of `open`.
+    pub fn put_stream<R: Read, E>(
+        &self,
+        mut open: impl FnMut() -> Result<(u64, R), E>,
+    ) -> Result<Result<Digest, E>, StoreError> {
+        let mut source = match open() {
+            Ok((_, source)) => source,
+            Err(error) => return Ok(Err(error)),
+        };
+        let digest = hash_of(&mut source).map_err(StoreError::Source)?;
+        drop(source);
+        if self.verify(&digest)? {
+            return Ok(Ok(digest));
+        }
+        let (size, source) = match open() {
+            Ok(opened) => opened,
+            Err(error) => return Ok(Err(error)),
+        };
+        self.put_known(source, Some(digest), size, (size, size <= SMALL)).map(Ok)
+    }
+
     /// Keeps `bytes`, which must have the digest `expected`.
     pub fn put_expecting(&self, expected: Digest, bytes: &[u8]) -> Result<(), StoreError> {
         let got = Digest::of(bytes);
@@ -354,12 +377,12 @@ impl State {
     }
 }
 
-/// The digest of all that `file` gives.
-fn hash_of(file: &mut File) -> io::Result<Digest> {
+/// The digest of all that `source` gives.
+fn hash_of(source: &mut impl Read) -> io::Result<Digest> {
     let mut hasher = Sha256::new();
     let mut chunk = vec![0; CHUNK];
     loop {
-        match file.read(&mut chunk) {
+        match source.read(&mut chunk) {
             Ok(0) => return Ok(Digest::from_bytes(hasher.finalize().into())),
             Ok(count) => hasher.update(&chunk[..count]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

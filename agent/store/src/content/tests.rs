@@ -148,3 +148,39 @@ fn the_reserve_is_given_away_once_and_taken_back_when_there_is_room() {
     assert!(!reserve.release().unwrap() && !reserve.is_held());
     assert!(reserve.restore().unwrap() && reserve.is_held());
 }
+
+#[test]
+fn what_is_streamed_is_written_once_and_not_at_all_if_its_source_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = content(dir.path());
+    let bytes: Vec<u8> = (0..300_000u32).map(|n| (n * 7) as u8).collect();
+    let mut opened = 0;
+    let mut put = |store: &Content| {
+        store.put_stream(|| {
+            opened += 1;
+            Ok::<_, ()>((bytes.len() as u64, Cursor::new(bytes.clone())))
+        })
+    };
+    let digest = put(&store).unwrap().unwrap();
+    assert_eq!(digest, Digest::of(&bytes));
+    let written = fs::metadata(store.path_of(&digest)).unwrap().modified().unwrap();
+    assert_eq!(put(&store).unwrap(), Ok(digest));
+    assert_eq!(opened, 3, "the second time it is only read");
+    assert_eq!(fs::metadata(store.path_of(&digest)).unwrap().modified().unwrap(), written);
+    assert_eq!(store.read(&digest, 1 << 20).unwrap().unwrap(), bytes);
+    assert_eq!(store.put_stream(|| Err::<(u64, Cursor<Vec<u8>>), _>("gone")).unwrap(), Err("gone"));
+    // A source that fails half way, the second time too.
+    let broken = || Cursor::new(vec![1; 1000]).chain(Broken);
+    let failed = store.put_stream(|| Ok::<_, ()>((2000, broken()))).unwrap_err();
+    assert!(matches!(failed, StoreError::Source(_)), "{failed}");
+    assert_eq!(store.list().len(), 1);
+    assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+}
+
+struct Broken;
+
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::other("it breaks off"))
+    }
+}

@@ -11,7 +11,8 @@ use gix::objs::Kind;
 use gix::odb::pack;
 
 use super::objects::{Damage, Objects};
-use crate::source::error::{SourceError, in_full};
+use crate::source::error::SourceError;
+use crate::source::git::in_full;
 
 /// Why objects could not be copied.
 #[derive(Debug)]

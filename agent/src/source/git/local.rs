@@ -11,8 +11,8 @@ use gix::objs::Kind;
 use holdfast_core::verify::Ancestry;
 
 use super::config::{Limits, Reference, described, full_name};
-use super::error::SourceError;
 use super::mirror::{CopyError, Mirror, Objects, Walk};
+use crate::source::error::SourceError;
 
 /// So many tags of tags are followed.
 const MAX_TAGS: usize = 8;

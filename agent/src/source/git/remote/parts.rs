@@ -9,24 +9,16 @@ use gix::ObjectId;
 
 use super::{MAX_TALK, Refused, Remote, Session};
 use crate::http::allowance::{Purpose, UsedUp};
+use crate::source::Parts;
 use crate::source::error::SourceError;
-use crate::source::http::Meter;
-use crate::source::mirror::{Mirror, Taken};
+use crate::source::git::http::Meter;
+use crate::source::git::mirror::{Mirror, Taken};
 
 /// So many objects are asked for in one request: about 500 KB of text, and web servers take 1 MB by default.
 const MAX_WANTS: usize = 10_000;
 
 /// The same of documents under a byte budget: what came before it ends needn't come again.
 const DOCUMENTS_AT_ONCE: usize = 200;
-
-/// What is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parts {
-    /// What decides: it is small, and comes whatever was used of a byte budget.
-    Documents,
-    /// Files of apps: they wait for the byte budget.
-    Files,
-}
 
 /// How much of a commit a fetch brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,7 +25,7 @@ pub(crate) fn described(reference: &Reference) -> String {
 
 /// The source, as agent.toml's `[source]` describes it. Paths are absolute by now.
 #[derive(Clone, Debug)]
-pub struct SourceConfig {
+pub struct GitConfig {
     /// `https://`, `http://` or `file://`.
     pub url: String,
     /// What is followed.
@@ -49,10 +49,10 @@ pub struct SourceConfig {
     pub limits: Limits,
 }
 
-impl SourceConfig {
+impl GitConfig {
     /// The source at `url`, following `reference`, with everything else as agent.toml's defaults.
     pub fn new(url: impl Into<String>, reference: Reference) -> Self {
-        SourceConfig {
+        GitConfig {
             url: url.into(),
             reference,
             path: ".".to_owned(),
@@ -97,9 +97,9 @@ impl Default for Limits {
     }
 }
 
-impl From<&crate::config::Source> for SourceConfig {
+impl From<&crate::config::Source> for GitConfig {
     fn from(source: &crate::config::Source) -> Self {
-        SourceConfig {
+        GitConfig {
             url: source.url.clone(),
             reference: source.reference.clone(),
             path: source.path.clone(),

@@ -19,6 +19,7 @@ mod pack;
 mod parts;
 mod room;
 mod scan;
+mod stream;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -38,7 +39,7 @@ use self::pack::{Indexed, write_pack};
 pub(crate) use self::parts::Taken;
 pub(crate) use self::scan::MAX_COMMIT;
 use super::config::Limits;
-use super::error::SourceError;
+use crate::source::error::SourceError;
 
 /// The mirror's folder.
 #[derive(Clone, Debug)]

@@ -10,8 +10,8 @@ use super::meter::Meter;
 use crate::http::allowance::Line;
 use crate::http::url::shown as shown_url;
 use crate::http::{self, Failure, Roots};
-use crate::source::config::SourceConfig;
 use crate::source::error::SourceError;
+use crate::source::git::config::GitConfig;
 
 /// What is needed to ask a server.
 #[derive(Clone)]
@@ -22,7 +22,7 @@ pub(crate) struct Client {
 
 impl Client {
     /// Checks what can be checked of the configuration without asking anyone.
-    pub(crate) fn check(config: &SourceConfig) -> Result<(), SourceError> {
+    pub(crate) fn check(config: &GitConfig) -> Result<(), SourceError> {
         Credentials::of(config)?;
         let rest = config.url.split_once("://").map_or("", |(_, rest)| rest);
         let authority = rest.split('/').next().unwrap_or_default();
@@ -42,7 +42,7 @@ impl Client {
     }
 
     /// Makes a client. The certificates are read now; after a failure a new client reads them anew.
-    pub(crate) fn new(config: &SourceConfig, line: &Line) -> Result<Self, SourceError> {
+    pub(crate) fn new(config: &GitConfig, line: &Line) -> Result<Self, SourceError> {
         let credentials = Credentials::of(config)?;
         let roots = match config.url.starts_with("https://") {
             true => Some(roots(config.ca_file.as_deref())?),
@@ -52,7 +52,7 @@ impl Client {
     }
 }
 
-fn proxy(config: &SourceConfig) -> Result<Option<Proxy>, SourceError> {
+fn proxy(config: &GitConfig) -> Result<Option<Proxy>, SourceError> {
     let proxy = match &config.proxy {
         // The text may hold a password: it is not repeated.
         Some(text) => Some(Proxy::new(text).map_err(|_| {

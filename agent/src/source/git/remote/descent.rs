@@ -7,8 +7,8 @@ use holdfast_core::verify::Ancestry;
 use super::{Refused, Remote};
 use crate::http::allowance::Purpose;
 use crate::source::error::SourceError;
-use crate::source::local::walk_back;
-use crate::source::mirror::Mirror;
+use crate::source::git::local::walk_back;
+use crate::source::git::mirror::Mirror;
 
 impl Remote {
     /// Finds out whether `accepted` is an ancestor of `id`: by the commits between them, without their trees

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use gix::ObjectId;
-use holdfast_core::verify::{Ancestry, Fetched};
+use holdfast_core::verify::{Ancestry, Fetched, Proof};
 
-use super::error::SourceError;
+use crate::source::error::SourceError;
 
 /// The pause before it is asked for again: a server may have lied about what it sent.
 const FIRST: Duration = Duration::from_secs(15 * 60);
@@ -41,7 +41,9 @@ impl Spurned {
     ) -> Option<Spurned> {
         let lasts = match answer {
             Err(error) => matches!(error, SourceError::TooLarge { .. } | SourceError::Unusable { .. }),
-            Ok(fetched) => matches!(fetched.ancestry, Ancestry::Unproven { .. }),
+            Ok(fetched) => {
+                matches!(&fetched.proof, Proof::Git(proof) if matches!(proof.ancestry, Ancestry::Unproven { .. }))
+            }
         };
         if !lasts {
             return None;

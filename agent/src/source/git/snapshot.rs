@@ -7,6 +7,7 @@
 //! that a look needs can be asked for at once.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::io::Cursor;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,8 +16,8 @@ use gix::objs::tree::EntryKind as Mode;
 use gix::objs::{Kind, TreeRefIter};
 use holdfast_core::tree::file_name;
 
-use super::error::ReadError;
 use super::mirror::{Damage, Objects};
+use crate::source::{Entry, EntryKind, ReadError, SourceTree, Stream};
 
 /// How many symbolic links are followed on one path (Linux has the same limit).
 const MAX_LINKS: usize = 40;
@@ -28,34 +29,14 @@ const MAX_TARGET: u64 = 4096;
 /// each file below `apps` would have all of `apps` inflated, hashed and parsed again.
 const KNOWN_FOLDERS: usize = 8;
 
+/// What isn't larger is read as a whole, in bytes.
+const WHOLE: u64 = 64 << 10;
+
+/// What is larger is not read where Git stores it as a difference: gix puts such objects together in memory, in bytes.
+const DIFFERENCE_LIMIT: u64 = 64 << 20;
+
 /// An LFS pointer begins so, and is shorter than 1024 bytes (git-lfs, docs/spec.md).
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
-
-/// What an entry of a folder is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum EntryKind {
-    /// A file.
-    File,
-    /// A folder.
-    Folder,
-    /// A symbolic link; [`Snapshot::read`] and [`Snapshot::list`] follow it.
-    Link,
-    /// A submodule; it can't be read.
-    Submodule,
-    /// Something whose name no file can have; it can't be read.
-    Misnamed,
-}
-
-/// An entry of a folder.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
-    /// Its name in the folder.
-    pub name: String,
-    /// What it is.
-    pub kind: EntryKind,
-    /// The size of a file, in bytes; `None` for the others, and for a file whose content isn't here.
-    pub size: Option<u64>,
-}
 
 /// The files of one revision. Paths are relative to the configured `source.path`, with `/` between names.
 pub struct Snapshot {
@@ -89,77 +70,6 @@ impl Snapshot {
         Snapshot { missing: Some(Mutex::default()), ..self }
     }
 
-    /// What was looked for so far and isn't here.
-    pub(crate) fn missing(&self) -> Vec<ObjectId> {
-        let missing = self.missing.as_ref().map(|ids| ids.lock().unwrap_or_else(PoisonError::into_inner));
-        missing.map_or_else(Vec::new, |ids| ids.iter().copied().collect())
-    }
-
-    /// Looks whether the content of the file at `path` is here, without reading it.
-    ///
-    /// # Errors
-    /// [`ReadError`], the same as of [`Snapshot::read`].
-    pub fn reach(&self, path: &str) -> Result<(), ReadError> {
-        match self.find(path)? {
-            Some(found) => self.size(&found.id, &found.path).map(|_| ()),
-            None => Ok(()),
-        }
-    }
-
-    /// The content of the file at `path`; `None` if there is nothing.
-    ///
-    /// # Errors
-    /// [`ReadError`], among others when the file has more than `limit` bytes.
-    pub fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, ReadError> {
-        let Some(found) = self.find(path)? else { return Ok(None) };
-        if !matches!(found.mode, Mode::Blob | Mode::BlobExecutable) {
-            return Err(ReadError::WrongKind { path: found.path, wanted: "file" });
-        }
-        let size = self.size(&found.id, &found.path)?;
-        if size > limit {
-            return Err(ReadError::TooLarge { path: found.path, size, limit });
-        }
-        let mut data = Vec::new();
-        self.objects
-            .read(&found.id, Kind::Blob, &mut data)
-            .map_err(|damage| self.damaged(&found.path, damage))?;
-        if data.len() < 1024 && data.starts_with(LFS_POINTER) {
-            return Err(ReadError::LfsPointer { path: found.path });
-        }
-        Ok(Some(data))
-    }
-
-    /// The entries of the folder at `path`, sorted by name; none if there is no such folder.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub fn list(&self, path: &str) -> Result<Vec<Entry>, ReadError> {
-        let Some(found) = self.find(path)? else { return Ok(Vec::new()) };
-        if found.mode != Mode::Tree {
-            return Err(ReadError::WrongKind { path: found.path, wanted: "folder" });
-        }
-        let mut entries = Vec::new();
-        for (name, mode, id) in self.entries(&found.id, &found.path)?.iter() {
-            let kind = match mode {
-                _ if file_name(name).is_err() => EntryKind::Misnamed,
-                Mode::Tree => EntryKind::Folder,
-                Mode::Blob | Mode::BlobExecutable => EntryKind::File,
-                Mode::Link => EntryKind::Link,
-                Mode::Commit => EntryKind::Submodule,
-            };
-            let size = match kind {
-                EntryKind::File if self.missing.is_none() || self.objects.exists(id) => {
-                    Some(self.size(id, &found.path)?)
-                }
-                _ => None,
-            };
-            // Git allows any bytes in a name; a name that is no text is shown as well as can be.
-            entries.push(Entry { name: String::from_utf8_lossy(name).into_owned(), kind, size });
-        }
-        entries.sort();
-        Ok(entries)
-    }
-
     /// A name for the content of the folder at `path` that changes with anything below it; `None` if there is
     /// no such folder.
     ///
@@ -167,6 +77,12 @@ impl Snapshot {
     /// [`ReadError`].
     pub fn folder_id(&self, path: &str) -> Result<Option<String>, ReadError> {
         Ok(self.find(path)?.filter(|found| found.mode == Mode::Tree).map(|found| found.id.to_string()))
+    }
+
+    /// What was looked for so far and isn't here.
+    pub(super) fn lacks(&self) -> Vec<ObjectId> {
+        let missing = self.missing.as_ref().map(|ids| ids.lock().unwrap_or_else(PoisonError::into_inner));
+        missing.map_or_else(Vec::new, |ids| ids.iter().copied().collect())
     }
 
     fn size(&self, id: &ObjectId, path: &str) -> Result<u64, ReadError> {
@@ -281,5 +197,86 @@ impl Snapshot {
             }
             _ => Err(leaves(&data)),
         }
+    }
+}
+
+impl SourceTree for Snapshot {
+    fn reach(&self, path: &str) -> Result<(), ReadError> {
+        match self.find(path)? {
+            Some(found) => self.size(&found.id, &found.path).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, ReadError> {
+        let Some(found) = self.find(path)? else { return Ok(None) };
+        if !matches!(found.mode, Mode::Blob | Mode::BlobExecutable) {
+            return Err(ReadError::WrongKind { path: found.path, wanted: "file" });
+        }
+        let size = self.size(&found.id, &found.path)?;
+        if size > limit {
+            return Err(ReadError::TooLarge { path: found.path, size, limit });
+        }
+        let mut data = Vec::new();
+        self.objects
+            .read(&found.id, Kind::Blob, &mut data)
+            .map_err(|damage| self.damaged(&found.path, damage))?;
+        if data.len() < 1024 && data.starts_with(LFS_POINTER) {
+            return Err(ReadError::LfsPointer { path: found.path });
+        }
+        Ok(Some(data))
+    }
+
+    fn open(&self, path: &str, limit: u64) -> Result<Option<Stream<'_>>, ReadError> {
+        let Some(found) = self.find(path)? else { return Ok(None) };
+        let size = self.size(&found.id, &found.path)?;
+        if size <= limit.min(WHOLE) || !matches!(found.mode, Mode::Blob | Mode::BlobExecutable) {
+            let whole = self.read(path, limit)?;
+            return Ok(whole.map(|bytes| Stream { size, bytes: Box::new(Cursor::new(bytes)) }));
+        }
+        if size > limit {
+            return Err(ReadError::TooLarge { path: found.path, size, limit });
+        }
+        match self.objects.stream(&found.id, &self.damaged) {
+            Some(bytes) if bytes.left() == size => Ok(Some(Stream { size, bytes: Box::new(bytes) })),
+            _ if size > DIFFERENCE_LIMIT => {
+                Err(ReadError::Difference { path: found.path, size, limit: DIFFERENCE_LIMIT })
+            }
+            _ => {
+                let whole = self.read(path, limit)?;
+                Ok(whole.map(|bytes| Stream { size, bytes: Box::new(Cursor::new(bytes)) }))
+            }
+        }
+    }
+
+    fn list(&self, path: &str) -> Result<Vec<Entry>, ReadError> {
+        let Some(found) = self.find(path)? else { return Ok(Vec::new()) };
+        if found.mode != Mode::Tree {
+            return Err(ReadError::WrongKind { path: found.path, wanted: "folder" });
+        }
+        let mut entries = Vec::new();
+        for (name, mode, id) in self.entries(&found.id, &found.path)?.iter() {
+            let kind = match mode {
+                _ if file_name(name).is_err() => EntryKind::Misnamed,
+                Mode::Tree => EntryKind::Folder,
+                Mode::Blob | Mode::BlobExecutable => EntryKind::File,
+                Mode::Link => EntryKind::Link,
+                Mode::Commit => EntryKind::Submodule,
+            };
+            let size = match kind {
+                EntryKind::File if self.missing.is_none() || self.objects.exists(id) => {
+                    Some(self.size(id, &found.path)?)
+                }
+                _ => None,
+            };
+            // Git allows any bytes in a name; a name that is no text is shown as well as can be.
+            entries.push(Entry { name: String::from_utf8_lossy(name).into_owned(), kind, size });
+        }
+        entries.sort();
+        Ok(entries)
+    }
+
+    fn missing(&self) -> Vec<String> {
+        self.lacks().iter().map(ToString::to_string).collect()
     }
 }

@@ -1,20 +1,26 @@
 //! Reading objects, each of them compared with its id.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use gix::ObjectId;
 use gix::objs::{CommitRefIter, Exists as _, Find as _, Kind, TagRef, TreeRefIter};
 use gix::odb::Header as _;
-use holdfast_core::verify::{BadSignature, Signature};
+use holdfast_core::digest::Revision;
+use holdfast_core::verify::{Ancestry, BadSignature, Fetched, GitProof, Proof, Signature};
 use jiff::Timestamp;
 
 use super::scan::{self, MAX_COMMIT};
+use super::stream::BlobStream;
 
 /// An object database that trusts nothing on disk.
 pub(crate) struct Objects {
     odb: gix::odb::Handle,
     limit: u64,
+    /// Where the mirror's packs are; none for another repository's objects.
+    packs: Option<PathBuf>,
 }
 
 /// An object that is missing or not what its id says.
@@ -50,6 +56,14 @@ pub(crate) struct Commit {
     pub(crate) signature: Result<Option<Signature>, BadSignature>,
 }
 
+impl Commit {
+    /// What it shows for the revision that it is, where that stands so to the accepted one.
+    pub(crate) fn fetched(self, revision: &Revision, ancestry: Ancestry) -> Fetched {
+        let proof = GitProof { committed: self.committed, signature: self.signature, ancestry };
+        Fetched { revision: revision.clone(), proof: Proof::Git(proof) }
+    }
+}
+
 impl Objects {
     /// Opens the folder `objects` of a repository. Objects larger than `limit` bytes are not unpacked.
     pub(crate) fn at(dir: &Path, limit: u64) -> std::io::Result<Self> {
@@ -59,12 +73,12 @@ impl Objects {
             ..Default::default()
         };
         let odb = gix::odb::at_opts(dir, gix::hash::Kind::Sha1, None, options)?;
-        Ok(Objects { odb, limit })
+        Ok(Objects { odb, limit, packs: Some(dir.join("pack")) })
     }
 
     /// Those of a repository that is open.
     pub(crate) fn of(repository: &gix::Repository, limit: u64) -> Self {
-        Objects { odb: repository.objects.clone().into_inner(), limit }
+        Objects { odb: repository.objects.clone().into_inner(), limit, packs: None }
     }
 
     pub(crate) fn into_inner(self) -> gix::odb::Handle {
@@ -116,6 +130,14 @@ impl Objects {
         self.read(id, Kind::Tag, &mut data)?;
         let tag = TagRef::from_bytes(&data, id.kind()).map_err(|error| broken(&error))?;
         Ok((tag.target(), tag.target_kind))
+    }
+
+    /// The blob `id`, to be read piece by piece; none where it can only be had as a whole. Its bytes are compared with
+    /// its id at the end, and `damaged` is set if they aren't what it says.
+    pub(crate) fn stream(&self, id: &ObjectId, damaged: &Arc<AtomicBool>) -> Option<BlobStream> {
+        let found = BlobStream::find(self.packs.as_ref()?, id, damaged);
+        // Whatever was in the way: read as a whole, the reason shows.
+        found.ok().flatten()
     }
 
     /// Reads a commit.

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::http::base64;
-use crate::source::config::SourceConfig;
 use crate::source::error::SourceError;
+use crate::source::git::config::GitConfig;
 
 /// The longest password or token.
 const MAX_SECRET: u64 = 64 << 10;
@@ -18,7 +18,7 @@ pub(crate) struct Credentials {
 
 impl Credentials {
     /// What the configuration says, if anything.
-    pub(crate) fn of(config: &SourceConfig) -> Result<Option<Self>, SourceError> {
+    pub(crate) fn of(config: &GitConfig) -> Result<Option<Self>, SourceError> {
         let file = match (&config.password_file, &config.token_file) {
             (None, None) if config.username.is_none() => return Ok(None),
             (None, None) => {
@@ -81,8 +81,8 @@ mod tests {
     use super::super::super::config::Reference;
     use super::*;
 
-    fn config(url: &str) -> SourceConfig {
-        SourceConfig::new(url, Reference::Branch("main".to_owned()))
+    fn config(url: &str) -> GitConfig {
+        GitConfig::new(url, Reference::Branch("main".to_owned()))
     }
 
     #[test]

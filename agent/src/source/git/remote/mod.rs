@@ -22,13 +22,13 @@ use gix_transport::client::blocking_io::{ExtendedBufRead, TransportV2Ext as _, h
 use gix_transport::{Protocol, Service};
 
 pub(crate) use self::parts::Extent;
-pub use self::parts::Parts;
 use crate::http::allowance::{Line, Purpose};
 use crate::http::url::shown as shown_url;
-use crate::source::config::{Reference, SourceConfig, described, full_name};
-use crate::source::error::{SourceError, in_full};
-use crate::source::http::{Advertisement, Client, GitHttp, Meter, old_protocol};
-use crate::source::mirror::{MAX_COMMIT, Mirror};
+use crate::source::error::SourceError;
+use crate::source::git::config::{GitConfig, Reference, described, full_name};
+use crate::source::git::http::{Advertisement, Client, GitHttp, Meter, old_protocol};
+use crate::source::git::in_full;
+use crate::source::git::mirror::{MAX_COMMIT, Mirror};
 
 /// What we call ourselves towards Git.
 const AGENT: &str = concat!("holdfast/", env!("CARGO_PKG_VERSION"));
@@ -42,7 +42,7 @@ const MAX_HAVES: usize = 4;
 
 /// The server.
 pub(crate) struct Remote {
-    config: SourceConfig,
+    config: GitConfig,
     client: Option<Client>,
     remembered: Arc<Mutex<Option<Advertisement>>>,
     refused: Refused,
@@ -71,7 +71,7 @@ struct Session {
 }
 
 impl Remote {
-    pub(crate) fn new(config: &SourceConfig, line: Line) -> Result<Self, SourceError> {
+    pub(crate) fn new(config: &GitConfig, line: Line) -> Result<Self, SourceError> {
         Client::check(config)?;
         Ok(Remote {
             config: config.clone(),

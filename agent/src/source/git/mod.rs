@@ -1,4 +1,15 @@
-//! The Git source.
+//! The Git source: a repository over HTTPS or on the box's own disk, and the mirror of what was fetched from there.
+//!
+//! No program is started for it: gix speaks the protocol and reads the objects.
+
+mod config;
+mod http;
+mod local;
+mod mirror;
+mod reading;
+mod remote;
+mod snapshot;
+mod spurned;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -6,28 +17,31 @@ use std::time::Instant;
 
 use gix::ObjectId;
 use holdfast_core::digest::Revision;
-use holdfast_core::verify::{Ancestry, Fetched};
+use holdfast_core::verify::{Ancestry, Fetched, Verified};
 
-use super::config::{Reference, SourceConfig, full_name};
+use self::config::full_name;
+use self::local::Local;
+use self::mirror::{Damage, Mirror, object_id};
+use self::reading::CommitReading;
+use self::remote::{Extent, Remote};
+use self::spurned::Spurned;
 use super::error::SourceError;
-use super::gathering::Gathering;
-use super::local::Local;
-use super::mirror::{Damage, Mirror, object_id};
-use super::remote::{Extent, Remote};
-use super::snapshot::Snapshot;
-use super::spurned::Spurned;
+use super::{Reading, Source};
 use crate::http::allowance::Allowance;
 use crate::http::url::shown as shown_url;
 
+pub use self::config::{GitConfig, Limits, Reference};
+pub use self::snapshot::Snapshot;
+
 /// A Git repository that the box follows, and the mirror of what it fetched from there.
 pub struct GitSource {
-    config: SourceConfig,
-    pub(super) mirror: Mirror,
-    pub(super) origin: Origin,
+    config: GitConfig,
+    mirror: Mirror,
+    origin: Origin,
     spurned: Option<Spurned>,
 }
 
-pub(super) enum Origin {
+enum Origin {
     Local(Local),
     Remote(Box<Remote>),
 }
@@ -38,7 +52,7 @@ impl GitSource {
     ///
     /// # Errors
     /// [`SourceError::Config`] for what can't work, [`SourceError::Local`] for a folder that can't be used.
-    pub fn open(config: SourceConfig, mirror_dir: &Path) -> Result<Self, SourceError> {
+    pub fn open(config: GitConfig, mirror_dir: &Path) -> Result<Self, SourceError> {
         GitSource::open_within(config, mirror_dir, &Allowance::unlimited())
     }
 
@@ -47,7 +61,7 @@ impl GitSource {
     /// # Errors
     /// As [`GitSource::open`].
     pub fn open_within(
-        config: SourceConfig,
+        config: GitConfig,
         mirror_dir: &Path,
         allowance: &Allowance,
     ) -> Result<Self, SourceError> {
@@ -75,86 +89,9 @@ impl GitSource {
         Ok(GitSource { config, mirror, origin, spurned: None })
     }
 
-    /// The commit that the reference points at now. Nothing is fetched, and nothing written to disk. A
-    /// configured revision is its own tip: nobody is asked.
-    ///
-    /// # Errors
-    /// [`SourceError`].
-    pub fn poll(&mut self) -> Result<Revision, SourceError> {
-        if let Reference::Revision(id) = &self.config.reference {
-            return Ok(Revision(id.to_ascii_lowercase()));
-        }
-        let reference = self.config.reference.clone();
-        let id = guarded(&self.config.url, || match &mut self.origin {
-            Origin::Local(local) => local.tip(&reference),
-            Origin::Remote(remote) => remote.tip(&reference),
-        })?;
-        Ok(Revision(id.to_string()))
-    }
-
     /// Whether everything of `revision` is on disk that this box reads of it.
     pub fn has(&self, revision: &Revision) -> bool {
         object_id(revision).is_ok_and(|id| self.mirror.has(&id) || self.mirror.has_part(&id))
-    }
-
-    /// Brings the commit `revision` into the mirror, unless it is there, and finds out how it stands to
-    /// `accepted`: the commit alone where the server can leave out the rest ([`GitSource::gather`] brings what is
-    /// read of it), else with its whole tree. When this returns, what was fetched survives a power cut. A mirror that
-    /// was found damaged is built anew.
-    ///
-    /// # Errors
-    /// [`SourceError`]; the mirror is as it was.
-    pub fn fetch(
-        &mut self,
-        revision: &Revision,
-        accepted: Option<&Revision>,
-    ) -> Result<Fetched, SourceError> {
-        let id = object_id(revision)?;
-        let accepted = accepted.map(object_id).transpose()?;
-        let of = (id, accepted);
-        if let Some(answer) = Spurned::answer(self.spurned.as_ref(), of, Instant::now()) {
-            return answer;
-        }
-        let answer = self.fetch_anew(revision, id, accepted);
-        self.spurned = Spurned::after(self.spurned.take(), of, &answer, Instant::now());
-        answer
-    }
-
-    /// Has the next fetch ask for a tip that couldn't be had before.
-    pub fn forget_spurned(&mut self) {
-        self.spurned = None;
-    }
-
-    fn fetch_anew(
-        &mut self,
-        revision: &Revision,
-        id: ObjectId,
-        accepted: Option<ObjectId>,
-    ) -> Result<Fetched, SourceError> {
-        let url = self.config.url.clone();
-        guarded(&url, || {
-            self.bring(&id)?;
-            let commit = self.mirror.objects()?.commit(&id).map_err(|damage| match damage {
-                // What is here is what was asked for.
-                Damage::Unusable { why, .. } => SourceError::Unusable { revision: revision.0.clone(), why },
-                damage => self.mirror.note_damage(damage),
-            })?;
-            let ancestry = match accepted {
-                None => Ancestry::First,
-                Some(accepted) if accepted == id => Ancestry::Same,
-                Some(accepted) if commit.parents.contains(&accepted) => Ancestry::Descends,
-                Some(accepted) => match &mut self.origin {
-                    Origin::Local(local) => local.descent(&id, &accepted)?,
-                    Origin::Remote(remote) => remote.descent(&id, &accepted, &self.mirror)?,
-                },
-            };
-            Ok(Fetched {
-                revision: revision.clone(),
-                committed: commit.committed,
-                signature: commit.signature,
-                ancestry,
-            })
-        })
     }
 
     /// Brings the commit in. A mirror that turns out to be damaged is built anew.
@@ -205,15 +142,6 @@ impl GitSource {
         Ok(extent)
     }
 
-    /// Reads a fetched revision; what is missing of it is fetched as it is met. Without `ask` nobody is asked:
-    /// what is missing is an error.
-    ///
-    /// # Errors
-    /// [`SourceError::Damaged`] if the revision isn't in the mirror: fetch it (again).
-    pub fn gather(&mut self, revision: &Revision, ask: bool) -> Result<Gathering<'_>, SourceError> {
-        Gathering::new(self, revision, ask)
-    }
-
     /// The files of a fetched revision, as far as they are in the mirror.
     ///
     /// # Errors
@@ -229,38 +157,102 @@ impl GitSource {
         Ok(if whole { files } else { files.of_parts() })
     }
 
-    pub(super) fn url(&self) -> String {
+    fn url(&self) -> String {
         self.config.url.clone()
     }
 
-    /// Forgets all revisions but `keep`, and gives back the disk space that they held once it is worth
-    /// rewriting the rest. Snapshots that are open go on working.
-    ///
-    /// # Errors
-    /// [`SourceError::Local`] or [`SourceError::Damaged`].
-    pub fn collect(&mut self, keep: &[Revision]) -> Result<(), SourceError> {
-        let keep = keep.iter().map(object_id).collect::<Result<Vec<_>, _>>()?;
-        self.mirror.collect(&keep)
+    /// Why a commit of the mirror can't be read.
+    fn unreadable(&self, revision: &Revision, damage: Damage) -> SourceError {
+        match damage {
+            // What is here is what was asked for.
+            Damage::Unusable { why, .. } => SourceError::Unusable { revision: revision.0.clone(), why },
+            damage => self.mirror.note_damage(damage),
+        }
     }
 
-    /// The same where room is scarce: whatever `keep` doesn't need goes at once.
-    ///
-    /// # Errors
-    /// As [`GitSource::collect`].
-    pub fn collect_all(&mut self, keep: &[Revision]) -> Result<(), SourceError> {
-        let keep = keep.iter().map(object_id).collect::<Result<Vec<_>, _>>()?;
-        self.mirror.collect_all(&keep)
+    fn fetch_anew(
+        &mut self,
+        revision: &Revision,
+        id: ObjectId,
+        accepted: Option<ObjectId>,
+    ) -> Result<Fetched, SourceError> {
+        let url = self.config.url.clone();
+        guarded(&url, || {
+            self.bring(&id)?;
+            let commit =
+                self.mirror.objects()?.commit(&id).map_err(|damage| self.unreadable(revision, damage))?;
+            let ancestry = match accepted {
+                None => Ancestry::First,
+                Some(accepted) if accepted == id => Ancestry::Same,
+                Some(accepted) if commit.parents.contains(&accepted) => Ancestry::Descends,
+                Some(accepted) => match &mut self.origin {
+                    Origin::Local(local) => local.descent(&id, &accepted)?,
+                    Origin::Remote(remote) => remote.descent(&id, &accepted, &self.mirror)?,
+                },
+            };
+            Ok(commit.fetched(revision, ancestry))
+        })
+    }
+}
+
+impl Source for GitSource {
+    /// A configured revision is its own tip: nobody is asked.
+    fn poll(&mut self) -> Result<Revision, SourceError> {
+        if let Reference::Revision(id) = &self.config.reference {
+            return Ok(Revision(id.to_ascii_lowercase()));
+        }
+        let reference = self.config.reference.clone();
+        let id = guarded(&self.config.url, || match &mut self.origin {
+            Origin::Local(local) => local.tip(&reference),
+            Origin::Remote(remote) => remote.tip(&reference),
+        })?;
+        Ok(Revision(id.to_string()))
     }
 
-    /// Says how many bytes fetches may add to the mirror from here on. What would be more is given up with
-    /// [`SourceError::OverBudget`], and nothing of it stays. Without this there is no bound.
-    pub fn set_room(&mut self, room: u64) {
+    /// The commit alone where the server can leave out the rest ([`Source::begin`] brings what is read of it), else with
+    /// its whole tree. A mirror that was found damaged is built anew.
+    fn fetch(&mut self, revision: &Revision, accepted: Option<&Revision>) -> Result<Fetched, SourceError> {
+        let id = object_id(revision)?;
+        let accepted = accepted.map(object_id).transpose()?;
+        let of = (id, accepted);
+        if let Some(answer) = Spurned::answer(self.spurned.as_ref(), of, Instant::now()) {
+            return answer;
+        }
+        let answer = self.fetch_anew(revision, id, accepted);
+        self.spurned = Spurned::after(self.spurned.take(), of, &answer, Instant::now());
+        answer
+    }
+
+    fn forget_spurned(&mut self) {
+        self.spurned = None;
+    }
+
+    fn recall(&self, accepted: &Revision) -> Result<Fetched, SourceError> {
+        let id = object_id(accepted)?;
+        let objects = self.mirror.objects()?;
+        if !objects.exists(&id) {
+            return Err(SourceError::Damaged(format!("revision {accepted} is not in it")));
+        }
+        let commit = objects.commit(&id).map_err(|damage| self.unreadable(accepted, damage))?;
+        Ok(commit.fetched(accepted, Ancestry::Same))
+    }
+
+    fn begin(&mut self, verified: &Verified, ask: bool) -> Result<Box<dyn Reading + '_>, SourceError> {
+        Ok(Box::new(CommitReading::new(self, verified.revision(), ask)?))
+    }
+
+    fn collect(&mut self, keep: &[Revision], scarce: bool) -> Result<(), SourceError> {
+        let keep = keep.iter().map(object_id).collect::<Result<Vec<_>, _>>()?;
+        if scarce { self.mirror.collect_all(&keep) } else { self.mirror.collect(&keep) }
+    }
+
+    fn set_room(&mut self, room: u64) {
         self.mirror.set_room(room);
     }
 }
 
 /// gix has assertions about what a server sends; one that fails must not take the agent down.
-pub(super) fn guarded<T>(url: &str, work: impl FnOnce() -> Result<T, SourceError>) -> Result<T, SourceError> {
+fn guarded<T>(url: &str, work: impl FnOnce() -> Result<T, SourceError>) -> Result<T, SourceError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         Err(SourceError::Protocol {
             url: shown_url(url),
@@ -288,4 +280,16 @@ fn check_path(path: &str) -> Result<(), SourceError> {
         ))),
         false => Ok(()),
     }
+}
+
+/// gix's error with all that lies beneath it, on one line.
+fn in_full(error: &gix::Error) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    for error in error.iter_errors() {
+        let text = error.to_string().replace('\n', " ");
+        if texts.last().is_none_or(|last| !last.contains(&text)) {
+            texts.push(text);
+        }
+    }
+    texts.join(": ").chars().take(600).collect()
 }
