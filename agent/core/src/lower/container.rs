@@ -15,7 +15,7 @@ use crate::model::decode::{Context, Decode, entries, from_text};
 use crate::model::units::{Bytes, MilliCpu};
 use crate::pod::{Container, Limits, Mount, Propagation, Protocol, Security};
 use crate::release::EnvValue;
-use crate::yaml::{Entry, Node};
+use crate::yaml::{Entry, Node, NodeValue};
 
 /// What a container gets from its pod and from the app.
 pub(super) struct Surroundings<'a> {
@@ -214,7 +214,9 @@ fn resource_ref(
     let mut record = Record::of(&RESOURCE_REF, node, context)?;
     let of: Option<String> = record.optional("containerName", context);
     let resource = record.required::<String>("resource", context);
-    let divisor = record.node("divisor");
+    // As with Kubernetes, whose default it is, 0 is the unit itself.
+    let is_zero = |node: &Node| matches!(&node.value, NodeValue::Scalar(value) if value == 0 || value == "0");
+    let divisor = record.node("divisor").filter(|node| !is_zero(node));
     record.finish();
     let resource = resource?;
     if of.is_some() && of.as_deref() != container {
@@ -251,7 +253,6 @@ fn resource_ref(
         context.error_with(node.at, message, "write it under resources, or write the number");
         return None;
     };
-    // As with Kubernetes, 0 is the unit itself.
     let unit = if resource == "limits.memory" { 1 } else { 1000 };
     divisor.map(|divisor| amount.div_ceil(if divisor == 0 { unit } else { divisor }))
 }

@@ -249,6 +249,7 @@ fn a_container_can_be_told_what_it_may_use() {
         ("resource: limits.cpu", "2"),
         ("resource: limits.cpu, divisor: 1m", "1500"),
         ("resource: requests.cpu, divisor: '0'", "2"),
+        ("resource: limits.cpu, divisor: 0", "2"),
         ("resource: limits.memory", "67108864"),
         ("resource: limits.memory, divisor: 1Mi, containerName: web", "64"),
     ] {
