@@ -169,6 +169,13 @@ impl Daemon {
             return;
         }
         let Some(policy) = self.keeper.policy() else { return };
+        if self.progress.resolved.is_none() {
+            // What is placed is of a revision that was refused, and another one that is trusted is being read: the leave is
+            // that one's, and not for what still stands in its place.
+            self.keeper.permit(Permit::unknown());
+            self.waiting.due = None;
+            return;
+        }
         let is_in_use = self.keeper.is_in_use();
         let mut permit = Permit::by_clock(policy, is_in_use, &now.time);
         let by_clock = [&permit.download, &permit.apply].into_iter().any(Option::is_some);

@@ -41,7 +41,7 @@ impl Permit {
     }
 
     /// Nothing, until somebody has looked at what the revision says.
-    pub(super) fn unknown() -> Self {
+    pub fn unknown() -> Self {
         let cause = "it is not known yet when the revision allows changes";
         let held = Held::until_changed(cause, "nothing to do: it goes on once the revision was read");
         Permit { download: Some(held.clone()), apply: Some(held), revoked: false }
