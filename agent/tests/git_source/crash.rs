@@ -25,7 +25,7 @@ fn open(url: &str, mirror: &Path) -> GitSource {
 #[test]
 fn child() {
     let (Ok(dir), Ok(url)) = (std::env::var(DIR), std::env::var(URL)) else { return };
-    let ids = std::fs::read_to_string(Path::new(&dir).join("../ids")).unwrap();
+    let ids = std::fs::read_to_string(Path::new(&dir).with_file_name("ids")).unwrap();
     let mut source = open(&url, Path::new(&dir));
     let look = |files: &dyn SourceTree| read_all(files).is_some();
     let mut newest: Vec<Revision> = Vec::new();
