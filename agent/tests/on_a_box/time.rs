@@ -5,7 +5,9 @@ use std::fs;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::boxes::{TestBox, cause, document, of, pos};
+use crate::boxes::{TestBox, cause, pos};
+#[cfg(feature = "faults")]
+use crate::boxes::{document, of};
 use crate::support::git_repo::{Key, Signer};
 
 /// Commits `pos` in this version with a committer's date.
