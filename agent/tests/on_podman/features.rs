@@ -174,7 +174,7 @@ fn a_tag_is_asked_once_for_a_release_and_again_for_another() {
     shop.agent.repo.write(&[("README.md", "x")]);
     shop.converge();
     assert_eq!(get(&format!("127.0.0.1:{port}"), "/").unwrap(), "1");
-    write(&shop, "          env: [ { name: X, value: y } ]\n");
+    write(&shop, "          env: [ { name: X, value: 'y' } ]\n");
     shop.converge();
     assert_eq!(get(&format!("127.0.0.1:{port}"), "/").unwrap(), "2");
 }
@@ -188,7 +188,7 @@ fn a_registry_that_was_away_is_asked_again_by_itself_and_each_app_says_what_it_l
         shop.write(name, "", &published(name, &tagged, free_port(), "", ""));
     }
     shop.registry.go_away();
-    let commit = shop.commit();
+    let commit = shop.agent.commit();
     shop.agent.start(&[]);
     let cause = |status: &holdfast_core::report::Status, name: &str| {
         app(status, name).and_then(|app| app.held.as_ref()).map(|held| held.cause.clone())
@@ -326,7 +326,7 @@ fn init_containers_run_for_a_new_pod_and_not_when_its_container_is_only_started_
     });
     assert!(!note.exists(), "the init container was run again");
 
-    let more = container("          env: [ { name: X, value: y } ]\n");
+    let more = container("          env: [ { name: X, value: 'y' } ]\n");
     shop.write("pos", "", &(published("pos", &image, port, &pod, &more) + claim));
     shop.converge();
     assert!(note.exists(), "another pod begins with its init containers");
