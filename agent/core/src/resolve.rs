@@ -30,6 +30,8 @@ pub struct Resolved {
     pub apps: BTreeMap<AppName, Target>,
     /// The releases that those apps name.
     pub releases: BTreeMap<ReleaseId, Arc<Release>>,
+    /// Those of the held apps whose documents can't be read: what they want isn't known.
+    pub unread: BTreeSet<AppName>,
     /// Apps that can't be rendered or resolved, and why. They stay as they are.
     pub held: BTreeMap<AppName, Held>,
     /// When and how much may be changed.
@@ -153,6 +155,7 @@ fn container_runtime(asked: Option<DriverKind>, runtimes: &Runtimes) -> Option<D
 /// the reason given for it.
 pub fn resolve(desired: Desired, answers: &Answers, runtimes: &Runtimes) -> Resolved {
     let mut resolved = Resolved {
+        unread: desired.faulty.keys().cloned().collect(),
         revision: desired.revision,
         apps: BTreeMap::new(),
         releases: BTreeMap::new(),

@@ -72,6 +72,7 @@ pub(crate) fn resolved(targets: &[(&str, &Target)]) -> Resolved {
         apps: targets.iter().map(|(app, target)| (name(app), (*target).clone())).collect(),
         releases: BTreeMap::new(),
         held: BTreeMap::new(),
+        unread: BTreeSet::new(),
         policy: ChangePolicy::default(),
     }
 }

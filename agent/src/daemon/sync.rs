@@ -245,6 +245,8 @@ impl Renderer {
         let mut resolved = resolve(desired, &answers, &self.runtimes);
         for (app, held) in waiting {
             resolved.apps.remove(&app);
+            // What is removed must not wait for it.
+            resolved.unread.remove(&app);
             resolved.held.insert(app, held);
         }
         Ok(resolved)

@@ -46,6 +46,8 @@ pub(super) struct Stance {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Changes,
+    /// It is there, and isn't found good yet: what it takes the place of stays beside it.
+    IsProven,
     GoesBack,
     Goes,
     Held,
@@ -56,12 +58,12 @@ impl Stance {
     pub(super) fn of(app: &App) -> Self {
         let way = match &app.phase {
             Phase::Applying => Way::Changes,
+            Phase::Judging(_) => Way::IsProven,
             Phase::RollingBack { .. } => Way::GoesBack,
             Phase::Removing => Way::Goes,
             Phase::Held { .. } => Way::Held,
             Phase::Preparing
             | Phase::Pending
-            | Phase::Judging(_)
             | Phase::Good
             | Phase::RolledBack { .. } => Way::Stays,
         };
@@ -72,7 +74,8 @@ impl Stance {
     /// change begins when its turn has come.
     pub(super) fn is_news_after(self, before: Self) -> bool {
         let leaves = matches!(self.way, Way::GoesBack | Way::Goes) && self.way != before.way;
-        self.way != Way::Changes && (leaves || self.current != before.current)
+        let is_good = before.way == Way::IsProven && self.way == Way::Stays;
+        self.way != Way::Changes && (leaves || is_good || self.current != before.current)
     }
 }
 
@@ -99,6 +102,8 @@ impl<J: Journal> Keeper<J> {
         }
         self.take_up_the_dead(now)?;
         self.advance(now)?;
+        // What one app has that another one is to have, or to have back.
+        self.wanted.extend(self.claims().takers());
         self.close_ended()?;
         self.begin_search(now);
         // What ran before an update doesn't stand in its way: where its turn has come, that is first.
@@ -168,7 +173,7 @@ impl<J: Journal> Keeper<J> {
         let resumed =
             self.apps.iter().filter(|(_, app)| app.phase == Phase::Applying && !app.waits(&now.moment));
         let resumed: Vec<AppName> = resumed.map(|(name, _)| name.clone()).collect();
-        let mut ready = ready(&self.apps, self.faulty_apps(), now);
+        let mut ready = ready(&self.apps, self.order(), now);
         // What has begun of a group is brought to its end.
         let may = |name: &AppName| self.apps.get(name).is_some_and(|app| group::has_begun(app, &self.apps));
         ready.retain(|name| self.may_change() || may(name));

@@ -214,6 +214,7 @@ impl<J: Journal> Keeper<J> {
             release: step.release.and_then(|id| self.releases.get(&id)).cloned(),
             id: step.release,
             strategy: self.strategy_of(&step.app),
+            from: step.from.clone(),
         }
     }
 
@@ -295,7 +296,20 @@ impl<J: Journal> Keeper<J> {
             Action::Create | Action::Update | Action::Recreate => self.note_repair(step, now),
             Action::Adopt | Action::Prepare => {}
         }
-        self.save_inventory(&step.app, known)
+        self.save_inventory(&step.app, known)?;
+        match &step.from {
+            Some(from) => self.handed_over(step, from, now),
+            None => Ok(()),
+        }
+    }
+
+    /// What was taken over is no longer its former app's.
+    fn handed_over(&mut self, step: &Step, from: &AppName, now: &Now) -> Result<(), JournalError> {
+        let message = format!("{} is handed over by {from}", step.object);
+        self.journal.note(Note::of("app.takeover", &step.app, message), now);
+        let mut left = self.inventory.get(from).cloned().unwrap_or_default();
+        left.remove(&step.object);
+        self.save_inventory(from, left)
     }
 
     /// A step for an app that was at rest puts right what somebody changed, and that is written down.

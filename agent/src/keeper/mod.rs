@@ -27,7 +27,8 @@ use holdfast_core::app::{App, Phase, pause};
 use holdfast_core::change::ChangePolicy;
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::Digest;
-use holdfast_core::generation::{Apps, Failed, Faulty, Inventory, advance, waits_for};
+use holdfast_core::generation::handover::{Claims, Handovers};
+use holdfast_core::generation::{Apps, Failed, Faulty, Inventory, Order, advance, waits_for};
 use holdfast_core::health::Health;
 use holdfast_core::held::Held;
 use holdfast_core::name::{AppName, ObjectKey};
@@ -84,6 +85,8 @@ pub struct Keeper<J> {
     sights: BTreeMap<AppName, VecDeque<LookRecord>>,
     /// Apps that failed and of which no diagnosis was kept yet.
     undiagnosed: BTreeSet<AppName>,
+    /// What goes from app to app by the newest revision.
+    handovers: Handovers,
     /// When orphans were last looked through for what is to go.
     purged: Option<Duration>,
     /// What is being done, one thing for each app.
@@ -173,6 +176,7 @@ impl<J: Journal> Keeper<J> {
             withheld: false,
             sights: BTreeMap::new(),
             undiagnosed: BTreeSet::new(),
+            handovers: Handovers::default(),
             purged: None,
             errands: BTreeMap::new(),
             wanted: BTreeSet::new(),
@@ -187,7 +191,10 @@ impl<J: Journal> Keeper<J> {
     pub fn imagine(&mut self, resolved: &Resolved, now: &Now) {
         self.releases.copy(resolved);
         let withheld = self.permit.apply.as_ref();
-        self.kept = advance(&mut self.apps, resolved, &self.failed, withheld, false, now).kept;
+        self.handovers =
+            Handovers::of(&self.apps, resolved, self.releases.whole(), &self.inventory);
+        let handovers = &self.handovers;
+        self.kept = advance(&mut self.apps, resolved, &self.failed, withheld, false, handovers, now).kept;
         self.resolved = Some(Resolved { releases: BTreeMap::new(), ..resolved.clone() });
     }
 
@@ -293,7 +300,9 @@ impl<J: Journal> Keeper<J> {
         let mut apps = self.apps.clone();
         let withheld = self.permit.apply.as_ref();
         let defers = withheld.is_some() || self.permit.download.is_some();
-        let advance = advance(&mut apps, resolved, &self.failed, withheld, defers, now);
+        let handovers = Handovers::of(&apps, resolved, self.releases.whole(), &self.inventory);
+        let advance = advance(&mut apps, resolved, &self.failed, withheld, defers, &handovers, now);
+        self.handovers = handovers;
         let changed: Vec<_> = advance.changed.iter().map(|name| (name, apps.get(name))).collect();
         self.journal.save_apps(&changed)?;
         let before = std::mem::replace(&mut self.apps, apps);
@@ -348,6 +357,21 @@ impl<J: Journal> Keeper<J> {
         self.faulty_apps().contains_key(app) || targets.flatten().chain(newest).any(wants)
     }
 
+    /// What decides whose turn it is.
+    fn order(&self) -> Order<'_> {
+        Order { faulty: self.faulty_apps(), handovers: Some(&self.handovers) }
+    }
+
+    /// Who wants what, by all that is known.
+    fn claims(&self) -> Claims<'_> {
+        Claims {
+            apps: &self.apps,
+            releases: self.releases.whole(),
+            inventory: &self.inventory,
+            newest: self.resolved.as_ref(),
+        }
+    }
+
     fn faulty_apps(&self) -> &Faulty {
         self.resolved.as_ref().map_or(&NOTHING_FAULTY, |resolved| &resolved.held)
     }
@@ -385,7 +409,13 @@ impl<J: Journal> Keeper<J> {
     }
 
     fn known<'a>(&'a self, apps: &'a Apps, observed: &'a Observations) -> Known<'a> {
-        Known { apps, releases: self.releases.whole(), observed, inventory: &self.inventory }
+        Known {
+            apps,
+            releases: self.releases.whole(),
+            observed,
+            inventory: &self.inventory,
+            newest: self.resolved.as_ref(),
+        }
     }
 
     /// An app's record was changed: if it should run something else now, that is brought about.
@@ -485,7 +515,7 @@ impl<J: Journal> Keeper<J> {
         });
         held.or_else(|| match &app.phase {
             Phase::Pending if !app.waits(&now.moment) => {
-                waits_for(app, &self.apps, self.faulty_apps()).or_else(|| self.permit.apply.clone())
+                waits_for(name, app, &self.apps, self.order()).or_else(|| self.permit.apply.clone())
             }
             Phase::Preparing => self.permit.download.clone(),
             _ => None,
@@ -513,13 +543,13 @@ impl<J: Journal> Keeper<J> {
     /// to say that it can't be had now.
     pub fn at_rest(&self) -> bool {
         self.is_idle()
-            && self.apps.values().all(|app| match &app.phase {
+            && self.apps.iter().all(|(name, app)| match &app.phase {
                 Phase::Good | Phase::RolledBack { .. } | Phase::Held { .. } => is_calm(app),
                 Phase::Pending => {
                     is_calm(app)
                         && (given_up(app)
                             || !self.may_change()
-                            || waits_for(app, &self.apps, self.faulty_apps()).is_some())
+                            || waits_for(name, app, &self.apps, self.order()).is_some())
                 }
                 Phase::Preparing if self.permit.download.is_some() => is_calm(app),
                 _ => given_up(app),

@@ -53,10 +53,10 @@ impl<J: Journal> Keeper<J> {
 
     /// Whether something would be changed now if it were allowed.
     pub fn wants_change(&self, now: &Now) -> bool {
-        let faulty = self.faulty_apps();
+        let order = self.order();
         self.withheld
             || self.has_due_purge(now)
-            || self.apps.values().any(|app| is_ready(app, &self.apps, faulty, now))
+            || self.apps.iter().any(|(name, app)| is_ready(name, app, &self.apps, order, now))
     }
 
     /// Writes down what is kept from being removed and wasn't before. What waits for its time is written down by whoever

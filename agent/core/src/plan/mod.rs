@@ -1,5 +1,6 @@
 //! The plan: a readable value that says everything that will be done, and why. The executor only walks it.
 
+mod beside;
 mod purge;
 
 use std::collections::BTreeMap;
@@ -9,12 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::{App, Phase};
 use crate::digest::ReleaseId;
+use crate::generation::handover::Claims;
 use crate::generation::{Apps, Inventory, Owned, order};
 use crate::held::Held;
 use crate::name::{AppName, ObjectKey};
 use crate::observe::{AppObservation, Observations, Observed};
 use crate::release::{DriverKind, Immutable, Object, Release, Target};
+use crate::resolve::Resolved;
 
+use self::beside::can_stand_beside;
 pub use purge::{Orphan, orphans, purges};
 
 /// What is done to an object.
@@ -54,12 +58,16 @@ pub struct Step {
     pub reason: String,
     /// The release that it leads to; none for a removal.
     pub release: Option<ReleaseId>,
+    /// The app that has it until then, where it is taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<AppName>,
 }
 
 /// Everything that is to be done now, in order, and what can't be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// The steps: all removals, then the apps in order of their dependencies.
+    /// The steps: what must go before something can come, then the apps in order of their dependencies, then what else
+    /// goes.
     pub steps: Vec<Step>,
     /// Apps that nothing is done for, and why.
     pub held: BTreeMap<AppName, Held>,
@@ -102,6 +110,19 @@ pub struct Known<'a> {
     pub observed: &'a Observations,
     /// What we made.
     pub inventory: &'a Inventory,
+    /// The newest revision, once that is known.
+    pub newest: Option<&'a Resolved>,
+}
+
+impl<'a> Known<'a> {
+    fn claims(&self) -> Claims<'a> {
+        Claims {
+            apps: self.apps,
+            releases: self.releases,
+            inventory: self.inventory,
+            newest: self.newest,
+        }
+    }
 }
 
 /// Makes the plan. The same input gives the same plan; an app that was not observed gets no step.
@@ -109,23 +130,26 @@ pub fn plan(known: Known<'_>, aim: Aim) -> Plan {
     let mut plan = Plan::default();
     let mut removals = Vec::new();
     let mut additions = Vec::new();
+    let mut later = Vec::new();
     for name in order(known.apps) {
         let (Some(app), Some(observed)) = (known.apps.get(&name), known.observed.get(&name)) else {
             continue;
         };
         match plan_app(known, aim, &name, app, observed) {
-            Ok(AppSteps { remove, add }) => {
-                removals.push(remove);
-                additions.extend(add);
+            Ok(steps) => {
+                removals.push(steps.remove);
+                additions.extend(steps.add);
+                later.push(steps.later);
             }
             Err(held) => {
                 plan.held.insert(name, held);
             }
         }
     }
-    // Whatever depends on another goes before it; whatever goes does so before anything comes.
+    // Whatever depends on another goes before it. What is in the way goes before anything comes, and all else after it.
     plan.steps.extend(removals.into_iter().rev().flatten());
     plan.steps.extend(additions);
+    plan.steps.extend(later.into_iter().rev().flatten());
     plan
 }
 
@@ -135,8 +159,9 @@ pub fn plan_one(known: Known<'_>, aim: Aim, name: &AppName) -> Plan {
         return Plan::default();
     };
     match plan_app(known, aim, name, app, observed) {
-        Ok(AppSteps { mut remove, add }) => {
+        Ok(AppSteps { mut remove, add, later }) => {
             remove.extend(add);
+            remove.extend(later);
             Plan { steps: remove, held: BTreeMap::new() }
         }
         Err(held) => Plan { steps: Vec::new(), held: BTreeMap::from([(name.clone(), held)]) },
@@ -145,8 +170,11 @@ pub fn plan_one(known: Known<'_>, aim: Aim, name: &AppName) -> Plan {
 
 #[derive(Default)]
 struct AppSteps {
+    /// What goes before anything comes.
     remove: Vec<Step>,
     add: Vec<Step>,
+    /// What goes once the rest is there.
+    later: Vec<Step>,
 }
 
 fn plan_app(
@@ -166,20 +194,57 @@ fn plan_app(
     }
     let nothing = BTreeMap::new();
     let owned = known.inventory.get(name).unwrap_or(&nothing);
-    let mut steps =
-        AppSteps { remove: removals(name, owned, observed, release.map(Arc::as_ref)), add: Vec::new() };
+    let mut steps = AppSteps::default();
+    let going = removals(known.claims(), name, owned, observed, release.map(Arc::as_ref));
+    for (step, removes) in going {
+        match when(known, aim, (name, app), &step, release.map(Arc::as_ref)) {
+            _ if !removes => steps.remove.push(step),
+            When::Before => steps.remove.push(step),
+            When::After => steps.later.push(step),
+            When::NotYet => {}
+        }
+    }
     steps.remove.extend(strays(name, owned, observed, release.map(Arc::as_ref)));
     if let (Some(release), Some(target)) = (release, aim.of(app))
         && let Some(seen) = observed.get(&release.driver)
     {
-        steps.add = additions(name, app, aim, owned, seen, (target.release, release))?;
+        steps.add = additions(known.claims(), (name, app), aim, owned, seen, (target.release, release))?;
     }
     Ok(steps)
 }
 
+/// When something goes that is no longer wanted.
+enum When {
+    /// Before anything comes.
+    Before,
+    /// Once everything else is there.
+    After,
+    /// Not before what comes is found good, or what another app wants is known.
+    NotYet,
+}
+
+/// Nothing is removed before what may take its place is there and well, where both can stand beside each other.
+fn when(
+    known: Known<'_>,
+    aim: Aim,
+    (name, app): (&AppName, &App),
+    step: &Step,
+    release: Option<&Release>,
+) -> When {
+    let Some(release) = release else { return When::Before };
+    let before = app.targets().filter_map(|target| known.releases.get(&target.release));
+    let old = before.into_iter().find_map(|release| release.object(&step.object));
+    let strategy = aim.of(app).map(|target| target.policy.strategy).unwrap_or_default();
+    if matches!(app.phase, Phase::RollingBack { .. }) || !can_stand_beside(old, release, strategy) {
+        return When::Before;
+    }
+    let is_unproven = aim == Aim::Current && matches!(app.phase, Phase::Applying | Phase::Judging(_));
+    if is_unproven || known.claims().is_another_unread(name) { When::NotYet } else { When::After }
+}
+
 fn additions(
-    name: &AppName,
-    app: &App,
+    claims: Claims<'_>,
+    (name, app): (&AppName, &App),
     aim: Aim,
     owned: &BTreeMap<ObjectKey, Owned>,
     observed: &AppObservation,
@@ -192,6 +257,7 @@ fn additions(
         object: key.clone(),
         reason: reason.to_owned(),
         release: Some(id),
+        from: None,
     };
     let mut steps = Vec::new();
     if aim == Aim::Target
@@ -203,6 +269,10 @@ fn additions(
     let may_recreate = may_recreate(app);
     for Object { key, .. } in &release.objects {
         let ours = owned.get(key).is_some_and(|owned| owned.orphaned.is_none());
+        // Whoever it is lent to keeps it as it is to be.
+        if claims.lent_to(name, release.driver, key).is_some() {
+            continue;
+        }
         match observed.get(key).unwrap_or(&Observed::Absent) {
             Observed::Same if ours => {}
             Observed::Same | Observed::Extra { .. } => {
@@ -225,6 +295,22 @@ fn additions(
             Observed::Immutable { .. } if key.holds_data() && was_good(app, id) => {}
             Observed::Immutable { difference } => return Err(immutable(key, difference)),
             Observed::Foreign { owner } => return Err(foreign(key, owner)),
+            Observed::Another { app: other, immutable: why } => {
+                if !claims.may_take(name, other, release.driver, key) {
+                    return Err(foreign(key, &format!("the app {other}")));
+                }
+                let reason = format!("it is handed over by the app {other}");
+                let (action, reason) = match why {
+                    None => (Action::Adopt, reason),
+                    // As it is, it is what the last known good was.
+                    Some(_) if key.holds_data() && was_good(app, id) => (Action::Adopt, reason),
+                    Some(why) if may_recreate && !key.holds_data() => {
+                        (Action::Recreate, format!("{reason}, and {why}, which can't be changed in place"))
+                    }
+                    Some(why) => return Err(immutable(key, why)),
+                };
+                steps.push(Step { from: Some(other.clone()), ..step(action, key, &reason) });
+            }
         }
     }
     Ok(steps)
@@ -258,27 +344,35 @@ fn wanted(release: Option<&Release>, driver: DriverKind, key: &ObjectKey) -> boo
     release.is_some_and(|release| release.driver == driver && release.wants(key))
 }
 
-/// What stands in the inventory and is no longer wanted, in reverse order of its making.
+/// What stands in the inventory and is no longer wanted, in reverse order of its making; and whether the step removes
+/// it, or only lets go of what is another app's by now.
 fn removals(
+    claims: Claims<'_>,
     name: &AppName,
     owned: &BTreeMap<ObjectKey, Owned>,
     observed: &BTreeMap<DriverKind, AppObservation>,
     release: Option<&Release>,
-) -> Vec<Step> {
+) -> Vec<(Step, bool)> {
     owned
         .iter()
         .rev()
         .filter(|(key, owned)| owned.orphaned.is_none() && !wanted(release, owned.driver, key))
         .filter_map(|(key, owned)| Some((key, owned.driver, observed.get(&owned.driver)?.get(key))))
-        .map(|(key, driver, seen)| {
+        .filter_map(|(key, driver, seen)| {
+            let is_others = seen.is_none() && claims.has_another(name, driver, key);
+            if !is_others && claims.is_wanted_elsewhere(name, driver, key) {
+                return None;
+            }
             let (action, reason) = match seen {
+                _ if is_others => (Action::Remove, "another app has taken it over".into()),
                 Some(Observed::Foreign { owner }) => (Action::Orphan, format!("it belongs to {owner} now")),
                 _ if key.holds_data() => {
                     (Action::Orphan, "it holds data and is never removed by itself".into())
                 }
                 _ => (Action::Remove, "it is no longer wanted".into()),
             };
-            Step { app: name.clone(), driver, action, object: key.clone(), reason, release: None }
+            let (app, object) = (name.clone(), key.clone());
+            Some((Step { app, driver, action, object, reason, release: None, from: None }, !is_others))
         })
         .collect()
 }
@@ -308,6 +402,7 @@ fn strays(
         object: key.clone(),
         reason: "it carries our mark and is not in the inventory".into(),
         release: None,
+        from: None,
     })
     .collect()
 }

@@ -50,10 +50,10 @@ impl KubernetesDriver {
         self.wait_until_served(&wanted, &shelf).await
     }
 
-    /// Removes an object of ours and writes it anew.
+    /// Removes an object of ours, which `app` has, and writes it anew.
     pub(super) async fn rewrite(
         &self,
-        release: &Release,
+        (app, release): (&AppName, &Release),
         id: Option<ReleaseId>,
         object: &Object,
     ) -> Result<(), DriverError> {
@@ -64,7 +64,7 @@ impl KubernetesDriver {
                 object.key
             )));
         }
-        self.take_away(&release.app, &wanted.kind, wanted.place()).await?;
+        self.take_away(app, &wanted.kind, wanted.place()).await?;
         self.write(release, id, object).await
     }
 
@@ -164,12 +164,8 @@ impl KubernetesDriver {
                         // Namespaces that the agent has made come to be the app's.
                         There::Nothing | There::Ended => return Ok(Apply::Force),
                         There::Ours(record, _) => Some(record.uid.clone()),
-                        There::Foreign(owner) => {
-                            let key = wanted.key();
-                            return Err(DriverError::Runtime(format!(
-                                "{key} belongs to {owner}, since a moment ago"
-                            )));
-                        }
+                        There::Another(app, _) => return Err(taken(wanted.key(), &format!("the app {app}"))),
+                        There::Foreign(owner) => return Err(taken(wanted.key(), &owner)),
                     },
                 }
             }
@@ -300,6 +296,10 @@ impl KubernetesDriver {
         }
         Ok(self.as_leader(self.sets.keep_only(app, left, &removed.to_string())).await??)
     }
+}
+
+fn taken(key: &ObjectKey, owner: &str) -> DriverError {
+    DriverError::Runtime(format!("{key} belongs to {owner}, since a moment ago"))
 }
 
 fn key_of(kind: &Kind, record: &Record) -> ObjectKey {

@@ -421,7 +421,12 @@ impl Driver for KubernetesDriver {
             }
             (Action::Recreate, Some((release, object))) => {
                 self.stands_by()?;
-                self.rewrite(release, step.id, object).await
+                self.rewrite((step.from.unwrap_or(step.app), release), step.id, object).await
+            }
+            // What another app has is written as it is to be, and so comes to carry this app's marks.
+            (Action::Adopt, Some((release, object))) if step.from.is_some() => {
+                self.stands_by()?;
+                self.write(release, step.id, object).await
             }
             (Action::Purge, _) => self.remove(step.app, step.object).await,
             // What holds data is never removed, whatever the plan says.

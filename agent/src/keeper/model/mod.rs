@@ -34,7 +34,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use self::memory::{Disk, Fuse, Memory};
-use self::ops::{APPS, GRACE, GROUP, Kind, Op, Says, key, name, ops, release, target};
+use self::ops::{APPS, GRACE, GROUP, Kind, Op, ROAMS, Says, key, name, ops, release, release_with, target};
 use self::pending::Pending;
 use self::runtime::{Runtime, Shared};
 use super::{Drivers, Journal, Keeper, Permit, Scope};
@@ -46,6 +46,8 @@ struct History {
     fuse: Fuse,
     keeper: Option<Keeper<Memory>>,
     commit: [Says; 5],
+    /// The app that has what roams; none by a number that no app has.
+    roams: usize,
     revisions: u32,
     boots: u32,
     uptime: Duration,
@@ -74,6 +76,7 @@ impl History {
             fuse: Fuse::default(),
             keeper: None,
             commit: [Says::Nothing; 5],
+            roams: APPS.len(),
             revisions: 0,
             boots: 0,
             uptime: Duration::from_secs(10),
@@ -100,16 +103,18 @@ impl History {
             apps: BTreeMap::new(),
             releases: BTreeMap::new(),
             held: BTreeMap::new(),
+            unread: BTreeSet::new(),
             policy: self.policy(),
         };
         for (app, says) in self.commit.iter().enumerate() {
             match says {
                 Says::Version(version, kind) => {
-                    let release = release(app, *version, *kind);
+                    let release = release_with(app, *version, *kind, self.roams == app);
                     resolved.apps.insert(name(app), target(app, &release, &revision));
                     resolved.releases.insert(release.id(), Arc::new(release));
                 }
                 Says::Faulty => {
+                    resolved.unread.insert(name(app));
                     resolved.held.insert(name(app), Held::until_changed("app.yaml is broken", "mend it"));
                 }
                 Says::Nothing => {}
@@ -205,6 +210,10 @@ impl History {
                 let mut says = self.commit;
                 says[*app] = Says::Version(*version, *kind);
                 self.push(says);
+            }
+            Op::Move(app) => {
+                self.roams = *app;
+                self.push(self.commit);
             }
             Op::Wait(seconds) => self.live(u32::from(*seconds)).await,
             Op::Die(acts) => {
@@ -315,6 +324,14 @@ impl History {
                 done.action != Action::Create || done.seen_absent,
                 "{} was created without having been seen absent",
                 done.object
+            );
+            let moves = done.removed && is_news && done.object == key(ROAMS);
+            let is_wanted = |app: usize| matches!(self.commit[app], Says::Version(..)) && name(app) != done.app;
+            assert!(
+                !moves || self.roams == APPS.len() || !is_wanted(self.roams),
+                "{} was removed by {}, and another app wants it",
+                done.object,
+                done.app
             );
             assert!(
                 !(done.action == Action::Remove && done.object.holds_data()),
@@ -504,6 +521,7 @@ fn put_somebody_elses(world: &mut World) {
         release: Some(&release),
         id: None,
         strategy: holdfast_core::release::Strategy::StopStart,
+        from: None,
     };
     let now = Moment { boot: BootId("0".into()), uptime: Duration::ZERO };
     assert!(theirs.apply(&now, &step).result.is_ok());

@@ -12,6 +12,8 @@ use proptest::prelude::*;
 use serde_json::json;
 
 pub(super) const APPS: [&str; 5] = ["db", "pos", "menu", "sign", "cam"];
+/// What commits move from app to app.
+pub(super) const ROAMS: &str = "Deployment/roams";
 /// These change together.
 pub(super) const GROUP: [&str; 2] = ["sign", "cam"];
 /// How long data that nothing wants outlives a Purge document, in seconds.
@@ -46,6 +48,8 @@ pub(super) enum Says {
 pub(super) enum Op {
     Commit([Says; 5]),
     Change(usize, u8, Kind),
+    /// A commit moves an object to this app, or leaves it out.
+    Move(usize),
     Wait(u16),
     Die(u8),
     Reboot {
@@ -100,6 +104,7 @@ pub(super) fn ops() -> impl Strategy<Value = Op> {
     prop_oneof![
         3 => prop::array::uniform5(says()).prop_map(Op::Commit),
         6 => (0..5usize, 0..6u8, kinds()).prop_map(|(app, version, kind)| Op::Change(app, version, kind)),
+        4 => (0..6usize).prop_map(Op::Move),
         8 => (0..150u16).prop_map(Op::Wait),
         6 => (1..30u8).prop_map(Op::Die),
         2 => any::<bool>().prop_map(|loses| Op::Reboot { loses }),
@@ -121,6 +126,11 @@ pub(super) fn name(app: usize) -> AppName {
 }
 
 pub(super) fn release(app: usize, version: u8, kind: Kind) -> Release {
+    release_with(app, version, kind, false)
+}
+
+/// The same; one of the apps has what roams between them.
+pub(super) fn release_with(app: usize, version: u8, kind: Kind, roams: bool) -> Release {
     let (what, how) = match kind {
         Kind::Good => ("health", "healthy"),
         Kind::Slow => ("health", "slow:20s"),
@@ -143,6 +153,9 @@ pub(super) fn release(app: usize, version: u8, kind: Kind) -> Release {
         vec![format!("Deployment/{}", APPS[app]), format!("ConfigMap/{}-{}", APPS[app], version % 2)];
     if app == 0 && version.is_multiple_of(2) {
         keys.push("PersistentVolumeClaim/data".into());
+    }
+    if roams {
+        keys.push(ROAMS.into());
     }
     Release {
         app: name(app),
