@@ -70,10 +70,15 @@ impl<J: Journal> Keeper<J> {
                 let unseen = self.unseen(name, &answers, now)?;
                 let known = self.known(&self.apps, &observed);
                 let mut plan = plan_one(known, Aim::Current, name);
+                if unseen.is_none() {
+                    self.leftovers.withhold(name, &mut plan, now);
+                }
                 self.log_plan(name, &plan);
                 self.write_intents(&plan)?;
                 held = plan.held.remove(name);
-                let repairs = (!plan.steps.is_empty()).then(|| mark_of(&plan.steps));
+                // Another try of what can't be removed yet is no repair, and has pauses of its own.
+                let is_new = |step: &Step| !self.leftovers.has(name, &step.object);
+                let repairs = plan.steps.iter().any(is_new).then(|| mark_of(&plan.steps));
                 errand.walk = Some(Walk { left: plan.steps.into(), unseen, repairs, ..Walk::default() });
             }
             (walk, came) => {
@@ -167,6 +172,7 @@ impl<J: Journal> Keeper<J> {
         for step in std::mem::take(&mut walk.under_way) {
             match results.next() {
                 Some(Ok(())) => self.step_done(&step, now)?,
+                Some(Err(DriverError::Stays(why))) => self.step_left(&step, &why, now),
                 Some(Err(error)) => {
                     self.log_failure(&step, &error);
                     note_failure(&mut walk.failed, error);
@@ -280,6 +286,7 @@ impl<J: Journal> Keeper<J> {
         match step.action {
             Action::Remove => {
                 known.remove(&step.object);
+                self.leftovers.gone(&step.app, &step.object);
             }
             Action::Purge => {
                 known.remove(&step.object);
@@ -296,6 +303,15 @@ impl<J: Journal> Keeper<J> {
             Action::Adopt | Action::Prepare => {}
         }
         self.save_inventory(&step.app, known)
+    }
+
+    /// What is to be removed stays for now, in the inventory too; nothing else of the app waits for it.
+    fn step_left(&mut self, step: &Step, why: &str, now: &Now) {
+        if self.leftovers.note(step, why, now) {
+            tracing::warn!(app = %step.app, object = %step.object, why, "what is no longer wanted can't be removed yet");
+            let message = format!("{} is no longer wanted, and stays for now: {why}", step.object);
+            self.journal.note(Note::of("app.leftover", &step.app, message), now);
+        }
     }
 
     /// A step for an app that was at rest puts right what somebody changed, and that is written down.
@@ -366,6 +382,7 @@ impl<J: Journal> Keeper<J> {
         self.health.remove(name);
         self.looks.remove(name);
         self.patience.forget(name);
+        self.leftovers.forget(name);
         self.forget_releases();
         Ok(())
     }
