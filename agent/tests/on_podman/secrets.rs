@@ -81,5 +81,6 @@ fn what_a_container_said_before_it_failed_is_in_the_diagnosis_and_nowhere_else()
         command.args(arguments).arg("--config").arg(shop.agent.dir().join("agent.toml"));
         String::from_utf8(command.output().unwrap().stdout).unwrap()
     };
-    assert!(holdfast(&["diag", "pos"]).contains("migrate: /no-such-password-hunter2"));
+    let diag = holdfast(&["diag", "pos"]);
+    assert!(diag.contains("migrate: /no-such-password-hunter2"), "{diag}");
 }
