@@ -36,7 +36,7 @@ pub(crate) fn find(base: impl AsFd, rest: &Path) -> io::Result<OwnedFd> {
 /// The folder at `rest` below `base`. What of it isn't there is made, with the permissions and the owner of the folder
 /// that it is in, as Kubernetes does.
 pub(crate) fn folder(base: impl AsFd, rest: &Path) -> io::Result<OwnedFd> {
-    let mut at = openat2(base, ".", FOLDER, Mode::empty(), NO_LINKS)?;
+    let mut at = openat2(base, ".", FOLDER, Mode::empty(), NO_LINKS).map_err(|errno| refused(errno, rest))?;
     for part in rest.components() {
         let Component::Normal(part) = part else { continue };
         let part = Path::new(part);
@@ -72,6 +72,12 @@ fn refused(errno: Errno, rest: &Path) -> io::Error {
         Errno::LOOP | Errno::XDEV => io::Error::other(format!(
             "there is a symbolic link in {}, and what a workload can write is never followed through a link: \
              remove the link",
+            rest.display()
+        )),
+        // systemd's filter takes the whole call away, since it can't see into its arguments.
+        Errno::NOSYS => io::Error::other(format!(
+            "openat2(2) is refused, without which {} might be followed through a workload's link: take \
+             RestrictSUIDSGID= from the agent's unit, or give the box a kernel of 5.6 or newer",
             rest.display()
         )),
         errno => errno.into(),
@@ -192,6 +198,12 @@ mod tests {
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
         assert!(!Path::new("/hf-beneath").exists());
         assert!(!dir.path().join("real/new").exists());
+    }
+
+    #[test]
+    fn where_the_kernel_does_not_look_out_for_links_it_is_said_what_takes_that_away() {
+        let why = refused(Errno::NOSYS, Path::new("data/part")).to_string();
+        assert!(why.contains("data/part") && why.contains("RestrictSUIDSGID="), "{why}");
     }
 
     #[test]
