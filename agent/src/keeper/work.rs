@@ -18,8 +18,9 @@ use holdfast_core::plan::Action;
 use holdfast_core::release::{DriverKind, Release, Strategy, Target};
 use holdfast_drivers::{ApplyStep, CALL_LIMIT, Driver, DriverError};
 
-/// How long a runtime may take over the last lines of a log: an app that failed goes back without them.
-const LOG_LIMIT: Duration = Duration::from_secs(5);
+/// How long a runtime may take over the last lines of a log: an app that failed goes back without them. Nothing but that
+/// app waits for them, and a busy box with a few containers takes seconds.
+const LOG_LIMIT: Duration = Duration::from_secs(20);
 
 /// How many apps are asked about at once where nothing else bounds it.
 pub(super) const AT_ONCE: usize = 16;

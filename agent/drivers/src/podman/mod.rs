@@ -308,10 +308,14 @@ impl PodmanDriver {
     /// Keeps the last lines of a container that is about to go, for the app's diagnosis. Nothing of them is in the
     /// reason of a failure, which goes into status, events, the journal and the anchor: they are as secret as the app.
     async fn keep_log(&self, app: &AppName, name: &str, container: &str) {
-        let Ok(log) = self.api.logs(container, LINES_KEPT).await else { return };
-        let lines = logs::lines_of(&log).into_iter().map(|line| format!("{name}: {line}"));
+        let mut read = self.api.logs(container, LINES_KEPT).await;
+        if read.is_err() {
+            // The container goes after this, and with it what it said.
+            read = self.api.logs(container, LINES_KEPT).await;
+        }
+        let lines = said(name, read);
         let mut kept = self.last_logs.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.insert(app.clone(), lines.collect());
+        kept.insert(app.clone(), lines);
     }
 
     async fn remove(&self, app: &AppName, key: &ObjectKey) -> Result<(), DriverError> {
@@ -320,6 +324,14 @@ impl PodmanDriver {
             self.take_away(app, key, &instance).await?;
         }
         Ok(())
+    }
+}
+
+/// What the container `name` said, a line each, or why that couldn't be had: what others said is worth having without it.
+fn said(name: &str, log: Result<Vec<u8>, ApiError>) -> Vec<String> {
+    match log {
+        Ok(log) => logs::lines_of(&log).into_iter().map(|line| format!("{name}: {line}")).collect(),
+        Err(error) => vec![format!("{name}: (its log could not be read: {error})")],
     }
 }
 
@@ -479,14 +491,19 @@ impl Driver for PodmanDriver {
     }
 
     async fn logs(&self, app: &AppName, lines: usize) -> Result<Vec<String>, DriverError> {
-        let there = self.there(app).await?;
         let kept = self.last_logs.lock().unwrap_or_else(PoisonError::into_inner).get(app).cloned();
         let mut all = kept.unwrap_or_default();
-        for instance in there.values().flatten() {
-            for (name, container) in &instance.containers {
-                let log = logs::lines_of(&self.api.logs(&container.id, lines).await?);
-                all.extend(log.into_iter().map(|line| format!("{name}: {line}")));
+        let there = match self.there(app).await {
+            Ok(there) => there,
+            Err(error) if all.is_empty() => return Err(error.into()),
+            // What was kept is worth having without the rest.
+            Err(error) => {
+                all.push(format!("(what runs could not be asked: {error})"));
+                BTreeMap::new()
             }
+        };
+        for (name, container) in there.values().flatten().flat_map(|instance| &instance.containers) {
+            all.extend(said(name, self.api.logs(&container.id, lines).await));
         }
         let first = all.len().saturating_sub(lines);
         Ok(all.split_off(first))
