@@ -87,19 +87,29 @@ pub struct Answers {
     pub images: BTreeMap<(AppName, ImageReference), Result<Digest, Unresolved>>,
     /// The digests of sealed secrets.
     pub secrets: BTreeMap<(AppName, SecretRef), Digest>,
-    /// When what can't be reached is tried again.
-    pub retry_at: Option<Timestamp>,
 }
 
 /// Why a tag's image isn't known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unresolved {
+    /// Nobody has answered yet: its registry is being asked.
+    Unasked,
     /// The image is none that could run here: asking again gives the same answer.
     Wrong(String),
     /// The registry has none of that name, or doesn't give it: it may be pushed yet.
-    Missing(String),
+    Missing {
+        /// What it said.
+        cause: String,
+        /// When it is asked again.
+        next: Option<Timestamp>,
+    },
     /// It couldn't be asked.
-    Unreachable(String),
+    Unreachable {
+        /// Why.
+        cause: String,
+        /// When it is asked again.
+        next: Option<Timestamp>,
+    },
 }
 
 /// What must be found out for each app of a box with these `runtimes`.
@@ -285,17 +295,22 @@ fn image_digest(app: &AppName, image: &ImageReference, answers: &Answers) -> Res
     }
     match answers.images.get(&(app.clone(), image.clone())) {
         Some(Ok(digest)) => Ok(*digest),
+        Some(Err(Unresolved::Unasked)) => Err(Held {
+            cause: format!("which image {image} is now isn't known yet"),
+            next: None,
+            unblock: "nothing to do: the agent asks its registry; an image by digest needs no asking".into(),
+        }),
         Some(Err(Unresolved::Wrong(cause))) => {
             Err(Held::until_changed(cause.clone(), "correct the image in a new commit, or push it"))
         }
-        Some(Err(Unresolved::Missing(cause))) => Err(Held {
+        Some(Err(Unresolved::Missing { cause, next })) => Err(Held {
             cause: cause.clone(),
-            next: answers.retry_at,
+            next: *next,
             unblock: "push the image, or correct its name in a new commit".into(),
         }),
-        Some(Err(Unresolved::Unreachable(cause))) => Err(Held {
+        Some(Err(Unresolved::Unreachable { cause, next })) => Err(Held {
             cause: cause.clone(),
-            next: answers.retry_at,
+            next: *next,
             unblock: "nothing to do: the registry is asked again; an image by digest needs no asking".into(),
         }),
         None => Err(Held::until_changed(format!("{image} was not asked for"), "this is a defect: report it")),

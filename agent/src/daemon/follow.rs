@@ -12,10 +12,9 @@ use holdfast_core::name::AppName;
 use holdfast_core::resolve::Resolved;
 use holdfast_core::verify::{Fetched, Floor, verify};
 use holdfast_store::{Trouble, anchor, fault};
-use jiff::Timestamp;
 
 use super::journal::lock;
-use super::sync::{self, Ask, Found, NotRendered, Renderer};
+use super::sync::{self, Found, NotRendered, Rendered, Renderer};
 use super::trust::{Standing, Trust, no_policy};
 use super::{Daemon, Event, images};
 use crate::keeper::{Journal, JournalError, Note, Scope};
@@ -32,7 +31,7 @@ fn pause_after(error: &SourceError, backoff: Duration, interval: Duration) -> Du
 }
 
 /// 64 random bits. Without randomness there is no jitter, and nothing worse.
-fn random() -> u64 {
+pub(super) fn random() -> u64 {
     let mut random = [0; 8];
     let _ = getrandom::fill(&mut random);
     u64::from_le_bytes(random)
@@ -46,14 +45,14 @@ impl Daemon {
         self.look_at = Scope::All;
         self.widen(Scope::All);
         self.progress.poll_in(self.config.source.interval, now);
-        let (source, jobs) = (Arc::clone(&self.source), self.jobs.clone());
+        let source = Arc::clone(&self.source);
         let content = lock(&self.store).shared_content();
         let known = self.progress.known.clone();
         let accepted = self.progress.accepted.as_ref().map(|floor| floor.revision.clone());
-        tokio::task::spawn_blocking(move || {
-            let result = sync::fetch(&source, &content, known.as_ref(), accepted.as_ref(), asked);
-            let _ = jobs.blocking_send(Event::Fetched(result));
+        let job = tokio::task::spawn_blocking(move || {
+            Event::Fetched(sync::fetch(&source, &content, known.as_ref(), accepted.as_ref(), asked))
         });
+        self.await_job(job, |why| Event::Fetched(Err(SourceError::Local(why))));
     }
 
     /// Fetched -> Verified: and from here on the box takes nothing older.
@@ -218,31 +217,27 @@ impl Daemon {
         let Some(verified) = self.progress.standing.verified().cloned() else { return };
         self.syncing = true;
         self.render_due = None;
-        let now = self.clock.now().wall;
-        let wait = self.tag_backoff.failed(random());
         let renderer = Renderer {
             source: Arc::clone(&self.source),
             store: Arc::clone(&self.store),
             device: self.config.device.name.clone(),
             runtimes: images::runtimes(&self.config, self.keeper.drivers()),
-            ask: Some(Ask {
-                images: self.images.clone(),
-                asked_at: now,
-                retry_at: now.saturating_add(wait).unwrap_or(Timestamp::MAX),
-                allowance: self.allowance.clone(),
-            }),
+            unknown: self.tags.unknown().clone(),
+            ask: Some(self.allowance.clone()),
         };
-        let jobs = self.jobs.clone();
-        tokio::task::spawn_blocking(move || {
+        let revision = verified.revision().clone();
+        let job = tokio::task::spawn_blocking(move || {
+            fault::mark("render");
             let result = renderer.render(&verified);
-            let _ = jobs.blocking_send(Event::Rendered(verified.revision().clone(), Box::new(result)));
+            Event::Rendered(verified.revision().clone(), Box::new(result))
         });
+        self.await_job(job, |why| Event::Rendered(revision, Box::new(Err(NotRendered::Broken(why)))));
     }
 
     pub(super) fn rendered(
         &mut self,
         revision: &Revision,
-        result: Result<Resolved, NotRendered>,
+        result: Result<Rendered, NotRendered>,
         now: &Now,
     ) -> Result<(), JournalError> {
         if self.progress.standing.refused.is_some() {
@@ -251,8 +246,9 @@ impl Daemon {
             return Ok(());
         }
         match result {
-            Ok(resolved) => {
+            Ok(Rendered { resolved, wanted }) => {
                 self.backoff.succeeded();
+                self.tags.want(wanted);
                 self.progress.unrendered = None;
                 self.unread_stop = None;
                 let before: BTreeMap<AppName, Held> =
@@ -304,23 +300,21 @@ impl Daemon {
         Ok(())
     }
 
-    /// What an app lacks that isn't in the repository, such as what a registry says of its tag, is asked for again by
-    /// itself, whenever the source is polled next.
+    /// What an app lacks that the source has is asked for again by itself, whenever the source is polled next.
     fn retry_what_is_held(&mut self, resolved: &Resolved, now: &Now) {
-        let Some(next) = resolved.held.values().filter_map(|held| held.next).min() else {
-            self.tag_backoff.succeeded();
-            return;
-        };
+        let late = resolved.held.iter().filter(|(app, _)| !self.tags.are_wanted_by(app));
+        let Some(next) = late.filter_map(|(_, held)| held.next).min() else { return };
         let wait = Duration::try_from(next.duration_since(now.wall)).unwrap_or_default();
         let uptime = now.moment.uptime.saturating_add(wait.max(Duration::from_secs(1)));
         self.render_due = Some(Moment { boot: now.moment.boot.clone(), uptime });
     }
 
-    /// Writes down which apps' documents are at fault, and weren't so before.
+    /// Writes down which apps' documents are at fault, and weren't so before. That a registry is being asked is no fault.
     fn note_faulty(&mut self, before: &BTreeMap<AppName, Held>, resolved: &Resolved, now: &Now) {
         let is_new =
             |name: &AppName, held: &Held| before.get(name).is_none_or(|before| before.cause != held.cause);
-        for (name, held) in resolved.held.iter().filter(|(name, held)| is_new(name, held)) {
+        let at_fault = resolved.held.iter().filter(|(name, _)| !self.tags.are_unasked_for(name));
+        for (name, held) in at_fault.filter(|(name, held)| is_new(name, held)) {
             let revision = Some(resolved.revision.0.clone());
             let note = Note { revision, ..Note::of("app.held", name, &held.cause) };
             self.keeper.journal().note(note, now);

@@ -9,6 +9,7 @@ use holdfast_core::image::{ImageReference, Platform};
 use holdfast_core::release::DriverKind;
 use holdfast_core::resolve::{Runtimes, Unresolved};
 use holdfast_store::content::{Beside, Content};
+use jiff::Timestamp;
 
 use crate::config::Config;
 use crate::http::allowance::Allowance;
@@ -86,14 +87,14 @@ impl BoxImages {
     }
 }
 
-/// What follows from a tag's image not being known.
-pub(super) fn unresolved(error: &RegistryError) -> Unresolved {
-    let unresolved = match error {
-        error if for_good(error) => Unresolved::Wrong,
-        error if error.is_transient() => Unresolved::Unreachable,
-        _ => Unresolved::Missing,
-    };
-    unresolved(error.to_string())
+/// What follows from a tag's image not being known; `next` is when its registry is asked again.
+pub(super) fn unresolved(error: &RegistryError, next: Timestamp) -> Unresolved {
+    let (cause, next) = (error.to_string(), Some(next));
+    match error {
+        error if for_good(error) => Unresolved::Wrong(cause),
+        error if error.is_transient() => Unresolved::Unreachable { cause, next },
+        _ => Unresolved::Missing { cause, next },
+    }
 }
 
 /// Whether asking again would give the same answer. An image that isn't there may be pushed yet.

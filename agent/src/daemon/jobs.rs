@@ -5,10 +5,12 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use holdfast_core::digest::Revision;
+use holdfast_core::health::{Health, Sight};
 use holdfast_core::release::DriverKind;
-use holdfast_drivers::CALL_LIMIT;
+use holdfast_drivers::{CALL_LIMIT, DriverError};
 use holdfast_store::fault;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::journal::lock;
 use super::{Daemon, Event, WAITING_EVENTS, look, probes};
@@ -18,18 +20,29 @@ use crate::keeper::{Journal, Preparation};
 const LAST_SWEEP: Duration = Duration::from_secs(5);
 
 impl Daemon {
+    /// Takes in what a job brings, once it ends. One that breaks off (which none should) comes back as well, as what
+    /// `broken` makes of the reason: the loop waits for every job that it has begun.
+    pub(super) fn await_job(
+        &self,
+        job: JoinHandle<Event>,
+        broken: impl FnOnce(String) -> Event + Send + 'static,
+    ) {
+        let jobs = self.jobs.clone();
+        tokio::spawn(async move {
+            let event = job.await.unwrap_or_else(|error| {
+                tracing::error!(%error, "a job broke off, which none should: report this");
+                broken(format!("it broke off, which it must not: {error}"))
+            });
+            let _ = jobs.send(event).await;
+        });
+    }
+
     /// Runtimes take their time for what they are asked, each app's beside those of the others.
     pub(super) fn start_work(&mut self) {
         for work in self.keeper.take_work() {
-            let jobs = self.jobs.clone();
-            tokio::spawn(async move {
-                let ticket = work.ticket();
-                let done = tokio::spawn(work.run()).await.unwrap_or_else(|error| {
-                    tracing::error!(%error, "a driver failed in a way that it must not: report this");
-                    ticket.lost(format!("its driver failed in a way that it must not: {error}"))
-                });
-                let _ = jobs.send(Event::Done(done)).await;
-            });
+            let ticket = work.ticket();
+            let job = tokio::spawn(async move { Event::Done(work.run().await) });
+            self.await_job(job, |why| Event::Done(ticket.lost(why)));
         }
     }
 
@@ -50,8 +63,8 @@ impl Daemon {
             lock(&self.store).content().set_pins(pins);
         }
         for todo in new {
-            let jobs = self.jobs.clone();
-            tokio::spawn(async move {
+            let (app, id) = (todo.app.clone(), todo.id);
+            let job = tokio::spawn(async move {
                 let mut result = match todo.driver.check(&todo.release) {
                     Ok(()) => todo.driver.prepare(&todo.release).await,
                     refused => refused,
@@ -59,8 +72,9 @@ impl Daemon {
                 if result.is_ok() {
                     result = probes::prepare(&todo).await;
                 }
-                let _ = jobs.send(Event::Prepared(todo.app, todo.id, result)).await;
+                Event::Prepared(todo.app, todo.id, result)
             });
+            self.await_job(job, move |why| Event::Prepared(app, id, Err(DriverError::Runtime(why))));
         }
     }
 
@@ -73,11 +87,12 @@ impl Daemon {
                 continue;
             }
             self.looking.insert(todo.app.clone(), false);
-            let (jobs, windows) = (self.jobs.clone(), self.windows.clone());
-            tokio::spawn(async move {
+            let (app, id, windows) = (todo.app.clone(), todo.id, self.windows.clone());
+            let job = tokio::spawn(async move {
                 let sight = look::look(&todo, &windows).await;
-                let _ = jobs.send(Event::Seen(todo.app, todo.id, sight)).await;
+                Event::Seen(todo.app, todo.id, sight)
             });
+            self.await_job(job, move |_| Event::Seen(app, id, Sight::from(Health::Unknown)));
         }
     }
 
@@ -126,7 +141,8 @@ impl Daemon {
     /// Drops what no app can need any more. Not while a job may be pinning something new, and none is begun before the
     /// mirror is tidied up: a revision that was fetched meanwhile isn't among those that are kept.
     pub(super) fn collect(&mut self) {
-        if !self.uncollected || self.syncing || !self.preparing.is_empty() || !self.sweeping.is_empty() {
+        let pins = self.syncing || !self.preparing.is_empty() || self.tags.are_asked();
+        if !self.uncollected || pins || !self.sweeping.is_empty() {
             return;
         }
         self.uncollected = false;
@@ -134,33 +150,31 @@ impl Daemon {
         self.keeper.journal().collect(&keep);
         let keep = Arc::new(keep);
         for (kind, driver) in self.keeper.drivers() {
-            let (kind, driver, keep, jobs) =
-                (*kind, Arc::clone(driver), Arc::clone(&keep), self.jobs.clone());
+            let (kind, driver, keep) = (*kind, Arc::clone(driver), Arc::clone(&keep));
             self.sweeping.insert(kind);
-            tokio::spawn(async move {
-                let mut sweeping = tokio::spawn(async move { driver.collect(&keep).await });
-                if !matches!(tokio::time::timeout(CALL_LIMIT, &mut sweeping).await, Ok(Ok(()))) {
-                    sweeping.abort();
+            let job = tokio::spawn(async move {
+                if tokio::time::timeout(CALL_LIMIT, driver.collect(&keep)).await.is_err() {
                     tracing::warn!(driver = %kind, "a runtime doesn't drop what isn't needed any more");
                 }
-                let _ = jobs.send(Event::Swept(kind)).await;
+                Event::Swept(kind)
             });
+            self.await_job(job, move |_| Event::Swept(kind));
         }
         let revisions = [self.progress.fetched.clone(), self.progress.resolved.clone()];
-        let (source, jobs) = (Arc::clone(&self.source), self.jobs.clone());
+        let source = Arc::clone(&self.source);
         let accepted = self.progress.accepted.as_ref().map(|floor| floor.revision.clone());
         let scarce = self.is_scarce();
         self.syncing = true;
-        tokio::task::spawn_blocking(move || {
+        let job = tokio::task::spawn_blocking(move || {
             fault::mark("mirror.collect");
             let keep: Vec<Revision> = revisions.into_iter().chain([accepted]).flatten().collect();
             let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
             if let Err(error) = source.collect(&keep, scarce) {
                 tracing::warn!(%error, "the mirror can't be tidied up");
             }
-            drop(source);
             // What that took of memory is given back as well.
-            let _ = jobs.blocking_send(Event::Tidied);
+            Event::Tidied
         });
+        self.await_job(job, |_| Event::Tidied);
     }
 }

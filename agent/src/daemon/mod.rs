@@ -26,6 +26,7 @@ mod setup;
 mod starting;
 mod status;
 mod sync;
+mod tags;
 mod tell;
 mod trust;
 mod windows;
@@ -43,7 +44,6 @@ use holdfast_core::held::Held;
 use holdfast_core::name::AppName;
 use holdfast_core::release::DriverKind;
 use holdfast_core::report::Status;
-use holdfast_core::resolve::Resolved;
 use holdfast_drivers::{DriverError, DriverEvent};
 use tokio::sync::{mpsc, watch};
 
@@ -53,7 +53,8 @@ use self::outside::{Outside, Signals};
 use self::permit::{GateWatch, Waiting};
 use self::progress::Progress;
 use self::starting::Parts;
-use self::sync::{Found, NotRendered, SharedSource};
+use self::sync::{Found, NotRendered, Rendered, SharedSource};
+use self::tags::{Said, Tags};
 use self::tell::PlanReply;
 use self::windows::Windows;
 use crate::api::Request;
@@ -73,8 +74,6 @@ pub use setup::fingerprints;
 const WAITING_EVENTS: usize = 256;
 /// The first pause after a poll that failed.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
-/// The longest pause before registries are asked again what a tag means.
-const LONGEST_TAG_RETRY: Duration = Duration::from_secs(300);
 /// How many events are taken in before the next pass at most.
 const TAKEN_AT_ONCE: usize = 256;
 /// How long drivers may take over giving back what others wait for, when the agent ends.
@@ -87,7 +86,8 @@ const DISK_PAUSE: Duration = Duration::from_secs(5);
 /// Something that happened.
 enum Event {
     Fetched(Result<Found, SourceError>),
-    Rendered(Revision, Box<Result<Resolved, NotRendered>>),
+    Rendered(Revision, Box<Result<Rendered, NotRendered>>),
+    Tags(Said),
     Prepared(AppName, ReleaseId, Result<(), DriverError>),
     Done(Done),
     Planned(PlanReply, Answered),
@@ -113,9 +113,8 @@ struct Daemon {
     keeper: Keeper<StoreJournal>,
     progress: Progress,
     backoff: Backoff,
-    /// How long registries are left alone that couldn't say what a tag means.
-    tag_backoff: Backoff,
-    /// When what apps lack is asked for again.
+    tags: Tags,
+    /// When what apps lack of the source is asked for again.
     render_due: Option<Moment>,
     /// What the next pass is about; none when there is no reason for one.
     due: Option<Scope>,
@@ -185,7 +184,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         keeper,
         progress,
         backoff,
-        tag_backoff: Backoff::new(FIRST_RETRY, LONGEST_TAG_RETRY),
+        tags: Tags::default(),
         render_due: None,
         due: Some(Scope::All),
         syncing: false,
@@ -325,7 +324,8 @@ impl Daemon {
         let keeper = if trouble.is_some() { None } else { self.keeper.next_wake(&self.handled) };
         let permit = if trouble.is_some() { None } else { self.waiting.due.clone() };
         let purge = if trouble.is_some() { None } else { self.keeper.next_purge(&now) };
-        [limit, poll, render, trouble, keeper, permit, purge, self.disk_is_due()]
+        let tags = self.tags.next();
+        [limit, poll, render, tags, trouble, keeper, permit, purge, self.disk_is_due()]
             .into_iter()
             .flatten()
             .map(|at| self.clock.until(&at))
@@ -352,7 +352,7 @@ impl Daemon {
             }
             Event::PollNow => {
                 self.poll_asked = true;
-                self.tag_backoff.succeeded();
+                self.tags.ask_all_now(&now);
                 self.render_due = self.render_due.is_some().then(|| now.moment.clone());
                 self.keeper.try_all_now(&now);
                 self.widen(Scope::All);
@@ -388,6 +388,10 @@ impl Daemon {
             Event::Rendered(revision, result) => {
                 self.syncing = false;
                 self.rendered(&revision, *result, &now)
+            }
+            Event::Tags(said) => {
+                self.tags_said(said, &now);
+                Ok(())
             }
             Event::Prepared(app, release, result) => {
                 self.preparing.remove(&(app.clone(), release));
@@ -464,6 +468,7 @@ impl Daemon {
         if !self.syncing && self.render_due.as_ref().is_some_and(|at| self.clock.until(at).is_zero()) {
             self.render_accepted();
         }
+        self.ask_registries(&now);
         if self.trouble.is_none() {
             self.pass();
             let now = self.clock.now();
@@ -508,7 +513,8 @@ impl Daemon {
             || self.poll_asked
             || !self.preparing.is_empty()
             || !self.sweeping.is_empty()
-            || !self.looking.is_empty();
+            || !self.looking.is_empty()
+            || self.tags.are_asked();
         !jobs && self.due.is_none() && self.trouble.is_none() && self.keeper.at_rest()
     }
 

@@ -12,7 +12,8 @@ use tokio::task::JoinSet;
 
 use super::journal::{SharedStore, StoreJournal, lock};
 use super::progress::Progress;
-use super::sync::Renderer;
+use super::sync::{Rendered, Renderer};
+use super::tags::Unknown;
 use super::tell::nothing_kept;
 use super::trust::Trust;
 use super::windows::Windows;
@@ -56,9 +57,9 @@ impl Offline {
         let runtimes = images::runtimes(config, self.keeper.drivers());
         let device = config.device.name.clone();
         // A command that looks asks nobody.
-        let renderer = Renderer { source, store, device, runtimes, ask: None };
+        let renderer = Renderer { source, store, device, runtimes, unknown: Unknown::new(), ask: None };
         match renderer.render(&verified) {
-            Ok(resolved) => {
+            Ok(Rendered { resolved, .. }) => {
                 let now = self.clock.now();
                 // Gates are asked by the agent alone.
                 let permit = Permit::by_clock(&resolved.policy, self.keeper.is_in_use(), &now.time);

@@ -264,10 +264,15 @@ impl Daemon {
             return;
         }
         self.gates.begin_to_ask();
-        let (gates, jobs) = (policy.gates().to_vec(), self.jobs.clone());
-        tokio::spawn(async move {
+        let gates = policy.gates().to_vec();
+        let asked = gates.clone();
+        let job = tokio::spawn(async move {
             let answers = gates::ask(&gates).await;
-            let _ = jobs.send(Event::Gates(gates, answers)).await;
+            Event::Gates(gates, answers)
+        });
+        self.await_job(job, |why| {
+            let answers = asked.iter().map(|_| GateAnswer::InUse(why.clone())).collect();
+            Event::Gates(asked, answers)
         });
     }
 

@@ -1,5 +1,6 @@
 //! From the source to a resolved revision. These are jobs: they block, run on a thread of their own, and end
-//! within the source's limits. The loop takes their results in, one stage after the other.
+//! within the source's limits. The loop takes their results in, one stage after the other. Nobody but the source is asked
+//! anything: what only a registry can tell is left open, and is another job's (`tags`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,16 +16,13 @@ use holdfast_core::secret::SecretBytes;
 use holdfast_core::select::{self, Refused};
 use holdfast_core::verify::{Fetched, Verified};
 use holdfast_store::content::{Content, SMALL};
-use holdfast_store::records::Tags;
 use holdfast_store::{StoreError, fault, sealed};
 use jiff::Timestamp;
 
-use super::follow::LEFT_ALONE;
 use super::gather;
-use super::images::{BoxImages, unresolved};
 use super::journal::{SharedStore, lock};
+use super::tags::{Unknown, Wanted, WantedTags};
 use crate::http::allowance::Allowance;
-use crate::registry::RegistryError;
 use crate::source::{Parts, Source, SourceError, SourceTree};
 
 /// So much must be free for a fetch, in bytes, beside the reserve: less takes no commit.
@@ -102,6 +100,8 @@ pub(super) enum NotRendered {
     Disk(String),
     /// The disk budget is used up.
     Budget(String),
+    /// The job broke off, which it must not.
+    Broken(String),
 }
 
 impl NotRendered {
@@ -135,6 +135,10 @@ impl NotRendered {
                           state.disk_budget"
                     .into(),
             },
+            NotRendered::Broken(cause) => {
+                let cause = format!("the revision could not be rendered, by a fault of the agent: {cause}");
+                Held { cause, next, unblock: "nothing to do here: it is tried again; report this".into() }
+            }
             NotRendered::Disk(cause) => {
                 Held { cause, next, unblock: "make room on the disk, or mend it".into() }
             }
@@ -168,25 +172,25 @@ pub(super) struct Renderer {
     pub(super) store: SharedStore,
     pub(super) device: DeviceName,
     pub(super) runtimes: Runtimes,
-    /// Whom to ask; without it nobody is asked anything.
-    pub(super) ask: Option<Ask>,
+    /// Why tags aren't known, where a registry has said so.
+    pub(super) unknown: Unknown,
+    /// The source is asked for what the mirror lacks, within this: what the revision says of it holds as soon as that was
+    /// read, for the rest of the revision too. Without it the source isn't asked.
+    pub(super) ask: Option<Allowance>,
 }
 
-/// The source is asked for what the mirror lacks, and registries for what tags mean.
-pub(super) struct Ask {
-    pub(super) images: BoxImages,
-    /// Now, and when what can't be had is asked for again.
-    pub(super) asked_at: Timestamp,
-    pub(super) retry_at: Timestamp,
-    /// What the revision says of it holds as soon as that was read, for the rest of the revision too.
-    pub(super) allowance: Allowance,
+/// A revision as this box would have it.
+pub(super) struct Rendered {
+    pub(super) resolved: Resolved,
+    /// The tags of which it isn't known what they mean; their apps are held in it.
+    pub(super) wanted: Wanted,
 }
 
 impl Renderer {
     /// Selected, Desired, Resolved: reads what this box needs of a revision that may be used, fetching what the mirror lacks of
     /// that and no more, renders it, and pins its artifacts. What the mirror has of other revisions goes where the
     /// disk budget has no room for that.
-    pub(super) fn render(&self, verified: &Verified) -> Result<Resolved, NotRendered> {
+    pub(super) fn render(&self, verified: &Verified) -> Result<Rendered, NotRendered> {
         let content = lock(&self.store).shared_content();
         let lock_source = || self.source.lock().unwrap_or_else(PoisonError::into_inner);
         give_room(&mut **lock_source(), &content);
@@ -201,7 +205,7 @@ impl Renderer {
         }
     }
 
-    fn render_within(&self, verified: &Verified) -> Result<Resolved, NotRendered> {
+    fn render_within(&self, verified: &Verified) -> Result<Rendered, NotRendered> {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gathering = source.gather(verified, self.ask.is_some())?;
         let index = gathering.read(|files| gather::index(files, &self.device))??;
@@ -209,10 +213,10 @@ impl Renderer {
         let facts = BTreeMap::new();
         let selected = select::select(verified, &index, &self.device, &facts, &crate::version())
             .map_err(NotRendered::Documents)?;
-        if let Some(ask) = &self.ask {
+        if let Some(allowance) = &self.ask {
             let policy = &selected.policy;
             let zone = policy.zone.time_zone().clone();
-            ask.allowance.set(policy.downloads, policy.urgent.is_some(), zone);
+            allowance.set(policy.downloads, policy.urgent.is_some(), zone);
         }
         // From here on what waits for the byte budget holds its own app: a Stop, another budget and what is removed
         // must not wait for the files of an app.
@@ -237,25 +241,24 @@ impl Renderer {
             let late = needs.iter().filter(|(_, needs)| gather::lacks(&*files, &needs.artifacts));
             waiting.extend(late.map(|(app, _)| ((*app).clone(), waits.held_files())));
         }
-        // What is asked of registries may take its time, and needs nothing of the source.
         drop(source);
-        let answers = self.answers(&*files, needs)?;
+        let (answers, wanted) = self.answers(&*files, needs)?;
         let mut resolved = resolve(desired, &answers, &self.runtimes);
         for (app, held) in waiting {
             resolved.apps.remove(&app);
             resolved.held.insert(app, held);
         }
-        Ok(resolved)
+        Ok(Rendered { resolved, wanted })
     }
 
-    /// Finds out what must be known of each app before it can be resolved.
+    /// Finds out what must be known of each app before it can be resolved, and which tags nobody has explained yet.
     fn answers(
         &self,
         files: &dyn SourceTree,
         needs: BTreeMap<&AppName, Needs<'_>>,
-    ) -> Result<Answers, NotRendered> {
+    ) -> Result<(Answers, Wanted), NotRendered> {
         let mut answers = Answers::default();
-        let mut silent = Silent::default();
+        let mut wanted = Wanted::new();
         for (app, needs) in needs {
             for (artifact, kind) in needs.artifacts {
                 let digest = self.pin(files, artifact, kind)?;
@@ -266,44 +269,35 @@ impl Renderer {
                 answers.secrets.insert((app.clone(), secret.clone()), digest);
             }
             if let Some(asked) = needs.asked.filter(|_| !needs.images.is_empty()) {
-                let found = self.tags(app, asked, &needs.images, &mut silent)?;
+                let found = self.tags(app, asked, &needs.images)?;
+                let open = found.iter().filter(|(_, digest)| digest.is_err()).map(|(image, _)| image.clone());
+                let open: BTreeSet<ImageReference> = open.collect();
+                if !open.is_empty() {
+                    wanted.insert(app.clone(), WantedTags { asked, images: open });
+                }
                 answers
                     .images
                     .extend(found.into_iter().map(|(image, digest)| ((app.clone(), image), digest)));
             }
         }
-        answers.retry_at = self.ask.as_ref().map(|ask| silent.retry_at(ask));
-        Ok(answers)
+        Ok((answers, wanted))
     }
 
-    /// What an app's tags mean. That is asked once: as long as the app asks for the same, the answer stays.
+    /// What an app's tags mean, as far as a registry has said so. That is asked once: as long as the app asks for the
+    /// same, the answer stays.
     fn tags(
         &self,
         app: &AppName,
         asked: Digest,
         images: &BTreeSet<&ImageReference>,
-        silent: &mut Silent,
     ) -> Result<BTreeMap<ImageReference, Result<Digest, Unresolved>>, NotRendered> {
-        let disk = |error: StoreError| NotRendered::Disk(error.to_string());
-        let table = lock(&self.store).tags();
-        let known =
-            table.get(app).map_err(disk)?.filter(|tags| tags.asked == Some(asked)).unwrap_or_default();
-        let mut found = BTreeMap::new();
-        for image in images {
-            let digest = match (known.images.get(*image), &self.ask) {
-                (Some(digest), _) => Ok(*digest),
-                (None, Some(ask)) => silent.ask(&ask.images, image),
-                (None, None) => Err(Unresolved::Unreachable(format!("nobody was asked yet what {image} is"))),
-            };
-            found.insert((*image).clone(), digest);
-        }
-        let whole: Option<BTreeMap<_, _>> =
-            found.iter().map(|(image, digest)| Some((image.clone(), *digest.as_ref().ok()?))).collect();
-        if let Some(images) = whole.filter(|images| *images != known.images) {
-            table.put(app, &Tags { asked: Some(asked), images }).map_err(disk)?;
-            lock(&self.store).flush().map_err(disk)?;
-        }
-        Ok(found)
+        let known = lock(&self.store).tags().get(app)?.filter(|tags| tags.asked == Some(asked));
+        let known = known.unwrap_or_default().images;
+        let digest = |image: &ImageReference| match known.get(image) {
+            Some(digest) => Ok(*digest),
+            None => Err(self.unknown.get(image).cloned().unwrap_or(Unresolved::Unasked)),
+        };
+        Ok(images.iter().map(|image| ((*image).clone(), digest(image))).collect())
     }
 
     /// Seals a secret into the pinned content.
@@ -340,37 +334,5 @@ impl Renderer {
             Err(StoreError::Source(error)) => Ok(Err(format!("{path}: {error}"))),
             Err(error) => Err(error.into()),
         }
-    }
-}
-
-/// The registries that couldn't be asked. One of them is not asked again for the same revision: one that hangs must not
-/// keep every app waiting for each of its images.
-#[derive(Default)]
-struct Silent(BTreeMap<String, RegistryError>);
-
-impl Silent {
-    /// Asks what a tag means.
-    fn ask(&mut self, images: &BoxImages, image: &ImageReference) -> Result<Digest, Unresolved> {
-        if let Some(error) = self
-            .0
-            .get(&image.registry)
-            .and_then(|error| error.instead_for(format!("the manifest of {image}")))
-        {
-            return Err(unresolved(&error));
-        }
-        images.resolve(image).map_err(|error| {
-            let why = unresolved(&error);
-            if matches!(why, Unresolved::Unreachable(_)) {
-                self.0.insert(image.registry.clone(), error);
-            }
-            why
-        })
-    }
-
-    /// When they are asked again: not before they want to be.
-    fn retry_at(&self, ask: &Ask) -> Timestamp {
-        let wish = self.0.values().filter_map(RegistryError::retry_after).max().unwrap_or_default();
-        let wish = ask.asked_at.saturating_add(wish.min(LEFT_ALONE)).unwrap_or(Timestamp::MAX);
-        ask.retry_at.max(wish)
     }
 }

@@ -12,6 +12,7 @@ use holdfast_core::verify::{AllowedSigners, Fetched, TrustPolicy, Verified, veri
 use super::Daemon;
 use super::progress::Progress;
 use super::sync::NotRendered;
+use super::tags::Wanted;
 use crate::config::{Config, TrustMode};
 use crate::keeper::Scope;
 use crate::source::Source;
@@ -156,6 +157,7 @@ impl Daemon {
                 let cause = held.cause.clone();
                 // Of what was taken back nothing can be said to be applied, and with leave it is placed anew.
                 self.progress.resolved = None;
+                self.tags.want(Wanted::new());
                 tracing::warn!(%cause, "the accepted revision is no longer trusted; what runs goes on");
                 self.note("revision.held", revision.as_ref(), &cause, now);
             }

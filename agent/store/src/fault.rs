@@ -5,8 +5,9 @@
 //! the process came by that mark, one of [`MARKS`]. `HOLDFAST_FAULT_TRACE=file` appends the name of each point
 //! and mark that it comes by, a line each: a test finds out there which points something passes.
 //! `HOLDFAST_FAULT_HOLD=mark=file` has whoever comes by that mark wait there as long as the file exists: what would
-//! come first once in a thousand times comes first each time. Without the feature, [`point`] and [`mark`] are empty functions and no name is in the binary. A test starts the agent
-//! with each of [`names`] in turn and looks at what the next start makes of it.
+//! come first once in a thousand times comes first each time. `HOLDFAST_FAULT_PANIC=mark` has the first that comes by that
+//! mark panic. Without the feature, [`point`] and [`mark`] are empty functions and no name is in the binary. A test
+//! starts the agent with each of [`names`] in turn and looks at what the next start makes of it.
 
 /// The points of this crate.
 pub const STORE_NAMES: &[&str] = &[
@@ -42,7 +43,7 @@ pub const AGENT_NAMES: &[&str] = &[
 ];
 
 /// Where something begins that hits can be counted from, or that can be held. Nothing of it is on the disk yet.
-pub const MARKS: &[&str] = &["mirror.collect", "verdict.bad"];
+pub const MARKS: &[&str] = &["mirror.collect", "render", "verdict.bad"];
 
 /// Every point there is.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -121,6 +122,23 @@ mod asked_for {
                 std::thread::sleep(LOOK);
             }
         }
+        static PANICKED: AtomicBool = AtomicBool::new(false);
+        if panics() == Some(mark) && !PANICKED.swap(true, Ordering::SeqCst) {
+            panic!("HOLDFAST_FAULT_PANIC={mark}");
+        }
+    }
+
+    /// The mark at which to panic once.
+    fn panics() -> Option<&'static str> {
+        static PANICS: OnceLock<Option<String>> = OnceLock::new();
+        let read = || {
+            let mark = std::env::var("HOLDFAST_FAULT_PANIC").ok()?;
+            if !MARKS.contains(&mark.as_str()) {
+                refuse("HOLDFAST_FAULT_PANIC", &mark, "mark");
+            }
+            Some(mark)
+        };
+        PANICS.get_or_init(read).as_deref()
     }
 
     /// The mark at which to wait, and the file that keeps it waiting.

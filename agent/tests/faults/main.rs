@@ -10,4 +10,5 @@ mod support;
 
 mod collection;
 mod durable;
+mod panics;
 mod rollback;

@@ -1,10 +1,12 @@
 //! Images that don't come, or not as they should.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::meddler::HostApp;
 use crate::shop::{Shop, wait_for, web_server};
 use crate::support::faulty_proxy::{Fault, FaultyProxy};
+use crate::support::hostile::Hostile;
 use crate::support::podman::Setup;
 use crate::support::registry::Registry;
 
@@ -87,4 +89,39 @@ fn an_image_that_nobody_pushed_yet_is_waited_for_while_the_old_one_answers() {
     assert_eq!(shop.push("2"), name);
     shop.agent.wait_converged(&commit);
     assert_eq!(pos.answer().unwrap(), "2");
+}
+
+#[test]
+fn a_registry_that_hangs_holds_up_what_names_a_tag_of_it_and_nothing_else() {
+    // It takes whoever comes, says nothing, and counts those that gave up.
+    let given_up = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&given_up);
+    let silent = Hostile::start(move |mut peer| {
+        peer.hang();
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    let host = format!("127.0.0.1:{}", silent.port());
+    let mut shop = Shop::new();
+    shop.agent.configure(&format!("[registries.\"{host}\"]\nplain_http = true\n"));
+    let pos = HostApp::new("pos");
+    pos.write(&shop, &shop.push("1"), "");
+    shop.write_app("menu", &format!("{host}/menu:1"), "", "", "");
+    shop.agent.start(&[]);
+    shop.commit();
+    // What is asked of that registry hangs from here on, and another commit comes meanwhile.
+    shop.wait_said("menu", "isn't known yet");
+    let mut commits = 1;
+    loop {
+        let before = given_up.load(Ordering::SeqCst);
+        commits += 1;
+        let version = commits.to_string();
+        pos.write(&shop, &shop.push(&version), "");
+        shop.commit();
+        wait_for("the commit is here", || pos.answer().ok().filter(|answer| *answer == version));
+        // Where the registry was given up meanwhile, it may have been waited for.
+        if given_up.load(Ordering::SeqCst) == before {
+            break;
+        }
+        assert!(commits < 5, "no commit comes while a registry hangs");
+    }
 }

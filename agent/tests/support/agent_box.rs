@@ -74,6 +74,13 @@ impl AgentBox {
         AgentBox { dir, repo, agent: None, runtime }
     }
 
+    /// Adds these lines to agent.toml, for the next start.
+    pub fn configure(&self, more: &str) {
+        let path = self.dir().join("agent.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, text + more).unwrap();
+    }
+
     /// The folder that everything but the repository is in.
     pub fn dir(&self) -> &Path {
         self.dir.path()
