@@ -36,6 +36,7 @@ if [[ -z $binary ]]; then
   binary=${CARGO_TARGET_DIR:-$HOLDFAST_ROOT/target}/static/holdfast-x86_64
   [[ -x $binary ]] || binary=$(scripts/build-static.sh x86_64)
 fi
+[[ -x $binary ]] || die "there is no binary at $binary"
 
 # What docs/operations.md asks of a box with podman (nftables is only a Recommends of netavark), and what tests need.
 packages=(systemd systemd-sysv systemd-resolved udev dbus kmod iproute2 procps util-linux login e2fsprogs ca-certificates

@@ -8,14 +8,14 @@ from machine import Failed, Guest
 from services import ROOT, Images, Repository, Server
 
 # How long the box may take on a busy machine without hardware virtualisation.
-PATIENCE = 420
+PATIENCE = 900
 
 AGENT_TOML = """\
 [device]
 name = "lab/box"
 [source]
 url = "http://{address}/edge.git"
-interval = "5s"
+interval = "60s"
 [trust]
 mode = "signed"
 [drivers.podman]
@@ -26,7 +26,7 @@ plain_http = true
 # The steps of docs/operations.md ("Installing"), for a box with podman.
 INSTALL = """\
 set -e
-fetch() {{ curl -fsS -o "$2" "http://{address}/files/$1"; }}
+fetch() {{ curl -fsS --retry 60 --retry-delay 1 --retry-all-errors -o "$2" "http://{address}/files/$1"; }}
 mkdir -p /etc/holdfast
 fetch holdfast /usr/bin/holdfast
 chmod 0755 /usr/bin/holdfast
@@ -58,13 +58,13 @@ class Box:
         self.binary = binary
         self.image = f"{self.server.address}/{self.images.make('1')}"
 
-    def set_up(self):
-        """Boots the guest and installs the agent, with a repository that has no apps yet."""
+    def set_up(self, before, files):
+        """Boots the guest, runs what must be done before, and installs the agent, whose first commit has the files."""
         self.repository.commit({
             "holdfast.yaml": document("Fleet", "guest", {"policy": {"prune": {"maxApps": 9, "maxShare": "100%"}}}),
             "sites/lab.yaml": document("Site", "lab", {}),
             "devices/lab/box.yaml": document("Device", "lab/box", {"site": "lab"}),
-        })
+        } | files)
         systemd = {name: (ROOT / "systemd" / name).read_bytes() for name in os.listdir(ROOT / "systemd")}
         self.server.files = systemd | {
             "holdfast": self.binary.read_bytes(),
@@ -73,8 +73,8 @@ class Box:
         }
         self.guest.copy_disk()
         self.guest.boot()
-        self.guest.run(INSTALL.format(address=self.server.address), limit=300)
-        self.converge()
+        self.run(before)
+        self.run(INSTALL.format(address=self.server.address), limit=300)
 
     def close(self):
         self.guest.close()
@@ -102,7 +102,7 @@ class Box:
                 return found
             if time.monotonic() > until:
                 raise Failed(f"not within {patience} s: {what}\n{self.guest.ask('holdfast status')[1]}")
-            time.sleep(1)
+            time.sleep(2)
 
     def converge(self, commit=None, patience=PATIENCE):
         """Waits until all of a commit, the newest unless it is named, runs and is good."""
@@ -143,7 +143,7 @@ class Box:
         """The document of an app in containers."""
         return {f"apps/{name}/app.yaml": document("App", name, {
             "placement": {}, "container": {"namespace": "guest", "driver": "podman"},
-            "health": {"startup": "3m", "deadline": "6m", "soak": soak, "checks": list(checks)},
+            "health": {"startup": "15m", "deadline": "30m", "soak": soak, "checks": list(checks)},
         })}
 
     def main_pid(self):

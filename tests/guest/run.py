@@ -24,23 +24,25 @@ def main():
     parser.add_argument("--list", action="store_true")
     parser.add_argument("wanted", nargs="*", metavar="CHECK")
     given = parser.parse_args()
+    # Whoever ends this ends the guest as well.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))
     if given.first_boot:
         return first_boot(given.first_boot)
-    known = checks.ALL + checks.DUE
+    known = checks.ALL
     names = [check.__name__ for check in known]
     if given.list:
         return print("\n".join(f"{check.__name__:40} {check.__doc__.splitlines()[0]}" for check in known))
     if unknown := [want for want in given.wanted if not any(name.startswith(want) for name in names)]:
         sys.exit(f"there is no check {', '.join(unknown)}; there are {', '.join(names)}")
-    wanted = [check for check in known if any(map(check.__name__.startswith, given.wanted))] or checks.ALL
-    # Whoever ends this ends the guest as well.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(1))
+    # Each needs the apps, for which the first one waits.
+    wanted = [check for check in known[1:] if not given.wanted or any(map(check.__name__.startswith, given.wanted))]
+    wanted = known[:1] + wanted
     folder = Path(tempfile.mkdtemp(prefix="holdfast-guest-"))
     failures, began = [], time.monotonic()
     box = Box(Path(given.base), Path(given.binary), folder)
     try:
-        say("boot", began, *attempt(box.set_up, failures, "boot"))
+        say("boot", began, *attempt(lambda: box.set_up(checks.BEFORE, checks.first_commit(box)), failures, "boot"))
         if not failures:
             for check in wanted:
                 since = time.monotonic()
