@@ -67,6 +67,10 @@ pub enum DriverError {
     /// another try within the release's deadline. After that it is the release's failure.
     #[error("{0}")]
     NotYet(String),
+    /// What is to be removed is still there: the runtime refuses to let it go, or something keeps it. That is nobody's
+    /// release's fault: whatever else the app needs is done, and the removal is tried again.
+    #[error("{0}")]
+    Stays(String),
 }
 
 /// Why a program that was to be run in a workload didn't say that all is well.

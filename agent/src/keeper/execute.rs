@@ -70,10 +70,14 @@ impl<J: Journal> Keeper<J> {
                 let unseen = self.unseen(name, &answers, now)?;
                 let known = self.known(&self.apps, &observed);
                 let mut plan = plan_one(known, Aim::Current, name);
+                self.withhold(name, &observed, &mut plan, now);
                 self.log_plan(name, &plan);
                 self.write_intents(&plan)?;
                 held = plan.held.remove(name);
-                let repairs = (!plan.steps.is_empty()).then(|| mark_of(&plan.steps));
+                // Another try of what can't be removed yet is no repair, and has pauses of its own.
+                let mut new =
+                    plan.steps.iter().filter(|step| !self.leftovers.has(name, &step.object)).peekable();
+                let repairs = new.peek().is_some().then(|| mark_of(new));
                 let takes_in = plan.steps.iter().any(|step| step.action == Action::Adopt);
                 let left = plan.steps.into();
                 errand.walk = Some(Walk { left, unseen, repairs, takes_in, ..Walk::default() });
@@ -169,6 +173,7 @@ impl<J: Journal> Keeper<J> {
         for step in std::mem::take(&mut walk.under_way) {
             match results.next() {
                 Some(Ok(())) => self.step_done(&step, now)?,
+                Some(Err(DriverError::Stays(why))) => self.step_left(&step, &why, now),
                 Some(Err(error)) => {
                     self.log_failure(&step, &error);
                     note_failure(&mut walk.failed, error);
@@ -282,6 +287,7 @@ impl<J: Journal> Keeper<J> {
         match step.action {
             Action::Remove => {
                 known.remove(&step.object);
+                self.leftovers.gone(&step.app, &step.object);
             }
             Action::Purge => {
                 known.remove(&step.object);
@@ -368,6 +374,7 @@ impl<J: Journal> Keeper<J> {
         self.health.remove(name);
         self.looks.remove(name);
         self.patience.forget(name);
+        self.leftovers.forget(name);
         self.forget_releases();
         Ok(())
     }

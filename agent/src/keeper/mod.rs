@@ -11,6 +11,7 @@ mod execute;
 mod failure;
 mod jobs;
 mod journal;
+mod leftovers;
 #[cfg(test)]
 mod model;
 mod patience;
@@ -38,6 +39,7 @@ use holdfast_core::resolve::Resolved;
 use holdfast_drivers::Driver;
 
 use self::errand::{Errand, Stance};
+use self::leftovers::Leftovers;
 use self::patience::Patience;
 use self::releases::Releases;
 use self::search::Search;
@@ -86,6 +88,8 @@ pub struct Keeper<J> {
     undiagnosed: BTreeSet<AppName>,
     /// When orphans were last looked through for what is to go.
     purged: Option<Duration>,
+    /// What is to be removed, and stays for now.
+    leftovers: Leftovers,
     /// What is being done, one thing for each app.
     errands: BTreeMap<AppName, Errand>,
     /// Apps that are to be looked at and brought to what they should run.
@@ -174,6 +178,7 @@ impl<J: Journal> Keeper<J> {
             sights: BTreeMap::new(),
             undiagnosed: BTreeSet::new(),
             purged: None,
+            leftovers: Leftovers::default(),
             errands: BTreeMap::new(),
             wanted: BTreeSet::new(),
             met: BTreeSet::new(),
@@ -255,6 +260,7 @@ impl<J: Journal> Keeper<J> {
             stuck.attempts = 0;
         }
         self.patience.hurry(name, &now.moment);
+        self.leftovers.hurry(name, &now.moment);
     }
 
     /// Somebody asks for another try of everything, now.
@@ -317,14 +323,16 @@ impl<J: Journal> Keeper<J> {
         let looks = judged.filter_map(|(name, _)| self.looks.get(name));
         let retries = self.apps.values().filter_map(App::retry_at);
         let ahead = |at: &&Moment| at.boot == handled.boot && at.uptime > handled.uptime;
-        let pauses = self.patience.ends().chain(self.search.pause.as_ref().map(|pause| &pause.until));
+        let search = self.search.pause.as_ref().map(|pause| &pause.until);
+        let pauses = self.patience.ends().chain(self.leftovers.retries()).chain(search);
         looks.chain(retries).chain(pauses).filter(ahead).min_by_key(|at| at.uptime).cloned()
     }
 
     /// The apps for which another try is due.
     pub fn due(&self, now: &Now) -> BTreeSet<AppName> {
         let due = self.apps.iter().filter(|(_, app)| app.stuck.is_some() && !app.waits(&now.moment));
-        due.map(|(name, _)| name).chain(self.patience.over(now)).cloned().collect()
+        let over = self.patience.over(now).chain(self.leftovers.due(now));
+        due.map(|(name, _)| name).chain(over).cloned().collect()
     }
 
     /// The phase of every app, to see whether one moved on.
@@ -484,13 +492,14 @@ impl<J: Journal> Keeper<J> {
             },
             _ => held,
         });
-        held.or_else(|| match &app.phase {
+        let held = held.or_else(|| match &app.phase {
             Phase::Pending if !app.waits(&now.moment) => {
                 waits_for(app, &self.apps, self.faulty_apps()).or_else(|| self.permit.apply.clone())
             }
             Phase::Preparing => self.permit.download.clone(),
             _ => None,
-        })
+        });
+        self.leftovers.added_to(held, name)
     }
 
     /// The other app of its group that failed, if that is why this one isn't tried.
@@ -507,7 +516,7 @@ impl<J: Journal> Keeper<J> {
 
     /// Whether every app is where the repository wants it, and nothing is held.
     pub fn converged(&self) -> bool {
-        let undone = !self.kept.is_empty() || self.search.is_awaited();
+        let undone = !self.kept.is_empty() || !self.leftovers.is_empty() || self.search.is_awaited();
         !undone && self.faulty().next().is_none() && self.apps.values().all(App::converged)
     }
 
@@ -515,8 +524,13 @@ impl<J: Journal> Keeper<J> {
     /// to say that it can't be had now.
     pub fn at_rest(&self) -> bool {
         self.is_idle()
-            && self.apps.values().all(|app| match &app.phase {
-                Phase::Good | Phase::RolledBack { .. } | Phase::Held { .. } => is_calm(app),
+            && self.apps.iter().all(|(name, app)| match &app.phase {
+                Phase::Good | Phase::RolledBack { .. } | Phase::Held { .. } => {
+                    is_calm(app) && self.leftovers.is_calm(name)
+                }
+                Phase::Removing if self.leftovers.has_any(name) => {
+                    is_calm(app) && self.leftovers.is_calm(name)
+                }
                 Phase::Pending => {
                     is_calm(app)
                         && (given_up(app)

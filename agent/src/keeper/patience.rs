@@ -173,17 +173,19 @@ pub(super) fn mark(what: impl Hash) -> u64 {
 }
 
 /// What tells steps from others.
-pub(super) fn mark_of(steps: &[Step]) -> u64 {
-    mark(steps.iter().map(|step| (step.action, &step.object, &step.reason)).collect::<Vec<_>>())
+pub(super) fn mark_of<'a>(steps: impl Iterator<Item = &'a Step>) -> u64 {
+    mark(steps.map(|step| (step.action, &step.object, &step.reason)).collect::<Vec<_>>())
 }
 
 impl<J: Journal> Keeper<J> {
     pub(super) fn log_plan(&mut self, name: &AppName, plan: &Plan) {
         let causes: Vec<_> = plan.held.values().map(|held| &held.cause).collect();
-        let what = mark((mark_of(&plan.steps), causes));
-        if plan.steps.is_empty() && plan.held.is_empty() {
+        // What is tried again and again was said when it first was.
+        let steps = || plan.steps.iter().filter(|step| !self.leftovers.has(&step.app, &step.object));
+        if steps().next().is_none() && plan.held.is_empty() {
             return;
         }
+        let what = mark((mark_of(steps()), causes));
         if !self.patience.is_new_plan(name, what) {
             tracing::debug!(app = %name, steps = plan.steps.len(), "plan: the same as before");
             return;

@@ -6,10 +6,10 @@ use std::ops::{Deref, DerefMut};
 
 use holdfast_core::report::{AppStatus, Status};
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::agent_box::{AgentBox, app};
-use crate::support::kubernetes::{ControlPlane, Request};
+use crate::support::kubernetes::{ControlPlane, Request, has_condition};
 
 /// A box with an agent. Dropped, the agent goes; what it made goes with the cluster.
 pub(crate) struct ClusterBox<'p> {
@@ -114,6 +114,28 @@ impl<'p> ClusterBox<'p> {
         self.plane.find(&self.path(resource))
     }
 
+    /// Has the cluster serve a kind of the box's own, with a status of its own, and waits until it does; gives its group.
+    pub(crate) fn define(&self, kind: &str) -> String {
+        let group = format!("{}.example.com", self.namespace);
+        let singular = kind.to_lowercase();
+        let name = format!("{singular}s.{group}");
+        let definition = json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": { "name": name },
+            "spec": {
+                "group": group, "scope": "Namespaced",
+                "names": { "plural": format!("{singular}s"), "singular": singular, "kind": kind },
+                "versions": [{
+                    "name": "v1", "served": true, "storage": true, "subresources": { "status": {} },
+                    "schema": { "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } },
+                }],
+            },
+        });
+        let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+        self.plane.create(definitions, &definition);
+        self.plane.until(&format!("{definitions}/{name}"), |crd| has_condition(crd, "Established"));
+        group
+    }
+
     /// What the agent has asked of the server up to now.
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.plane.requests_of(&self.user)
@@ -138,6 +160,11 @@ impl DerefMut for ClusterBox<'_> {
     fn deref_mut(&mut self) -> &mut AgentBox {
         &mut self.agent
     }
+}
+
+/// Sets the finalizers of an object, or takes all off.
+pub(crate) fn finalizers(names: Value) -> Value {
+    json!({ "metadata": { "finalizers": names } })
 }
 
 /// A ConfigMap with one value.

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster_box::{APP, ClusterBox, config_map};
+use crate::cluster_box::{APP, ClusterBox, config_map, finalizers};
 use crate::support::agent_box::app;
-use crate::support::kubernetes::{ControlPlane, has_condition};
+use crate::support::kubernetes::ControlPlane;
 
 const FINALIZER: &str = "example.com/drain";
 
@@ -16,16 +16,7 @@ struct Lathes {
 
 impl Lathes {
     fn define(shop: &ClusterBox<'_>) -> Self {
-        let group = format!("{}.example.com", shop.namespace);
-        let definition = format!(
-            "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {{ name: lathes.{group} }}\nspec:\n  \
-             group: {group}\n  scope: Namespaced\n  names: {{ plural: lathes, singular: lathe, kind: Lathe }}\n  versions:\n  - \
-             name: v1\n    served: true\n    storage: true\n    subresources: {{ status: {{}} }}\n    schema: {{ openAPIV3Schema: \
-             {{ type: object, x-kubernetes-preserve-unknown-fields: true }} }}\n"
-        );
-        shop.plane.apply("default", &definition);
-        let crd = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/lathes.{group}");
-        shop.plane.until(&crd, |crd| has_condition(crd, "Established"));
+        let group = shop.define("Lathe");
         let path = format!("/apis/{group}/v1/namespaces/{}/lathes/l", shop.namespace);
         Lathes { group, path }
     }
@@ -98,7 +89,6 @@ fn a_removal_that_hangs_on_a_finalizer_is_held_and_says_for_whom_it_waits() {
     shop.write_app("other", "", &config_map("other", "1"));
     shop.start(&[]);
     shop.converge();
-    let finalizers = |names: Value| json!({ "metadata": { "finalizers": names } });
     plane.patch(&lathes.path, &finalizers(json!([FINALIZER])));
 
     // The whole app is to go.

@@ -24,4 +24,5 @@ mod ownership;
 mod plane;
 mod programs;
 mod real_node;
+mod removals;
 mod waits;

@@ -64,7 +64,12 @@ impl KubernetesDriver {
                 object.key
             )));
         }
-        self.take_away(&release.app, &wanted.kind, wanted.place()).await?;
+        // Who refuses that may let it be later: it is for the deadline to say when the release has failed.
+        let taken = self.take_away(&release.app, &wanted.kind, wanted.place()).await;
+        taken.map_err(|error| match error {
+            DriverError::Release(why) => DriverError::NotYet(why),
+            other => other,
+        })?;
         self.write(release, id, object).await
     }
 
@@ -221,8 +226,11 @@ impl KubernetesDriver {
             return Ok(());
         };
         let (namespace, name) = (place.0.as_deref(), place.1.as_str());
-        if record.leaving.is_none() {
-            self.keep_claims(kind, &record).await?;
+        match &record.leaving {
+            None => self.keep_claims(kind, &record).await?,
+            // Whoever is to take its finalizers off may never come: the watch tells when it is gone.
+            Some(why) if record.has_finalizers => return self.is_gone_or(kind, &shelf, &record, why).await,
+            Some(_) => {}
         }
         // Its status may be written again and again meanwhile.
         let patience = Patience::begin();
@@ -254,6 +262,24 @@ impl KubernetesDriver {
         self.wait_until_gone(kind, &shelf, &record).await
     }
 
+    /// An error unless what was on its way out is gone by now.
+    async fn is_gone_or(
+        &self,
+        kind: &Kind,
+        shelf: &Shelf,
+        record: &Record,
+        why: &str,
+    ) -> Result<(), DriverError> {
+        let (namespace, name) = (record.place.0.as_deref(), record.place.1.as_str());
+        let there = self.api.get_metadata(kind, namespace, name).await?;
+        let there = there.as_ref().map(Record::of_value).transpose()?;
+        if there.is_some_and(|there| there.uid == record.uid) {
+            return Err(not_gone(kind, record, why));
+        }
+        shelf.forget(&record.place);
+        Ok(())
+    }
+
     async fn wait_until_gone(&self, kind: &Kind, shelf: &Shelf, record: &Record) -> Result<(), DriverError> {
         let (namespace, name) = (record.place.0.as_deref(), record.place.1.as_str());
         let patience = Patience::begin();
@@ -268,10 +294,7 @@ impl KubernetesDriver {
                 let why = there
                     .leaving
                     .unwrap_or_else(|| "the API server does not say what it waits for".to_owned());
-                return Err(DriverError::NotYet(format!(
-                    "{} is not gone after {WAIT:?}: {why}",
-                    key_of(kind, record)
-                )));
+                return Err(not_gone(kind, record, &why));
             }
         }
     }
@@ -302,7 +325,11 @@ impl KubernetesDriver {
     }
 }
 
-fn key_of(kind: &Kind, record: &Record) -> ObjectKey {
+fn not_gone(kind: &Kind, record: &Record, why: &str) -> DriverError {
+    DriverError::NotYet(format!("{} is not gone yet: {why}", key_of(kind, record)))
+}
+
+pub(super) fn key_of(kind: &Kind, record: &Record) -> ObjectKey {
     record.key.clone().unwrap_or_else(|| {
         let (namespace, name) = record.place.clone();
         ObjectKey {
@@ -368,6 +395,15 @@ pub(super) fn of_write(
         // Nobody answers for it yet. Any other 500 is the cluster's own, such as a store that is too slow.
         500 if refusal.message.contains("webhook") => DriverError::NotYet(said),
         _ => DriverError::Runtime(said),
+    }
+}
+
+/// What follows from a removal that didn't come to its end: what the cluster refuses, and what hangs on a finalizer, is the
+/// cluster's matter. Only one that can't be asked keeps the rest from going on.
+pub(super) fn of_removal(error: DriverError) -> DriverError {
+    match error {
+        DriverError::Release(why) | DriverError::NotYet(why) => DriverError::Stays(why),
+        other => other,
     }
 }
 

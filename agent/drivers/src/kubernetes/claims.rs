@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::KubernetesDriver;
 use super::api::{ApiError, Apply};
-use super::change::Patience;
+use super::change::{Patience, key_of};
 use super::discovery::{Kind, own};
 use super::marks;
 use super::sets::Members;
@@ -154,8 +154,9 @@ impl KubernetesDriver {
         match going.is_empty() {
             true => Ok(()),
             false => Err(DriverError::NotYet(format!(
-                "it is not removed: the cluster would remove {} with it, which hold data, as they belong to it; take the \
+                "{} is not removed: the cluster would remove {} with it, which hold data, as they belong to it; take the \
                  owner reference from them, or remove it by hand",
+                key_of(kind, record),
                 going.join(", ")
             ))),
         }

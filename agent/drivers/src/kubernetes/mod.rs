@@ -425,7 +425,9 @@ impl Driver for KubernetesDriver {
             }
             (Action::Purge, _) => self.remove(step.app, step.object).await,
             // What holds data is never removed, whatever the plan says.
-            (Action::Remove, _) if !step.object.holds_data() => self.remove(step.app, step.object).await,
+            (Action::Remove, _) if !step.object.holds_data() => {
+                self.remove(step.app, step.object).await.map_err(change::of_removal)
+            }
             (Action::Adopt, _) => self.adopt_claim(step.app, step.object).await,
             (Action::Remove | Action::Orphan | Action::Prepare, _) => Ok(()),
             (_, None) => Err(DriverError::Runtime(format!("{} is not in the release", step.object))),

@@ -129,6 +129,7 @@ impl SimulatedDriver {
             Err(Fault::Release(why)) => Err(DriverError::Release(why)),
             Err(Fault::Runtime(why)) => Err(DriverError::Runtime(why)),
             Err(Fault::NotYet(why)) => Err(DriverError::NotYet(why)),
+            Err(Fault::Stays(why)) => Err(DriverError::Stays(why)),
             Err(Fault::Hang) => {
                 let limit = self.lock().world.script.limit.unwrap_or(self.limit);
                 tokio::time::sleep(limit).await;
@@ -235,6 +236,7 @@ fn outcome(result: &Result<&'static str, Fault>) -> &'static str {
         Err(Fault::Release(_)) => "failed",
         Err(Fault::Runtime(_)) => "retry",
         Err(Fault::NotYet(_)) => "not-yet",
+        Err(Fault::Stays(_)) => "stays",
         Err(Fault::Hang) => "hang",
         Err(Fault::Crash) => "crash",
     }

@@ -54,6 +54,8 @@ pub enum Fault {
     Runtime(String),
     /// The runtime is there and doesn't take it yet.
     NotYet(String),
+    /// The runtime is there and doesn't let go of it.
+    Stays(String),
     /// No answer ever comes.
     Hang,
     /// The agent's process dies here. What was done before stays done.

@@ -20,7 +20,8 @@
 //! what it says of an app replaces what the release says of itself, and `limit` is how long a call waits for a
 //! runtime that hangs. `"hold": ["pos:apply", "menu:*", "*:observe"]` has calls wait until the script no longer says so:
 //! `fingerprint`, `prepare`, `observe`, `apps`, `apply`, `probe`, `exec`, `logs` or `collect`, for one app or all;
-//! the log has a line `held` for each call of an app that waits.
+//! the log has a line `held` for each call of an app that waits. `"keep": ["pos"]` has the removals of an app, or with
+//! `*` of all, refused until the script no longer says so.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -128,6 +129,9 @@ pub struct Script {
     /// The calls that wait until this is no longer said: an app or `*`, a colon, a call or `*`.
     #[serde(default)]
     pub hold: Vec<String>,
+    /// The apps whose removals are refused until this is no longer said; `*` is all of them.
+    #[serde(default)]
+    pub keep: Vec<String>,
     /// For an app, what replaces the annotations of its releases.
     #[serde(default)]
     pub apps: BTreeMap<AppName, BTreeMap<String, String>>,
@@ -144,11 +148,15 @@ impl Script {
 
     /// Whether a call waits, about this app or about none.
     pub fn holds(&self, call: &str, app: Option<&AppName>) -> bool {
-        let fits = |pattern: &str, name: Option<&str>| pattern == "*" || name == Some(pattern);
         self.hold
             .iter()
             .filter_map(|held| held.split_once(':'))
             .any(|(of, held)| fits(of, app.map(AppName::as_str)) && fits(held, Some(call)))
+    }
+
+    /// Whether nothing of an app is let go.
+    pub fn keeps(&self, app: &AppName) -> bool {
+        self.keep.iter().any(|pattern| fits(pattern, Some(app.as_str())))
     }
 
     /// What is scripted for `release`: its annotations, and over them what is said of its app here.
@@ -192,6 +200,10 @@ impl Behaviour {
         }
         Ok(())
     }
+}
+
+fn fits(pattern: &str, name: Option<&str>) -> bool {
+    pattern == "*" || name == Some(pattern)
 }
 
 /// The annotations of an object that are for this driver, without their prefix.

@@ -17,6 +17,9 @@ use super::script::{Behaviour, Crash, HealthScript, Reaction, Runtime, Script, a
 use crate::ApplyStep;
 use crate::diff::difference;
 
+/// Why a removal is refused that the script doesn't let be.
+pub const KEPT: &str = "the script says that the runtime does not let it go";
+
 /// The runtime.
 #[derive(Clone, Debug, PartialEq)]
 pub struct World {
@@ -199,6 +202,9 @@ impl World {
             // Ours is gone already, and somebody else took the name.
             Seen::Foreign => return Ok("foreign"),
             Seen::Same | Seen::Drift | Seen::Extra => {}
+        }
+        if step.action == Action::Remove && self.script.keeps(step.app) {
+            return Err(Fault::Stays(format!("{}: {KEPT}", step.object)));
         }
         if step.action != Action::Orphan {
             self.objects.remove(step.object);

@@ -52,6 +52,18 @@ fn words(world: &mut World, release: &Release, times: &[u64]) -> Vec<&'static st
 }
 
 #[test]
+fn what_the_script_keeps_stays_until_it_no_longer_says_so() {
+    let release = release("healthy");
+    let mut world = running(&release);
+    let gone = |world: &mut World| apply(world, &at("a", 101), Action::Remove, &release).result;
+    for (keep, goes) in [("*", false), ("pos", false), ("menu", true)] {
+        world.script.keep = vec![keep.to_owned()];
+        assert_eq!(matches!(gone(&mut world), Err(Fault::Stays(why)) if why.contains("Pod/pos")), !goes);
+        assert_eq!(world.objects.is_empty(), goes, "{keep}");
+    }
+}
+
+#[test]
 fn health_follows_the_script_and_the_time_since_the_start() {
     let times = [100, 104, 105, 200];
     for (script, expected) in [

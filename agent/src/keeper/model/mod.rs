@@ -7,6 +7,7 @@
 mod memory;
 mod ops;
 mod pending;
+mod removals;
 mod runtime;
 mod side_by_side;
 mod steps;
@@ -28,7 +29,7 @@ use holdfast_core::release::{DriverKind, Object, Release};
 use holdfast_core::resolve::Resolved;
 use holdfast_drivers::Driver;
 use holdfast_drivers::simulated::script::Runtime as RuntimeIs;
-use holdfast_drivers::simulated::world::{Entry, World};
+use holdfast_drivers::simulated::world::{Entry, KEPT, World};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::json;
@@ -244,6 +245,7 @@ impl History {
                 self.purge = *asked;
                 self.place();
             }
+            Op::Keep(all) => self.keep(*all),
             Op::DiskFull(is_full) => self.disk.lock().unwrap().is_full = *is_full,
             Op::Retry(app) => {
                 let now = self.now();
@@ -260,6 +262,11 @@ impl History {
             }
         }
         self.check();
+    }
+
+    /// Whether the runtime refuses to let go of anything.
+    fn keep(&self, all: bool) {
+        self.shared.lock().unwrap().world.script.keep = all.then(|| "*".to_owned()).into_iter().collect();
     }
 
     fn push(&mut self, says: [Says; 5]) {
@@ -350,6 +357,11 @@ impl History {
                 app.phase
             );
         }
+        let mut failures = disk.loaded.failed.values().flat_map(BTreeMap::values);
+        assert!(
+            !failures.any(|failure| failure.reason.contains(KEPT)),
+            "a release failed by what it left over"
+        );
         self.check_group(&disk);
         drop((shared, disk));
         self.checked = self.shared.lock().unwrap().done.len();
@@ -401,6 +413,7 @@ impl History {
     /// With everything well again, the box ends at the newest good commit.
     async fn ends_well(&mut self) {
         self.shared.lock().unwrap().world.script.runtime = RuntimeIs::Up;
+        self.keep(false);
         self.fuse.set(None);
         self.disk.lock().unwrap().is_full = false;
         self.permit = Permit::default();

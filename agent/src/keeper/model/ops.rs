@@ -63,6 +63,8 @@ pub(super) enum Op {
     },
     /// Whether a Purge document asks for the data of `db`.
     Purge(bool),
+    /// Whether the runtime refuses to let go of anything.
+    Keep(bool),
     /// Whether the disk takes no write.
     DiskFull(bool),
     /// Somebody wants what failed of an app to be tried again.
@@ -110,6 +112,7 @@ pub(super) fn ops() -> impl Strategy<Value = Op> {
         1 => Just(Op::LoseStore),
         3 => (any::<bool>(), prop::bool::weighted(0.6)).prop_map(|(download, apply)| Op::Permit { download, apply }),
         2 => any::<bool>().prop_map(Op::Purge),
+        2 => any::<bool>().prop_map(Op::Keep),
         2 => any::<bool>().prop_map(Op::DiskFull),
         2 => (0..5usize).prop_map(Op::Retry),
         4 => (0..20u8).prop_map(Op::Pace),

@@ -60,6 +60,7 @@ impl Runtime {
             Err(Fault::Release(why)) => Err(DriverError::Release(why)),
             Err(Fault::Runtime(why)) => Err(DriverError::Runtime(why)),
             Err(Fault::NotYet(why)) => Err(DriverError::NotYet(why)),
+            Err(Fault::Stays(why)) => Err(DriverError::Stays(why)),
             Ok(_) | Err(Fault::Crash | Fault::Hang) => std::future::pending().await,
         }
     }
