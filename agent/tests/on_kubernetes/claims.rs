@@ -4,20 +4,27 @@ use serde_json::{Value, json};
 
 use crate::cluster_box::{APP, ClusterBox, config_map};
 use crate::support::agent_box::app;
-use crate::support::kubernetes::{ControlPlane, has_condition};
+use crate::support::kubernetes::ControlPlane;
 
 const RECREATE: &str = "update: { immutable: recreate }";
 const CLAIM: &str = "persistentvolumeclaims/d-db-0";
 
-/// A StatefulSet whose claims the cluster removes with it.
-fn database(service: &str) -> String {
+/// A StatefulSet with a claim for each pod; `more` is added to its spec.
+fn database(service: &str, more: &str) -> String {
     format!(
-        "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {{ name: db }}\nspec:\n  persistentVolumeClaimRetentionPolicy: {{ \
-         whenDeleted: Delete }}\n  selector: {{ matchLabels: {{ a: db }} }}\n  serviceName: {service}\n  template:\n    \
+        "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {{ name: db }}\nspec:\n  {more}\n  selector: {{ matchLabels: {{ a: \
+         db }} }}\n  serviceName: {service}\n  template:\n    \
          metadata: {{ labels: {{ a: db }} }}\n    spec: {{ containers: [ {{ name: c, image: x, volumeMounts: [ {{ name: d, \
          mountPath: /d }} ] }} ] }}\n  volumeClaimTemplates:\n  - metadata: {{ name: d }}\n    spec: {{ accessModes: \
          [ReadWriteOnce], storageClassName: local-path, resources: {{ requests: {{ storage: 1Mi }} }} }}\n---\n"
     )
+}
+
+/// Has the cluster remove the claims with their StatefulSet. Its manifest doesn't speak of that, so that it stays so.
+fn has_claims_go(shop: &ClusterBox<'_>) {
+    let policy = json!({ "spec": { "persistentVolumeClaimRetentionPolicy": { "whenDeleted": "Delete" } } });
+    shop.plane.patch(&shop.path("statefulsets/db"), &policy);
+    shop.plane.until(&shop.path(CLAIM), is_owned);
 }
 
 fn is_owned(claim: &Value) -> bool {
@@ -28,24 +35,22 @@ fn is_owned(claim: &Value) -> bool {
 fn a_stateful_set_that_is_made_anew_or_removed_leaves_its_claims() {
     let Some(plane) = ControlPlane::shared() else { return };
     let mut shop = ClusterBox::new(&plane, "template");
-    shop.write(RECREATE, &database("one"));
+    shop.write(RECREATE, &database("one", ""));
     shop.write_app("other", "", &config_map("other", "1"));
     shop.start(&[]);
     shop.converge();
-    // The cluster would remove it with its StatefulSet.
-    plane.until(&shop.path(CLAIM), is_owned);
+    has_claims_go(&shop);
     let before = (shop.get(CLAIM), shop.get("statefulsets/db"));
     assert!(shop.status().unwrap().orphans.is_empty(), "a claim in use is nobody's");
 
-    shop.write(RECREATE, &database("two"));
+    shop.write(RECREATE, &database("two", ""));
     shop.converge();
     let after = (shop.get(CLAIM), shop.get("statefulsets/db"));
     assert_ne!(after.1["metadata"]["uid"], before.1["metadata"]["uid"], "it was not made anew");
     assert_eq!(after.0["metadata"]["uid"], before.0["metadata"]["uid"], "the claim is another one");
     assert!(after.0["metadata"]["deletionTimestamp"].is_null());
-    assert_eq!(after.1["spec"]["persistentVolumeClaimRetentionPolicy"]["whenDeleted"], "Delete");
 
-    plane.until(&shop.path(CLAIM), is_owned);
+    has_claims_go(&shop);
     shop.repo.git(&["rm", "-r", "-q", "apps/pos"]);
     let commit = shop.push();
     plane.until_gone(&shop.path("statefulsets/db"));
@@ -63,30 +68,42 @@ fn a_stateful_set_that_is_made_anew_or_removed_leaves_its_claims() {
     );
 
     // It comes again, and finds its data.
-    shop.write(RECREATE, &database("two"));
+    shop.write(RECREATE, &database("two", ""));
     shop.converge();
     assert_eq!(shop.get(CLAIM)["metadata"]["uid"], before.0["metadata"]["uid"]);
     shop.wait_until("no orphan", |_, status| status.orphans.is_empty());
 }
 
 #[test]
+fn a_stateful_set_that_is_to_remove_its_claims_keeps_them_when_it_is_made_smaller() {
+    let Some(plane) = ControlPlane::shared() else { return };
+    let mut shop = ClusterBox::new(&plane, "smaller");
+    let policy = "persistentVolumeClaimRetentionPolicy: { whenScaled: Delete, whenDeleted: Delete }";
+    shop.write("", &database("one", &format!("replicas: 2\n  {policy}")));
+    shop.start(&[]);
+    shop.converge();
+    let retained = json!({ "whenScaled": "Retain", "whenDeleted": "Retain" });
+    assert_eq!(shop.get("statefulsets/db")["spec"]["persistentVolumeClaimRetentionPolicy"], retained);
+    let second = "persistentvolumeclaims/d-db-1";
+    let uid = shop.get(second)["metadata"]["uid"].clone();
+
+    shop.write("", &database("one", &format!("replicas: 1\n  {policy}")));
+    shop.converge();
+    plane.until_gone(&shop.path("pods/db-1"));
+    // The cluster's controller removes what it removes once the pod is gone and it has seen that.
+    plane.until(&shop.path("statefulsets/db"), |set| {
+        set["status"]["replicas"] == 1 && set["status"]["observedGeneration"] == set["metadata"]["generation"]
+    });
+    let left = shop.get(second);
+    assert_eq!(left["metadata"]["uid"], uid);
+    assert!(left["metadata"]["deletionTimestamp"].is_null() && !is_owned(&left), "{left:#}");
+}
+
+#[test]
 fn what_owns_claims_by_its_controller_is_not_removed_with_them() {
     let Some(plane) = ControlPlane::shared() else { return };
     let mut shop = ClusterBox::new(&plane, "owner");
-    let group = format!("{}.example.com", shop.namespace);
-    let definition = json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": { "name": format!("databases.{group}") },
-        "spec": {
-            "group": group, "scope": "Namespaced",
-            "names": { "plural": "databases", "singular": "database", "kind": "Database" },
-            "versions": [{ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": {
-                "type": "object", "x-kubernetes-preserve-unknown-fields": true } } }],
-        },
-    });
-    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-    plane.create(definitions, &definition);
-    plane.until(&format!("{definitions}/databases.{group}"), |crd| has_condition(crd, "Established"));
+    let group = shop.define("Database");
     let database = format!("apiVersion: {group}/v1\nkind: Database\nmetadata: {{ name: main }}\n");
     shop.write("", &(config_map("config", "1") + &database));
     shop.start(&[]);

@@ -1,5 +1,6 @@
-//! What stands in a file of manifests, object by object: lists are taken apart, and what only a server writes is
-//! dropped, so that what `kubectl get -o yaml` prints can be committed as it is.
+//! What stands in a file of manifests, object by object: lists are taken apart, what only a server writes is dropped, so
+//! that what `kubectl get -o yaml` prints can be committed as it is, and what would have the cluster remove data isn't
+//! taken as it stands.
 
 use serde_json::Value;
 
@@ -21,6 +22,9 @@ const SERVER_MADE: [&str; 9] = [
 ];
 /// An annotation: what `kubectl apply` remembers.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// When a cluster removes the claims of a StatefulSet by itself.
+const CLAIMS_GO: [&str; 2] = ["whenDeleted", "whenScaled"];
 
 /// The objects of a file, what is wrong with its lists, and what was dropped.
 #[derive(Default)]
@@ -88,8 +92,39 @@ impl Documents {
             let message = format!("a server writes these itself, and they are passed over: {names}");
             self.warnings.push(Diagnostic::new(file, *at, message).hint("take them out of the file"));
         }
+        for (at, when) in retain_claims(&mut node) {
+            let message =
+                format!("{when}: Delete is taken as Retain: what holds data is never removed by itself");
+            let hint = "write Retain; a document of kind Purge removes claims that nothing wants any more";
+            self.warnings.push(Diagnostic::new(file, at, message).hint(hint));
+        }
         self.nodes.push(node);
     }
+}
+
+/// Has a StatefulSet keep the claims that the cluster would remove with it, or with a pod when there are fewer of them: by
+/// a commit that makes it smaller, or by whatever scales it. Gives where it was told otherwise.
+fn retain_claims(node: &mut Node) -> Vec<(Position, &'static str)> {
+    let text = |key: &str| node.get(key).and_then(Node::as_str).unwrap_or_default();
+    if text("kind") != "StatefulSet" || !text("apiVersion").starts_with("apps/") {
+        return Vec::new();
+    }
+    let policy =
+        entry_of(node, "spec").and_then(|spec| entry_of(spec, "persistentVolumeClaimRetentionPolicy"));
+    let Some(policy) = policy else { return Vec::new() };
+    let mut told = Vec::new();
+    for when in CLAIMS_GO {
+        if let Some(what) = entry_of(policy, when).filter(|what| what.as_str() == Some("Delete")) {
+            what.value = NodeValue::Scalar(Value::String("Retain".to_owned()));
+            told.push((what.at, when));
+        }
+    }
+    told
+}
+
+fn entry_of<'n>(node: &'n mut Node, key: &str) -> Option<&'n mut Node> {
+    let NodeValue::Mapping(entries) = &mut node.value else { return None };
+    entries.iter_mut().find(|entry| entry.key == key).map(|entry| &mut entry.node)
 }
 
 /// Whether `status` is the server's: of Kubernetes' own kinds it is; of somebody else's where a server wrote the rest,
@@ -183,6 +218,40 @@ mod tests {
             warning.to_string(),
             "f.yaml:13:1: a server writes these itself, and they are passed over: status, uid, resourceVersion, generation, creationTimestamp, managedFields, kubectl.kubernetes.io/last-applied-configuration (take them out of the file)"
         );
+    }
+
+    #[test]
+    fn claims_that_the_cluster_would_remove_by_itself_are_retained_with_a_warning() {
+        let set = |version: &str, kind: &str, policy: &str| {
+            format!(
+                "apiVersion: {version}\nkind: {kind}\nmetadata: {{ name: a }}\nspec:\n  persistentVolumeClaimRetentionPolicy: {policy}\n"
+            )
+        };
+        let of = |text: &str| {
+            let documents = documents(text);
+            let policy = documents.nodes[0].to_json()["spec"]["persistentVolumeClaimRetentionPolicy"].clone();
+            let warnings: Vec<_> = documents.warnings.iter().map(ToString::to_string).collect();
+            (policy, warnings)
+        };
+        let (policy, warnings) =
+            of(&set("apps/v1", "StatefulSet", "{ whenScaled: Delete, whenDeleted: Delete }"));
+        assert_eq!(policy, json!({ "whenScaled": "Retain", "whenDeleted": "Retain" }));
+        assert_eq!(warnings.len(), 2);
+        assert!(
+            warnings[0].starts_with("f.yaml:5:76: whenDeleted: Delete is taken as Retain"),
+            "{warnings:?}"
+        );
+        for kept in [
+            set("apps/v1", "StatefulSet", "{ whenScaled: Retain }"),
+            set("apps/v1", "StatefulSet", "Delete"),
+            set("example.com/v1", "StatefulSet", "{ whenScaled: Delete }"),
+            set("apps/v1", "Other", "{ whenScaled: Delete }"),
+        ] {
+            let before = parse("f.yaml", kept.as_bytes(), Dialect::Kubernetes, MANIFEST_LIMIT).unwrap();
+            let (policy, warnings) = of(&kept);
+            assert_eq!(before[0].to_json()["spec"]["persistentVolumeClaimRetentionPolicy"], policy);
+            assert_eq!(warnings, [""; 0]);
+        }
     }
 
     #[test]
