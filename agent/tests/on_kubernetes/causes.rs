@@ -3,11 +3,9 @@
 use std::thread;
 use std::time::Duration;
 
-use serde_json::json;
-
 use crate::cluster_box::{APP, ClusterBox, config_map};
 use crate::support::agent_box::app;
-use crate::support::kubernetes::{ControlPlane, has_condition};
+use crate::support::kubernetes::ControlPlane;
 
 const HEALTH: &str = "health: { startup: 1m, deadline: 2m, soak: 300ms }";
 const SHORT: &str = "health: { startup: 1s, deadline: 2s, soak: 300ms }";
@@ -93,19 +91,7 @@ fn a_kind_whose_definition_comes_after_the_deadline_is_applied_once_the_cluster_
     assert_eq!(app(&status, APP).unwrap().phase, "Preparing", "its deadline ran though nothing was applied");
     assert!(shop.find("configmaps/config").is_none());
 
-    let definition = json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": { "name": format!("lathes.{group}") },
-        "spec": {
-            "group": group, "scope": "Namespaced",
-            "names": { "plural": "lathes", "singular": "lathe", "kind": "Lathe" },
-            "versions": [{ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": {
-                "type": "object", "x-kubernetes-preserve-unknown-fields": true } } }],
-        },
-    });
-    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-    plane.create(definitions, &definition);
-    plane.until(&format!("{definitions}/lathes.{group}"), |crd| has_condition(crd, "Established"));
+    shop.define("Lathe");
     shop.wait_converged(&commit);
 }
 
