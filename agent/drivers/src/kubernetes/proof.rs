@@ -95,6 +95,15 @@ impl Prover {
         Prover { api, owner, secrets, known: Arc::default() }
     }
 
+    /// One that knows its key already.
+    #[cfg(test)]
+    pub(super) fn with_key(api: Api, owner: OwnerMark) -> (Self, Arc<Key>) {
+        let prover = Prover::new(api, owner);
+        let key = Arc::new(Key { bytes: [7; LENGTH], replaces: None });
+        prover.known().key = Some(Arc::clone(&key));
+        (prover, key)
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -57,6 +57,8 @@ pub(super) struct Record {
     pub(super) status: Status,
     /// Why it isn't gone yet, if it was removed.
     pub(super) leaving: Option<String>,
+    /// Others want to be asked before it is gone.
+    pub(super) has_finalizers: bool,
     /// A controller made it, and keeps it.
     pub(super) controlled: bool,
     /// It is a Job that has ended well.
@@ -101,6 +103,7 @@ impl Record {
             owned: fields.map(|fields| Digest::of(fields.as_bytes())),
             status,
             leaving,
+            has_finalizers: metadata.finalizers.as_ref().is_some_and(|all| !all.is_empty()),
             controlled: metadata
                 .owner_references
                 .iter()
@@ -566,3 +569,7 @@ struct Told {
     /// It may have been waited for.
     back: bool,
 }
+
+#[cfg(test)]
+#[path = "shelf_tests.rs"]
+mod tests;
