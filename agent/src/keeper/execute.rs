@@ -221,6 +221,7 @@ impl<J: Journal> Keeper<J> {
             release: step.release.and_then(|id| self.releases.get(&id)).cloned(),
             id: step.release,
             strategy: self.strategy_of(&step.app),
+            from: step.from.clone(),
         }
     }
 
@@ -303,7 +304,23 @@ impl<J: Journal> Keeper<J> {
             Action::Create | Action::Update | Action::Recreate => self.note_repair(step, now),
             Action::Adopt | Action::Prepare => {}
         }
-        self.save_inventory(&step.app, known)
+        self.save_inventory(&step.app, known)?;
+        match &step.from {
+            Some(from) => self.handed_over(step, from, now),
+            None => Ok(()),
+        }
+    }
+
+    /// What was taken over is no longer its former app's.
+    fn handed_over(&mut self, step: &Step, from: &AppName, now: &Now) -> Result<(), JournalError> {
+        let message = format!("{} is handed over by {from}", step.object);
+        self.journal.note(Note::of("app.takeover", &step.app, message), now);
+        let mut left = self.inventory.get(from).cloned().unwrap_or_default();
+        left.remove(&step.object);
+        self.save_inventory(from, left)?;
+        // It may be what its removal waited for.
+        self.wanted.insert(from.clone());
+        Ok(())
     }
 
     /// A step for an app that was at rest puts right what somebody changed, and that is written down.
@@ -361,13 +378,18 @@ impl<J: Journal> Keeper<J> {
 
     /// Forgets an app that is gone. What is left in its inventory was orphaned, and stays listed.
     fn remove(&mut self, name: &AppName, now: &Now) -> Result<(), JournalError> {
-        let left = self
-            .inventory
-            .get(name)
-            .is_some_and(|owned| owned.values().any(|owned| owned.orphaned.is_none()));
-        if left {
+        let (claims, owned) = (self.claims(), self.inventory.get(name).cloned().unwrap_or_default());
+        let is_others = |key: &ObjectKey, driver| {
+            claims.owner_besides(name, driver, key).is_some_and(|(_, owned)| owned.orphaned.is_none())
+        };
+        let (left, owned): (BTreeMap<_, _>, BTreeMap<_, _>) = owned
+            .into_iter()
+            .filter(|(key, owned)| owned.orphaned.is_some() || !is_others(key, owned.driver))
+            .partition(|(_, owned)| owned.orphaned.is_none());
+        if !left.is_empty() {
             return Ok(());
         }
+        self.save_inventory(name, owned)?;
         self.journal.save_apps(&[(name, None)])?;
         self.journal.note(Note::of("app.removed", name, "it is no longer placed here"), now);
         self.apps.remove(name);
