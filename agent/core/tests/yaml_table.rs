@@ -29,6 +29,14 @@ fn ours(text: &str) -> Result<Vec<Value>, String> {
 /// What differs, in words.
 fn difference(line: &Value) -> Option<String> {
     let text = line["yaml"].as_str().unwrap();
+    // What means this today and that tomorrow isn't taken at all.
+    if line["varies"] == true {
+        let taken = ours(text).ok()?;
+        return Some(format!(
+            "{text:?}\n    read as {}, and kubectl reads it now so, now otherwise",
+            json!(taken)
+        ));
+    }
     let theirs = match line.get("refused") {
         Some(why) => Err(why),
         None => Ok(line.get("documents").cloned().unwrap_or_else(|| json!([]))),
