@@ -72,8 +72,9 @@ impl Handovers {
                 for taker in takers.get(&(driver, key)).into_iter().flatten().filter(|taker| **taker != giver)
                 {
                     let target = resolved.apps.get(*taker).map(|target| target.release);
-                    let has_own = !are_names_shared(driver) && runs(apps, releases, taker, driver, key);
-                    if has_own {
+                    // Where each app has names of its own it isn't the same object, and is in place once it was good.
+                    let good = apps.get(*taker).and_then(|app| app.good.as_ref());
+                    if !are_names_shared(driver) && good.is_some_and(|good| has(releases, good, driver, key)) {
                         continue;
                     }
                     let to = found.gives.entry(giver.clone()).or_default();
