@@ -49,6 +49,11 @@ impl Moment {
     pub fn since(&self, earlier: &Moment) -> Option<Duration> {
         (self.boot == earlier.boot).then(|| self.uptime.saturating_sub(earlier.uptime))
     }
+
+    /// Whether `later` is still to come. A moment of another boot isn't.
+    pub fn is_before(&self, later: &Moment) -> bool {
+        self.boot == later.boot && self.uptime < later.uptime
+    }
 }
 
 /// What the box knows of the time. What depends on the time of the day or the date asks this and nothing else.
@@ -164,6 +169,11 @@ impl Now {
     /// With a clock that is known to be right.
     pub fn certain(wall: Timestamp, moment: Moment) -> Self {
         Now { wall, time: Time::Known(wall), proven: wall, seen: moment.uptime, moment }
+    }
+
+    /// The moment `after` from now, in this boot; saturates at the end of time.
+    pub fn moment_in(&self, after: Duration) -> Moment {
+        Moment { boot: self.moment.boot.clone(), uptime: self.moment.uptime.saturating_add(after) }
     }
 
     /// The wall time `after` from now, for people; saturates at the end of time.

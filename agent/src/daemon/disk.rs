@@ -100,7 +100,7 @@ impl Daemon {
     }
 
     fn disk_pause(&self, now: &Now) -> Moment {
-        Moment { boot: now.moment.boot.clone(), uptime: now.moment.uptime + DISK_PAUSE }
+        now.moment_in(DISK_PAUSE)
     }
 
     /// When the disk is looked at next.

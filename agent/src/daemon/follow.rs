@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_core::clock::{Moment, Now};
+use holdfast_core::clock::Now;
 use holdfast_core::digest::Revision;
 use holdfast_core::held::Held;
 use holdfast_core::name::AppName;
@@ -305,8 +305,7 @@ impl Daemon {
         let late = resolved.held.iter().filter(|(app, _)| !self.tags.are_wanted_by(app));
         let Some(next) = late.filter_map(|(_, held)| held.next).min() else { return };
         let wait = Duration::try_from(next.duration_since(now.wall)).unwrap_or_default();
-        let uptime = now.moment.uptime.saturating_add(wait.max(Duration::from_secs(1)));
-        self.render_due = Some(Moment { boot: now.moment.boot.clone(), uptime });
+        self.render_due = Some(now.moment_in(wait.max(Duration::from_secs(1))));
     }
 
     /// Writes down which apps' documents are at fault, and weren't so before. That a registry is being asked is no fault.

@@ -500,8 +500,7 @@ impl Daemon {
     fn note_trouble(&mut self, result: Result<(), JournalError>, now: &Now) {
         if let Err(error) = result {
             tracing::error!(%error, "the agent can't write down what it does, and waits");
-            let until = now.moment.uptime + DISK_PAUSE;
-            self.trouble = Some((Moment { boot: now.moment.boot.clone(), uptime: until }, error.to_string()));
+            self.trouble = Some((now.moment_in(DISK_PAUSE), error.to_string()));
             self.note_disk(&error.to_string(), now);
         }
     }

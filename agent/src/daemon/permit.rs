@@ -214,10 +214,7 @@ impl Daemon {
             self.gates.interrupt();
         }
         let looks = doubted.then_some(CLOCK_PAUSE);
-        self.waiting.due = opens.into_iter().chain(asks).chain(looks).min().map(|wait| Moment {
-            boot: now.moment.boot.clone(),
-            uptime: now.moment.uptime.saturating_add(wait),
-        });
+        self.waiting.due = opens.into_iter().chain(asks).chain(looks).min().map(|wait| now.moment_in(wait));
         self.note_hold(hold.filter(|_| wants), now);
         self.save_hold();
         self.save_time(false);

@@ -76,8 +76,7 @@ impl Progress {
 
     /// The next poll is due `wait` from now.
     pub(super) fn poll_in(&mut self, wait: Duration, now: &Now) {
-        let uptime = now.moment.uptime.saturating_add(wait);
-        self.next_poll = Some(Moment { boot: now.moment.boot.clone(), uptime });
+        self.next_poll = Some(now.moment_in(wait));
         self.next_poll_wall = Some(now.wall_in(wait));
     }
 
@@ -88,7 +87,7 @@ impl Progress {
 
     /// Whether a poll is due.
     pub(super) fn is_due(&self, now: &Now) -> bool {
-        self.next_poll.as_ref().is_none_or(|at| at.boot != now.moment.boot || at.uptime <= now.moment.uptime)
+        self.next_poll.as_ref().is_none_or(|at| !now.moment.is_before(at))
     }
 
     /// What is held beyond a single app.

@@ -73,8 +73,7 @@ impl Registry {
     }
 
     fn is_due(&self, now: &Now) -> bool {
-        let passed = |at: &Moment| at.boot != now.moment.boot || at.uptime <= now.moment.uptime;
-        !self.is_asked && self.due.as_ref().is_some_and(passed)
+        !self.is_asked && self.due.as_ref().is_some_and(|at| !now.moment.is_before(at))
     }
 }
 
@@ -171,8 +170,7 @@ impl Tags {
             self.unknown.insert(image, why);
         }
         if failed {
-            let uptime = now.moment.uptime.saturating_add(wait.max(Duration::from_secs(1)));
-            registry.due = Some(Moment { boot: now.moment.boot.clone(), uptime });
+            registry.due = Some(now.moment_in(wait.max(Duration::from_secs(1))));
         }
         self.registries.insert(said.registry, registry);
         digests
@@ -190,8 +188,7 @@ impl Tags {
         for image in digests.into_keys() {
             let registry = self.registries.entry(image.registry.clone()).or_insert_with(Registry::new);
             wait = wait.max(registry.backoff.failed(u64::MAX));
-            let uptime = now.moment.uptime.saturating_add(wait);
-            registry.due = Some(Moment { boot: now.moment.boot.clone(), uptime });
+            registry.due = Some(now.moment_in(wait));
             let cause = format!("which image {image} is can't be written down: {error}");
             self.unknown.insert(image, Unresolved::Unreachable { cause, next: Some(now.wall_in(wait)) });
         }

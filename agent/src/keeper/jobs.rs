@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use holdfast_core::app::{App, Judging, Phase, Verdict};
-use holdfast_core::clock::{Moment, Now};
+use holdfast_core::clock::Now;
 use holdfast_core::digest::ReleaseId;
 use holdfast_core::generation::{group, shaken_by};
 use holdfast_core::health::{Health, Sight};
@@ -107,7 +107,7 @@ impl<J: Journal> Keeper<J> {
     /// others those in `scope`.
     pub fn to_look_at(&self, now: &Now, scope: &Scope) -> Vec<Look> {
         let due = |name: &AppName, app: &App| match &app.phase {
-            Phase::Judging(_) => self.looks.get(name).is_none_or(|at| !is_ahead(at, now)),
+            Phase::Judging(_) => self.looks.get(name).is_none_or(|at| !now.moment.is_before(at)),
             _ => scope.has(name) || (app.current.is_some() && !self.health.contains_key(name)),
         };
         // What isn't brought up yet after the agent has started tells nothing by how it fares.
@@ -152,9 +152,7 @@ impl<J: Journal> Keeper<J> {
         let Some(Phase::Judging(judging)) = self.apps.get_mut(name).map(|app| &mut app.phase) else {
             return Ok(());
         };
-        let next =
-            Moment { boot: now.moment.boot.clone(), uptime: now.moment.uptime + Judging::next_look(&policy) };
-        self.looks.insert(name.clone(), next);
+        self.looks.insert(name.clone(), now.moment_in(Judging::next_look(&policy)));
         if let Some(other) = shaken {
             **judging = Judging::begin(now.moment.clone());
             let remark = format!("not judged while {other} is changed, which it depends on");
@@ -213,8 +211,4 @@ impl<J: Journal> Keeper<J> {
 fn is_starting(app: &App, current: &Target, now: &Now) -> bool {
     let Phase::Judging(judging) = &app.phase else { return false };
     now.moment.since(&judging.started).is_none_or(|elapsed| elapsed < current.policy.health.startup)
-}
-
-pub(super) fn is_ahead(at: &Moment, now: &Now) -> bool {
-    at.boot == now.moment.boot && at.uptime > now.moment.uptime
 }

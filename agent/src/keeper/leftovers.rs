@@ -15,7 +15,6 @@ use holdfast_core::plan::{Action, Aim, Plan, Step};
 use jiff::Timestamp;
 
 use super::Keeper;
-use super::jobs::is_ahead;
 use super::journal::{Journal, Note};
 
 /// The longest pause between two tries: nothing tells when a policy is gone.
@@ -48,10 +47,7 @@ impl Leftovers {
         let leftover = Leftover {
             cause: named(&step.object, why),
             attempts,
-            retry_at: Moment {
-                boot: now.moment.boot.clone(),
-                uptime: now.moment.uptime.saturating_add(wait),
-            },
+            retry_at: now.moment_in(wait),
             retry_wall: now.wall_in(wait),
         };
         known.insert(step.object.clone(), leftover);
@@ -126,7 +122,7 @@ impl Leftovers {
 
     /// The apps of which something is to be tried again.
     pub(super) fn due<'a>(&'a self, now: &'a Now) -> impl Iterator<Item = &'a AppName> {
-        let due = |leftover: &Leftover| !is_ahead(&leftover.retry_at, now);
+        let due = |leftover: &Leftover| !now.moment.is_before(&leftover.retry_at);
         self.0.iter().filter(move |(_, known)| known.values().any(due)).map(|(app, _)| app)
     }
 
@@ -177,7 +173,9 @@ impl<J: Journal> Keeper<J> {
         };
         let known = self.leftovers.0.get(name);
         let waits = |step: &Step| {
-            known.and_then(|known| known.get(&step.object)).is_some_and(|left| is_ahead(&left.retry_at, now))
+            known
+                .and_then(|known| known.get(&step.object))
+                .is_some_and(|left| now.moment.is_before(&left.retry_at))
         };
         plan.steps.retain(|step| !(goes(step) && waits(step) && is_there(step)));
     }

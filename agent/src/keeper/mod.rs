@@ -322,7 +322,7 @@ impl<J: Journal> Keeper<J> {
         let judged = self.apps.iter().filter(|(_, app)| matches!(app.phase, Phase::Judging(_)));
         let looks = judged.filter_map(|(name, _)| self.looks.get(name));
         let retries = self.apps.values().filter_map(App::retry_at);
-        let ahead = |at: &&Moment| at.boot == handled.boot && at.uptime > handled.uptime;
+        let ahead = |at: &&Moment| handled.is_before(at);
         let search = self.search.pause.as_ref().map(|pause| &pause.until);
         let pauses = self.patience.ends().chain(self.leftovers.retries()).chain(search);
         looks.chain(retries).chain(pauses).filter(ahead).min_by_key(|at| at.uptime).cloned()

@@ -31,7 +31,7 @@ impl Pause {
     /// The pause after another failure.
     pub(super) fn after(before: Option<&Pause>, now: &Now) -> Self {
         let attempts = before.map_or(1, |before| before.attempts.saturating_add(1));
-        Pause { attempts, until: ahead(now, Self::length(attempts)) }
+        Pause { attempts, until: now.moment_in(Self::length(attempts)) }
     }
 
     fn length(attempts: u32) -> Duration {
@@ -39,17 +39,13 @@ impl Pause {
     }
 
     pub(super) fn is_on(&self, now: &Now) -> bool {
-        super::jobs::is_ahead(&self.until, now)
+        now.moment.is_before(&self.until)
     }
 
     /// Whether it ended longer ago than it took: what comes now is no repetition.
     fn is_past(&self, now: &Now) -> bool {
         now.moment.since(&self.until).is_none_or(|ago| !self.is_on(now) && ago > Self::length(self.attempts))
     }
-}
-
-fn ahead(now: &Now, wait: Duration) -> Moment {
-    Moment { boot: now.moment.boot.clone(), uptime: now.moment.uptime.saturating_add(wait) }
 }
 
 /// What an app at rest was last put right by.
@@ -105,7 +101,7 @@ impl Patience {
         let times = before.map_or(1, |before| before.times.saturating_add(1));
         self.repairs.insert(name.clone(), Repair { what, times, at: now.moment.clone() });
         if let Some(attempts) = times.checked_sub(REPAIRS_AT_ONCE).filter(|attempts| *attempts > 0) {
-            self.kept.insert(name.clone(), Pause { attempts, until: ahead(now, Pause::length(attempts)) });
+            self.kept.insert(name.clone(), Pause { attempts, until: now.moment_in(Pause::length(attempts)) });
         } else {
             self.kept.remove(name);
         }

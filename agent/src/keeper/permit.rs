@@ -102,7 +102,7 @@ impl<J: Journal> Keeper<J> {
         let goes = self.purgeable(now).into_iter().filter_map(|orphan| orphan.due);
         let next = goes.filter(|due| self.purged.is_none_or(|purged| *due > purged)).min()?;
         let wait = next.saturating_sub(now.seen);
-        Some(Moment { boot: now.moment.boot.clone(), uptime: now.moment.uptime.saturating_add(wait) })
+        Some(now.moment_in(wait))
     }
 
     /// Whether an orphan is on its way: then it counts how much time is seen.

@@ -77,8 +77,8 @@ impl AgentBox {
     /// Adds these lines to agent.toml, for the next start.
     pub fn configure(&self, more: &str) {
         let path = self.dir().join("agent.toml");
-        let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(path, text + more).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(path, text + more).unwrap();
     }
 
     /// The folder that everything but the repository is in.

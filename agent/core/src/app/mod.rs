@@ -395,7 +395,7 @@ impl App {
         self.stuck = Some(Stuck {
             cause: cause.to_owned(),
             attempts,
-            retry_at: Moment { boot: now.moment.boot.clone(), uptime: now.moment.uptime + wait },
+            retry_at: now.moment_in(wait),
             retry_wall: now.wall_in(wait),
             unblock: None,
             not_yet: None,
@@ -409,7 +409,7 @@ impl App {
 
     /// Whether a failed try keeps it from being tried now.
     pub fn waits(&self, now: &Moment) -> bool {
-        self.retry_at().is_some_and(|at| at.boot == now.boot && at.uptime > now.uptime)
+        self.retry_at().is_some_and(|at| now.is_before(at))
     }
 
     /// When it is tried again, if it is stuck.
