@@ -64,6 +64,11 @@ export CARGO_ENCODED_RUSTFLAGS "CFLAGS_${target//-/_}=${cflags[*]}"
 # mimalloc's C writes down when it was compiled; gcc takes that from here.
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
 
+out=$target_dir/static/holdfast-$arch$suffix
+[[ $profile == release ]] || out=$out-$profile
+# Where this fails, nobody takes an older one for it.
+rm -f "$out"
+
 say "Building holdfast for $target, profile $profile${suffix:+, without WebAssembly}"
 # A position-independent binary has a table of a hundred thousand places to be moved at its start: packed, it is a
 # hundredth of the size. Older linkers for aarch64 don't know how.
@@ -73,8 +78,6 @@ cargo rustc --locked --package holdfast --bin holdfast --profile "$profile" --ta
   -- "${link[@]}" >&2
 
 mkdir -p "$target_dir/static"
-out=$target_dir/static/holdfast-$arch$suffix
-[[ $profile == release ]] || out=$out-$profile
 cp "$target_dir/$target/$profile/holdfast" "$out"
 
 # A machine's path in the binary would make it another on every machine, and tell who built it.
