@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 
 import checks
+import podman_tests
 from box import Box
 from machine import Failed, first_boot
 
@@ -22,6 +23,7 @@ def main():
     parser.add_argument("--binary")
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--podman-tests", nargs=2, metavar=("PROGRAM", "SCRATCH"))
     parser.add_argument("wanted", nargs="*", metavar="CHECK")
     given = parser.parse_args()
     # Whoever ends this ends the guest as well.
@@ -29,6 +31,10 @@ def main():
         signal.signal(number, lambda *_: sys.exit(1))
     if given.first_boot:
         return first_boot(given.first_boot)
+    if given.podman_tests:
+        with tempfile.TemporaryDirectory(prefix="holdfast-guest-") as folder:
+            program, scratch = given.podman_tests
+            sys.exit(0 if podman_tests.run(Path(given.base), program, scratch, given.wanted, Path(folder)) else 1)
     known = checks.ALL
     names = [check.__name__ for check in known]
     if given.list:

@@ -295,7 +295,7 @@ fn content(file: &mut File) -> Vec<u8> {
     content
 }
 
-/// No default of the machine matters, and none of the machine's cgroups: runc takes all of them.
+/// No default of the machine matters, and none of the machine's cgroups.
 fn conf(dir: &Path, setup: &Setup) -> String {
     format!(
         r#"[containers]
@@ -304,7 +304,7 @@ log_driver = "k8s-file"
 [engine]
 cgroup_manager = "cgroupfs"
 events_logger = "{}"
-runtime = "runc"
+runtime = "{}"
 image_copy_tmp_dir = "{}"
 {}
 [network]
@@ -312,6 +312,7 @@ network_backend = "netavark"
 network_config_dir = "{}"
 "#,
         setup.events_logger,
+        traces::runtime(),
         dir.join("copy").display(),
         setup.engine,
         dir.join("net").display(),

@@ -9,6 +9,18 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+/// The programs that run containers, in the order in which the tests take one, and the file in which each says of a container
+/// where it came from.
+const RUNTIMES: [(&str, &str); 2] = [("runc", "state.json"), ("crun", "status")];
+
+/// The runtime that this machine has. runc takes every arrangement of cgroups, which crun 1.8 doesn't.
+pub fn runtime() -> &'static str {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let there =
+        |(name, _): &(&str, &str)| std::env::split_paths(&path).any(|folder| folder.join(name).exists());
+    RUNTIMES.into_iter().find(there).unwrap_or(RUNTIMES[0]).0
+}
+
 /// What there was on the machine before this podman: nothing of it is touched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Before(BTreeSet<String>);
@@ -69,8 +81,10 @@ pub fn clear_but_disk(dir: &Path, store: &Path, before: &Before) {
         std::thread::sleep(Duration::from_millis(10));
     }
     for container in &containers {
-        if Path::new("/run/runc").join(container).exists() {
-            let _ = Command::new("runc").args(["delete", "--force", container]).output();
+        for (runtime, _) in RUNTIMES {
+            if Path::new("/run").join(runtime).join(container).exists() {
+                let _ = Command::new(runtime).args(["delete", "--force", container]).output();
+            }
         }
     }
     for trace in before.since() {
@@ -131,11 +145,11 @@ pub fn containers(store: &Path) -> Vec<String> {
             ids.extend(line.split('\0').map(str::to_owned));
         }
     }
-    for id in names(Path::new("/run/runc")) {
-        let state = fs::read_to_string(format!("/run/runc/{id}/state.json")).unwrap_or_default();
-        if state.contains(&mark) {
-            ids.insert(id);
-        }
+    for (runtime, state) in RUNTIMES {
+        let folder = Path::new("/run").join(runtime);
+        ids.extend(names(&folder).into_iter().filter(|id| {
+            fs::read_to_string(folder.join(id).join(state)).is_ok_and(|state| state.contains(&mark))
+        }));
     }
     ids.retain(|id| hex(id));
     ids.into_iter().collect()
