@@ -1,6 +1,7 @@
 //! The generation: every app that this box holds, and what a newly resolved revision makes of it.
 
 pub mod group;
+pub mod handover;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,8 +14,10 @@ use crate::clock::Now;
 use crate::digest::ReleaseId;
 use crate::held::Held;
 use crate::name::{AppName, ObjectKey};
-use crate::release::{DriverKind, JudgedBy, Target};
+use crate::release::{DriverKind, JudgedBy, Release, Target};
 use crate::resolve::Resolved;
+
+use self::handover::Handovers;
 
 /// All apps of the box.
 pub type Apps = BTreeMap<AppName, App>;
@@ -51,6 +54,12 @@ impl Owned {
     /// Made for an app that wants it.
     pub fn by(driver: DriverKind) -> Self {
         Owned { driver, orphaned: None, seen: Duration::ZERO }
+    }
+
+    /// Whether it is to go: it is no orphan, and not what `release` is to have under this name.
+    pub fn is_unwanted(&self, key: &ObjectKey, release: Option<&Release>) -> bool {
+        let wants = |release: &Release| release.driver == self.driver && release.wants(key);
+        self.orphaned.is_none() && !release.is_some_and(wants)
     }
 }
 
@@ -98,13 +107,15 @@ pub struct Advance {
 
 /// Brings a resolved revision to the apps: places what it wants, withdraws what it no longer has. An app
 /// whose documents are faulty stays as it is. While changes are `withheld`, nothing is withdrawn; while something may
-/// have to wait for long (`defers`), what is being judged gets its verdict before its successor takes its place.
+/// have to wait for long (`defers`), what is being judged gets its verdict before its successor takes its place. What
+/// hands objects over stays until these are well where they go.
 pub fn advance(
     apps: &mut Apps,
     resolved: &Resolved,
     failed: &Failed,
     withheld: Option<&Held>,
     defers: bool,
+    handovers: &Handovers,
     now: &Now,
 ) -> Advance {
     let mut advance = Advance::default();
@@ -146,11 +157,18 @@ pub fn advance(
             }
         }
     }
-    withdraw(apps, resolved, withheld, now, &mut advance);
+    withdraw(apps, resolved, withheld, handovers, now, &mut advance);
     advance
 }
 
-fn withdraw(apps: &mut Apps, resolved: &Resolved, withheld: Option<&Held>, now: &Now, advance: &mut Advance) {
+fn withdraw(
+    apps: &mut Apps,
+    resolved: &Resolved,
+    withheld: Option<&Held>,
+    handovers: &Handovers,
+    now: &Now,
+    advance: &mut Advance,
+) {
     let going: Vec<AppName> = apps
         .iter()
         .filter(|(name, app)| {
@@ -162,9 +180,13 @@ fn withdraw(apps: &mut Apps, resolved: &Resolved, withheld: Option<&Held>, now: 
         .collect();
     let present = apps.values().filter(|app| app.phase != Phase::Removing).count();
     let limit = &resolved.policy.prune;
+    // What goes over to other apps as a whole isn't removed.
+    let removed = going.iter().filter(|name| !handovers.is_whole(name)).count();
     for name in going.iter() {
-        if !limit.allows(going.len(), present) {
-            advance.kept.insert(name.clone(), prune_held(going.len(), present, limit));
+        if !handovers.is_whole(name) && !limit.allows(removed, present) {
+            advance.kept.insert(name.clone(), prune_held(removed, present, limit));
+        } else if let Some(held) = handovers.holds(name, apps).or_else(|| handovers.unread(resolved)) {
+            advance.kept.insert(name.clone(), held);
         } else if let Some(held) = withheld {
             advance.withheld = true;
             advance.kept.insert(name.clone(), held.clone());
@@ -188,8 +210,24 @@ fn prune_held(going: usize, present: usize, limit: &PruneLimit) -> Held {
 /// Apps whose documents are faulty, and why.
 pub type Faulty = BTreeMap<AppName, Held>;
 
+/// What decides whose turn it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Order<'a> {
+    /// Apps whose documents are faulty.
+    pub faulty: &'a Faulty,
+    /// What goes from app to app.
+    pub handovers: Option<&'a Handovers>,
+}
+
+impl<'a> From<&'a Faulty> for Order<'a> {
+    fn from(faulty: &'a Faulty) -> Self {
+        Order { faulty, handovers: None }
+    }
+}
+
 /// Why a prepared app has to wait for others; `None` when its turn has come.
-pub fn waits_for(app: &App, apps: &Apps, faulty: &Faulty) -> Option<Held> {
+pub fn waits_for<'a>(name: &AppName, app: &App, apps: &Apps, order: impl Into<Order<'a>>) -> Option<Held> {
+    let order = order.into();
     let target = app.target.as_ref()?;
     let on = target.policy.depends_on.iter().find_map(|name| match apps.get(name) {
         Some(other) if other.converged() => None,
@@ -212,7 +250,8 @@ pub fn waits_for(app: &App, apps: &Apps, faulty: &Faulty) -> Option<Held> {
             format!("place {name} on this box, or take it out of dependsOn"),
         )),
     });
-    on.or_else(|| group::waits(app, apps, faulty))
+    let lends = || order.handovers.and_then(|handovers| handovers.holds(name, apps));
+    on.or_else(|| group::waits(app, apps, order.faulty)).or_else(lends)
 }
 
 /// The app for which somebody must do something before `name` is good: itself, or one that it depends on.
@@ -230,16 +269,17 @@ fn cause_of<'a>(name: &'a AppName, apps: &'a Apps) -> Option<&'a AppName> {
 }
 
 /// The prepared apps whose turn has come, in order of their dependencies.
-pub fn ready(apps: &Apps, faulty: &Faulty, now: &Now) -> Vec<AppName> {
+pub fn ready<'a>(apps: &Apps, by: impl Into<Order<'a>>, now: &Now) -> Vec<AppName> {
+    let by = by.into();
     order(apps)
         .into_iter()
-        .filter(|name| apps.get(name).is_some_and(|app| is_ready(app, apps, faulty, now)))
+        .filter(|name| apps.get(name).is_some_and(|app| is_ready(name, app, apps, by, now)))
         .collect()
 }
 
 /// Whether the turn of an app has come.
-pub fn is_ready(app: &App, apps: &Apps, faulty: &Faulty, now: &Now) -> bool {
-    app.phase == Phase::Pending && !app.waits(&now.moment) && waits_for(app, apps, faulty).is_none()
+pub fn is_ready<'a>(name: &AppName, app: &App, apps: &Apps, by: impl Into<Order<'a>>, now: &Now) -> bool {
+    app.phase == Phase::Pending && !app.waits(&now.moment) && waits_for(name, app, apps, by).is_none()
 }
 
 /// What an app depends on and what is being changed at the moment: how the app fares meanwhile is no fault of its

@@ -36,6 +36,13 @@ pub enum Observed {
         /// Whose it is, as far as can be seen.
         owner: String,
     },
+    /// Something of that name is there that this box made for another of its apps.
+    Another {
+        /// Which one.
+        app: AppName,
+        /// What the runtime wouldn't let be changed in place if it were this app's, for people.
+        immutable: Option<String>,
+    },
     /// It is there with our mark, and was not asked for: left over from another release.
     Extra {
         /// The release in its mark, if it can be read.
@@ -51,6 +58,7 @@ impl fmt::Display for Observed {
             Observed::Immutable { difference } => write!(f, "differs, and can't be changed: {difference}"),
             Observed::Absent => f.write_str("absent"),
             Observed::Foreign { owner } => write!(f, "belongs to {owner}"),
+            Observed::Another { app, .. } => write!(f, "belongs to the app {app}"),
             Observed::Extra { .. } => f.write_str("left over"),
         }
     }

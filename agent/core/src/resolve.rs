@@ -31,10 +31,25 @@ pub struct Resolved {
     pub apps: BTreeMap<AppName, Target>,
     /// The releases that those apps name.
     pub releases: BTreeMap<ReleaseId, Arc<Release>>,
+    /// Those of the held apps whose documents can't be read: what they want isn't known.
+    pub unread: BTreeSet<AppName>,
+    /// What those of the held apps want that were read, and can't be resolved.
+    pub wants: BTreeMap<AppName, BTreeSet<ObjectKey>>,
     /// Apps that can't be rendered or resolved, and why. They stay as they are.
     pub held: BTreeMap<AppName, Held>,
     /// When and how much may be changed.
     pub policy: ChangePolicy,
+}
+
+impl Resolved {
+    /// Holds an app that was resolved: it stays as it is.
+    pub fn hold(&mut self, app: AppName, held: Held) {
+        if let Some(release) = self.apps.remove(&app).and_then(|target| self.releases.get(&target.release)) {
+            let keys = release.objects.iter().map(|object| object.key.clone()).collect();
+            self.wants.insert(app.clone(), keys);
+        }
+        self.held.insert(app, held);
+    }
 }
 
 /// The runtimes that a box has.
@@ -164,6 +179,8 @@ fn container_runtime(asked: Option<DriverKind>, runtimes: &Runtimes) -> Option<D
 /// the reason given for it.
 pub fn resolve(desired: Desired, answers: &Answers, runtimes: &Runtimes) -> Resolved {
     let mut resolved = Resolved {
+        unread: desired.faulty.keys().cloned().collect(),
+        wants: BTreeMap::new(),
         revision: desired.revision,
         apps: BTreeMap::new(),
         releases: BTreeMap::new(),
@@ -173,6 +190,7 @@ pub fn resolve(desired: Desired, answers: &Answers, runtimes: &Runtimes) -> Reso
     for (name, app) in desired.apps {
         let DesiredApp { kind, workload, policy } = app;
         let policy = judged_by(policy, answers, runtimes);
+        let wants = keys(&workload);
         let both = release(&name, workload, answers, runtimes).and_then(|release| Ok((release, policy?)));
         match both {
             Ok((release, policy)) => {
@@ -182,11 +200,21 @@ pub fn resolve(desired: Desired, answers: &Answers, runtimes: &Runtimes) -> Reso
                 resolved.releases.insert(id, Arc::new(release));
             }
             Err(held) => {
+                resolved.wants.insert(name.clone(), wants);
                 resolved.held.insert(name, held);
             }
         }
     }
     resolved
+}
+
+/// The objects of a workload, on whichever runtime.
+fn keys(workload: &Workload) -> BTreeSet<ObjectKey> {
+    let Workload::Container { objects, podman, .. } = workload else { return BTreeSet::new() };
+    let lowered = podman
+        .iter()
+        .flat_map(|lowered| lowered.claims.iter().chain(lowered.pods.iter().map(|(key, _)| key)));
+    objects.iter().map(|object| &object.key).chain(lowered).cloned().collect()
 }
 
 fn release(

@@ -72,6 +72,8 @@ pub(crate) fn resolved(targets: &[(&str, &Target)]) -> Resolved {
         apps: targets.iter().map(|(app, target)| (name(app), (*target).clone())).collect(),
         releases: BTreeMap::new(),
         held: BTreeMap::new(),
+        unread: BTreeSet::new(),
+        wants: Default::default(),
         policy: ChangePolicy::default(),
     }
 }

@@ -31,6 +31,11 @@ pub trait Runtime: Send + Sync {
     /// Takes away what is under `key`, behind the driver's back.
     async fn take_away(&self, key: &ObjectKey);
 
+    /// Whether a name is the same object whichever app has it, so that one app can take over what another one has.
+    fn shares_names(&self) -> bool {
+        false
+    }
+
     /// Changes what is under `key`, behind the driver's back. False if the runtime knows no such thing.
     async fn tamper(&self, key: &ObjectKey) -> bool;
 }
@@ -67,6 +72,7 @@ async fn act(
         release: desired.then_some(release),
         id: None,
         strategy: holdfast_core::release::Strategy::StopStart,
+        from: None,
     };
     driver.apply(step).await
 }
@@ -175,12 +181,49 @@ pub async fn what_is_extra_can_be_adopted(runtime: &dyn Runtime) -> Outcome {
             release: None,
             id: None,
             strategy: holdfast_core::release::Strategy::StopStart,
+            from: None,
         };
         driver.apply(step).await.map_err(said("adopt for removal"))?;
         act(&*driver, &release, Action::Adopt, &object.key).await.map_err(said("adopt"))?;
     }
     all(&look(&*driver, &release).await?, "the same", same)?;
     remove(&*driver, &release).await
+}
+
+/// What another app of the box has is told apart, and can be taken over as it is: then it is the new app's.
+pub async fn what_another_app_has_can_be_taken_over(runtime: &dyn Runtime) -> Outcome {
+    if !runtime.shares_names() {
+        return Ok(());
+    }
+    let (driver, old) = (runtime.driver().await, runtime.release(&app()?, 1));
+    let taker: AppName = "taker".parse().map_err(|error| format!("{error}"))?;
+    let new = Release { app: taker.clone(), ..old.clone() };
+    create(&*driver, &old).await?;
+    let theirs = Observed::Another { app: old.app.clone(), immutable: None };
+    all(&look(&*driver, &new).await?, "the other app's", |o| *o == theirs)?;
+    for object in &new.objects {
+        for _ in 0..2 {
+            let step = ApplyStep {
+                app: &taker,
+                action: Action::Adopt,
+                object: &object.key,
+                release: Some(&new),
+                id: None,
+                strategy: holdfast_core::release::Strategy::StopStart,
+                from: Some(&old.app),
+            };
+            driver.apply(step).await.map_err(said("take over"))?;
+        }
+    }
+    all(&look(&*driver, &new).await?, "the same", same)?;
+    // Who gave it removes nothing any more.
+    remove(&*driver, &old).await?;
+    all(&look(&*driver, &new).await?, "the same", same)?;
+    let left = driver.observe(&old.app, None).await.map_err(said("observe"))?;
+    if !left.is_empty() {
+        return Err(format!("nothing should be left of the first app, and there is {left:?}"));
+    }
+    remove(&*driver, &new).await
 }
 
 /// What another device made is told apart, isn't changed, isn't removed and isn't listed.
@@ -351,6 +394,7 @@ macro_rules! conformance_tests {
             removing_twice_is_removing_once
             what_is_not_wanted_is_extra
             what_is_extra_can_be_adopted
+            what_another_app_has_can_be_taken_over
             what_is_foreign_is_left_alone
             a_restarted_agent_finds_what_there_is
             another_version_is_drift_and_can_be_reached

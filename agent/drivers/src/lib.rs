@@ -113,6 +113,9 @@ pub struct ApplyStep<'a> {
     pub id: Option<ReleaseId>,
     /// How it takes the place of what is there.
     pub strategy: Strategy,
+    /// The app of this box that has it until now, where it is taken over: it stays what it is, but for what the release
+    /// changes.
+    pub from: Option<&'a AppName>,
 }
 
 /// A runtime.
@@ -135,8 +138,9 @@ pub trait Driver: Send + Sync {
     /// Fetches and stages what the release needs. Never disturbs what runs. Runs beside other calls.
     async fn prepare(&self, release: &Release) -> Result<(), DriverError>;
 
-    /// Looks at every object of `app`: those of `desired` are `Same`, `Drift`, `Immutable`, `Absent` or `Foreign`;
-    /// others that carry our mark for this app are `Extra`.
+    /// Looks at every object of `app`: those of `desired` are `Same`, `Drift`, `Immutable`, `Absent` or `Foreign`, or
+    /// `Another` where names are the same object whichever app has it; others that carry our mark for this app are
+    /// `Extra`.
     async fn observe(&self, app: &AppName, desired: Option<&Release>) -> Result<AppObservation, DriverError>;
 
     /// The apps that something with our mark for this device exists for.

@@ -79,6 +79,7 @@ impl Runtime for Box_ {
             release: Some(&release),
             id: None,
             strategy: Strategy::StopStart,
+            from: None,
         };
         other.apply(step).await.unwrap();
         true

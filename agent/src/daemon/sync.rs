@@ -231,7 +231,7 @@ impl Renderer {
             let unblock = "nothing to do: it is fetched again with the next revision";
             Some((app.clone(), Held::until_changed(part.damage.clone()?, unblock)))
         });
-        waiting.extend(damaged);
+        let damaged: BTreeMap<_, _> = damaged.collect();
         let desired = render(selected, &contents);
         let needs = needs(&desired, &self.runtimes);
         let named: Vec<_> = needs.values().flat_map(|needs| needs.artifacts.keys().copied()).collect();
@@ -245,8 +245,13 @@ impl Renderer {
         let (answers, wanted) = self.answers(&*files, needs)?;
         let mut resolved = resolve(desired, &answers, &self.runtimes);
         for (app, held) in waiting {
-            resolved.apps.remove(&app);
-            resolved.held.insert(app, held);
+            // What is removed must not wait for it.
+            resolved.unread.remove(&app);
+            resolved.hold(app, held);
+        }
+        for (app, held) in damaged {
+            resolved.unread.insert(app.clone());
+            resolved.hold(app, held);
         }
         Ok(Rendered { resolved, wanted })
     }

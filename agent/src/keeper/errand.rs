@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use holdfast_core::app::{App, Phase};
 use holdfast_core::clock::Now;
 use holdfast_core::digest::ReleaseId;
-use holdfast_core::generation::{group, order, ready};
-use holdfast_core::name::AppName;
+use holdfast_core::generation::{Order, group, order, ready};
+use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::plan::{Aim, Step};
 use holdfast_core::release::DriverKind;
 use holdfast_drivers::DriverError;
@@ -46,6 +46,8 @@ pub(super) struct Stance {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Changes,
+    /// It is there, and isn't found good yet: what it takes the place of stays beside it.
+    IsProven,
     GoesBack,
     Goes,
     Held,
@@ -56,14 +58,11 @@ impl Stance {
     pub(super) fn of(app: &App) -> Self {
         let way = match &app.phase {
             Phase::Applying => Way::Changes,
+            Phase::Judging(_) => Way::IsProven,
             Phase::RollingBack { .. } => Way::GoesBack,
             Phase::Removing => Way::Goes,
             Phase::Held { .. } => Way::Held,
-            Phase::Preparing
-            | Phase::Pending
-            | Phase::Judging(_)
-            | Phase::Good
-            | Phase::RolledBack { .. } => Way::Stays,
+            Phase::Preparing | Phase::Pending | Phase::Good | Phase::RolledBack { .. } => Way::Stays,
         };
         Stance { way, current: app.current.as_ref().map(|target| target.release) }
     }
@@ -72,7 +71,8 @@ impl Stance {
     /// change begins when its turn has come.
     pub(super) fn is_news_after(self, before: Self) -> bool {
         let leaves = matches!(self.way, Way::GoesBack | Way::Goes) && self.way != before.way;
-        self.way != Way::Changes && (leaves || self.current != before.current)
+        let is_good = before.way == Way::IsProven && self.way == Way::Stays;
+        self.way != Way::Changes && (leaves || is_good || self.current != before.current)
     }
 }
 
@@ -81,6 +81,8 @@ impl Stance {
 pub(super) struct Walk {
     pub(super) under_way: Vec<Step>,
     pub(super) left: VecDeque<Step>,
+    /// What the steps remove that no other app wanted when they were planned.
+    pub(super) unwanted: BTreeSet<(DriverKind, ObjectKey)>,
     /// Why the app gets no further step.
     pub(super) failed: Option<DriverError>,
     /// Why not all of its runtimes could be asked.
@@ -102,6 +104,8 @@ impl<J: Journal> Keeper<J> {
         self.take_up_the_dead(now)?;
         self.advance(now)?;
         self.take_back(now)?;
+        // What one app has that another one is to have, or to have back.
+        self.wanted.extend(self.claims().takers());
         self.close_ended()?;
         self.begin_search(now);
         // What ran before an update doesn't stand in its way: where its turn has come, that is first.
@@ -159,7 +163,7 @@ impl<J: Journal> Keeper<J> {
             }
             let about = About::Converge(Stance::of(app));
             let drivers = self.drivers_of(&name, Aim::Current);
-            if !waits && !self.errands.contains_key(&name) && self.has_room(about, &drivers) {
+            if !waits && self.is_free(&name) && self.has_room(about, &drivers) {
                 self.wanted.remove(&name);
                 self.begin(&name, about, drivers);
             }
@@ -171,7 +175,7 @@ impl<J: Journal> Keeper<J> {
         let resumed =
             self.apps.iter().filter(|(_, app)| app.phase == Phase::Applying && !app.waits(&now.moment));
         let resumed: Vec<AppName> = resumed.map(|(name, _)| name.clone()).collect();
-        let mut ready = ready(&self.apps, self.faulty_apps(), now);
+        let mut ready = ready(&self.apps, self.order(), now);
         // What has begun of a group is brought to its end.
         let may = |name: &AppName| self.apps.get(name).is_some_and(|app| group::has_begun(app, &self.apps));
         ready.retain(|name| self.may_change() || (!self.permit.revoked && may(name)));
@@ -187,7 +191,7 @@ impl<J: Journal> Keeper<J> {
         let Some(target) = self.apps.get(name).and_then(|app| app.target.as_ref()) else { return false };
         let is_walked = |need: &AppName| self.errands.get(need).is_some_and(|errand| errand.walk.is_some());
         let mut needs = target.policy.depends_on.iter();
-        if self.errands.contains_key(name) || needs.any(|need| is_walked(need) || self.is_unmet(need)) {
+        if !self.is_free(name) || needs.any(|need| is_walked(need) || self.is_unmet(need)) {
             return false;
         }
         // After the agent died, the changes that were under way then go on one at a time, so that it is found out which
@@ -273,10 +277,22 @@ impl<J: Journal> Keeper<J> {
         }
         for (name, drivers) in due {
             let rests = self.patience.spares_purge(&name, now);
-            if !rests && !self.errands.contains_key(&name) && self.has_room(About::Purge, &drivers) {
+            if !rests && self.is_free(&name) && self.has_room(About::Purge, &drivers) {
                 self.begin(&name, About::Purge, drivers);
             }
         }
+    }
+
+    /// What decides whose turn it is.
+    pub(super) fn order(&self) -> Order<'_> {
+        Order { faulty: self.faulty_apps(), handovers: Some(&self.handovers) }
+    }
+
+    /// Whether an errand of an app may begin beside those that are under way. Apps that share an object, since it goes from
+    /// one to the other, have theirs one after the other: what one sees of it the other one may be about to change.
+    fn is_free(&self, name: &AppName) -> bool {
+        self.errands.is_empty()
+            || !self.errands.contains_key(name) && !self.claims().shares_any(name, self.errands.keys())
     }
 
     /// Whether another errand of this kind may ask these runtimes. What takes its time of one kind leaves room for the

@@ -1,7 +1,7 @@
 //! Taking in what came of work: what there is of an app is planned from, the plan is walked piece by piece, and at its
 //! end the app moves on. The executor has no choices to make; it writes each step's intent down before and its end after.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use holdfast_core::app::{App, Phase};
 use holdfast_core::clock::Now;
@@ -79,12 +79,14 @@ impl<J: Journal> Keeper<J> {
                     plan.steps.iter().filter(|step| !self.leftovers.has(name, &step.object)).peekable();
                 let repairs = new.peek().is_some().then(|| mark_of(new));
                 let takes_in = plan.steps.iter().any(|step| step.action == Action::Adopt);
+                let unwanted = self.unwanted(&plan);
                 let left = plan.steps.into();
-                errand.walk = Some(Walk { left, unseen, repairs, takes_in, ..Walk::default() });
+                errand.walk = Some(Walk { left, unwanted, unseen, repairs, takes_in, ..Walk::default() });
             }
             (walk, came) => {
                 let mut walk = walk.unwrap_or_default();
                 self.take_steps(&mut walk, came, now)?;
+                self.spare(name, &mut walk);
                 errand.walk = Some(walk);
             }
         }
@@ -113,6 +115,28 @@ impl<J: Journal> Keeper<J> {
             self.stick(name, |app| app.stick_until(&held.cause, &held.unblock, now), now)
         } else {
             self.settle(name, failed.as_ref(), now)
+        }
+    }
+
+    /// What a plan removes and no other app wants.
+    fn unwanted(&self, plan: &Plan) -> BTreeSet<(DriverKind, ObjectKey)> {
+        let claims = self.claims();
+        let removals = plan.steps.iter().filter(|step| step.action == Action::Remove);
+        let unwanted =
+            removals.filter(|step| !claims.is_wanted_elsewhere(&step.app, step.driver, &step.object));
+        unwanted.map(|step| (step.driver, step.object.clone())).collect()
+    }
+
+    /// Takes the steps out that would remove what a newer revision than that of the plan wants for another app.
+    fn spare(&mut self, name: &AppName, walk: &mut Walk) {
+        let claims = self.claims();
+        let planned = walk.left.len();
+        walk.left.retain(|step| {
+            let removes = walk.unwanted.contains(&(step.driver, step.object.clone()));
+            !removes || !claims.is_wanted_elsewhere(&step.app, step.driver, &step.object)
+        });
+        if walk.left.len() < planned {
+            self.wanted.insert(name.clone());
         }
     }
 
@@ -221,6 +245,7 @@ impl<J: Journal> Keeper<J> {
             release: step.release.and_then(|id| self.releases.get(&id)).cloned(),
             id: step.release,
             strategy: self.strategy_of(&step.app),
+            from: step.from.clone(),
         }
     }
 
@@ -303,7 +328,23 @@ impl<J: Journal> Keeper<J> {
             Action::Create | Action::Update | Action::Recreate => self.note_repair(step, now),
             Action::Adopt | Action::Prepare => {}
         }
-        self.save_inventory(&step.app, known)
+        self.save_inventory(&step.app, known)?;
+        match &step.from {
+            Some(from) => self.handed_over(step, from, now),
+            None => Ok(()),
+        }
+    }
+
+    /// What was taken over is no longer its former app's.
+    fn handed_over(&mut self, step: &Step, from: &AppName, now: &Now) -> Result<(), JournalError> {
+        let message = format!("{} is handed over by {from}", step.object);
+        self.journal.note(Note::of("app.takeover", &step.app, message), now);
+        let mut left = self.inventory.get(from).cloned().unwrap_or_default();
+        left.remove(&step.object);
+        self.save_inventory(from, left)?;
+        // It may be what its removal waited for.
+        self.wanted.insert(from.clone());
+        Ok(())
     }
 
     /// A step for an app that was at rest puts right what somebody changed, and that is written down.
@@ -361,13 +402,18 @@ impl<J: Journal> Keeper<J> {
 
     /// Forgets an app that is gone. What is left in its inventory was orphaned, and stays listed.
     fn remove(&mut self, name: &AppName, now: &Now) -> Result<(), JournalError> {
-        let left = self
-            .inventory
-            .get(name)
-            .is_some_and(|owned| owned.values().any(|owned| owned.orphaned.is_none()));
-        if left {
+        let (claims, owned) = (self.claims(), self.inventory.get(name).cloned().unwrap_or_default());
+        let is_others = |key: &ObjectKey, driver| {
+            claims.owner_besides(name, driver, key).is_some_and(|(_, owned)| owned.orphaned.is_none())
+        };
+        let (left, owned): (BTreeMap<_, _>, BTreeMap<_, _>) = owned
+            .into_iter()
+            .filter(|(key, owned)| owned.orphaned.is_some() || !is_others(key, owned.driver))
+            .partition(|(_, owned)| owned.orphaned.is_none());
+        if !left.is_empty() {
             return Ok(());
         }
+        self.save_inventory(name, owned)?;
         self.journal.save_apps(&[(name, None)])?;
         self.journal.note(Note::of("app.removed", name, "it is no longer placed here"), now);
         self.apps.remove(name);

@@ -4,6 +4,7 @@
 //! inventory and tries it at once.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::app::pause;
@@ -161,10 +162,8 @@ impl<J: Journal> Keeper<J> {
         let owned = self.inventory.get(name);
         // A removal may be put off until the release is good: that it isn't in this plan doesn't say that it is wanted.
         let is_unwanted = |key: &ObjectKey| {
-            let owned = owned.and_then(|owned| owned.get(key)).filter(|owned| owned.orphaned.is_none());
-            owned.is_some_and(|owned| {
-                release.is_none_or(|release| release.driver != owned.driver || !release.wants(key))
-            })
+            let owned = owned.and_then(|owned| owned.get(key));
+            owned.is_some_and(|owned| owned.is_unwanted(key, release.map(Arc::as_ref)))
         };
         self.leftovers.keep_only(name, |key, _| is_unwanted(key));
         let seen = observed.get(name);

@@ -25,15 +25,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::app::{App, Phase, pause};
-use holdfast_core::change::ChangePolicy;
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::Digest;
+use holdfast_core::generation::handover::{Claims, Handovers};
 use holdfast_core::generation::{Apps, Failed, Faulty, Inventory, advance, waits_for};
 use holdfast_core::health::Health;
 use holdfast_core::held::Held;
-use holdfast_core::name::{AppName, ObjectKey};
+use holdfast_core::name::AppName;
 use holdfast_core::observe::Observations;
-use holdfast_core::plan::{Aim, Known, Orphan, Plan, orphans, plan, purges};
+use holdfast_core::plan::{Aim, Known, Plan, plan, purges};
 use holdfast_core::release::{DriverKind, Target};
 use holdfast_core::resolve::Resolved;
 use holdfast_drivers::Driver;
@@ -86,6 +86,8 @@ pub struct Keeper<J> {
     sights: BTreeMap<AppName, VecDeque<LookRecord>>,
     /// Apps that failed and of which no diagnosis was kept yet.
     undiagnosed: BTreeSet<AppName>,
+    /// What goes from app to app by the newest revision.
+    handovers: Handovers,
     /// When orphans were last looked through for what is to go.
     purged: Option<Duration>,
     /// What is to be removed, and stays for now.
@@ -177,6 +179,7 @@ impl<J: Journal> Keeper<J> {
             withheld: false,
             sights: BTreeMap::new(),
             undiagnosed: BTreeSet::new(),
+            handovers: Handovers::default(),
             purged: None,
             leftovers: Leftovers::default(),
             errands: BTreeMap::new(),
@@ -192,7 +195,9 @@ impl<J: Journal> Keeper<J> {
     pub fn imagine(&mut self, resolved: &Resolved, now: &Now) {
         self.releases.copy(resolved);
         let withheld = self.permit.apply.as_ref();
-        self.kept = advance(&mut self.apps, resolved, &self.failed, withheld, false, now).kept;
+        self.handovers = Handovers::of(&self.apps, resolved, self.releases.whole(), &self.inventory);
+        let handovers = &self.handovers;
+        self.kept = advance(&mut self.apps, resolved, &self.failed, withheld, false, handovers, now).kept;
         self.resolved = Some(Resolved { releases: BTreeMap::new(), ..resolved.clone() });
     }
 
@@ -300,7 +305,9 @@ impl<J: Journal> Keeper<J> {
         let mut apps = self.apps.clone();
         let withheld = self.permit.apply.as_ref();
         let defers = withheld.is_some() || self.permit.download.is_some();
-        let advance = advance(&mut apps, resolved, &self.failed, withheld, defers, now);
+        let handovers = Handovers::of(&apps, resolved, self.releases.whole(), &self.inventory);
+        let advance = advance(&mut apps, resolved, &self.failed, withheld, defers, &handovers, now);
+        self.handovers = handovers;
         let changed: Vec<_> = advance.changed.iter().map(|name| (name, apps.get(name))).collect();
         self.journal.save_apps(&changed)?;
         let before = std::mem::replace(&mut self.apps, apps);
@@ -340,21 +347,14 @@ impl<J: Journal> Keeper<J> {
         self.apps.values().map(|app| app.phase.word()).collect()
     }
 
-    /// What holds data and what no app wants any more.
-    pub fn orphans(&self, now: &Now) -> Vec<Orphan> {
-        let unknown = ChangePolicy::default();
-        let policy = self.policy().unwrap_or(&unknown);
-        orphans(&self.inventory, policy, |app, key| self.may_want(app, key), now)
-    }
-
-    /// Whether a release of the app that is to come, runs or may come back has this object, or nobody can tell.
-    fn may_want(&self, app: &AppName, key: &ObjectKey) -> bool {
-        let wants =
-            |target: &Target| self.releases.get(&target.release).is_none_or(|release| release.wants(key));
-        let targets = self.apps.get(app).into_iter().flat_map(|app| [&app.target, &app.current, &app.good]);
-        // What the newest revision wants may not be the app's target yet: one that goes back ends that first.
-        let newest = self.resolved.as_ref().and_then(|resolved| resolved.apps.get(app));
-        self.faulty_apps().contains_key(app) || targets.flatten().chain(newest).any(wants)
+    /// Who wants what, by all that is known.
+    fn claims(&self) -> Claims<'_> {
+        Claims {
+            apps: &self.apps,
+            releases: self.releases.whole(),
+            inventory: &self.inventory,
+            newest: self.resolved.as_ref(),
+        }
     }
 
     fn faulty_apps(&self) -> &Faulty {
@@ -394,7 +394,13 @@ impl<J: Journal> Keeper<J> {
     }
 
     fn known<'a>(&'a self, apps: &'a Apps, observed: &'a Observations) -> Known<'a> {
-        Known { apps, releases: self.releases.whole(), observed, inventory: &self.inventory }
+        Known {
+            apps,
+            releases: self.releases.whole(),
+            observed,
+            inventory: &self.inventory,
+            newest: self.resolved.as_ref(),
+        }
     }
 
     /// An app's record was changed: if it should run something else now, that is brought about.
@@ -494,7 +500,7 @@ impl<J: Journal> Keeper<J> {
         });
         let held = held.or_else(|| match &app.phase {
             Phase::Pending if !app.waits(&now.moment) => {
-                waits_for(app, &self.apps, self.faulty_apps()).or_else(|| self.permit.apply.clone())
+                waits_for(name, app, &self.apps, self.order()).or_else(|| self.permit.apply.clone())
             }
             Phase::Preparing => self.permit.download.clone(),
             _ => None,
@@ -514,10 +520,18 @@ impl<J: Journal> Keeper<J> {
         Some((group, other.0))
     }
 
-    /// Whether every app is where the repository wants it, and nothing is held.
+    /// Whether every app is where the repository wants it, with nothing of before, and nothing is held.
     pub fn converged(&self) -> bool {
         let undone = !self.kept.is_empty() || !self.leftovers.is_empty() || self.search.is_awaited();
-        !undone && self.faulty().next().is_none() && self.apps.values().all(App::converged)
+        let is_done = |(name, app): (&AppName, &App)| app.converged() && !self.has_unwanted(name, app);
+        !undone && self.faulty().next().is_none() && self.apps.iter().all(is_done)
+    }
+
+    /// Whether something of an app is still to go: what a release has no longer goes once that is good.
+    fn has_unwanted(&self, name: &AppName, app: &App) -> bool {
+        let release = app.current.as_ref().and_then(|target| self.releases.get(&target.release));
+        let mut owned = self.inventory.get(name).into_iter().flatten();
+        owned.any(|(key, owned)| owned.is_unwanted(key, release.map(Arc::as_ref)))
     }
 
     /// Whether nothing will happen without something new: every verdict is in, or was tried often enough
@@ -535,7 +549,7 @@ impl<J: Journal> Keeper<J> {
                     is_calm(app)
                         && (given_up(app)
                             || !self.may_change()
-                            || waits_for(app, &self.apps, self.faulty_apps()).is_some())
+                            || waits_for(name, app, &self.apps, self.order()).is_some())
                 }
                 Phase::Preparing if self.permit.download.is_some() => is_calm(app),
                 _ => given_up(app),

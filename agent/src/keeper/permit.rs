@@ -7,8 +7,9 @@ use holdfast_core::change::ChangePolicy;
 use holdfast_core::clock::{Moment, Now, Time};
 use holdfast_core::generation::is_ready;
 use holdfast_core::held::Held;
-use holdfast_core::name::AppName;
-use holdfast_core::plan::Orphan;
+use holdfast_core::name::{AppName, ObjectKey};
+use holdfast_core::plan::{Orphan, orphans};
+use holdfast_core::release::Target;
 
 use super::Keeper;
 use super::journal::{Journal, JournalError, Note};
@@ -75,10 +76,10 @@ impl<J: Journal> Keeper<J> {
 
     /// Whether something would be changed now if it were allowed.
     pub fn wants_change(&self, now: &Now) -> bool {
-        let faulty = self.faulty_apps();
+        let order = self.order();
         self.withheld
             || self.has_due_purge(now)
-            || self.apps.values().any(|app| is_ready(app, &self.apps, faulty, now))
+            || self.apps.iter().any(|(name, app)| is_ready(name, app, &self.apps, order, now))
     }
 
     /// Writes down what is kept from being removed and wasn't before. What waits for its time is written down by whoever
@@ -108,6 +109,27 @@ impl<J: Journal> Keeper<J> {
     /// Whether an orphan is on its way: then it counts how much time is seen.
     pub fn awaits_purge(&self, now: &Now) -> bool {
         self.purgeable(now).iter().any(|orphan| orphan.due.is_some())
+    }
+
+    /// What holds data and what no app wants any more.
+    pub fn orphans(&self, now: &Now) -> Vec<Orphan> {
+        let unknown = ChangePolicy::default();
+        let policy = self.policy().unwrap_or(&unknown);
+        orphans(&self.inventory, policy, |app, key| self.may_want(app, key), now)
+    }
+
+    /// Whether a release of the app that is to come, runs or may come back has this object, or one of another app that
+    /// shares it, or nobody can tell.
+    fn may_want(&self, app: &AppName, key: &ObjectKey) -> bool {
+        let wants =
+            |target: &Target| self.releases.get(&target.release).is_none_or(|release| release.wants(key));
+        let targets = self.apps.get(app).into_iter().flat_map(|app| [&app.target, &app.current, &app.good]);
+        // What the newest revision wants may not be the app's target yet: one that goes back ends that first.
+        let newest = self.resolved.as_ref().and_then(|resolved| resolved.apps.get(app));
+        let driver = self.inventory.get(app).and_then(|owned| owned.get(key)).map(|owned| owned.driver);
+        self.faulty_apps().contains_key(app)
+            || targets.flatten().chain(newest).any(wants)
+            || driver.is_some_and(|driver| self.claims().may_be_wanted_elsewhere(app, driver, key))
     }
 
     /// The orphans that are to go now.

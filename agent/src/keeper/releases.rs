@@ -164,6 +164,8 @@ mod tests {
                 apps: BTreeMap::new(),
                 releases: of_it,
                 held: BTreeMap::new(),
+                unread: Default::default(),
+                wants: Default::default(),
                 policy: ChangePolicy::default(),
             };
             assert_eq!(releases.lacks(&resolved).len(), 1);

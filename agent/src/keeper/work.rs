@@ -113,6 +113,7 @@ pub(super) struct StepCall {
     pub(super) release: Option<Arc<Release>>,
     pub(super) id: Option<ReleaseId>,
     pub(super) strategy: Strategy,
+    pub(super) from: Option<AppName>,
 }
 
 impl Ticket {
@@ -182,6 +183,7 @@ impl StepCall {
             release: self.release.as_deref(),
             id: self.id,
             strategy: self.strategy,
+            from: self.from.as_ref(),
         };
         limited(driver.step_limit(&step), driver.apply(step)).await
     }

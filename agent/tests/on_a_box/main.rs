@@ -15,6 +15,7 @@ mod component;
 #[cfg(all(feature = "demo", feature = "wasm"))]
 mod demo;
 mod failures;
+mod handover;
 mod health;
 mod hostile;
 mod lifecycle;

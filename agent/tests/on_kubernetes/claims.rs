@@ -7,10 +7,10 @@ use crate::support::agent_box::app;
 use crate::support::kubernetes::ControlPlane;
 
 const RECREATE: &str = "update: { immutable: recreate }";
-const CLAIM: &str = "persistentvolumeclaims/d-db-0";
+pub(crate) const CLAIM: &str = "persistentvolumeclaims/d-db-0";
 
 /// A StatefulSet with a claim for each pod; `more` is added to its spec.
-fn database(service: &str, more: &str) -> String {
+pub(crate) fn database(service: &str, more: &str) -> String {
     format!(
         "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {{ name: db }}\nspec:\n  {more}\n  selector: {{ matchLabels: {{ a: \
          db }} }}\n  serviceName: {service}\n  template:\n    \

@@ -123,6 +123,10 @@ impl Runtime for Bench {
         Arc::new(self.driver_of("box-1"))
     }
 
+    fn shares_names(&self) -> bool {
+        true
+    }
+
     fn release(&self, app: &AppName, version: u32) -> Release {
         let version = version.to_string();
         let settings = self.object("v1", "ConfigMap", "settings", json!({ "data": { "version": version } }));
@@ -153,6 +157,7 @@ impl Runtime for Bench {
             release: Some(&release),
             id: None,
             strategy: Strategy::StopStart,
+            from: None,
         };
         other.apply(step).await.unwrap();
         true

@@ -16,6 +16,7 @@ mod claims;
 mod cluster_box;
 mod conformance;
 mod custom;
+mod handover;
 mod immutable;
 mod jobs;
 mod logs;

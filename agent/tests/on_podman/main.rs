@@ -19,6 +19,7 @@ mod faults_image;
 mod faults_place;
 mod faults_service;
 mod features;
+mod handover;
 mod health;
 mod links;
 #[allow(dead_code, reason = "the test of kills needs a part of it alone")]

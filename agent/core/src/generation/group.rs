@@ -114,6 +114,7 @@ mod tests {
 
     use super::*;
     use crate::clock::{Moment, Now};
+    use crate::generation::handover::Handovers;
     use crate::generation::{Failure, advance, ready};
     use crate::health::Health;
     use crate::testing::{good, name, now, release, resolved, target};
@@ -132,7 +133,7 @@ mod tests {
         let mut apps: Apps = at("1").iter().map(|(app, target)| (name(app), good(target))).collect();
         let [pos, menu] = at("2");
         let new = resolved(&[("pos", &pos.1), ("menu", &menu.1)]);
-        advance(&mut apps, &new, &Failed::new(), None, false, &now());
+        advance(&mut apps, &new, &Failed::new(), None, false, &Handovers::default(), &now());
         (apps, new)
     }
 
@@ -176,7 +177,7 @@ mod tests {
     fn an_app_outside_of_the_group_waits_until_all_of_it_is_good() {
         let (mut apps, mut new) = updated();
         new.apps.insert(name("sign"), target(&release("sign", "1", &["Pod/x"]), &["pos"]));
-        advance(&mut apps, &new, &Failed::new(), None, false, &now());
+        advance(&mut apps, &new, &Failed::new(), None, false, &Handovers::default(), &now());
         apps.values_mut().for_each(|app| app.prepared(&now()));
         pass_judgement(apps.get_mut(&name("pos")).unwrap());
         assert_eq!(ready(&apps, &Faulty::new(), &now()), [name("menu")]);
@@ -187,7 +188,7 @@ mod tests {
         let (mut apps, mut new) = updated();
         new.apps.get_mut(&name("menu")).unwrap().policy.depends_on.insert(name("sign"));
         new.apps.insert(name("sign"), target(&release("sign", "1", &["Pod/x"]), &[]));
-        advance(&mut apps, &new, &Failed::new(), None, false, &now());
+        advance(&mut apps, &new, &Failed::new(), None, false, &Handovers::default(), &now());
         apps.values_mut().for_each(|app| app.prepared(&now()));
         assert_eq!(ready(&apps, &Faulty::new(), &now()), [name("sign")]);
     }
@@ -200,9 +201,10 @@ mod tests {
         let (pos, menu) = (member("pos", "3", &[]), member("menu", "3", &["pos"]));
         let next = resolved(&[("pos", &pos), ("menu", &menu)]);
         let closed = Held::until_changed("the window is closed", "wait");
-        let advanced = advance(&mut apps, &next, &Failed::new(), Some(&closed), true, &now());
+        let advanced =
+            advance(&mut apps, &next, &Failed::new(), Some(&closed), true, &Handovers::default(), &now());
         assert!(advanced.changed.is_empty() && advanced.withheld, "{advanced:?}");
-        advance(&mut apps, &next, &Failed::new(), None, false, &now());
+        advance(&mut apps, &next, &Failed::new(), None, false, &Handovers::default(), &now());
         assert!(apps.values().all(|app| app.phase == Phase::Preparing), "{apps:?}");
     }
 
@@ -210,14 +212,22 @@ mod tests {
     fn what_cannot_go_back_is_kept_though_its_successor_is_known_as_bad() {
         let (mut apps, mut new) = updated();
         new.apps.get_mut(&name("pos")).unwrap().policy.irreversible = true;
-        advance(&mut apps, &new, &Failed::new(), None, false, &now());
+        advance(&mut apps, &new, &Failed::new(), None, false, &Handovers::default(), &now());
         apps.values_mut().for_each(|app| app.prepared(&now()));
         apps.values_mut().for_each(|app| app.apply(&now()));
         apps.values_mut().for_each(|app| app.fail("answered 500", true, &now()));
         let (pos, menu) = (member("pos", "3", &[]), member("menu", "3", &["pos"]));
         let failure = Failure { reason: "refused".into(), judged_by: None };
         let failed = Failed::from([(name("menu"), [(menu.release, failure)].into())]);
-        advance(&mut apps, &resolved(&[("pos", &pos), ("menu", &menu)]), &failed, None, false, &now());
+        advance(
+            &mut apps,
+            &resolved(&[("pos", &pos), ("menu", &menu)]),
+            &failed,
+            None,
+            false,
+            &Handovers::default(),
+            &now(),
+        );
         for app in apps.values() {
             assert!(matches!(app.phase, Phase::Held { .. }) && app.current != app.good, "{app:?}");
         }
@@ -238,12 +248,12 @@ mod tests {
     fn after_a_crash_a_group_goes_back_or_stays_as_one() {
         let (mut apps, mut new) = updated();
         new.apps.get_mut(&name("pos")).unwrap().policy.irreversible = true;
-        advance(&mut apps, &new, &Failed::new(), None, false, &now());
+        advance(&mut apps, &new, &Failed::new(), None, false, &Handovers::default(), &now());
         apps.values_mut().for_each(|app| app.prepared(&now()));
         apps.values_mut().for_each(|app| app.apply(&now()));
         let failure = Failure { reason: "answered 500".into(), judged_by: None };
         let failed = Failed::from([(name("menu"), [(new.apps[&name("menu")].release, failure)].into())]);
-        advance(&mut apps, &new, &failed, None, false, &now());
+        advance(&mut apps, &new, &failed, None, false, &Handovers::default(), &now());
         assert!(apps.values().all(|app| matches!(app.phase, Phase::Held { .. })), "{apps:?}");
     }
 
@@ -255,15 +265,17 @@ mod tests {
             [(new.apps[&name("menu")].release, Failure { reason: "answered 500".into(), judged_by: None })]
                 .into(),
         )]);
-        advance(&mut apps, &new, &failed, None, false, &now());
+        advance(&mut apps, &new, &failed, None, false, &Handovers::default(), &now());
         let pos = &apps[&name("pos")];
         let Phase::RolledBack { reason } = &pos.phase else { panic!("{:?}", pos.phase) };
         assert!(reason.contains("group till") && reason.contains("menu failed: answered 500"), "{reason}");
         assert_eq!(pos.current, pos.good);
         apps.values_mut().for_each(|app| app.restored(&now()));
-        assert!(advance(&mut apps, &new, &failed, None, false, &now()).changed.is_empty());
+        assert!(
+            advance(&mut apps, &new, &failed, None, false, &Handovers::default(), &now()).changed.is_empty()
+        );
         new.apps.insert(name("menu"), member("menu", "3", &["pos"]));
-        advance(&mut apps, &new, &failed, None, false, &now());
+        advance(&mut apps, &new, &failed, None, false, &Handovers::default(), &now());
         assert!(apps.values().all(|app| app.phase == Phase::Preparing), "{apps:?}");
     }
 }

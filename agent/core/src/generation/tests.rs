@@ -1,7 +1,10 @@
 //! What a revision makes of the apps, each as a sentence.
 
+use std::sync::Arc;
+
+use super::handover::Claims;
 use super::*;
-use crate::release::Target;
+use crate::release::{Release, Target};
 use crate::testing::{good, name, now, release, resolved, target};
 
 fn apps(names: &[&str]) -> Apps {
@@ -12,7 +15,15 @@ fn apps(names: &[&str]) -> Apps {
 fn a_revision_without_a_change_changes_nothing() {
     let mut held = apps(&["a", "b"]);
     let (a, b) = (target(&release("a", "1", &["Pod/x"]), &[]), target(&release("b", "1", &["Pod/x"]), &[]));
-    let advance = advance(&mut held, &resolved(&[("a", &a), ("b", &b)]), &Failed::new(), None, false, &now());
+    let advance = advance(
+        &mut held,
+        &resolved(&[("a", &a), ("b", &b)]),
+        &Failed::new(),
+        None,
+        false,
+        &Handovers::default(),
+        &now(),
+    );
     assert_eq!(advance, Advance::default());
 }
 
@@ -20,7 +31,7 @@ fn a_revision_without_a_change_changes_nothing() {
 fn one_app_that_is_no_longer_there_is_withdrawn() {
     let mut held = apps(&["a", "b"]);
     let a = target(&release("a", "1", &["Pod/x"]), &[]);
-    advance(&mut held, &resolved(&[("a", &a)]), &Failed::new(), None, false, &now());
+    advance(&mut held, &resolved(&[("a", &a)]), &Failed::new(), None, false, &Handovers::default(), &now());
     assert_eq!(held[&name("b")].phase, Phase::Removing);
 }
 
@@ -29,7 +40,15 @@ fn while_changes_are_withheld_nothing_is_withdrawn() {
     let mut held = apps(&["a", "b"]);
     let a = target(&release("a", "1", &["Pod/x"]), &[]);
     let closed = Held::until_changed("the window is closed", "wait");
-    let advance = advance(&mut held, &resolved(&[("a", &a)]), &Failed::new(), Some(&closed), true, &now());
+    let advance = advance(
+        &mut held,
+        &resolved(&[("a", &a)]),
+        &Failed::new(),
+        Some(&closed),
+        true,
+        &Handovers::default(),
+        &now(),
+    );
     assert_eq!(held[&name("b")].phase, Phase::Good);
     assert_eq!((advance.kept, advance.withheld), ([(name("b"), closed)].into(), true));
 }
@@ -40,7 +59,15 @@ fn what_is_being_judged_gets_its_verdict_before_a_successor_that_may_have_to_wai
         (target(&release("a", "2", &["Pod/x"]), &[]), target(&release("a", "3", &["Pod/x"]), &[]));
     let mut held = apps(&["a"]);
     let mut go_to = |target: &Target, defers: bool| {
-        advance(&mut held, &resolved(&[("a", target)]), &Failed::new(), None, defers, &now());
+        advance(
+            &mut held,
+            &resolved(&[("a", target)]),
+            &Failed::new(),
+            None,
+            defers,
+            &Handovers::default(),
+            &now(),
+        );
         let app = held.get_mut(&name("a")).unwrap();
         app.prepared(&now());
         app.apply(&now());
@@ -59,7 +86,7 @@ fn an_app_is_shaken_while_what_it_depends_on_is_changed() {
     let mut held = apps(&["db"]);
     let shaken = |held: &Apps| shaken_by(&pos, held).is_some();
     assert!(!shaken(&held));
-    advance(&mut held, &resolved(&[("db", &db)]), &Failed::new(), None, false, &now());
+    advance(&mut held, &resolved(&[("db", &db)]), &Failed::new(), None, false, &Handovers::default(), &now());
     let mut change = |change: fn(&mut App)| {
         change(held.get_mut(&name("db")).unwrap());
         shaken(&held)
@@ -83,7 +110,7 @@ fn a_release_that_failed_by_a_wrong_check_is_tried_again_with_another() {
     other.policy.health.deadline *= 2;
     let tried = |failed: &Failed, target: &Target| {
         let mut held = apps(&["a"]);
-        advance(&mut held, &resolved(&[("a", target)]), failed, None, false, &now());
+        advance(&mut held, &resolved(&[("a", target)]), failed, None, false, &Handovers::default(), &now());
         held[&name("a")].phase == Phase::Preparing
     };
     let judged = failed(Some(bad.policy.health.mark()));
@@ -94,7 +121,8 @@ fn a_release_that_failed_by_a_wrong_check_is_tried_again_with_another() {
 #[test]
 fn an_empty_tree_removes_nothing_and_says_why() {
     let mut held = apps(&["a", "b", "c", "d"]);
-    let advance = advance(&mut held, &resolved(&[]), &Failed::new(), None, false, &now());
+    let advance =
+        advance(&mut held, &resolved(&[]), &Failed::new(), None, false, &Handovers::default(), &now());
     assert_eq!(advance.kept.len(), 4);
     assert!(held.values().all(|app| app.phase == Phase::Good));
 }
@@ -104,7 +132,7 @@ fn an_app_with_faulty_documents_stays_as_it_is() {
     let mut held = apps(&["a"]);
     let mut faulty = resolved(&[]);
     faulty.held.insert(name("a"), Held::until_changed("app.yaml:1:1: unknown field", "fix it"));
-    advance(&mut held, &faulty, &Failed::new(), None, false, &now());
+    advance(&mut held, &faulty, &Failed::new(), None, false, &Handovers::default(), &now());
     assert_eq!(held[&name("a")].phase, Phase::Good);
 }
 
@@ -113,7 +141,7 @@ fn a_release_that_failed_on_this_box_is_not_tried_again_after_the_store_was_lost
     let bad = target(&release("a", "2", &["Pod/x"]), &[]);
     let failed = Failed::from([(name("a"), [(bad.release, failure(None))].into())]);
     let mut held = Apps::new();
-    advance(&mut held, &resolved(&[("a", &bad)]), &failed, None, false, &now());
+    advance(&mut held, &resolved(&[("a", &bad)]), &failed, None, false, &Handovers::default(), &now());
     assert_eq!(held[&name("a")].phase, Phase::RollingBack { reason: "answered 500".into() });
     assert_eq!(held[&name("a")].current, None);
 }
@@ -125,7 +153,7 @@ fn a_way_back_that_cannot_end_makes_room_for_what_is_new_once_that_may_be_change
     let failed = Failed::from([(name("a"), [(bad.release, failure(None))].into())]);
     let mut held = Apps::from([(name("a"), good(&first))]);
     let wants = |held: &mut Apps, target: &Target, defers: bool| {
-        advance(held, &resolved(&[("a", target)]), &failed, None, defers, &now());
+        advance(held, &resolved(&[("a", target)]), &failed, None, defers, &Handovers::default(), &now());
         (held[&name("a")].phase.word(), held[&name("a")].target.as_ref().map(|target| target.release))
     };
     let app = held.get_mut(&name("a")).unwrap();
@@ -149,10 +177,11 @@ fn whoever_waits_is_told_what_failed_however_far_away_it_is() {
     let (db, mid, top) = (of("db", &[]), of("mid", &["db"]), of("top", &["mid"]));
     let mut held = Apps::new();
     let wanted = resolved(&[("db", &db), ("mid", &mid), ("top", &top)]);
-    advance(&mut held, &wanted, &Failed::new(), None, false, &now());
+    advance(&mut held, &wanted, &Failed::new(), None, false, &Handovers::default(), &now());
     held.values_mut().for_each(|app| app.prepared(&now()));
-    let unblock =
-        |held: &Apps, app: &str| waits_for(&held[&name(app)], held, &Faulty::new()).unwrap().unblock;
+    let unblock = |held: &Apps, app: &str| {
+        waits_for(&name(app), &held[&name(app)], held, &Faulty::new()).unwrap().unblock
+    };
     assert_eq!(unblock(&held, "top"), "nothing to do here: it goes on when mid is good");
     held.get_mut(&name("db")).unwrap().phase = Phase::RolledBack { reason: "answered 500".into() };
     assert_eq!(unblock(&held, "mid"), "it goes on when db is good, which has failed: see there");
@@ -167,7 +196,15 @@ fn an_app_waits_until_what_it_depends_on_is_good() {
     let db = target(&release("db", "1", &["Pod/db"]), &[]);
     let pos = target(&release("pos", "1", &["Pod/pos"]), &["db"]);
     let mut held = Apps::new();
-    advance(&mut held, &resolved(&[("db", &db), ("pos", &pos)]), &Failed::new(), None, false, &now());
+    advance(
+        &mut held,
+        &resolved(&[("db", &db), ("pos", &pos)]),
+        &Failed::new(),
+        None,
+        false,
+        &Handovers::default(),
+        &now(),
+    );
     held.values_mut().for_each(|app| app.prepared(&now()));
     assert_eq!(ready(&held, &Faulty::new(), &now()), [name("db")]);
     held.insert(name("db"), good(&db));
@@ -195,7 +232,93 @@ fn the_prune_limit_holds_only_what_is_over_both_bounds() {
 #[test]
 fn apps_that_were_found_after_the_store_was_lost_go_only_within_the_prune_limit() {
     let mut held: Apps = ["a", "b", "c"].iter().map(|app| (name(app), App::found(&now()))).collect();
-    let kept = advance(&mut held, &resolved(&[]), &Failed::new(), None, false, &now()).kept;
+    let kept =
+        advance(&mut held, &resolved(&[]), &Failed::new(), None, false, &Handovers::default(), &now()).kept;
     assert_eq!(kept.len(), 3);
     assert!(held.values().all(|app| app.phase != Phase::Removing));
+}
+
+/// A good app `old` with `keys`, and a revision that has `new` with them in its place.
+fn renamed(keys: &[&str]) -> (Apps, Resolved, BTreeMap<ReleaseId, Arc<Release>>) {
+    let (old, new) = (release("old", "1", keys), release("new", "1", keys));
+    let held = Apps::from([(name("old"), good(&target(&old, &[])))]);
+    let wanted = resolved(&[("new", &target(&new, &[]))]);
+    (held, wanted, [(old.id(), old), (new.id(), new)].into())
+}
+
+#[test]
+fn an_app_whose_objects_go_over_to_another_one_goes_when_that_is_good() {
+    let (mut held, wanted, releases) = renamed(&["Pod/a", "PersistentVolumeClaim/d"]);
+    let handovers = |held: &Apps| Handovers::of(held, &wanted, &releases, &Inventory::new());
+    let first = handovers(&held);
+    let kept = advance(&mut held, &wanted, &Failed::new(), None, false, &first, &now()).kept;
+    assert!(kept[&name("old")].cause.contains("goes over to the app new"), "{kept:?}");
+    assert_eq!(held[&name("old")].phase, Phase::Good);
+    let new = held.get_mut(&name("new")).unwrap();
+    new.prepared(&now());
+    new.apply(&now());
+    new.applied(&now());
+    let judged = handovers(&held);
+    assert!(!advance(&mut held, &wanted, &Failed::new(), None, false, &judged, &now()).kept.is_empty());
+    held.get_mut(&name("new")).unwrap().pass(&now());
+    let settled = handovers(&held);
+    assert!(advance(&mut held, &wanted, &Failed::new(), None, false, &settled, &now()).kept.is_empty());
+    assert_eq!(held[&name("old")].phase, Phase::Removing);
+}
+
+#[test]
+fn an_app_that_gives_something_away_changes_when_that_is_well_where_it_goes() {
+    let (old, new) = (release("a", "1", &["Pod/x", "Pod/a"]), release("a", "2", &["Pod/a"]));
+    let taker = release("b", "1", &["Pod/x"]);
+    let mut held = Apps::from([(name("a"), good(&target(&old, &[])))]);
+    let wanted = resolved(&[("a", &target(&new, &[])), ("b", &target(&taker, &[]))]);
+    let releases = [(old.id(), old), (new.id(), new), (taker.id(), taker)].into();
+    let handovers = Handovers::of(&held, &wanted, &releases, &Inventory::new());
+    advance(&mut held, &wanted, &Failed::new(), None, false, &handovers, &now());
+    held.values_mut().for_each(|app| app.prepared(&now()));
+    let faulty = Faulty::new();
+    let order = Order { faulty: &faulty, handovers: Some(&handovers) };
+    assert_eq!(ready(&held, order, &now()), [name("b")]);
+    // One that depends on the one that gives could never begin if that waited for it.
+    held.get_mut(&name("b")).unwrap().target.as_mut().unwrap().policy.depends_on.insert(name("a"));
+    assert_eq!(ready(&held, order, &now()), [name("a")]);
+}
+
+#[test]
+fn no_app_goes_while_the_documents_of_another_one_can_not_be_read() {
+    let mut held = Apps::from([(name("old"), good(&target(&release("old", "1", &["Pod/a"]), &[])))]);
+    let mut wanted = resolved(&[]);
+    wanted.unread.insert(name("new"));
+    wanted.held.insert(name("new"), Held::until_changed("app.yaml:3: unknown field", "mend it"));
+    let handovers = Handovers::of(&held, &wanted, &BTreeMap::new(), &Inventory::new());
+    let kept = advance(&mut held, &wanted, &Failed::new(), None, false, &handovers, &now()).kept;
+    assert!(kept[&name("old")].cause.contains("the app new can't be read"), "{kept:?}");
+    assert_eq!(held[&name("old")].phase, Phase::Good);
+}
+
+#[test]
+fn an_app_stays_whose_objects_another_one_wants_that_can_not_be_resolved_yet() {
+    let (mut held, mut wanted, releases) = renamed(&["Pod/a"]);
+    wanted.hold(name("new"), Held::until_changed("registry.example doesn't answer", "wait"));
+    wanted.wants.insert(name("new"), ["Pod/a".parse().unwrap()].into());
+    let handovers = Handovers::of(&held, &wanted, &releases, &Inventory::new());
+    let kept = advance(&mut held, &wanted, &Failed::new(), None, false, &handovers, &now()).kept;
+    assert!(kept[&name("old")].cause.contains("goes over to the app new"), "{kept:?}");
+    assert_eq!(held[&name("old")].phase, Phase::Good);
+}
+
+#[test]
+fn apps_that_have_an_object_in_common_are_told() {
+    let (held, _, releases) = renamed(&["Pod/a"]);
+    let mut inventory = Inventory::new();
+    let shares = |inventory: &Inventory, other: &str| {
+        let claims = Claims { apps: &held, releases: &releases, inventory, newest: None };
+        claims.shares_any(&name("old"), [&name("old"), &name(other)].into_iter())
+    };
+    assert!(!shares(&inventory, "new"));
+    inventory.insert(name("new"), [("Pod/a".parse().unwrap(), Owned::by(DriverKind::Simulated))].into());
+    assert!(shares(&inventory, "new"));
+    assert!(!shares(&inventory, "another"));
+    inventory.insert(name("new"), [("Pod/a".parse().unwrap(), Owned::by(DriverKind::Podman))].into());
+    assert!(!shares(&inventory, "new"), "names are each app's own there");
 }

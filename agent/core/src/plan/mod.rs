@@ -1,5 +1,6 @@
 //! The plan: a readable value that says everything that will be done, and why. The executor only walks it.
 
+pub(crate) mod beside;
 mod purge;
 
 use std::collections::BTreeMap;
@@ -9,12 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::{App, Phase};
 use crate::digest::ReleaseId;
+use crate::generation::handover::Claims;
 use crate::generation::{Apps, Inventory, Owned, order};
 use crate::held::Held;
 use crate::name::{AppName, ObjectKey};
 use crate::observe::{AppObservation, Observations, Observed};
 use crate::release::{DriverKind, Immutable, Object, Release, Target};
+use crate::resolve::Resolved;
 
+use self::beside::can_stand_beside;
 pub use purge::{Orphan, orphans, purges};
 
 /// What is done to an object.
@@ -54,12 +58,16 @@ pub struct Step {
     pub reason: String,
     /// The release that it leads to; none for a removal.
     pub release: Option<ReleaseId>,
+    /// The app that has it until then, where it is taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<AppName>,
 }
 
 /// Everything that is to be done now, in order, and what can't be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// The steps: all removals, then the apps in order of their dependencies.
+    /// The steps: what must go before something can come, then the apps in order of their dependencies, then what else
+    /// goes.
     pub steps: Vec<Step>,
     /// Apps that nothing is done for, and why.
     pub held: BTreeMap<AppName, Held>,
@@ -102,6 +110,14 @@ pub struct Known<'a> {
     pub observed: &'a Observations,
     /// What we made.
     pub inventory: &'a Inventory,
+    /// The newest revision, once that is known.
+    pub newest: Option<&'a Resolved>,
+}
+
+impl<'a> Known<'a> {
+    fn claims(&self) -> Claims<'a> {
+        Claims { apps: self.apps, releases: self.releases, inventory: self.inventory, newest: self.newest }
+    }
 }
 
 /// Makes the plan. The same input gives the same plan; an app that was not observed gets no step.
@@ -109,23 +125,26 @@ pub fn plan(known: Known<'_>, aim: Aim) -> Plan {
     let mut plan = Plan::default();
     let mut removals = Vec::new();
     let mut additions = Vec::new();
+    let mut later = Vec::new();
     for name in order(known.apps) {
         let (Some(app), Some(observed)) = (known.apps.get(&name), known.observed.get(&name)) else {
             continue;
         };
         match plan_app(known, aim, &name, app, observed) {
-            Ok(AppSteps { remove, add }) => {
-                removals.push(remove);
-                additions.extend(add);
+            Ok(steps) => {
+                removals.push(steps.remove);
+                additions.extend(steps.add);
+                later.push(steps.later);
             }
             Err(held) => {
                 plan.held.insert(name, held);
             }
         }
     }
-    // Whatever depends on another goes before it; whatever goes does so before anything comes.
+    // Whatever depends on another goes before it. What is in the way goes before anything comes, and all else after it.
     plan.steps.extend(removals.into_iter().rev().flatten());
     plan.steps.extend(additions);
+    plan.steps.extend(later.into_iter().rev().flatten());
     plan
 }
 
@@ -135,8 +154,9 @@ pub fn plan_one(known: Known<'_>, aim: Aim, name: &AppName) -> Plan {
         return Plan::default();
     };
     match plan_app(known, aim, name, app, observed) {
-        Ok(AppSteps { mut remove, add }) => {
+        Ok(AppSteps { mut remove, add, later }) => {
             remove.extend(add);
+            remove.extend(later);
             Plan { steps: remove, held: BTreeMap::new() }
         }
         Err(held) => Plan { steps: Vec::new(), held: BTreeMap::from([(name.clone(), held)]) },
@@ -145,8 +165,11 @@ pub fn plan_one(known: Known<'_>, aim: Aim, name: &AppName) -> Plan {
 
 #[derive(Default)]
 struct AppSteps {
+    /// What goes before anything comes.
     remove: Vec<Step>,
     add: Vec<Step>,
+    /// What goes once the rest is there.
+    later: Vec<Step>,
 }
 
 fn plan_app(
@@ -166,20 +189,62 @@ fn plan_app(
     }
     let nothing = BTreeMap::new();
     let owned = known.inventory.get(name).unwrap_or(&nothing);
-    let mut steps =
-        AppSteps { remove: removals(name, owned, observed, release.map(Arc::as_ref)), add: Vec::new() };
-    steps.remove.extend(strays(name, owned, observed, release.map(Arc::as_ref)));
+    let mut steps = AppSteps::default();
+    let going = removals(known.claims(), name, owned, observed, release.map(Arc::as_ref));
+    for (step, removes) in going {
+        match when(known, aim, app, &step, release.map(Arc::as_ref)) {
+            _ if !removes => steps.remove.push(step),
+            When::Before => steps.remove.push(step),
+            When::After => steps.later.push(step),
+            When::NotYet => {}
+        }
+    }
+    steps.remove.extend(strays(known.claims(), name, owned, observed, release.map(Arc::as_ref)));
     if let (Some(release), Some(target)) = (release, aim.of(app))
         && let Some(seen) = observed.get(&release.driver)
     {
-        steps.add = additions(name, app, aim, owned, seen, (target.release, release))?;
+        steps.remove.extend(known.claims().in_the_way(name, release).into_iter().map(|(other, key)| Step {
+            app: other.clone(),
+            driver: release.driver,
+            action: Action::Remove,
+            object: key.clone(),
+            reason: format!("it makes room for that of the app {name}, to which it goes over"),
+            release: None,
+            from: None,
+        }));
+        steps.add = additions(known.claims(), (name, app), aim, owned, seen, (target.release, release))?;
     }
     Ok(steps)
 }
 
+/// When something goes that is no longer wanted.
+enum When {
+    /// Before anything comes.
+    Before,
+    /// Once everything else is there.
+    After,
+    /// Not before what comes is found good.
+    NotYet,
+}
+
+/// Nothing is removed before what may take its place is there and well, where both can stand beside each other.
+fn when(known: Known<'_>, aim: Aim, app: &App, step: &Step, release: Option<&Release>) -> When {
+    let Some(release) = release else { return When::Before };
+    let before = app.targets().filter_map(|target| known.releases.get(&target.release));
+    let old = before.into_iter().find_map(|release| release.object(&step.object));
+    let strategy = aim.of(app).map(|target| target.policy.strategy).unwrap_or_default();
+    if matches!(app.phase, Phase::RollingBack { .. }) || !can_stand_beside(old, release, strategy) {
+        return When::Before;
+    }
+    let [current, good] =
+        [&app.current, &app.good].map(|target| target.as_ref().map(|target| target.release));
+    let is_unproven = aim == Aim::Current && current != good;
+    if is_unproven { When::NotYet } else { When::After }
+}
+
 fn additions(
-    name: &AppName,
-    app: &App,
+    claims: Claims<'_>,
+    (name, app): (&AppName, &App),
     aim: Aim,
     owned: &BTreeMap<ObjectKey, Owned>,
     observed: &AppObservation,
@@ -192,6 +257,7 @@ fn additions(
         object: key.clone(),
         reason: reason.to_owned(),
         release: Some(id),
+        from: None,
     };
     let mut steps = Vec::new();
     if aim == Aim::Target
@@ -203,7 +269,16 @@ fn additions(
     let may_recreate = may_recreate(app);
     for Object { key, .. } in &release.objects {
         let ours = owned.get(key).is_some_and(|owned| owned.orphaned.is_none());
+        // Whoever it is lent to keeps it as it is to be.
+        if claims.lent_to(name, release.driver, key).is_some() {
+            continue;
+        }
         match observed.get(key).unwrap_or(&Observed::Absent) {
+            // The agent died when it had taken this over, and before that was written down.
+            Observed::Same if let Some((other, _)) = claims.owner_besides(name, release.driver, key) => {
+                let taken = step(Action::Adopt, key, &format!("it was handed over by the app {other}"));
+                steps.push(Step { from: Some(other.clone()), ..taken });
+            }
             Observed::Same if ours => {}
             Observed::Same | Observed::Extra { .. } => {
                 steps.push(step(Action::Adopt, key, "it carries our mark and is not in the inventory"));
@@ -225,6 +300,22 @@ fn additions(
             Observed::Immutable { .. } if key.holds_data() && was_good(app, id) => {}
             Observed::Immutable { difference } => return Err(immutable(key, difference)),
             Observed::Foreign { owner } => return Err(foreign(key, owner)),
+            Observed::Another { app: other, immutable: why } => {
+                if !claims.may_take(name, other, release.driver, key) {
+                    return Err(anothers(key, other, claims.is_unknown(other)));
+                }
+                let reason = format!("it is handed over by the app {other}");
+                let (action, reason) = match why {
+                    None => (Action::Adopt, reason),
+                    // As it is, it is what the last known good was.
+                    Some(_) if key.holds_data() && was_good(app, id) => (Action::Adopt, reason),
+                    Some(why) if may_recreate && !key.holds_data() => {
+                        (Action::Recreate, format!("{reason}, and {why}, which can't be changed in place"))
+                    }
+                    Some(why) => return Err(immutable(key, why)),
+                };
+                steps.push(Step { from: Some(other.clone()), ..step(action, key, &reason) });
+            }
         }
     }
     Ok(steps)
@@ -254,31 +345,39 @@ fn absent_reason(app: &App, was_made: bool) -> &'static str {
     }
 }
 
-fn wanted(release: Option<&Release>, driver: DriverKind, key: &ObjectKey) -> bool {
-    release.is_some_and(|release| release.driver == driver && release.wants(key))
-}
-
-/// What stands in the inventory and is no longer wanted, in reverse order of its making.
+/// What stands in the inventory and is no longer wanted, in reverse order of its making; and whether the step removes
+/// it, or only lets go of what is another app's by now.
 fn removals(
+    claims: Claims<'_>,
     name: &AppName,
     owned: &BTreeMap<ObjectKey, Owned>,
     observed: &BTreeMap<DriverKind, AppObservation>,
     release: Option<&Release>,
-) -> Vec<Step> {
+) -> Vec<(Step, bool)> {
     owned
         .iter()
         .rev()
-        .filter(|(key, owned)| owned.orphaned.is_none() && !wanted(release, owned.driver, key))
+        .filter(|(key, owned)| owned.is_unwanted(key, release))
         .filter_map(|(key, owned)| Some((key, owned.driver, observed.get(&owned.driver)?.get(key))))
-        .map(|(key, driver, seen)| {
+        .filter_map(|(key, driver, seen)| {
+            let is_wanted = claims.is_wanted_elsewhere(name, driver, key);
+            let other = claims.owner_besides(name, driver, key);
+            let is_others =
+                seen.is_none() && (is_wanted || other.is_some_and(|(_, owned)| owned.orphaned.is_none()));
+            // Who has it takes it out of this app's inventory, and nobody is told to remove data.
+            if (is_wanted && seen.is_some()) || (is_others && key.holds_data()) {
+                return None;
+            }
             let (action, reason) = match seen {
+                _ if is_others => (Action::Remove, "it is another app's by now".into()),
                 Some(Observed::Foreign { owner }) => (Action::Orphan, format!("it belongs to {owner} now")),
                 _ if key.holds_data() => {
                     (Action::Orphan, "it holds data and is never removed by itself".into())
                 }
                 _ => (Action::Remove, "it is no longer wanted".into()),
             };
-            Step { app: name.clone(), driver, action, object: key.clone(), reason, release: None }
+            let (app, object) = (name.clone(), key.clone());
+            Some((Step { app, driver, action, object, reason, release: None, from: None }, !is_others))
         })
         .collect()
 }
@@ -286,6 +385,7 @@ fn removals(
 /// What carries our mark and doesn't stand in the inventory: it is taken in first, and goes with the next
 /// plan. Only what stands in both is ever removed.
 fn strays(
+    claims: Claims<'_>,
     name: &AppName,
     owned: &BTreeMap<ObjectKey, Owned>,
     observed: &BTreeMap<DriverKind, AppObservation>,
@@ -293,21 +393,28 @@ fn strays(
 ) -> Vec<Step> {
     let all =
         observed.iter().flat_map(|(driver, seen)| seen.iter().map(move |(key, seen)| (*driver, key, seen)));
-    all.filter(|(driver, key, seen)| {
-        // What an object of the release made comes in as well, and again when it is wanted after all.
-        let made = release.is_some_and(|release| release.driver == *driver && release.makes_claim(key));
-        let known = owned.get(*key).is_some_and(|owned| !made || owned.orphaned.is_none());
+    all.filter_map(|(driver, key, seen)| {
+        // What an object of the release made comes in as well, and again when it is wanted after all, or came with what
+        // made it from another app.
+        let made = release.is_some_and(|release| release.driver == driver && release.makes_claim(key));
+        let from = claims.owner_besides(name, driver, key).filter(|_| made).map(|(other, _)| other.clone());
+        let is_known =
+            from.is_none() && owned.get(key).is_some_and(|owned| !made || owned.orphaned.is_none());
         let in_release =
-            release.is_some_and(|release| release.driver == *driver && release.object(key).is_some());
-        matches!(seen, Observed::Extra { .. }) && !known && !in_release
-    })
-    .map(|(driver, key, _)| Step {
-        app: name.clone(),
-        driver,
-        action: Action::Adopt,
-        object: key.clone(),
-        reason: "it carries our mark and is not in the inventory".into(),
-        release: None,
+            release.is_some_and(|release| release.driver == driver && release.object(key).is_some());
+        let is_stray = matches!(seen, Observed::Extra { .. }) && !is_known && !in_release;
+        is_stray.then(|| Step {
+            app: name.clone(),
+            driver,
+            action: Action::Adopt,
+            object: key.clone(),
+            reason: match &from {
+                Some(other) => format!("it is handed over by the app {other}, with what made it"),
+                None => "it carries our mark and is not in the inventory".to_owned(),
+            },
+            release: None,
+            from,
+        })
     })
     .collect()
 }
@@ -320,10 +427,23 @@ fn missing(target: &Target) -> Held {
 }
 
 fn foreign(key: &ObjectKey, owner: &str) -> Held {
-    Held::until_changed(
-        format!("{key} is there already and belongs to {owner}"),
-        format!("remove or rename {key} on the box, or name it otherwise in the repository"),
-    )
+    let unblock = match key.holds_data() {
+        // Nobody is to lose data by following an advice.
+        true => format!("give {key} back to {owner} in the repository, or give it another name there"),
+        false => format!("remove or rename {key} on the box, or name it otherwise in the repository"),
+    };
+    Held::until_changed(format!("{key} is there already and belongs to {owner}"), unblock)
+}
+
+/// What another app has and this one can't take over: that one wants it as well, or what it wants isn't known.
+fn anothers(key: &ObjectKey, owner: &AppName, is_unknown: bool) -> Held {
+    let unblock = match is_unknown {
+        true => format!("nothing to do here: it is handed over once what {owner} wants is known, see there"),
+        false => format!(
+            "nothing to do here, if {owner} is to let go of it; else name it otherwise in one of the two"
+        ),
+    };
+    Held::until_changed(format!("{key} is there already and belongs to the app {owner}"), unblock)
 }
 
 fn immutable(key: &ObjectKey, difference: &str) -> Held {

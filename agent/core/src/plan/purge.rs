@@ -94,6 +94,7 @@ pub fn purges(orphans: &[Orphan], observed: &Observations, seen: Duration) -> Ve
             orphan.since
         ),
         release: None,
+        from: None,
     })
     .collect()
 }

@@ -42,7 +42,7 @@ impl Box_ {
 
     fn plan(&self) -> Plan {
         let Box_ { apps, releases, observed, inventory } = self;
-        plan(Known { apps, releases, observed, inventory }, Aim::Current)
+        plan(Known { apps, releases, observed, inventory, newest: None }, Aim::Current)
     }
 
     fn steps(&self) -> Vec<String> {
@@ -85,7 +85,7 @@ fn only_what_carries_our_mark_and_stands_in_the_inventory_is_removed() {
     let mut held = Box_::with(&[("a", &release("a", "1", &["Pod/a"]), &[])]);
     held.sees("a", "Pod/marked", Observed::Extra { release: None });
     held.sees("a", "Pod/both", Observed::Extra { release: None }).owns("a", "Pod/both");
-    assert_eq!(held.steps(), ["Remove Pod/both", "Adopt Pod/marked"]);
+    assert_eq!(held.steps(), ["Adopt Pod/marked", "Remove Pod/both"]);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn a_claim_that_a_stateful_set_makes_is_taken_in_kept_and_listed_once_nothing_ma
 }
 
 #[test]
-fn removals_come_before_additions_and_dependents_go_first() {
+fn what_replaces_something_comes_before_that_goes_and_dependents_go_first() {
     let (db, pos) = (release("db", "1", &["Pod/db"]), release("pos", "1", &["Pod/pos"]));
     let mut held = Box_::with(&[("db", &db, &[]), ("pos", &pos, &["db"])]);
     for app in ["db", "pos"] {
@@ -140,7 +140,7 @@ fn removals_come_before_additions_and_dependents_go_first() {
     }
     let plan = held.plan();
     let steps: Vec<_> = plan.steps.iter().map(|s| format!("{} {:?} {}", s.app, s.action, s.object)).collect();
-    assert_eq!(steps, ["pos Remove Pod/old", "db Remove Pod/old", "db Create Pod/db", "pos Create Pod/pos"]);
+    assert_eq!(steps, ["db Create Pod/db", "pos Create Pod/pos", "pos Remove Pod/old", "db Remove Pod/old"]);
 }
 
 #[test]
@@ -241,4 +241,190 @@ fn what_holds_data_and_can_not_go_back_stays_as_it_is_and_the_rest_of_the_app_go
         held.apps.get_mut(&name("a")).unwrap().phase = phase;
         assert_eq!(held.steps(), ["Create ConfigMap/a"]);
     }
+}
+
+/// Two apps of which the first has `Pod/x`, and the second, which is being changed, wants it; `first` says what the first
+/// is to be by the newest revision.
+fn moved(first: Option<&[&str]>) -> (Box_, Resolved) {
+    let (old, new) = (release("a", "1", &["ConfigMap/a", "Pod/x"]), release("b", "2", &["Pod/x"]));
+    let mut held = Box_::with(&[("a", &old, &[]), ("b", &release("b", "1", &["ConfigMap/b"]), &[])]);
+    let b = held.apps.get_mut(&name("b")).unwrap();
+    b.target = Some(target(&new, &[]));
+    b.current = b.target.clone();
+    b.phase = Phase::Applying;
+    held.releases.insert(new.id(), Arc::clone(&new));
+    held.sees("b", "Pod/x", Observed::Another { app: name("a"), immutable: None });
+    let mut newest = crate::testing::resolved(&[("b", &target(&new, &[]))]);
+    if let Some(keys) = first {
+        let next = release("a", "2", keys);
+        newest.apps.insert(name("a"), target(&next, &[]));
+        held.releases.insert(next.id(), next);
+    }
+    (held, newest)
+}
+
+fn told(held: &Box_, newest: &Resolved) -> Vec<String> {
+    let Box_ { apps, releases, observed, inventory } = held;
+    let plan = plan(Known { apps, releases, observed, inventory, newest: Some(newest) }, Aim::Current);
+    let from = |step: &Step| step.from.as_ref().map_or(String::new(), |from| format!(" from {from}"));
+    plan.steps.iter().map(|s| format!("{} {:?} {}{}", s.app, s.action, s.object, from(s))).collect()
+}
+
+#[test]
+fn what_moves_from_app_to_app_is_taken_over_and_never_removed() {
+    for first in [None, Some(&["ConfigMap/a"][..])] {
+        let (mut held, newest) = moved(first);
+        assert_eq!(told(&held, &newest), ["b Adopt Pod/x from a"]);
+        // Even where the one that gives it comes first, or goes.
+        held.apps.get_mut(&name("a")).unwrap().withdraw(&now());
+        held.observed.remove(&name("b"));
+        assert_eq!(told(&held, &newest), ["a Remove ConfigMap/a"]);
+    }
+}
+
+#[test]
+fn what_another_app_is_to_keep_is_not_taken() {
+    let (held, newest) = moved(Some(&["Pod/x"]));
+    let Box_ { apps, releases, observed, inventory } = &held;
+    let plan = plan(Known { apps, releases, observed, inventory, newest: Some(&newest) }, Aim::Current);
+    assert!(plan.steps.is_empty(), "{plan:?}");
+    assert!(plan.held[&name("b")].cause.contains("the app a"), "{plan:?}");
+}
+
+#[test]
+fn what_was_lent_to_an_app_that_fails_is_taken_back() {
+    let (mut held, newest) = moved(None);
+    held.inventory.get_mut(&name("a")).unwrap().remove(&"Pod/x".parse().unwrap());
+    held.owns("b", "Pod/x").sees("b", "Pod/x", Observed::Same);
+    held.sees("a", "Pod/x", Observed::Another { app: name("b"), immutable: None });
+    assert_eq!(told(&held, &newest), Vec::<String>::new(), "the one that gave it leaves it alone");
+    let b = held.apps.get_mut(&name("b")).unwrap();
+    b.fail("answered 500", false, &now());
+    held.sees("b", "Pod/x", Observed::Extra { release: None });
+    assert_eq!(told(&held, &newest), ["a Adopt Pod/x from b"]);
+}
+
+#[test]
+fn what_another_app_has_and_can_not_be_changed_in_place_holds_the_app_that_wants_it() {
+    let (mut held, newest) = moved(None);
+    let why = Some("spec.selector: web, not shop".to_owned());
+    held.sees("b", "Pod/x", Observed::Another { app: name("a"), immutable: why });
+    assert!(told(&held, &newest).is_empty());
+}
+
+#[test]
+fn what_takes_the_place_of_something_is_well_before_that_goes() {
+    let new = release("a", "2", &["Pod/new"]);
+    let mut held = Box_::with(&[("a", &release("a", "1", &["Pod/old"]), &[])]);
+    held.releases.insert(new.id(), Arc::clone(&new));
+    held.sees("a", "Pod/old", Observed::Extra { release: None }).sees("a", "Pod/new", Observed::Absent);
+    let app = held.apps.get_mut(&name("a")).unwrap();
+    app.target = Some(target(&new, &[]));
+    app.phase = Phase::Pending;
+    app.apply(&now());
+    assert_eq!(held.steps(), ["Create Pod/new"]);
+    held.owns("a", "Pod/new").sees("a", "Pod/new", Observed::Same);
+    let app = held.apps.get_mut(&name("a")).unwrap();
+    app.applied(&now());
+    assert_eq!(held.steps(), Vec::<String>::new());
+    let app = held.apps.get_mut(&name("a")).unwrap();
+    app.pass(&now());
+    assert_eq!(held.steps(), ["Remove Pod/old"]);
+}
+
+#[test]
+fn what_was_taken_over_before_the_agent_died_and_not_written_down_is_let_go_of_by_the_other_app() {
+    let (mut held, newest) = moved(None);
+    held.sees("b", "Pod/x", Observed::Same).owns("b", "Pod/x");
+    assert_eq!(told(&held, &newest), ["b Adopt Pod/x from a"]);
+    held.inventory.get_mut(&name("a")).unwrap().remove(&"Pod/x".parse().unwrap());
+    assert_eq!(told(&held, &newest), Vec::<String>::new());
+}
+
+#[test]
+fn a_claim_that_a_stateful_set_made_goes_with_it_to_another_app() {
+    let with_template = |app: &str| {
+        let mut made = (*release(app, "1", &["StatefulSet/shop/db"])).clone();
+        made.objects[0].spec =
+            serde_json::json!({ "spec": { "volumeClaimTemplates": [{ "metadata": { "name": "data" } }] } });
+        Arc::new(made)
+    };
+    let claim = "PersistentVolumeClaim/shop/data-db-0";
+    let mut held = Box_::with(&[("b", &with_template("b"), &[])]);
+    held.owns("a", claim).sees("b", claim, Observed::Extra { release: None });
+    assert_eq!(held.steps(), [format!("Adopt {claim}")]);
+    assert_eq!(held.plan().steps[0].from, Some(name("a")));
+    // The app that gave it away removes nothing of it, and lists it no more.
+    let mut gone = good(&target(&release("a", "1", &[]), &[]));
+    gone.withdraw(&now());
+    held.apps.insert(name("a"), gone);
+    held.sees("a", claim, Observed::Extra { release: None });
+    assert_eq!(held.plan().steps_of(&name("a")).count(), 0, "it isn't taken over yet");
+    held.observed.insert(name("a"), [(DriverKind::Simulated, AppObservation::new())].into());
+    assert_eq!(held.plan().steps_of(&name("a")).count(), 0, "it is the other one's");
+}
+
+#[test]
+fn what_an_app_wants_that_can_not_be_resolved_yet_is_not_removed() {
+    let mut held = Box_::with(&[("a", &release("a", "1", &["Pod/a"]), &[])]);
+    held.sees("a", "Pod/old", Observed::Extra { release: None }).owns("a", "Pod/old");
+    let mut newest = crate::testing::resolved(&[("a", held.apps[&name("a")].target.as_ref().unwrap())]);
+    newest.wants.insert(name("b"), ["Pod/old".parse().unwrap()].into());
+    assert_eq!(told(&held, &newest), Vec::<String>::new());
+    newest.wants.insert(name("b"), ["Pod/other".parse().unwrap()].into());
+    assert_eq!(told(&held, &newest), ["a Remove Pod/old"]);
+}
+
+#[test]
+fn on_podman_what_moves_makes_room_where_both_can_not_be_there_and_comes_back_if_the_new_one_fails() {
+    let with_port = |app: &str, version: &str, keys: &[&str], port: u16| {
+        let mut made = (*release(app, version, keys)).clone();
+        made.driver = DriverKind::Podman;
+        for object in made.objects.iter_mut().filter(|object| object.key.name == "web") {
+            object.spec = serde_json::json!({
+                "workload": "Pod/shop/web", "hostname": "web", "restart": "always", "graceSeconds": 5,
+                "containers": [], "network": { "bridge": { "ports": [
+                    { "hostPort": port, "containerPort": 80, "protocol": "tcp" },
+                ] } },
+            });
+        }
+        Arc::new(made)
+    };
+    let of = |port| {
+        let (old, new) = (with_port("a", "1", &["Pod/web"], 80), with_port("b", "2", &["Pod/web"], port));
+        let mut held = Box_::with(&[("a", &old, &[]), ("b", &with_port("b", "1", &["Pod/b"], 80), &[])]);
+        held.observed.clear();
+        held.inventory =
+            [(name("a"), [("Pod/web".parse().unwrap(), Owned::by(DriverKind::Podman))].into())].into();
+        let b = held.apps.get_mut(&name("b")).unwrap();
+        b.target = Some(target(&new, &[]));
+        b.phase = Phase::Pending;
+        b.apply(&now());
+        held.releases.insert(new.id(), Arc::clone(&new));
+        let newest = crate::testing::resolved(&[("b", &target(&new, &[]))]);
+        let nothing = || BTreeMap::from([(DriverKind::Podman, AppObservation::new())]);
+        held.observed = [(name("a"), nothing()), (name("b"), nothing())].into();
+        (held, newest)
+    };
+    let (held, newest) = of(81);
+    assert_eq!(told(&held, &newest), ["b Create Pod/web"], "both can be there");
+    let (mut held, newest) = of(80);
+    assert_eq!(told(&held, &newest), ["a Remove Pod/web", "b Create Pod/web"]);
+    // It is taken back: what was made goes before the other one is there again.
+    held.inventory =
+        [(name("b"), [("Pod/web".parse().unwrap(), Owned::by(DriverKind::Podman))].into())].into();
+    held.apps.get_mut(&name("b")).unwrap().fail("answered 500", false, &now());
+    let seen = [("Pod/web".parse().unwrap(), Observed::Extra { release: None })];
+    held.observed.insert(name("b"), [(DriverKind::Podman, seen.into())].into());
+    assert_eq!(told(&held, &newest), ["b Remove Pod/web", "b Create Pod/b"]);
+    held.inventory = [(name("b"), [("Pod/b".parse().unwrap(), Owned::by(DriverKind::Podman))].into())].into();
+    let claims = Claims {
+        apps: &held.apps,
+        releases: &held.releases,
+        inventory: &held.inventory,
+        newest: Some(&newest),
+    };
+    assert!(claims.takers().contains(&name("a")));
+    held.observed.remove(&name("b"));
+    assert_eq!(told(&held, &newest), ["a Create Pod/web"]);
 }

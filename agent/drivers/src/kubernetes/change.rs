@@ -18,7 +18,7 @@ use super::proof::Key;
 use super::sets::{self, Members};
 use super::shelf::{Place, Record, Shelf};
 use super::status::Status;
-use crate::DriverError;
+use crate::{ApplyStep, DriverError};
 
 /// How long what is removed may take to be gone, and what others need to be served. After that other apps have their
 /// turn: the watch tells when it is time to go on.
@@ -50,10 +50,10 @@ impl KubernetesDriver {
         self.wait_until_served(&wanted, &shelf).await
     }
 
-    /// Removes an object of ours and writes it anew.
+    /// Removes an object of ours, which `app` has, and writes it anew.
     pub(super) async fn rewrite(
         &self,
-        release: &Release,
+        (app, release): (&AppName, &Release),
         id: Option<ReleaseId>,
         object: &Object,
     ) -> Result<(), DriverError> {
@@ -65,7 +65,7 @@ impl KubernetesDriver {
             )));
         }
         // Who refuses that may let it be later: it is for the deadline to say when the release has failed.
-        let taken = self.take_away(&release.app, &wanted.kind, wanted.place()).await;
+        let taken = self.take_away(app, &wanted.kind, wanted.place()).await;
         taken.map_err(|error| match error {
             DriverError::Release(why) => DriverError::NotYet(why),
             other => other,
@@ -169,12 +169,8 @@ impl KubernetesDriver {
                         // Namespaces that the agent has made come to be the app's.
                         There::Nothing | There::Ended => return Ok(Apply::Force),
                         There::Ours(record, _) => Some(record.uid.clone()),
-                        There::Foreign(owner) => {
-                            let key = wanted.key();
-                            return Err(DriverError::Runtime(format!(
-                                "{key} belongs to {owner}, since a moment ago"
-                            )));
-                        }
+                        There::Another(app, _) => return Err(taken(wanted.key(), &format!("the app {app}"))),
+                        There::Foreign(owner) => return Err(taken(wanted.key(), &owner)),
                     },
                 }
             }
@@ -299,6 +295,18 @@ impl KubernetesDriver {
         }
     }
 
+    /// Once an object was taken over, the app that had it doesn't name it any more.
+    pub(super) async fn let_go(
+        &self,
+        step: &ApplyStep<'_>,
+        done: Result<(), DriverError>,
+    ) -> Result<(), DriverError> {
+        match (done, step.from) {
+            (Ok(()), Some(from)) => self.tidy(from, step.object).await,
+            (done, _) => done,
+        }
+    }
+
     /// Has the parent of an app's ApplySet name no more than there is, and nothing of what was `removed`.
     async fn tidy(&self, app: &AppName, removed: &ObjectKey) -> Result<(), DriverError> {
         let mut left = Members::default();
@@ -327,6 +335,10 @@ impl KubernetesDriver {
 
 fn not_gone(kind: &Kind, record: &Record, why: &str) -> DriverError {
     DriverError::NotYet(format!("{} is not gone yet: {why}", key_of(kind, record)))
+}
+
+fn taken(key: &ObjectKey, owner: &str) -> DriverError {
+    DriverError::Runtime(format!("{key} belongs to {owner}, since a moment ago"))
 }
 
 pub(super) fn key_of(kind: &Kind, record: &Record) -> ObjectKey {

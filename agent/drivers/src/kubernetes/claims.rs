@@ -106,8 +106,9 @@ impl KubernetesDriver {
         self.stands_by()?;
         let (kind, namespace) = (claims(), key.namespace.as_deref());
         let Some(claim) = self.api.get_metadata(&kind, namespace, &key.name).await? else { return Ok(()) };
-        let others = claim.pointer("/metadata/labels").and_then(|labels| labels.get(marks::OWNER)).is_some();
-        if others {
+        let is_marked =
+            claim.pointer("/metadata/labels").and_then(|labels| labels.get(marks::OWNER)).is_some();
+        if is_marked && !self.is_another_apps(app, key, &claim)? {
             return Ok(());
         }
         let proof = self.key_to_write().await?;
@@ -130,6 +131,14 @@ impl KubernetesDriver {
         let call = self.api.apply(&kind, namespace, &key.name, &body, Apply::Force, None);
         self.as_leader(call).await??;
         Ok(())
+    }
+
+    /// Whether we have marked a claim as another app's of this box: it came from there with its StatefulSet, which may
+    /// control it.
+    fn is_another_apps(&self, app: &AppName, key: &ObjectKey, claim: &Value) -> Result<bool, ApiError> {
+        let record = Record::of_value(claim)?;
+        let is_others = record.app.as_ref().is_some_and(|other| other != app);
+        Ok(is_others && record.key.as_ref() == Some(key) && self.prover.is_proved(&record))
     }
 
     /// Has the claims stay that would go with an object of ours; an error if they can't.

@@ -40,6 +40,8 @@ pub(super) enum There {
     Ours(Arc<Record>, Option<Confirmed>),
     /// Nothing any more: a Job of ours that ended well, and that the cluster removed then.
     Ended,
+    /// Something of ours, of another app.
+    Another(AppName, Arc<Record>),
     /// Something else.
     Foreign(String),
 }
@@ -120,7 +122,7 @@ impl KubernetesDriver {
         let has_ended = |pair: &&Pair<'_>| match &pair.there {
             There::Ours(record, _) => record.ended && record.applied == Some(pair.wanted.digest),
             There::Ended => true,
-            There::Nothing | There::Foreign(_) => false,
+            There::Nothing | There::Another(..) | There::Foreign(_) => false,
         };
         let ended: Vec<_> =
             pairs.iter().filter(|pair| pair.wanted.goes_when_ended()).filter(has_ended).collect();
@@ -135,7 +137,12 @@ impl KubernetesDriver {
 
     fn whose(&self, app: &AppName, kind: &Kind, record: Arc<Record>, confirmed: Option<Confirmed>) -> There {
         match &record.app {
-            Some(other) if other != app => There::Foreign(format!("the app {other}")),
+            Some(other) if other != app => match record.part_of.as_deref() {
+                Some(set) if set == self.owner.set_of(other) && self.prover.is_ours(kind, &record, other) => {
+                    There::Another(other.clone(), record)
+                }
+                _ => There::Foreign(format!("the app {other}")),
+            },
             None => There::Foreign(format!(
                 "nobody any more: somebody took the label {} from it",
                 super::marks::APP
@@ -242,6 +249,13 @@ impl KubernetesDriver {
             There::Nothing => return Ok(Observed::Absent),
             There::Ended => return Ok(Observed::Same),
             There::Foreign(owner) => return Ok(Observed::Foreign { owner: owner.clone() }),
+            There::Another(app, record) => {
+                let immutable = match self.difference(&pair.wanted, record).await? {
+                    Difference::Immutable(why) => Some(why),
+                    Difference::None(_) | Difference::Some(_) => None,
+                };
+                return Ok(Observed::Another { app: app.clone(), immutable });
+            }
             There::Ours(record, confirmed) => (record, confirmed),
         };
         if let Some(why) = &record.leaving {

@@ -421,14 +421,25 @@ impl Driver for KubernetesDriver {
             }
             (Action::Recreate, Some((release, object))) => {
                 self.stands_by()?;
-                self.rewrite(release, step.id, object).await
+                let from = step.from.unwrap_or(step.app);
+                let done = self.rewrite((from, release), step.id, object).await;
+                self.let_go(&step, done).await
+            }
+            // What another app has is written as it is to be, and so comes to carry this app's marks.
+            (Action::Adopt, Some((release, object))) if step.from.is_some() => {
+                self.stands_by()?;
+                let done = self.write(release, step.id, object).await;
+                self.let_go(&step, done).await
             }
             (Action::Purge, _) => self.remove(step.app, step.object).await,
             // What holds data is never removed, whatever the plan says.
             (Action::Remove, _) if !step.object.holds_data() => {
                 self.remove(step.app, step.object).await.map_err(change::of_removal)
             }
-            (Action::Adopt, _) => self.adopt_claim(step.app, step.object).await,
+            (Action::Adopt, _) => {
+                let done = self.adopt_claim(step.app, step.object).await;
+                self.let_go(&step, done).await
+            }
             (Action::Remove | Action::Orphan | Action::Prepare, _) => Ok(()),
             (_, None) => Err(DriverError::Runtime(format!("{} is not in the release", step.object))),
         };

@@ -84,7 +84,7 @@ impl From<&Observed> for Seen {
             Observed::Same => Seen::Same,
             Observed::Drift { .. } | Observed::Immutable { .. } => Seen::Drift,
             Observed::Absent => Seen::Absent,
-            Observed::Foreign { .. } => Seen::Foreign,
+            Observed::Foreign { .. } | Observed::Another { .. } => Seen::Foreign,
             Observed::Extra { .. } => Seen::Extra,
         }
     }

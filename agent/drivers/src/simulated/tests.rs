@@ -54,6 +54,10 @@ impl Runtime for Fixture {
         self.open()
     }
 
+    fn shares_names(&self) -> bool {
+        true
+    }
+
     fn release(&self, app: &AppName, version: u32) -> Release {
         let mut release = release(app.as_str(), &[]);
         for object in &mut release.objects {
@@ -123,6 +127,7 @@ async fn apply(
             release: Some(release),
             id: None,
             strategy: holdfast_core::release::Strategy::StopStart,
+            from: None,
         })
         .await
 }

@@ -156,7 +156,31 @@ impl World {
         }
     }
 
+    /// The object under `key` if another app of this device has it.
+    fn anothers(&self, app: &AppName, key: &ObjectKey) -> Option<&StoredObject> {
+        match self.objects.get(key) {
+            Some(Entry::Object(stored)) if stored.device == self.device && &stored.app != app => Some(stored),
+            _ => None,
+        }
+    }
+
+    /// What is taken over carries the new app's mark from here on.
+    fn hand_over(&mut self, step: &ApplyStep<'_>) {
+        let Some(from) = step.from else { return };
+        if let Some(Entry::Object(stored)) = self.objects.get_mut(step.object)
+            && stored.device == self.device
+            && &stored.app == from
+        {
+            stored.app = step.app.clone();
+        }
+    }
+
     fn look(&self, app: &AppName, release: &Release, id: ReleaseId, object: &Object) -> Observed {
+        if let Some(theirs) = self.anothers(app, &object.key) {
+            let immutable =
+                is_immutable(theirs, object).then(|| drift(theirs, release, id, object)).flatten();
+            return Observed::Another { app: theirs.app.clone(), immutable };
+        }
         match self.ours(app, &object.key) {
             Err(owner) => Observed::Foreign { owner },
             Ok(None) => Observed::Absent,
@@ -173,8 +197,13 @@ impl World {
 
     /// Does one step. The same step again comes to the same end.
     pub fn apply(&mut self, now: &Moment, step: &ApplyStep<'_>) -> Applied {
+        let reached = self.reach();
+        if reached.is_ok() {
+            self.hand_over(step);
+        }
         let seen = self.seen(step);
-        let result = self.reach().and_then(|()| match step.action {
+        let result = reached.and_then(|()| match step.action {
+            Action::Adopt if step.from.is_some() => self.make(now, step, seen),
             Action::Remove | Action::Purge | Action::Orphan => self.let_go(step, seen),
             Action::Adopt => self.adopt(step),
             Action::Create | Action::Update | Action::Recreate => self.make(now, step, seen),

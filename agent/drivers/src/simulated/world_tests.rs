@@ -43,6 +43,7 @@ fn apply(world: &mut World, now: &Moment, action: Action, release: &Release) -> 
             release: Some(release),
             id: None,
             strategy: holdfast_core::release::Strategy::StopStart,
+            from: None,
         },
     )
 }

@@ -187,7 +187,15 @@ pub async fn act_on(
     release: Option<&Release>,
 ) -> Result<(), DriverError> {
     driver
-        .apply(ApplyStep { app: &app(), action, object, release, id: None, strategy: Strategy::StopStart })
+        .apply(ApplyStep {
+            app: &app(),
+            action,
+            object,
+            release,
+            id: None,
+            strategy: Strategy::StopStart,
+            from: None,
+        })
         .await
 }
 

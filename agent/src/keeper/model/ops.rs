@@ -12,6 +12,8 @@ use proptest::prelude::*;
 use serde_json::json;
 
 pub(super) const APPS: [&str; 5] = ["db", "pos", "menu", "sign", "cam"];
+/// What commits move from app to app.
+pub(super) const ROAMS: [&str; 2] = ["Deployment/roams", "PersistentVolumeClaim/roams"];
 /// These change together.
 pub(super) const GROUP: [&str; 2] = ["sign", "cam"];
 /// How long data that nothing wants outlives a Purge document, in seconds.
@@ -32,6 +34,8 @@ pub(super) enum Kind {
     NotYet,
     Late,
     Fixed,
+    /// A kind that no runtime has stands in it.
+    Misspelt,
 }
 
 /// What a commit says of one app.
@@ -39,6 +43,8 @@ pub(super) enum Kind {
 pub(super) enum Says {
     Version(u8, Kind),
     Faulty,
+    /// Its folder has a name that can't be read.
+    Misnamed,
     Nothing,
 }
 
@@ -46,6 +52,10 @@ pub(super) enum Says {
 pub(super) enum Op {
     Commit([Says; 5]),
     Change(usize, u8, Kind),
+    /// A commit moves this of what roams to this app, or leaves it out.
+    Move(usize, usize),
+    /// A commit gives one app's folder the name of another one.
+    Rename(usize, usize),
     Wait(u16),
     Die(u8),
     Reboot {
@@ -87,6 +97,7 @@ pub(super) fn kinds() -> impl Strategy<Value = Kind> {
         1 => Just(Kind::NotYet),
         1 => Just(Kind::Late),
         1 => Just(Kind::Fixed),
+        1 => Just(Kind::Misspelt),
     ]
 }
 
@@ -94,6 +105,7 @@ pub(super) fn says() -> impl Strategy<Value = Says> {
     prop_oneof![
         8 => (0..4u8, kinds()).prop_map(|(version, kind)| Says::Version(version, kind)),
         1 => Just(Says::Faulty),
+        1 => Just(Says::Misnamed),
         1 => Just(Says::Nothing),
     ]
 }
@@ -102,6 +114,8 @@ pub(super) fn ops() -> impl Strategy<Value = Op> {
     prop_oneof![
         3 => prop::array::uniform5(says()).prop_map(Op::Commit),
         6 => (0..5usize, 0..6u8, kinds()).prop_map(|(app, version, kind)| Op::Change(app, version, kind)),
+        4 => (0..ROAMS.len(), 0..6usize).prop_map(|(what, app)| Op::Move(what, app)),
+        2 => (0..5usize, 0..5usize).prop_map(|(from, to)| Op::Rename(from, to)),
         8 => (0..150u16).prop_map(Op::Wait),
         6 => (1..30u8).prop_map(Op::Die),
         2 => any::<bool>().prop_map(|loses| Op::Reboot { loses }),
@@ -124,6 +138,11 @@ pub(super) fn name(app: usize) -> AppName {
 }
 
 pub(super) fn release(app: usize, version: u8, kind: Kind) -> Release {
+    release_with(app, version, kind, &[])
+}
+
+/// The same with what roams between the apps and is this one's.
+pub(super) fn release_with(app: usize, version: u8, kind: Kind, roams: &[&str]) -> Release {
     let (what, how) = match kind {
         Kind::Good => ("health", "healthy"),
         Kind::Slow => ("health", "slow:20s"),
@@ -131,7 +150,7 @@ pub(super) fn release(app: usize, version: u8, kind: Kind) -> Release {
         Kind::Dies => ("health", "dies:8s"),
         Kind::Flaps => ("health", "flapping"),
         Kind::Refused => ("apply", "fail"),
-        Kind::Unpreparable => ("prepare", "fail"),
+        Kind::Unpreparable | Kind::Misspelt => ("prepare", "fail"),
         Kind::Busy => ("apply", "retry"),
         Kind::Partial => ("apply", "partial"),
         Kind::NotYet => ("apply", "not-yet"),
@@ -142,11 +161,13 @@ pub(super) fn release(app: usize, version: u8, kind: Kind) -> Release {
         "version": version,
         "metadata": { "annotations": { (format!("simulated.holdfast.dev/{what}")): how } },
     });
+    let workload = if kind == Kind::Misspelt { "Deploymnt" } else { "Deployment" };
     let mut keys =
-        vec![format!("Deployment/{}", APPS[app]), format!("ConfigMap/{}-{}", APPS[app], version % 2)];
+        vec![format!("{workload}/{}", APPS[app]), format!("ConfigMap/{}-{}", APPS[app], version % 2)];
     if app == 0 && version.is_multiple_of(2) {
         keys.push("PersistentVolumeClaim/data".into());
     }
+    keys.extend(roams.iter().map(|key| (*key).to_owned()));
     Release {
         app: name(app),
         driver: DriverKind::Simulated,

@@ -27,6 +27,8 @@ pub(super) struct Done {
     pub(super) release: Option<ReleaseId>,
     /// Whether the last look at the object had found it absent.
     pub(super) seen_absent: bool,
+    /// Whether something was removed.
+    pub(super) removed: bool,
     /// With which of the things that happened it was begun.
     pub(super) begun: usize,
 }
@@ -120,6 +122,7 @@ impl Driver for Runtime {
                 object: step.object.clone(),
                 release: step.release.map(Release::id),
                 seen_absent,
+                removed: step.action == Action::Remove && applied.result == Ok("ok"),
             });
             applied.result.map(drop)
         } else {

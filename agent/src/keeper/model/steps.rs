@@ -135,6 +135,8 @@ fn applied(width: usize, refused: Option<&str>) -> (Arc<Wide>, Arc<Mutex<Disk>>)
         apps: Default::default(),
         releases: Default::default(),
         held: Default::default(),
+        unread: Default::default(),
+        wants: Default::default(),
         policy: Default::default(),
     };
     for app in [0, 3] {

@@ -1,0 +1,365 @@
+//! Hand-overs: an object that one app lets go of and another one wants, as when its file is moved between their folders,
+//! or when a folder is renamed. It is never removed for that: whoever wants it takes it over as it is.
+//!
+//! The taker goes first. Until it is good the giver stays what it is, and lends the object; so if the taker fails, the
+//! giver has it back as it was. Only then the giver changes, or goes. While somebody wants an object, nobody removes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{Apps, Inventory, Owned};
+use crate::app::App;
+use crate::digest::ReleaseId;
+use crate::held::Held;
+use crate::name::{AppName, ObjectKey};
+use crate::plan::beside::contend;
+use crate::release::{DriverKind, Object, Release, Target};
+use crate::resolve::Resolved;
+
+/// The releases that are known.
+pub type Releases = BTreeMap<ReleaseId, Arc<Release>>;
+
+/// Which apps hand objects over to which, by the newest revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Handovers {
+    /// By giver, by taker.
+    gives: BTreeMap<AppName, BTreeMap<AppName, BTreeSet<ObjectKey>>>,
+    /// What each taker is to become.
+    targets: BTreeMap<AppName, ReleaseId>,
+    /// Givers that the revision still has.
+    stay: BTreeSet<AppName>,
+    /// Givers of which everything that they run goes over.
+    whole: BTreeSet<AppName>,
+    /// An app that can't be read, and may want anything.
+    unread: Option<AppName>,
+}
+
+impl Handovers {
+    /// What `resolved` moves between the apps.
+    pub fn of(apps: &Apps, resolved: &Resolved, releases: &Releases, inventory: &Inventory) -> Self {
+        let mut found = Handovers { unread: resolved.unread.first().cloned(), ..Handovers::default() };
+        let wants = |name: &AppName, driver: DriverKind, key: &ObjectKey| {
+            resolved.apps.get(name).is_some_and(|target| has(releases, target, driver, key))
+        };
+        let nothing = BTreeMap::new();
+        let mut takers: BTreeMap<(DriverKind, &ObjectKey), Vec<&AppName>> = BTreeMap::new();
+        for (name, target) in resolved.apps.iter().filter(|(_, target)| MOVES.contains(&target.driver)) {
+            let objects = releases.get(&target.release).into_iter().flat_map(|release| &release.objects);
+            for object in objects {
+                takers.entry((target.driver, &object.key)).or_default().push(name);
+            }
+        }
+        // Those that can't be resolved yet want what they want all the same.
+        for (name, keys) in &resolved.wants {
+            for (driver, key) in keys.iter().flat_map(|key| MOVES.map(|driver| (driver, key))) {
+                takers.entry((driver, key)).or_default().push(name);
+            }
+        }
+        for (giver, app) in apps {
+            // What it wants isn't known: it keeps what it has.
+            if resolved.held.contains_key(giver) {
+                continue;
+            }
+            let current = app.current.iter().filter_map(|target| releases.get(&target.release));
+            let current = current
+                .flat_map(|release| release.objects.iter().map(|object| (release.driver, &object.key)));
+            let owned = inventory.get(giver).unwrap_or(&nothing);
+            let owned = owned.iter().map(|(key, owned)| (owned.driver, key));
+            for (driver, key) in current.chain(owned) {
+                if wants(giver, driver, key) {
+                    continue;
+                }
+                for taker in takers.get(&(driver, key)).into_iter().flatten().filter(|taker| **taker != giver)
+                {
+                    let target = resolved.apps.get(*taker).map(|target| target.release);
+                    // Where each app has names of its own it isn't the same object, and is in place once it was good.
+                    let good = apps.get(*taker).and_then(|app| app.good.as_ref());
+                    if !are_names_shared(driver) && good.is_some_and(|good| has(releases, good, driver, key))
+                    {
+                        continue;
+                    }
+                    let to = found.gives.entry(giver.clone()).or_default();
+                    to.entry((*taker).clone()).or_default().insert(key.clone());
+                    found.targets.extend(target.map(|target| ((*taker).clone(), target)));
+                }
+            }
+            if resolved.apps.contains_key(giver) {
+                found.stay.insert(giver.clone());
+            }
+            let given: BTreeSet<&ObjectKey> =
+                found.gives.get(giver).into_iter().flat_map(BTreeMap::values).flatten().collect();
+            let current = app.current.as_ref().and_then(|target| releases.get(&target.release));
+            if current.is_some_and(|all| all.objects.iter().all(|object| given.contains(&object.key))) {
+                found.whole.insert(giver.clone());
+            }
+        }
+        found
+    }
+
+    /// Whether all that an app runs goes over to others: then its going removes nothing that is wanted.
+    pub(super) fn is_whole(&self, giver: &AppName) -> bool {
+        self.whole.contains(giver)
+    }
+
+    /// Why an app that is to change, or to go, has to wait: what it lets go of isn't well yet where it goes.
+    pub fn holds(&self, giver: &AppName, apps: &Apps) -> Option<Held> {
+        let (taker, objects) = self.gives.get(giver)?.iter().find(|(taker, _)| {
+            let goes_first = || self.stay.contains(giver) && self.reaches(taker, giver, apps);
+            !(self.is_settled(taker, apps) || goes_first())
+        })?;
+        let objects = objects.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let phase = apps.get(taker).map_or("not here yet", |app| app.phase.word());
+        Some(Held::until_changed(
+            format!("{objects} goes over to the app {taker}, which is {phase}"),
+            format!("nothing to do here: it goes on when {taker} is good; until then all of it stays"),
+        ))
+    }
+
+    /// Why an app that the revision no longer has stays for now: nobody can tell whether another one wants what it has.
+    pub(super) fn unread(&self, resolved: &Resolved) -> Option<Held> {
+        let name = self.unread.as_ref()?;
+        let why = resolved.held.get(name).map_or("", |held| held.cause.as_str());
+        Some(Held::until_changed(
+            format!("the app {name} can't be read, and may want what this one has: {why}"),
+            format!("correct the documents of {name} in a new commit"),
+        ))
+    }
+
+    fn is_settled(&self, taker: &AppName, apps: &Apps) -> bool {
+        let Some(app) = apps.get(taker) else { return false };
+        app.converged() && app.good.as_ref().map(|good| good.release) == self.targets.get(taker).copied()
+    }
+
+    /// Whether `from` waits, by what it depends on or gives away, for `to`: then one of them must go first.
+    fn reaches(&self, from: &AppName, to: &AppName, apps: &Apps) -> bool {
+        let mut seen = BTreeSet::new();
+        let mut next = vec![from];
+        while let Some(name) = next.pop() {
+            if name == to {
+                return true;
+            }
+            if !seen.insert(name) {
+                continue;
+            }
+            next.extend(self.gives.get(name).into_iter().flat_map(BTreeMap::keys));
+            let Some(app) = apps.get(name) else { continue };
+            next.extend(app.target.iter().flat_map(|target| &target.policy.depends_on));
+            let group = app.group();
+            next.extend(
+                apps.iter()
+                    .filter(|(_, other)| group.is_some() && other.group() == group)
+                    .map(|(name, _)| name),
+            );
+        }
+        false
+    }
+}
+
+/// Who wants an object, by all that is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Claims<'a> {
+    /// All apps.
+    pub apps: &'a Apps,
+    /// The releases that they name.
+    pub releases: &'a Releases,
+    /// What we made.
+    pub inventory: &'a Inventory,
+    /// The newest revision, once that is known.
+    pub newest: Option<&'a Resolved>,
+}
+
+impl Claims<'_> {
+    /// Whether the newest revision wants this object for `app`; none if that isn't known.
+    fn newest_wants(&self, app: &AppName, driver: DriverKind, key: &ObjectKey) -> Option<bool> {
+        let own = self.apps.get(app).and_then(|app| app.target.as_ref());
+        let target = match self.newest {
+            Some(newest) if newest.held.contains_key(app) => return None,
+            Some(newest) => newest.apps.get(app),
+            None => own,
+        };
+        match target {
+            Some(target) => self.releases.get(&target.release).map(|release| is_in(release, driver, key)),
+            None => Some(false),
+        }
+    }
+
+    fn runs(&self, app: &AppName, driver: DriverKind, key: &ObjectKey) -> bool {
+        runs(self.apps, self.releases, app, driver, key)
+    }
+
+    /// Whether what `one` wants counts before what `other` has.
+    fn precedes(&self, one: &AppName, other: &AppName, driver: DriverKind, key: &ObjectKey) -> bool {
+        let wants = |app| self.newest_wants(app, driver, key);
+        wants(one) == Some(true) && wants(other) == Some(false)
+    }
+
+    fn owns(&self, app: &AppName, driver: DriverKind, key: &ObjectKey) -> bool {
+        let owned = self.inventory.get(app).and_then(|owned| owned.get(key));
+        owned.is_some_and(|owned| owned.driver == driver)
+    }
+
+    /// Another app that has an object as well, by our own records.
+    pub fn owner_besides(
+        &self,
+        app: &AppName,
+        driver: DriverKind,
+        key: &ObjectKey,
+    ) -> Option<(&AppName, &Owned)> {
+        let others = self.inventory.iter().filter(|(name, _)| *name != app && are_names_shared(driver));
+        let mut owners = others.filter_map(|(name, owned)| Some((name, owned.get(key)?)));
+        owners.find(|(_, owned)| owned.driver == driver)
+    }
+
+    /// Whether `app` may take an object over that carries another one's mark, which the driver has proved. That one must not
+    /// run it, or be to let go of it; and where it doesn't run it, our own records must name it as its owner, or the newest
+    /// revision must not want it there: after the inventory was lost nothing else is known of what was left of an app.
+    pub fn may_take(&self, app: &AppName, from: &AppName, driver: DriverKind, key: &ObjectKey) -> bool {
+        match self.runs(from, driver, key) {
+            true => self.precedes(app, from, driver, key),
+            false => self.owns(from, driver, key) || self.newest_wants(from, driver, key) == Some(false),
+        }
+    }
+
+    /// The app that has an object, or is about to, which `app` runs as well: it is lent to that one.
+    pub fn lent_to(&self, app: &AppName, driver: DriverKind, key: &ObjectKey) -> Option<&AppName> {
+        // Two that are both to have it: the second one is held, and says so.
+        let is_due = self.newest.is_some() && self.newest_wants(app, driver, key) == Some(true);
+        let has_it = |other: &AppName| self.owns(other, driver, key) && !self.owns(app, driver, key);
+        let mut others = self.apps.keys().filter(|other| *other != app && MOVES.contains(&driver));
+        others.find(|other| match self.runs(other, driver, key) {
+            true => {
+                self.precedes(other, app, driver, key)
+                    || (are_names_shared(driver) && has_it(other) && !is_due)
+            }
+            // What was made in its place goes first.
+            false => !are_names_shared(driver) && has_it(other) && self.precedes(other, app, driver, key),
+        })
+    }
+
+    /// The apps whose own object of this name is in the way of `release`, which is to have it from now on. It is made
+    /// again if the release fails.
+    pub(crate) fn in_the_way<'k>(
+        &self,
+        app: &AppName,
+        release: &'k Release,
+    ) -> Vec<(&AppName, &'k ObjectKey)> {
+        let driver = release.driver;
+        if are_names_shared(driver) || !MOVES.contains(&driver) {
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        for Object { key, .. } in release.objects.iter().filter(|object| !object.key.holds_data()) {
+            let others = self.apps.iter().filter(|(other, _)| {
+                *other != app && self.owns(other, driver, key) && self.precedes(app, other, driver, key)
+            });
+            found.extend(others.filter_map(|(other, record)| {
+                let current = self.releases.get(&record.current.as_ref()?.release)?;
+                contend(current.object(key)?, release).then_some((other, key))
+            }));
+        }
+        found
+    }
+
+    /// Whether another app runs an object, or is to, or has it made: then it isn't removed.
+    pub fn is_wanted_elsewhere(&self, app: &AppName, driver: DriverKind, key: &ObjectKey) -> bool {
+        let newest = self.newest.into_iter().flat_map(|newest| &newest.apps);
+        let own = self.apps.iter().flat_map(|(name, app)| {
+            [&app.target, &app.current].into_iter().flatten().map(move |target| (name, target))
+        });
+        let mut others = newest.chain(own).filter(|(name, target)| *name != app && target.driver == driver);
+        let mut waiting = self.newest.into_iter().flat_map(|newest| &newest.wants);
+        let wants =
+            |target: &Target| self.releases.get(&target.release).is_none_or(|release| release.wants(key));
+        are_names_shared(driver)
+            && (waiting.any(|(name, keys)| name != app && keys.contains(key))
+                || others.any(|(_, target)| wants(target)))
+    }
+
+    /// Whether another app may want an object, by all that can be known.
+    pub fn may_be_wanted_elsewhere(&self, app: &AppName, driver: DriverKind, key: &ObjectKey) -> bool {
+        self.is_wanted_elsewhere(app, driver, key)
+            || (are_names_shared(driver) && self.is_another_unread(app))
+    }
+
+    /// Whether what an app is to have isn't known: it keeps what it has.
+    pub fn is_unknown(&self, app: &AppName) -> bool {
+        self.newest.is_none_or(|newest| newest.held.contains_key(app))
+    }
+
+    /// Whether the documents of another app can't be read: what that one wants isn't known.
+    pub fn is_another_unread(&self, app: &AppName) -> bool {
+        self.newest.is_some_and(|newest| newest.unread.iter().any(|unread| unread != app))
+    }
+
+    /// Whether one of the `others` has an object, or is to have one, that `app` has or is to have. What one of them sees
+    /// of it is out of date as soon as the other one acts.
+    pub fn shares_any<'a>(&self, app: &AppName, mut others: impl Iterator<Item = &'a AppName>) -> bool {
+        let own: BTreeSet<_> = self.objects_of(app).collect();
+        let goes_over = |(driver, key): (DriverKind, &ObjectKey), other: &AppName| {
+            are_names_shared(driver)
+                || self.precedes(app, other, driver, key)
+                || self.precedes(other, app, driver, key)
+        };
+        let shares = |other: &AppName| {
+            self.objects_of(other).any(|object| own.contains(&object) && goes_over(object, other))
+        };
+        !own.is_empty() && others.any(|other| other != app && shares(other))
+    }
+
+    /// What an app has, or is to have, and what may be another's as well.
+    fn objects_of(&self, app: &AppName) -> impl Iterator<Item = (DriverKind, &ObjectKey)> {
+        let record = self.apps.get(app).into_iter();
+        let targets = record.flat_map(|app| [&app.target, &app.current].into_iter().flatten());
+        let releases = targets.filter_map(|target| self.releases.get(&target.release));
+        let wanted =
+            releases.flat_map(|release| release.objects.iter().map(|object| (release.driver, &object.key)));
+        let owned = self.inventory.get(app).into_iter().flatten().map(|(key, owned)| (owned.driver, key));
+        wanted.chain(owned).filter(|(driver, _)| MOVES.contains(driver))
+    }
+
+    /// The apps that would have something back, or have something lent that they could take now: with the next pass
+    /// they are looked at, though nothing happened to them.
+    pub fn takers(&self) -> BTreeSet<AppName> {
+        let takes = |name: &AppName, release: &Release| {
+            let driver = release.driver;
+            let is_free = |key: &ObjectKey| match self.owner_besides(name, driver, key) {
+                Some((owner, _)) => self.may_take(name, owner, driver, key),
+                // It made room for what failed.
+                None => !are_names_shared(driver),
+            };
+            let misses = |key: &ObjectKey| !self.owns(name, driver, key) && is_free(key);
+            MOVES.contains(&driver)
+                && release
+                    .objects
+                    .iter()
+                    .any(|Object { key, .. }| misses(key) && self.lent_to(name, driver, key).is_none())
+        };
+        let runs = |app: &App| app.current.as_ref().and_then(|target| self.releases.get(&target.release));
+        let found =
+            self.apps.iter().filter(|(name, app)| runs(app).is_some_and(|release| takes(name, release)));
+        found.map(|(name, _)| name.clone()).collect()
+    }
+}
+
+/// Where objects that move are looked for. What has one workload only moves none.
+const MOVES: [DriverKind; 3] = [DriverKind::Kubernetes, DriverKind::Simulated, DriverKind::Podman];
+
+/// Where an object's name is the same object whichever app has it. Elsewhere each app has names of its own.
+const SHARED_NAMES: [DriverKind; 2] = [DriverKind::Kubernetes, DriverKind::Simulated];
+
+fn are_names_shared(driver: DriverKind) -> bool {
+    SHARED_NAMES.contains(&driver)
+}
+
+fn is_in(release: &Release, driver: DriverKind, key: &ObjectKey) -> bool {
+    release.driver == driver && release.object(key).is_some()
+}
+
+fn has(releases: &Releases, target: &Target, driver: DriverKind, key: &ObjectKey) -> bool {
+    releases.get(&target.release).is_some_and(|release| is_in(release, driver, key))
+}
+
+fn runs(apps: &Apps, releases: &Releases, app: &AppName, driver: DriverKind, key: &ObjectKey) -> bool {
+    let current = apps.get(app).and_then(|app| app.current.as_ref());
+    current.is_some_and(|target| has(releases, target, driver, key))
+}
