@@ -159,6 +159,8 @@ impl App {
         match &self.phase {
             // Ends first; the next pass places anew. Where it can't end, what is new is the way out.
             Phase::RollingBack { .. } if same_target || failed.is_some() || !self.is_stuck_for_long() => {}
+            // It was good before, and isn't until it has been seen to be there again.
+            Phase::Applying | Phase::Judging(_) if same_target && failed.is_none() => {}
             _ if is_good && runs_good => {
                 if self.phase != Phase::Good {
                     self.target = self.good.clone();

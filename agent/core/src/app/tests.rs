@@ -61,6 +61,25 @@ fn a_good_app_keeps_running_while_its_update_is_prepared() {
 }
 
 #[test]
+fn what_was_good_before_is_good_again_only_once_it_was_seen_to_be() {
+    let mut app = good("v1");
+    app.place(&target("v2"), None, false, &now());
+    app.prepared(&now());
+    app.apply(&now());
+    // The commit is reverted, and another one comes while that is being put in place.
+    app.place(&target("v1"), None, false, &now());
+    app.prepared(&now());
+    app.apply(&now());
+    app.place(&target("v1"), None, false, &now());
+    assert_eq!(app.phase.word(), "Applying");
+    app.applied(&now());
+    app.place(&target("v1"), None, false, &now());
+    assert_eq!(app.phase.word(), "Judging");
+    app.pass(&now());
+    assert_eq!((app.phase.word(), app.good.clone()), ("Good", Some(target("v1"))));
+}
+
+#[test]
 fn a_failed_update_goes_back_to_the_last_known_good() {
     let mut app = good("v1");
     app.place(&target("v2"), None, false, &now());
