@@ -1,17 +1,13 @@
 //! From the file as written to a [`Config`]: defaults, paths, and what serde can't check.
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use toml::Spanned;
 
 use super::error::{Checker, ConfigError};
-use super::{Api, Config, Device, Drivers, Kubernetes, Log, LogLevel, Podman, Reference, Simulated};
-use super::{Source, State, Trust, TrustMode, Wasm, file, registries};
+use super::{Api, Config, Device, Drivers, Kubernetes, Log, LogLevel, Podman, Simulated};
+use super::{State, Trust, TrustMode, Wasm, file, registries, source};
 
-const INTERVAL: Duration = Duration::from_secs(300);
-const TIMEOUT: Duration = Duration::from_secs(60);
 const DISK_BUDGET: u64 = 2 << 30;
 /// Below this a box can't hold two generations of anything.
 const LEAST_BUDGET: u64 = 16 << 20;
@@ -24,7 +20,7 @@ pub(super) fn check(path: &Path, text: &str, file: file::File) -> Result<Config,
     let trust = check_trust(&mut c, &base, file.trust);
     let config = Config {
         device: Device { name: file.device.into_inner().name },
-        source: check_source(&mut c, &base, file.source),
+        source: source::check(&mut c, &base, file.source),
         trust,
         state: check_state(&mut c, &base, file.state),
         api: check_api(&mut c, &base, file.api),
@@ -65,171 +61,6 @@ fn check_trust(c: &mut Checker<'_>, base: &Path, trust: Option<Spanned<file::Tru
         }
     };
     Trust { mode, allowed_signers }
-}
-
-fn check_source(c: &mut Checker<'_>, base: &Path, source: Spanned<file::Source>) -> Source {
-    let span = source.span();
-    let source = source.into_inner();
-    check_url(c, &source.url);
-    if let Some(proxy) = &source.proxy {
-        check_proxy(c, proxy);
-    }
-    check_credentials(c, &source);
-    let reference = check_reference(c, span, &source);
-    let path = source.path.as_ref().map_or(".", |path| path.get_ref().as_str()).to_owned();
-    if let Some(written) = &source.path
-        && let Err(why) = check_folder(written.get_ref())
-    {
-        c.report(Some(written.span()), why);
-    }
-    Source {
-        url: source.url.into_inner(),
-        reference,
-        path,
-        interval: at_least_a_second(c, "interval", source.interval, INTERVAL),
-        timeout: at_least_a_second(c, "timeout", source.timeout, TIMEOUT),
-        ca_file: source.ca_file.map(|path| resolve(base, path)),
-        proxy: source.proxy.map(Spanned::into_inner),
-        username: source.username.map(Spanned::into_inner),
-        password_file: source.password_file.map(|path| resolve(base, path.into_inner())),
-        token_file: source.token_file.map(|path| resolve(base, path.into_inner())),
-    }
-}
-
-fn check_url(c: &mut Checker<'_>, url: &Spanned<String>) {
-    let span = Some(url.span());
-    let later = ["oci://", "s3://", "az://"];
-    let Some((scheme, rest)) = url.get_ref().split_once("://") else {
-        return c
-            .report(span, "the url has no scheme: write https://…, ssh://user@host/path or file:///path");
-    };
-    if !["https", "http", "ssh", "file"].contains(&scheme) {
-        let known = if later.iter().any(|known| url.get_ref().starts_with(known)) {
-            "not there yet"
-        } else {
-            "unknown"
-        };
-        return c.report(span, format!("{scheme}:// is {known}: write https://…, ssh://… or file:///path"));
-    }
-    let authority = rest.split('/').next().unwrap_or("");
-    let user = authority.rsplit_once('@').map(|(user, _)| user);
-    if user.is_some_and(|user| user.contains(':') || scheme.starts_with("http")) {
-        // The text isn't repeated: it may hold a password.
-        c.report(
-            span.clone(),
-            "credentials don't belong in the url: use username and password_file, or token_file",
-        );
-    }
-    if scheme == "file" && !rest.starts_with('/') {
-        c.report(span, "a file:// url needs an absolute path: write file:///path/to/repository.git");
-    } else if scheme != "file" && authority.is_empty() {
-        c.report(span, "the url names no host");
-    }
-}
-
-fn check_proxy(c: &mut Checker<'_>, proxy: &Spanned<String>) {
-    let text = proxy.get_ref();
-    if !(text.starts_with("http://") || text.starts_with("https://")) || text.contains('@') {
-        c.report(Some(proxy.span()), "a proxy is http://host:port or https://host:port, without credentials");
-    }
-}
-
-fn check_credentials(c: &mut Checker<'_>, source: &file::Source) {
-    if let (Some(_), Some(token)) = (&source.password_file, &source.token_file) {
-        c.report(Some(token.span()), "give password_file or token_file, not both");
-    }
-    match (&source.username, &source.password_file) {
-        (None, Some(password)) => {
-            c.report(
-                Some(password.span()),
-                "password_file needs a username beside it; for a token use token_file",
-            );
-        }
-        (Some(user), None) if source.token_file.is_none() => {
-            c.report(Some(user.span()), "username needs a password_file (or token_file) beside it");
-        }
-        _ => {}
-    }
-    let secret = source.password_file.as_ref().or(source.token_file.as_ref());
-    if let Some(secret) = secret.filter(|_| source.url.get_ref().starts_with("http://")) {
-        c.report(
-            Some(secret.span()),
-            "a password is not sent over http://, where everyone can read it: use https://",
-        );
-    }
-}
-
-fn check_reference(c: &mut Checker<'_>, span: Range<usize>, source: &file::Source) -> Reference {
-    let given: Vec<_> = [
-        source.branch.as_ref().map(|b| (b.span(), Reference::Branch(b.get_ref().clone()))),
-        source.tag.as_ref().map(|t| (t.span(), Reference::Tag(t.get_ref().clone()))),
-        source.revision.as_ref().map(|r| (r.span(), Reference::Revision(r.get_ref().clone()))),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    if given.len() > 1 {
-        c.report(Some(span), "give one of branch, tag and revision under [source], not several");
-    }
-    for (span, reference) in &given {
-        if let Err(why) = check_reference_name(reference) {
-            c.report(Some(span.clone()), why);
-        }
-    }
-    given.into_iter().next().map_or_else(|| Reference::Branch("main".to_owned()), |(_, reference)| reference)
-}
-
-/// The parts of git's rules for names (git-check-ref-format(1)) that could do harm.
-fn check_reference_name(reference: &Reference) -> Result<(), &'static str> {
-    match reference {
-        Reference::Revision(id) => {
-            let hex = id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-            let whole = id.len() == 40 || id.len() == 64;
-            if hex && whole {
-                Ok(())
-            } else {
-                Err("a revision is the whole id of a commit: 40 hexadecimal digits")
-            }
-        }
-        Reference::Branch(name) | Reference::Tag(name) => {
-            let bad = name.is_empty()
-                || name.starts_with(['/', '-', '.'])
-                || name.ends_with(['/', '.'])
-                || name.ends_with(".lock")
-                || ["..", "//", "@{", "/."].iter().any(|part| name.contains(part))
-                || name.contains(|ch: char| ch.is_control() || " ~^:?*[\\".contains(ch));
-            if bad {
-                Err("git allows no such name (git check-ref-format): write it as in \"main\"")
-            } else {
-                Ok(())
-            }
-        }
-    }
-}
-
-fn check_folder(path: &str) -> Result<(), &'static str> {
-    let leaves = path.starts_with('/') || path.split('/').any(|part| part == "..");
-    if leaves || path.is_empty() || path.contains('\0') {
-        return Err(
-            "path is a folder in the repository, relative to its root: write \".\" or \"clusters/edge\"",
-        );
-    }
-    Ok(())
-}
-
-fn at_least_a_second(
-    c: &mut Checker<'_>,
-    key: &str,
-    written: Option<Spanned<file::DurationText>>,
-    default: Duration,
-) -> Duration {
-    let Some(written) = written else { return default };
-    let duration = written.get_ref().0;
-    let range = Duration::from_secs(1)..=Duration::from_secs(366 * 86_400);
-    if !range.contains(&duration) {
-        c.report(Some(written.span()), format!("{key} must be at least \"1s\" and at most \"366d\""));
-    }
-    duration
 }
 
 fn check_state(c: &mut Checker<'_>, base: &Path, state: file::State) -> State {

@@ -72,7 +72,7 @@ pub(super) struct Source {
     pub(super) path: Option<Spanned<String>>,
     pub(super) interval: Option<Spanned<DurationText>>,
     pub(super) timeout: Option<Spanned<DurationText>>,
-    pub(super) ca_file: Option<PathBuf>,
+    pub(super) ca_file: Option<Spanned<PathBuf>>,
     pub(super) proxy: Option<Spanned<String>>,
     pub(super) username: Option<Spanned<String>>,
     pub(super) password_file: Option<Spanned<PathBuf>>,

@@ -1,5 +1,5 @@
 //! `agent.toml`: how this box is set up. `file` is the file as written, `check` what makes a [`Config`] of
-//! it, `units` its durations and sizes, `error` its messages.
+//! it, `source` and `registries` what they make of their tables, `units` its durations and sizes, `error` its messages.
 //!
 //! A `Config` holds paths of secrets and never a secret, so it may be printed.
 
@@ -7,6 +7,7 @@ mod check;
 mod error;
 mod file;
 mod registries;
+mod source;
 pub mod units;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use holdfast_core::name::{ClusterName, DeviceName};
 use serde::{Deserialize, Serialize, Serializer};
 
+pub use self::source::{Credentials, GitFolder, GitServer, Place, Reference, Source};
 pub use error::{ConfigError, Problem, Problems};
 pub use holdfast_core::verify::TrustMode;
 
@@ -54,51 +56,6 @@ pub struct Config {
 pub struct Device {
     /// The Device document's name.
     pub name: DeviceName,
-}
-
-/// `[source]`
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Source {
-    /// Such as `https://git.example/retail/edge.git`. Carries no password.
-    pub url: String,
-    /// Which line of history.
-    #[serde(flatten)]
-    pub reference: Reference,
-    /// The folder in the repository, `.` for its root; never leaves it.
-    pub path: String,
-    /// Between two polls.
-    #[serde(serialize_with = "as_text")]
-    pub interval: Duration,
-    /// For each fetch as a whole.
-    #[serde(serialize_with = "as_text")]
-    pub timeout: Duration,
-    /// Certificates (PEM) that are trusted instead of the system's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ca_file: Option<PathBuf>,
-    /// `http://host:port` of a proxy for https and http sources.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub proxy: Option<String>,
-    /// With `password_file`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub username: Option<String>,
-    /// A file with a password. Read again for each connection, so that it can be changed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub password_file: Option<PathBuf>,
-    /// A file with a token.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token_file: Option<PathBuf>,
-}
-
-/// What is followed in the source.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Reference {
-    /// `refs/heads/…`
-    Branch(String),
-    /// `refs/tags/…`
-    Tag(String),
-    /// One commit, by its whole id.
-    Revision(String),
 }
 
 /// `[trust]`

@@ -17,10 +17,17 @@ fn with(line: &str, table: &str) -> String {
     LEAST.replace(&format!("[{table}]\n"), &format!("[{table}]\n{line}\n"))
 }
 
+fn server(config: &Config) -> &GitServer {
+    match &config.source.place {
+        Place::GitServer(server) => server,
+        Place::GitFolder(folder) => panic!("{folder:?} is no server"),
+    }
+}
+
 #[test]
 fn the_least_that_must_be_written_gives_a_box_with_every_default() {
     let config = parse(LEAST).unwrap();
-    assert_eq!(config.source.reference, Reference::Branch("main".to_owned()));
+    assert_eq!(server(&config).reference, Reference::Branch("main".to_owned()));
     assert_eq!(config.source.interval, Duration::from_secs(300));
     assert_eq!(config.trust.allowed_signers, Some("/etc/holdfast/allowed_signers".into()));
     assert_eq!(config.state.disk_budget, 2 << 30);
@@ -32,7 +39,10 @@ fn what_is_printed_reads_back_as_the_same_configuration() {
     let all = format!(
         "{LEAST}\n[drivers.kubernetes]\ncontext = \"edge\"\ncluster = \"emea/de/store-0042\"\nimages_dir = \"images\"\n[drivers.podman]\n[drivers.simulated]\ndir = \"sim\"\n[registries.\"registry.example:5000\"]\nmirrors = [\"cache.local:5000\"]\n"
     );
-    for text in [LEAST, all.as_str()] {
+    let with_password = with("tag = \"v1\"\nusername = \"edge\"\npassword_file = \"password\"", "source");
+    let with_token = with("token_file = \"token\"\nproxy = \"http://proxy:3128\"", "source");
+    let of_folder = LEAST.replace("https://git.example/", "file:///media/");
+    for text in [LEAST, &all, &with_password, &with_token, &of_folder] {
         let config = parse(text).unwrap();
         assert_eq!(parse(&config.to_toml()).unwrap(), config);
     }
@@ -41,7 +51,7 @@ fn what_is_printed_reads_back_as_the_same_configuration() {
 #[test]
 fn relative_paths_are_relative_to_the_file() {
     let config = parse(&with("ca_file = \"ca.pem\"", "source")).unwrap();
-    assert_eq!(config.source.ca_file, Some("/etc/holdfast/ca.pem".into()));
+    assert_eq!(server(&config).ca_file, Some("/etc/holdfast/ca.pem".into()));
 }
 
 #[cfg(feature = "kubernetes")]
@@ -109,15 +119,42 @@ fn every_problem_is_told_at_once() {
 
 #[test]
 fn credentials_in_the_url_are_refused_and_not_repeated() {
-    for url in [
-        "https://edge:hunter2@git.example/x.git",
-        "https://token@git.example/x",
-        "ssh://git:hunter2@git.example/x",
-    ] {
+    for url in ["https://edge:hunter2@git.example/x.git", "https://token@git.example/x"] {
         let error = parse(&LEAST.replace("https://git.example/retail/edge.git", url)).unwrap_err();
         assert!(error.contains("password_file") && !error.contains("hunter2"), "{error}");
     }
-    assert!(parse(&LEAST.replace("https://git.example", "ssh://git@git.example")).is_ok());
+    // What isn't there yet is refused without being repeated either.
+    let error = parse(&LEAST.replace("https://git.example", "ssh://git:hunter2@git.example")).unwrap_err();
+    assert!(error.contains("ssh:// is not there yet") && !error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn what_says_how_a_server_is_reached_is_refused_beside_a_folder() {
+    let of_folder =
+        |line: &str| parse(&with(line, "source").replace("https://git.example/", "file:///media/"));
+    let Place::GitFolder(folder) = of_folder("tag = \"v1\"").unwrap().source.place else {
+        panic!("no folder")
+    };
+    assert_eq!(folder.folder, Path::new("/media/retail/edge.git"));
+    for key in ["ca_file", "proxy", "username", "password_file", "token_file"] {
+        let error = of_folder(&format!("{key} = \"http://x:1\"")).unwrap_err();
+        assert!(
+            error.contains("agent.toml:5:") && error.contains(&format!("{key} has no effect")),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn half_given_credentials_are_an_error() {
+    for line in [
+        "username = \"edge\"",
+        "password_file = \"p\"",
+        "username = \"e:dge\"\npassword_file = \"p\"",
+        "username = \"edge\"\npassword_file = \"p\"\ntoken_file = \"t\"",
+    ] {
+        assert!(parse(&with(line, "source")).is_err(), "{line}");
+    }
 }
 
 #[test]

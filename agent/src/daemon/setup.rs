@@ -21,10 +21,10 @@ use super::images::BoxImages;
 use super::images::SealedSecrets;
 use super::journal::{SharedStore, lock};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config, Place};
 use crate::http::allowance::Allowance;
 use crate::keeper::Drivers;
-use crate::source::{GitConfig, GitSource, Source};
+use crate::source::{GitConfig, GitSource, Reference, Source};
 
 /// How long the agent waits for the state folder's lock, and how often it tries.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -256,8 +256,21 @@ fn kubernetes_fingerprint(kubeconfig: &Path) -> Fingerprint {
     Fingerprint { driver: DriverKind::Kubernetes, usable, version: None, detail }
 }
 
-/// The source; its mirror is in the state folder.
+/// The source; what is fetched from there is in the state folder.
 pub(super) fn open_source(config: &Config, allowance: &Allowance) -> Result<Box<dyn Source>> {
-    let settings = GitConfig::from(&config.source);
+    let config::Source { url, path, timeout, place, .. } = &config.source;
+    let git = |reference: &Reference| {
+        let settings = GitConfig::new(url, reference.clone());
+        GitConfig { path: path.clone(), timeout: *timeout, ..settings }
+    };
+    let settings = match place {
+        Place::GitFolder(folder) => git(&folder.reference),
+        Place::GitServer(server) => GitConfig {
+            ca_file: server.ca_file.clone(),
+            proxy: server.proxy.clone(),
+            credentials: server.credentials.clone(),
+            ..git(&server.reference)
+        },
+    };
     Ok(Box::new(GitSource::open_within(settings, &config.state.dir.join("mirror"), allowance)?))
 }

@@ -16,7 +16,7 @@ use super::{Finding, State, firewall};
 use crate::api::{Client, ClientError};
 use crate::clock::Clock;
 use crate::config::units::format_size;
-use crate::config::{Config, TrustMode};
+use crate::config::{Config, Credentials, GitFolder, Place, TrustMode};
 use crate::{daemon as agent, sandbox};
 use holdfast_drivers::probe;
 
@@ -124,13 +124,16 @@ fn mode_of(path: &Path) -> Option<u32> {
 }
 
 fn secrets(config: &Config) -> Vec<Finding> {
-    let source = [&config.source.password_file, &config.source.token_file, &config.source.ca_file];
-    let registries = config.registries.values().flat_map(|registry| [&registry.auth_file, &registry.ca_file]);
-    let public = |path: &Path| {
-        let named = |option: &Option<std::path::PathBuf>| option.as_deref() == Some(path);
-        named(&config.source.ca_file) || config.registries.values().any(|registry| named(&registry.ca_file))
+    let (credentials, certificates) = match &config.source.place {
+        Place::GitServer(server) => (server.credentials.as_ref(), server.ca_file.as_deref()),
+        Place::GitFolder(_) => (None, None),
     };
-    source.into_iter().chain(registries).flatten().map(|path| secret(path, public(path))).collect()
+    let registries = config.registries.values();
+    let secrets = registries.clone().filter_map(|registry| registry.auth_file.as_deref());
+    let secrets = credentials.map(Credentials::file).into_iter().chain(secrets);
+    let public = registries.filter_map(|registry| registry.ca_file.as_deref());
+    let public = certificates.into_iter().chain(public);
+    secrets.map(|path| secret(path, false)).chain(public.map(|path| secret(path, true))).collect()
 }
 
 fn secret(path: &Path, public: bool) -> Finding {
@@ -303,18 +306,22 @@ fn space(there: &Path, budget: u64) -> Finding {
 
 async fn source(config: &Config) -> Finding {
     let check = "source";
-    let url = &config.source.url;
-    if let Some(path) = url.strip_prefix("file://") {
-        return match access(Path::new(path), AccessFlags::R_OK) {
-            Ok(()) => Finding::ok(check, format!("{path} can be read")),
-            Err(error) => {
-                Finding::fail(check, format!("{path}: {error}"), "correct [source] url, or bring the medium")
-            }
-        };
-    }
-    let (what, asked) = match &config.source.proxy {
-        Some(proxy) => ("the proxy", proxy),
-        None => ("the server", url),
+    let (what, asked) = match &config.source.place {
+        Place::GitFolder(GitFolder { folder, .. }) => {
+            let shown = folder.display();
+            return match access(folder.as_path(), AccessFlags::R_OK) {
+                Ok(()) => Finding::ok(check, format!("{shown} can be read")),
+                Err(error) => Finding::fail(
+                    check,
+                    format!("{shown}: {error}"),
+                    "correct [source] url, or bring the medium",
+                ),
+            };
+        }
+        Place::GitServer(server) => match &server.proxy {
+            Some(proxy) => ("the proxy", proxy),
+            None => ("the server", &config.source.url),
+        },
     };
     let Some(address) = address_of(asked) else {
         return Finding::fail(check, format!("{asked} names no host"), "correct [source]");

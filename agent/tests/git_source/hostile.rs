@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use holdfast::config::Credentials;
 use holdfast::source::{GitConfig, GitSource, Reference, Source, SourceError};
 use holdfast_core::digest::Revision;
 
@@ -282,7 +283,7 @@ fn a_redirect_is_followed_but_takes_no_secret_along() {
     let token = repo.beside("token");
     std::fs::write(&token, "s3cret").unwrap();
     let mut away = at("away.git");
-    away.token_file = Some(token);
+    away.credentials = Some(Credentials::Token { username: None, token_file: token });
     let error = poll(away);
     assert!(
         matches!(&error, SourceError::Protocol { why, .. } if why.contains("source.url only")),

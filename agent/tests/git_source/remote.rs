@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use holdfast::config::Credentials;
 use holdfast::source::{GitConfig, GitSource, Reference, Source, SourceError, SourceTree};
 use holdfast_core::digest::Revision;
 use holdfast_core::verify::Ancestry;
@@ -227,8 +228,8 @@ fn a_password_is_read_anew_each_time_and_a_wrong_one_is_said_without_showing_it(
     assert!(matches!(&error, SourceError::Unauthorized { why, .. } if why.contains("401")), "{error}");
     let password = repo.beside("password");
     let mut config = config(&server);
-    config.username = Some("edge".to_owned());
-    config.password_file = Some(password.clone());
+    config.credentials =
+        Some(Credentials::Password { username: "edge".to_owned(), password_file: password.clone() });
     let mut source = GitSource::open(config, mirror.path()).unwrap();
     let error = source.poll().unwrap_err();
     assert!(matches!(&error, SourceError::Local(why) if why.contains("password")), "{error}");

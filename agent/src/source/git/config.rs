@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::Credentials;
 pub use crate::config::Reference;
 
 /// A reference's full name; `None` for a revision.
@@ -38,11 +39,7 @@ pub struct GitConfig {
     /// Certificates (PEM) to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// Who asks. With a token and no name, `git` is sent.
-    pub username: Option<String>,
-    /// The password; read anew each time, so that it may be rotated.
-    pub password_file: Option<PathBuf>,
-    /// A token that is sent in the password's place; read anew each time.
-    pub token_file: Option<PathBuf>,
+    pub credentials: Option<Credentials>,
     /// `http://[user:password@]host:port`. Without it `https_proxy`, `http_proxy` and `no_proxy` count.
     pub proxy: Option<String>,
     /// How much is taken.
@@ -58,9 +55,7 @@ impl GitConfig {
             path: ".".to_owned(),
             timeout: Duration::from_secs(60),
             ca_file: None,
-            username: None,
-            password_file: None,
-            token_file: None,
+            credentials: None,
             proxy: None,
             limits: Limits::default(),
         }
@@ -93,23 +88,6 @@ impl Default for Limits {
             commits: 200_000,
             fetch: Duration::from_secs(3600),
             slowest: 100,
-        }
-    }
-}
-
-impl From<&crate::config::Source> for GitConfig {
-    fn from(source: &crate::config::Source) -> Self {
-        GitConfig {
-            url: source.url.clone(),
-            reference: source.reference.clone(),
-            path: source.path.clone(),
-            timeout: source.timeout,
-            ca_file: source.ca_file.clone(),
-            username: source.username.clone(),
-            password_file: source.password_file.clone(),
-            token_file: source.token_file.clone(),
-            proxy: source.proxy.clone(),
-            limits: Limits::default(),
         }
     }
 }

@@ -71,13 +71,6 @@ impl GitSource {
         let origin = match scheme.as_deref() {
             Some("file") => Origin::Local(Local::new(&config.url, config.limits)?),
             Some("https" | "http") => Origin::Remote(Box::new(Remote::new(&config, allowance.line())?)),
-            Some("ssh") => {
-                return Err(SourceError::Config(
-                    "ssh:// is not supported by this version (Holdfast starts no ssh program); use https:// \
-                     with source.token_file"
-                        .to_owned(),
-                ));
-            }
             _ => {
                 return Err(SourceError::Config(format!(
                     "source.url must begin with https://, http:// or file://, and {:?} doesn't",

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::config;
 use crate::http::base64;
 use crate::source::error::SourceError;
 use crate::source::git::config::GitConfig;
@@ -19,28 +20,7 @@ pub(crate) struct Credentials {
 impl Credentials {
     /// What the configuration says, if anything.
     pub(crate) fn of(config: &GitConfig) -> Result<Option<Self>, SourceError> {
-        let file = match (&config.password_file, &config.token_file) {
-            (None, None) if config.username.is_none() => return Ok(None),
-            (None, None) => {
-                return Err(SourceError::Config(
-                    "source.username needs source.password_file or source.token_file".to_owned(),
-                ));
-            }
-            (Some(_), Some(_)) => {
-                return Err(SourceError::Config(
-                    "source.password_file and source.token_file exclude each other".to_owned(),
-                ));
-            }
-            (Some(_), None) if config.username.is_none() => {
-                return Err(SourceError::Config("source.password_file needs source.username".to_owned()));
-            }
-            (Some(file), None) | (None, Some(file)) => file.clone(),
-        };
-        // The forges take a token as the password of any user.
-        let username = config.username.clone().unwrap_or_else(|| "git".to_owned());
-        if username.contains(':') || username.chars().any(char::is_control) {
-            return Err(SourceError::Config("source.username has a colon or a control character".to_owned()));
-        }
+        let Some(given) = &config.credentials else { return Ok(None) };
         if !config.url.starts_with("https://") {
             return Err(SourceError::Config(
                 "source.password_file or token_file with http:// would send the secret in the clear: use \
@@ -48,7 +28,14 @@ impl Credentials {
                     .to_owned(),
             ));
         }
-        Ok(Some(Credentials { username, file }))
+        let username = match given {
+            config::Credentials::Password { username, .. } => username.clone(),
+            // The forges take a token as the password of any user.
+            config::Credentials::Token { username, .. } => {
+                username.clone().unwrap_or_else(|| "git".to_owned())
+            }
+        };
+        Ok(Some(Credentials { username, file: given.file().to_owned() }))
     }
 
     /// The value of the Authorization header (RFC 7617).
@@ -81,33 +68,23 @@ mod tests {
     use super::super::super::config::Reference;
     use super::*;
 
-    fn config(url: &str) -> GitConfig {
-        GitConfig::new(url, Reference::Branch("main".to_owned()))
+    fn with_token(url: &str, token_file: PathBuf) -> GitConfig {
+        let mut config = GitConfig::new(url, Reference::Branch("main".to_owned()));
+        config.credentials = Some(config::Credentials::Token { username: None, token_file });
+        config
     }
 
     #[test]
     fn a_secret_is_never_sent_in_the_clear() {
-        let mut config = config("http://example/x.git");
-        config.token_file = Some("/token".into());
+        let config = with_token("http://example/x.git", "/token".into());
         assert!(Credentials::of(&config).unwrap_err().to_string().contains("in the clear"));
-    }
-
-    #[test]
-    fn half_given_credentials_are_an_error() {
-        let mut only_name = config("https://example/x.git");
-        only_name.username = Some("edge".to_owned());
-        assert!(Credentials::of(&only_name).is_err());
-        let mut only_password = config("https://example/x.git");
-        only_password.password_file = Some("/p".into());
-        assert!(Credentials::of(&only_password).is_err());
     }
 
     #[test]
     fn a_rotated_secret_is_used_at_once_and_an_empty_one_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("token");
-        let mut config = config("https://example/x.git");
-        config.token_file = Some(file.clone());
+        let config = with_token("https://example/x.git", file.clone());
         let credentials = Credentials::of(&config).unwrap().unwrap();
         std::fs::write(&file, "a\n").unwrap();
         assert_eq!(credentials.header().unwrap(), "Basic Z2l0OmE=");
