@@ -4,28 +4,28 @@ use std::thread;
 use std::time::Duration;
 
 use crate::cluster_box::{ClusterBox, config_map};
-use crate::support::kubernetes::{BEHAVIOUR, ControlPlane};
+use crate::pods::{node, runs};
 
 /// Long enough for a watch to tell of whatever there is to tell.
 const A_WHILE: Duration = Duration::from_secs(2);
 
-/// A Job with one pod that ends like this; `more` stands in its spec.
-fn job(name: &str, image: &str, behaviour: &str, more: &str) -> String {
+/// A Job with one pod that runs this; `more` stands in its spec.
+fn job(name: &str, script: &str, more: &str) -> String {
     format!(
         "apiVersion: batch/v1\nkind: Job\nmetadata: {{ name: {name} }}\nspec:\n  backoffLimit: 0\n{more}  template:\n    \
-         metadata: {{ annotations: {{ {BEHAVIOUR}: {behaviour} }} }}\n    \
-         spec: {{ restartPolicy: Never, containers: [ {{ name: c, image: {image} }} ] }}\n---\n"
+         spec: {{ restartPolicy: Never, terminationGracePeriodSeconds: 1, containers: [ {} ] }}\n---\n",
+        runs("c", script, "")
     )
 }
 
 #[test]
 fn a_job_is_good_once_it_is_complete_and_one_that_fails_fails_its_release() {
-    let Some(plane) = ControlPlane::shared() else { return };
-    let mut shop = ClusterBox::new(&plane, "job");
-    shop.write("", &job("once", "x", "exit-0", ""));
+    let Some(node) = node() else { return };
+    let mut shop = ClusterBox::new(&node, "job");
+    shop.write("", &job("once", "exit 0", ""));
     shop.start(&[]);
     shop.converge();
-    shop.write("", &job("twice", "x", "exit-1", ""));
+    shop.write("", &job("twice", "exit 1", ""));
     shop.push();
     shop.wait_app("rolled back", |app| app.phase == "RolledBack");
     assert!(shop.find("jobs/twice").is_none());
@@ -33,11 +33,11 @@ fn a_job_is_good_once_it_is_complete_and_one_that_fails_fails_its_release() {
 
 #[test]
 fn a_job_that_the_cluster_removes_when_it_has_ended_does_not_run_again() {
-    let Some(plane) = ControlPlane::shared() else { return };
-    let mut shop = ClusterBox::new(&plane, "ended");
-    let manifests = |image: &str, after: u8| {
+    let Some(node) = node() else { return };
+    let mut shop = ClusterBox::new(&node, "ended");
+    let manifests = |word: &str, after: u8| {
         let ttl = format!("  ttlSecondsAfterFinished: {after}\n");
-        config_map("config", "1") + &job("import", image, "exit-0", &ttl)
+        config_map("config", "1") + &job("import", &format!("echo {word}"), &ttl)
     };
     let times_made = |shop: &ClusterBox<'_>| {
         let asked = shop.requests();
@@ -46,13 +46,13 @@ fn a_job_that_the_cluster_removes_when_it_has_ended_does_not_run_again() {
     };
     let path = shop.path("jobs/import");
     // One that is gone at once, and one that the agent can still look at.
-    for (round, (image, after)) in [("first", 0), ("second", 1)].into_iter().enumerate() {
-        shop.write("", &manifests(image, after));
+    for (round, (word, after)) in [("first", 0), ("second", 1)].into_iter().enumerate() {
+        shop.write("", &manifests(word, after));
         if round == 0 {
             shop.start(&[]);
         }
         shop.converge();
-        shop.wait_until("without its Job", |_, status| status.converged && plane.find(&path).is_none());
+        shop.wait_until("without its Job", |_, status| status.converged && node.find(&path).is_none());
         thread::sleep(A_WHILE);
         assert!(shop.find("jobs/import").is_none(), "it was made again");
         assert_eq!(times_made(&shop), round + 1);
@@ -60,7 +60,7 @@ fn a_job_that_the_cluster_removes_when_it_has_ended_does_not_run_again() {
         // A restarted agent finds it written down.
         shop.kill();
         shop.start(&[]);
-        shop.repo.write(&[("README.md", image)]);
+        shop.repo.write(&[("README.md", word)]);
         shop.converge();
         thread::sleep(A_WHILE);
         assert_eq!(times_made(&shop), round + 1);
@@ -69,10 +69,9 @@ fn a_job_that_the_cluster_removes_when_it_has_ended_does_not_run_again() {
 
 #[test]
 fn an_agent_that_was_started_anew_knows_of_a_job_whether_it_has_ended() {
-    let Some(plane) = ControlPlane::shared() else { return };
-    let mut shop = ClusterBox::new(&plane, "anew");
-    let ended =
-        config_map("config", "1") + &job("import", "x", "exit-0", "  ttlSecondsAfterFinished: 3600\n");
+    let Some(node) = node() else { return };
+    let mut shop = ClusterBox::new(&node, "anew");
+    let ended = config_map("config", "1") + &job("import", "exit 0", "  ttlSecondsAfterFinished: 3600\n");
     shop.write("", &ended);
     shop.start(&[]);
     shop.converge();
@@ -85,8 +84,8 @@ fn an_agent_that_was_started_anew_knows_of_a_job_whether_it_has_ended() {
     shop.converge();
     shop.kill();
     assert_eq!(shop.get("jobs/import")["metadata"]["uid"], first["metadata"]["uid"]);
-    plane.delete(&shop.path("jobs/import"));
-    plane.until_gone(&shop.path("jobs/import"));
+    node.delete(&shop.path("jobs/import"));
+    node.until_gone(&shop.path("jobs/import"));
     shop.start(&[]);
     shop.repo.write(&[("README.md", "two")]);
     shop.converge();
@@ -94,9 +93,9 @@ fn an_agent_that_was_started_anew_knows_of_a_job_whether_it_has_ended() {
     assert!(shop.find("jobs/import").is_none(), "it was made again");
 
     let health = "health: { startup: 1s, deadline: 15s, soak: 300ms }";
-    shop.write(health, &(ended + &job("endless", "x", "ready", "")));
+    shop.write(health, &(ended + &job("endless", "exec /bin/busybox sleep 1000", "")));
     shop.push();
-    plane.until(&shop.path("jobs/endless"), |job| job["status"]["active"] == 1);
+    node.until(&shop.path("jobs/endless"), |job| job["status"]["active"] == 1);
     shop.kill();
     shop.start(&[]);
     shop.wait_app("taken back", |app| {

@@ -5,18 +5,25 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::cluster_box::{ClusterBox, deployment};
-use crate::support::kubernetes::{ControlPlane, LOG, PREVIOUS_LOG};
+use crate::pods::{node, rolled, runs};
+use crate::support::kubernetes::{ControlPlane, LOG};
 
 /// Times that soon have a release fail.
 const HEALTH: &str = "health: { startup: 2s, deadline: 10s, soak: 300ms }";
 
-/// A Deployment whose pods say this.
-fn web(version: &str, behaviour: &str, said: &[(&str, &str)]) -> String {
-    let mut words = String::new();
-    for (key, text) in said {
-        words += &format!(" {key}: \"{text}\",");
-    }
-    deployment("web", version, behaviour).replace("annotations: {", &format!("annotations: {{{words}"))
+/// A Deployment whose pods say this and go on; those that are never ready say it all the same.
+fn talks(script: &str, is_ready: bool) -> String {
+    rolled(&[runs("web", &format!("{script}; exec /bin/busybox sleep 1000"), &probe(is_ready))])
+}
+
+/// Until it succeeds, what ran before goes on beside it.
+fn probe(is_ready: bool) -> String {
+    format!("readinessProbe: {{ exec: {{ command: [/bin/sh, -c, \"{is_ready}\"] }}, periodSeconds: 1 }}")
+}
+
+/// Lines of this, numbered.
+fn lines_of(word: &str, times: usize) -> String {
+    format!("i=0; while [ $i -lt {times} ]; do i=$((i+1)); echo {word} $i; done")
 }
 
 /// What `holdfast diag` gives.
@@ -33,29 +40,35 @@ fn lines(diagnosis: &Value) -> Vec<&str> {
 }
 
 /// A good release whose pods say much, and one that fails.
-fn failed<'p>(plane: &'p ControlPlane, name: &str, behaviour: &str, said: &[(&str, &str)]) -> ClusterBox<'p> {
+fn failed<'p>(plane: &'p ControlPlane, name: &str, good: &str, bad: &str) -> ClusterBox<'p> {
     let mut shop = ClusterBox::new(plane, name);
-    shop.write(HEALTH, &web("1", "ready", &[(LOG, "{3000*served #\\n}end")]));
+    shop.write(HEALTH, good);
     shop.start(&[]);
     shop.converge();
-    shop.write(HEALTH, &web("2", behaviour, said));
+    shop.write(HEALTH, bad);
     shop.push();
     shop.wait_app("taken back", |app| app.phase == "RolledBack");
     shop
 }
 
+/// The same with pods that run.
+fn failed_on_node<'p>(node: &'p ControlPlane, name: &str, bad: &str) -> ClusterBox<'p> {
+    failed(node, name, &talks(&lines_of("served", 3000), true), bad)
+}
+
 #[test]
 fn a_diagnosis_ends_with_what_the_version_said_that_failed() {
-    let Some(plane) = ControlPlane::shared() else { return };
-    let said = [(LOG, "{500*step #\\n}no database"), (PREVIOUS_LOG, "not this")];
-    let shop = failed(&plane, "said", "never-ready", &said);
+    let Some(node) = node() else { return };
+    let said = talks(&format!("{}; echo no database", lines_of("step", 500)), false);
+    let shop = failed_on_node(&node, "said", &said);
     let diagnosis = diagnosis(&shop);
     let lines = lines(&diagnosis);
     assert_eq!(lines.len(), 200, "{lines:?}");
     assert!(lines[199].starts_with("web-") && lines[199].ends_with(" web: no database"), "{}", lines[199]);
     assert!(lines[198].ends_with(" web: step 500"), "{}", lines[198]);
-    assert!(lines.iter().all(|line| !line.contains("served") && !line.contains("not this")), "{lines:?}");
-    // No more is asked for than is kept, and not of a container that never ended.
+    assert!(lines.iter().all(|line| !line.contains("served")), "{lines:?}");
+    // No more is asked for than is kept, and nothing of before its start of a container that never ended: the kubelet
+    // would refuse that.
     let asked: Vec<_> = shop.requests().into_iter().filter(|one| one.uri.contains("/log?")).collect();
     assert!(!asked.is_empty() && asked.iter().all(|one| one.uri.contains("tailLines=200")), "{asked:?}");
     assert!(asked.iter().all(|one| one.code == 200), "{asked:?}");
@@ -63,8 +76,9 @@ fn a_diagnosis_ends_with_what_the_version_said_that_failed() {
 
 #[test]
 fn a_diagnosis_has_what_a_container_said_before_it_crashed_and_says_it_once() {
-    let Some(plane) = ControlPlane::shared() else { return };
-    let shop = failed(&plane, "crash", "crash-loop", &[(PREVIOUS_LOG, "panic: no paper")]);
+    let Some(node) = node() else { return };
+    let crashes = rolled(&[runs("web", "echo panic: no paper; exit 3", &probe(false))]);
+    let shop = failed_on_node(&node, "crash", &crashes);
     let diagnosis = diagnosis(&shop);
     let lines = lines(&diagnosis);
     assert!(lines.last().unwrap().ends_with(" web: panic: no paper"), "{lines:?}");
@@ -75,9 +89,9 @@ fn a_diagnosis_has_what_a_container_said_before_it_crashed_and_says_it_once() {
 
 #[test]
 fn a_log_of_long_lines_is_kept_to_its_bounds() {
-    let Some(plane) = ControlPlane::shared() else { return };
-    let said = [(LOG, "{30000*a lot of #}\\n{20000*a lot of #}\\nthe last word")];
-    let shop = failed(&plane, "long", "never-ready", &said);
+    let Some(node) = node() else { return };
+    let said = "printf %0300000d 1; echo; printf %0200000d 2; echo; echo the last word";
+    let shop = failed_on_node(&node, "long", &talks(said, false));
     let diagnosis = diagnosis(&shop);
     let lines = lines(&diagnosis);
     assert!(lines.last().unwrap().ends_with(" web: the last word"), "{:?}", lines.last());
@@ -87,7 +101,12 @@ fn a_log_of_long_lines_is_kept_to_its_bounds() {
 #[test]
 fn a_kubelet_that_tells_no_log_keeps_an_app_from_nothing() {
     let Some(plane) = ControlPlane::shared() else { return };
-    let shop = failed(&plane, "mute", "never-ready", &[(LOG, "hang")]);
+    let web = |version: &str, behaviour: &str, said: &str| {
+        let plain = deployment("web", version, behaviour);
+        plain.replace("annotations: {", &format!("annotations: {{ {LOG}: \"{said}\","))
+    };
+    let (good, bad) = (web("1", "ready", "{3000*served #\\n}end"), web("2", "never-ready", "hang"));
+    let shop = failed(&plane, "mute", &good, &bad);
     let diagnosis = diagnosis(&shop);
     let lines = lines(&diagnosis);
     // The other pod's log is there, and why this one isn't.

@@ -23,6 +23,7 @@ mod logs;
 mod nodes;
 mod ownership;
 mod plane;
+mod pods;
 mod programs;
 mod real_node;
 mod removals;

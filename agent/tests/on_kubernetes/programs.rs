@@ -1,10 +1,12 @@
 //! Programs that checks run in containers: from the agent through the API server to the kubelet, and how they ended
-//! back again. What they do is scripted, see `EXEC`.
+//! back again. Where the cluster is to fail, the containers are the stand-in's, and what programs do in them is
+//! scripted, see `EXEC`.
 
 use std::thread;
 use std::time::Duration;
 
 use crate::cluster_box::{APP, ClusterBox, config_map, deployment};
+use crate::pods::{node, rolled, runs};
 use crate::support::agent_box::{AgentBox, app};
 use crate::support::kubernetes::{ControlPlane, EXEC};
 
@@ -40,63 +42,70 @@ impl ClusterBox<'_> {
     }
 }
 
+/// A check that has a container do what its variable `ASK` says.
+fn asks(more: &str) -> String {
+    let health = health(more).replace("deadline: 1m\n  soak: 300ms", "deadline: 1m\n  soak: 1s");
+    health.replace("[/bin/ask, --quick]", "[/bin/sh, -c, 'eval \"$ASK\"']")
+}
+
+/// A container that answers so.
+fn answers(name: &str, script: &str) -> String {
+    runs(name, "exec /bin/busybox sleep 1000", &format!("env: [ {{ name: ASK, value: \"{script}\" }} ]"))
+}
+
 #[test]
 fn a_program_in_the_container_says_whether_the_release_is_good() {
-    let Some(plane) = ControlPlane::shared() else { return };
-    let mut shop = ClusterBox::new(&plane, "exec");
-    shop.write(&health(""), &web("1", "exit 0"));
+    let Some(node) = node() else { return };
+    let mut shop = ClusterBox::new(&node, "exec");
+    let web = |script: &str| rolled(&[answers("web", script)]);
+    shop.write(&asks(""), &web("exit 0"));
     shop.start(&[]);
     shop.converge();
-    let ran = format!("namespace=\"{}\"", shop.namespace);
-    let kubelet = plane.log("kubelet");
-    let ran = kubelet.lines().find(|line| line.contains(&ran)).expect("nothing came to the kubelet");
-    assert!(ran.contains("container=\"web\"") && ran.contains(r#"command=["/bin/ask","--quick"]"#), "{ran}");
-    for (version, script, said) in [
-        ("2", "stderr no paper; exit 7", "exec in Deployment/web: /bin/ask --quick ended with 7: no paper"),
-        ("3", "hang", "/bin/ask --quick did not end within 2s"),
-        ("4", "stdout half of it; hang", "/bin/ask --quick did not end within 2s"),
+    for (script, said) in [
+        ("echo no paper >&2; exit 7", "ended with 7: no paper"),
+        ("/bin/busybox sleep 1000", "did not end within 2s"),
+        ("echo half of it; /bin/busybox sleep 1000", "did not end within 2s"),
     ] {
-        let cause = shop.fails(&health(""), &web(version, script));
-        assert!(cause.contains(said), "{cause}");
-        let image = &shop.get("deployments/web")["spec"]["template"]["spec"]["containers"][0]["image"];
-        assert_eq!(image, "registry.example/web:1");
+        let cause = shop.fails(&asks(""), &web(script));
+        assert!(cause.contains("exec in Deployment/web: /bin/sh -c") && cause.contains(said), "{cause}");
+        let env = &shop.get("deployments/web")["spec"]["template"]["spec"]["containers"][0]["env"];
+        assert_eq!(env[0]["value"], "exit 0");
     }
     // Programs that never ended keep the agent from nothing.
-    shop.write(&health(""), &web("5", "exit 0"));
+    shop.write(&asks(""), &web("true; exit 0"));
     shop.converge();
 }
 
 #[test]
 fn a_program_that_says_much_is_judged_by_how_it_ends() {
-    let Some(plane) = ControlPlane::shared() else { return };
-    let mut shop = ClusterBox::new(&plane, "talk");
-    let talk = "stdout {20000*all is well #\\n}; stderr {20000*warning #\\n}";
-    shop.write(&health(""), &web("1", &format!("{talk}; exit 0")));
+    let Some(node) = node() else { return };
+    let mut shop = ClusterBox::new(&node, "talk");
+    let web = |script: &str| rolled(&[answers("web", script)]);
+    let talk = "i=0; while [ $i -lt 9000 ]; do i=$((i+1)); echo all is well; echo warning >&2; done";
+    let patient = asks("").replace("timeout: 2s", "timeout: 20s");
+    shop.write(&patient, &web(&format!("{talk}; exit 0")));
     shop.start(&[]);
     shop.converge();
-    let cause = shop
-        .fails(&health(""), &web("2", &format!("{talk}; stderr {{9000*a #}} the drawer is open; exit 3")));
+    let long = format!("{talk}; printf %09000d 1 >&2; echo ' the drawer is open' >&2; exit 3");
+    let cause = shop.fails(&patient, &web(&long));
     assert!(cause.contains("ended with 3: ") && !cause.contains("warning"), "{cause}");
-    assert!(cause.len() < 600, "{} bytes", cause.len());
+    assert!(cause.len() < 800, "{} bytes", cause.len());
     // What it says without an error counts too.
-    let cause = shop.fails(&health(""), &web("3", "stdout one; stdout the till is locked; exit 3"));
+    let cause = shop.fails(&patient, &web("echo one; echo the till is locked; exit 3"));
     assert!(cause.contains("ended with 3: the till is locked"), "{cause}");
 }
 
 #[test]
 fn a_program_runs_in_the_container_that_is_named() {
-    let Some(plane) = ControlPlane::shared() else { return };
-    let mut shop = ClusterBox::new(&plane, "named");
-    let beside = "containers: [ { name: side, image: \"registry.example/side:1\" }, {";
-    let two = |version: &str| web(version, "exit 0").replace("containers: [ {", beside);
-    shop.write(&health(", container: web"), &two("1"));
+    let Some(node) = node() else { return };
+    let mut shop = ClusterBox::new(&node, "named");
+    let two = |code: u8| rolled(&[answers("side", "exit 9"), answers("web", &format!("exit {code}"))]);
+    shop.write(&asks(", container: web"), &two(0));
     shop.start(&[]);
     shop.converge();
-    let namespace = format!("namespace=\"{}\"", shop.namespace);
-    let kubelet = plane.log("kubelet");
-    let ran: Vec<_> = kubelet.lines().filter(|line| line.contains(&namespace)).collect();
-    assert!(!ran.is_empty() && ran.iter().all(|line| line.contains("container=\"web\"")), "{ran:?}");
-    let cause = shop.fails(&health(", container: till"), &two("2"));
+    let cause = shop.fails(&asks(""), &(two(0) + &config_map("config", "1")));
+    assert!(cause.contains("ended with 9"), "the first one unless one is named: {cause}");
+    let cause = shop.fails(&asks(", container: till"), &(two(0) + &config_map("config", "2")));
     assert!(cause.contains("till"), "{cause}");
 }
 

@@ -3,19 +3,11 @@
 use std::process::Command;
 
 use crate::cluster_box::{APP, ClusterBox};
+use crate::pods::{IMAGE, image, node};
 use crate::support::agent_box::app;
-use crate::support::kubernetes::{ControlPlane, OnNode};
-use crate::support::podman_image::{Image, Wishes};
+use crate::support::kubernetes::ControlPlane;
 
-const IMAGE: &str = "holdfast.test/web:1";
 const HEALTH: &str = "health: { startup: 5s, deadline: 1m, soak: 1s }";
-
-/// A cluster with a node that has the tests' image.
-fn node() -> Option<OnNode> {
-    let node = ControlPlane::on_a_node()?;
-    node.import(&Image::new(&Wishes { version: "1".into(), shell: true, ..Wishes::default() }), IMAGE);
-    Some(node)
-}
 
 /// A Deployment of one pod; `more` is of the container, `spec` of the pod.
 fn web(more: &str, spec: &str) -> String {
@@ -122,7 +114,7 @@ fn a_node_that_is_not_ready_is_named() {
     let options = crate::support::kubernetes::Options { real_node: true, ..Default::default() };
     let Some(plane) = ControlPlane::own(&options) else { return };
     let inside = plane.enter();
-    plane.import(&Image::new(&Wishes { version: "1".into(), shell: true, ..Wishes::default() }), IMAGE);
+    plane.import(&image(), IMAGE);
     let mut shop = ClusterBox::new(&plane, "node");
     shop.write(HEALTH, &web("env: []", ""));
     shop.start(&[]);

@@ -40,6 +40,8 @@ impl KubernetesDriver {
             asked.push(self.log_of(source, previous, lines, until));
         }
         let mut newest_first: Vec<Vec<String>> = stream::iter(asked).buffered(AT_ONCE).collect().await;
+        // One run, if the container began to wait for its next start meanwhile; or two that said the same.
+        newest_first.dedup();
         newest_first.reverse();
         let mut all = newest_first.concat();
         let first = all.len().saturating_sub(lines);
