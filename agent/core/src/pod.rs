@@ -355,6 +355,9 @@ pub enum Ask {
     /// A GET that must be answered with 200 to 399.
     #[serde(rename_all = "camelCase")]
     Http {
+        /// By TLS. As the kubelet does it, the certificate isn't checked: the pod is known by its address.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        tls: bool,
         /// Instead of the pod's address.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         host: Option<String>,

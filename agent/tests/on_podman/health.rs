@@ -4,6 +4,7 @@
 use crate::component::ask;
 use crate::shop::Shop;
 use crate::support::agent_box::app;
+use crate::support::git_server::GitServer;
 
 #[test]
 fn a_program_in_the_container_says_whether_the_release_is_good() {
@@ -65,4 +66,31 @@ fn a_probe_component_asks_a_container_where_podman_says_that_it_is() {
         log.contains("probe files/ask.wasm: exited with code 1: ") && log.contains(":8080 said"),
         "{log}"
     );
+}
+
+#[test]
+fn a_probe_by_https_takes_any_certificate_as_the_kubelets_do() {
+    let mut shop = Shop::new();
+    let image = shop.push("1");
+    shop.agent.commit();
+    // Nobody of the box knows its authority.
+    let server = GitServer::start(&shop.agent.repo);
+    let write = |shop: &Shop, scheme: &str| {
+        let probe = format!(
+            "          readinessProbe: {{ periodSeconds: 1, httpGet: {{ host: 127.0.0.1, port: {}, path: \
+             \"/edge.git/info/refs?service=git-upload-pack\", scheme: {scheme} }} }}\n",
+            server.port()
+        );
+        shop.write_app("pos", &image, "  health: { startup: 2s, deadline: 10s, soak: 300ms }\n", "", &probe);
+    };
+    write(&shop, "HTTPS");
+    shop.agent.start(&[]);
+    shop.converge();
+    assert!(server.requests(1)[0].contains("/edge.git/info/refs"), "nobody asked");
+    // What speaks TLS answers nothing else.
+    write(&shop, "HTTP");
+    shop.commit();
+    shop.agent.wait_until("taken back", |_, status| {
+        app(status, "pos").is_some_and(|app| app.phase == "RolledBack")
+    });
 }

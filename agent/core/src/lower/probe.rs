@@ -57,11 +57,14 @@ fn exec(node: &Node, context: &mut Context<'_>) -> Option<Ask> {
 
 fn http(node: &Node, ports: &[Port], context: &mut Context<'_>) -> Option<Ask> {
     let mut record = Record::of(&HTTP_GET, node, context)?;
-    if let Some(scheme) = record.node("scheme").filter(|scheme| !matches!(scheme.as_str(), Some("HTTP" | "")))
-    {
-        let hint = "use tcpSocket on the same port, or exec with a client that the image has";
-        context.error_with(scheme.at, "podman can't hold a probe by HTTPS", hint);
-    }
+    let tls = match record.node("scheme").map(|node| (node, node.as_str())) {
+        None | Some((_, Some("HTTP" | ""))) => false,
+        Some((_, Some("HTTPS"))) => true,
+        Some((node, _)) => {
+            context.error(node.at, "the scheme must be HTTP or HTTPS");
+            return None;
+        }
+    };
     let host: Option<String> = record.optional("host", context);
     let path = record.optional("path", context).unwrap_or_else(|| "/".to_owned());
     let port = record.required_node("port", context).and_then(|node| port(node, ports, context));
@@ -73,7 +76,7 @@ fn http(node: &Node, ports: &[Port], context: &mut Context<'_>) -> Option<Ask> {
         context.error(node.at, format!("the path {} is none of HTTP", quoted(&path)));
         return None;
     }
-    Some(Ask::Http { host, port: port?, path, headers })
+    Some(Ask::Http { tls, host, port: port?, path, headers })
 }
 
 fn header(node: &Node, context: &mut Context<'_>) -> Option<(String, String)> {

@@ -405,13 +405,7 @@ pub const EXEC: Table = Table { record: "exec", fields: &[("command", Held)] };
 /// `httpGet` of a probe.
 pub const HTTP_GET: Table = Table {
     record: "httpGet",
-    fields: &[
-        ("host", Held),
-        ("path", Held),
-        ("port", Held),
-        ("httpHeaders", Held),
-        ("scheme", Partly("HTTP")),
-    ],
+    fields: &[("host", Held), ("path", Held), ("port", Held), ("httpHeaders", Held), ("scheme", Held)],
 };
 
 /// One of `httpHeaders`.

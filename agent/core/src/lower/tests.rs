@@ -267,8 +267,8 @@ fn what_cannot_be_held_is_refused_with_what_to_do_instead() {
     };
     assert!(by_field("status.podIP").contains("listen on 0.0.0.0"));
     assert!(by_field("status.hostIP").contains("hostNetwork"));
-    let https = pod("readinessProbe: { httpGet: { port: 8443, scheme: HTTPS } }", "").unwrap_err();
-    assert!(https.contains("use tcpSocket on the same port"), "{https}");
+    let gopher = pod("readinessProbe: { httpGet: { port: 70, scheme: gopher } }", "").unwrap_err();
+    assert!(gopher.contains("must be HTTP or HTTPS"), "{gopher}");
     let missing = pod("envFrom: [ { configMapRef: { name: site } } ]", "").unwrap_err();
     assert!(
         missing.contains("as a template (.yaml.j2) where a site or a device gives its values"),

@@ -299,9 +299,12 @@ impl Asker {
     async fn connect(&self, probe: &Probe) -> Result<(), String> {
         match &probe.ask {
             Ask::Exec(_) => Ok(()),
-            Ask::Http { host, port, path, headers } => {
+            Ask::Http { tls, host, port, path, headers } => {
                 let host = self.host(host.as_deref(), *port)?;
-                probe::http_with(&format!("http://{host}:{port}{path}"), headers, probe.timeout).await
+                let (scheme, tls) =
+                    if *tls { ("https", Some(probe::unchecked_tls()?)) } else { ("http", None) };
+                let url = format!("{scheme}://{host}:{port}{path}");
+                probe::http_with(&url, headers, tls, probe.timeout).await
             }
             Ask::Tcp { host, port } => {
                 let host = self.host(host.as_deref(), *port)?;

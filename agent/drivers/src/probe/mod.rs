@@ -12,7 +12,16 @@ use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper::http::uri::{Authority, Uri};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+#[cfg(feature = "podman")]
+use tokio_rustls::TlsConnector;
+
+#[cfg(feature = "podman")]
+mod tls;
+
+#[cfg(feature = "podman")]
+pub use self::tls::unchecked as unchecked_tls;
 
 /// More than any honest head of an answer, in bytes.
 const HEAD_LIMIT: usize = 32 << 10;
@@ -26,17 +35,38 @@ const PAGES: &str =
 /// # Errors
 /// What was seen instead, for people.
 pub async fn http(url: &str, limit: Duration) -> Result<(), String> {
-    http_with(url, &[], limit).await
+    let (uri, authority) = parse(url, "http").map_err(|why| format!("GET {url}: {why}"))?;
+    let answer = within(limit, async {
+        let stream = connect(&address(&authority, 80)).await?;
+        get(stream, request(&uri, &authority, &[])?, status_only).await
+    });
+    answer.await.map_err(|why| format!("GET {url}: {why}"))
 }
 
-/// As [`http`], with headers: each a name and a value.
+/// As [`http`], with headers, each a name and a value, and for `https://` with what speaks TLS.
 ///
 /// # Errors
 /// What was seen instead, for people.
-pub async fn http_with(url: &str, headers: &[(String, String)], limit: Duration) -> Result<(), String> {
-    let (uri, authority) = parse(url).map_err(|why| format!("GET {url}: {why}"))?;
-    let answer = within(limit, get(&uri, &authority, headers, status_only)).await;
-    answer.map_err(|why| format!("GET {url}: {why}"))
+#[cfg(feature = "podman")]
+pub async fn http_with(
+    url: &str,
+    headers: &[(String, String)],
+    tls: Option<TlsConnector>,
+    limit: Duration,
+) -> Result<(), String> {
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let (uri, authority) = parse(url, scheme).map_err(|why| format!("GET {url}: {why}"))?;
+    let answer = within(limit, async {
+        let request = request(&uri, &authority, headers)?;
+        let Some(tls) = tls else {
+            return get(connect(&address(&authority, 80)).await?, request, status_only).await;
+        };
+        let name = tls::name_of(authority.host())?;
+        let stream = connect(&address(&authority, 443)).await?;
+        let stream = tls.connect(name, stream).await.map_err(|error| format!("no TLS: {error}"))?;
+        get(stream, request, status_only).await
+    });
+    answer.await.map_err(|why| format!("GET {url}: {why}"))
 }
 
 /// GETs the text at `url`, of at most so many bytes, and wants a status of 200 to 299. Asks for metrics in the text
@@ -45,11 +75,13 @@ pub async fn http_with(url: &str, headers: &[(String, String)], limit: Duration)
 /// # Errors
 /// What was seen instead, for people.
 pub async fn page(url: &str, most: usize, limit: Duration) -> Result<String, String> {
-    let (uri, authority) = parse(url).map_err(|why| format!("GET {url}: {why}"))?;
+    let (uri, authority) = parse(url, "http").map_err(|why| format!("GET {url}: {why}"))?;
     let headers = [("accept".to_owned(), PAGES.to_owned())];
-    let read = |answer| text_of(answer, most);
-    let text = within(limit, get(&uri, &authority, &headers, read)).await;
-    text.map_err(|why| format!("GET {url}: {why}"))
+    let text = within(limit, async {
+        let stream = connect(&address(&authority, 80)).await?;
+        get(stream, request(&uri, &authority, &headers)?, |answer| text_of(answer, most)).await
+    });
+    text.await.map_err(|why| format!("GET {url}: {why}"))
 }
 
 /// Connects to `address` (`host:port`) and hangs up.
@@ -68,15 +100,19 @@ async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, String>
     }
 }
 
-fn parse(url: &str) -> Result<(Uri, Authority), String> {
+fn parse(url: &str, scheme: &str) -> Result<(Uri, Authority), String> {
     let uri: Uri = url.parse().map_err(|error| format!("it is no URL: {error}"))?;
     match (uri.scheme_str(), uri.authority()) {
-        (Some("http"), Some(authority)) if !authority.as_str().contains('@') => {
+        (Some(found), Some(authority)) if found == scheme && !authority.as_str().contains('@') => {
             let authority = authority.clone();
             Ok((uri, authority))
         }
-        _ => Err("a check asks http://host:port/path, nothing else".to_owned()),
+        _ => Err(format!("a check asks {scheme}://host:port/path, nothing else")),
     }
+}
+
+fn address(authority: &Authority, usual: u16) -> String {
+    format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(usual))
 }
 
 async fn connect(address: &str) -> Result<TcpStream, String> {
@@ -93,19 +129,15 @@ fn words(error: &std::io::Error) -> String {
 
 /// Asks, and has `read` make something of the answer.
 async fn get<T, F: Future<Output = Result<T, String>>>(
-    uri: &Uri,
-    authority: &Authority,
-    headers: &[(String, String)],
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    request: Request<Empty<Bytes>>,
     read: impl FnOnce(Response<Incoming>) -> F,
 ) -> Result<T, String> {
-    let port = authority.port_u16().unwrap_or(80);
-    let stream = connect(&format!("{}:{port}", authority.host())).await?;
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_LIMIT)
         .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
         .await
         .map_err(|error| describe(&error))?;
-    let request = request(uri, authority, headers)?;
     // The connection is driven here and not by a task: it ends with this call, whatever the server does.
     let mut work = std::pin::pin!(async {
         let answer = sender.send_request(request).await.map_err(|error| describe(&error))?;
