@@ -12,3 +12,4 @@ mod collection;
 mod durable;
 mod panics;
 mod rollback;
+mod watchdog;

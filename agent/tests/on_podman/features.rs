@@ -2,6 +2,7 @@
 
 use crate::shop::{Shop, get, wait_for};
 use crate::support::agent_box::app;
+use crate::support::image::Image;
 use crate::support::ports::free_port;
 
 /// A workload of one pod on the bridge whose web server is published at `port`.
@@ -330,4 +331,30 @@ fn init_containers_run_for_a_new_pod_and_not_when_its_container_is_only_started_
     shop.write("pos", "", &(published("pos", &image, port, &pod, &more) + claim));
     shop.converge();
     assert!(note.exists(), "another pod begins with its init containers");
+}
+
+#[test]
+fn a_pod_that_is_removed_has_all_of_its_grace_to_end_itself() {
+    let mut shop = Shop::new();
+    let shell = std::fs::read("/bin/busybox").expect("/bin/busybox is missing: run scripts/setup-tests.sh");
+    let image = Image::new().layer(&[("bin/busybox", 0o755, &shell), ("bin/sh", 0o755, &shell)]);
+    let digest = shop.registry.push("slow", "1", &image);
+    let dir = tempfile::tempdir().unwrap();
+    // Longer than any limit of a call that heeds no grace.
+    let script = "trap 'i=0; while [ $i -lt 35 ]; do i=$((i+1)); /bin/busybox sleep 1; done; echo by itself > /end/how; exit 0' \
+                  TERM; while true; do /bin/busybox sleep 0.2; done";
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{ name: slow }}\nspec:\n  terminationGracePeriodSeconds: 240\n  volumes: [ {{ \
+         name: end, hostPath: {{ path: {} }} }} ]\n  containers:\n    - name: slow\n      image: {}/slow@{digest}\n      command: \
+         [/bin/sh, -c, \"{script}\"]\n      volumeMounts: [ {{ name: end, mountPath: /end }} ]\n",
+        dir.path().display(),
+        shop.registry.host()
+    );
+    shop.write("slow", "", &manifest);
+    shop.agent.start(&[]);
+    shop.converge();
+    shop.agent.repo.git(&["rm", "-rq", "apps/slow"]);
+    shop.converge();
+    assert_eq!(std::fs::read_to_string(dir.path().join("how")).unwrap_or_default(), "by itself\n");
+    assert!(shop.containers_of("slow").is_empty());
 }
