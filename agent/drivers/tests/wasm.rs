@@ -20,7 +20,7 @@ use holdfast_core::plan::Action;
 use holdfast_core::release::{
     EnvValue, Object, Restart, SecretRef, WasmDir, WasmHttp, WasmLimits, WasmWorkload,
 };
-use holdfast_drivers::wasm::User;
+use holdfast_drivers::wasm::{RunAs, User};
 use holdfast_drivers::{Driver, DriverError};
 use tokio::sync::mpsc;
 
@@ -457,7 +457,7 @@ async fn where_the_agent_is_root_workloads_are_somebody_else() {
         return;
     }
     let bench = Bench::new();
-    let driver = bench.driver_as(Some(User { uid: 65_534, gid: 65_534 }));
+    let driver = bench.driver_as(RunAs::Numbers(User { uid: 65_534, gid: 65_534 }));
     let dirs = vec![WasmDir { guest: "/data".into(), volume: "data".parse().unwrap() }];
     let job = WasmWorkload { dirs: dirs.clone(), ..bench.job(&workload("volume.wat")) };
     let release = create(&driver, &job).await;

@@ -18,7 +18,7 @@ use std::time::Duration;
 use holdfast_core::digest::Digest;
 use holdfast_core::name::AppName;
 use holdfast_core::probe::WasmCheck;
-use holdfast_drivers::wasm::User;
+use holdfast_drivers::wasm::{RunAs, User};
 use holdfast_drivers::{Driver, DriverError};
 
 use bench::*;
@@ -202,7 +202,7 @@ async fn a_probe_runs_as_the_workloads_user() {
         return;
     }
     let bench = Bench::new();
-    let driver = bench.driver_as(Some(User { uid: 65534, gid: 65534 }));
+    let driver = bench.driver_as(RunAs::Numbers(User { uid: 65534, gid: 65534 }));
     let mut check = check(bench.pin(&workload("loop.wat")), &[]);
     check.timeout = Duration::from_secs(30);
     let app: AppName = "as-another-user".parse().unwrap();

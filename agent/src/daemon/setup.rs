@@ -89,7 +89,7 @@ pub(super) fn open_drivers(config: &Config, shared: &SharedStore, allowance: &Al
     if let Some(driver) = kubernetes(config, shared, &owner, &store.shared_content(), allowance) {
         drivers.insert(DriverKind::Kubernetes, driver);
     }
-    if let Some(driver) = wasm(config, store, owner)? {
+    if let Some(driver) = wasm(config, store, owner) {
         drivers.insert(DriverKind::Wasm, driver);
     }
     Ok(drivers)
@@ -153,40 +153,35 @@ fn kubernetes(
 }
 
 #[cfg(feature = "wasm")]
-fn wasm(config: &Config, store: &Store, owner: Owner) -> Result<Option<Arc<dyn Driver>>> {
+fn wasm(config: &Config, store: &Store, owner: Owner) -> Option<Arc<dyn Driver>> {
     use holdfast_drivers::wasm::{WasmConfig, WasmDriver};
     use holdfast_store::keystore::Keystore;
 
     if !config.drivers.wasm.enabled {
-        return Ok(None);
+        return None;
     }
-    let driver = WasmDriver::new(WasmConfig {
+    Some(Arc::new(WasmDriver::new(WasmConfig {
         program: "/proc/self/exe".into(),
         content_dir: store.dir().join("content"),
         state_dir: store.dir().to_owned(),
         run_dir: config.drivers.wasm.run_dir.clone(),
         owner,
         mac_key: *store.keys().keyed_digest("wasm compiled code", b"").as_bytes(),
-        user: wasm_user(&config.drivers.wasm.user)?,
-    });
-    Ok(Some(Arc::new(driver)))
+        user: run_as(&config.drivers.wasm.user),
+    })))
 }
 
 #[cfg(not(feature = "wasm"))]
-fn wasm(_: &Config, _: &Store, _: Owner) -> Result<Option<Arc<dyn Driver>>> {
-    Ok(None)
+fn wasm(_: &Config, _: &Store, _: Owner) -> Option<Arc<dyn Driver>> {
+    None
 }
 
 #[cfg(feature = "wasm")]
-fn wasm_user(name: &str) -> Result<Option<holdfast_drivers::wasm::User>> {
-    if name.is_empty() {
-        return Ok(None);
+fn run_as(user: &str) -> holdfast_drivers::wasm::RunAs {
+    match user {
+        "" => holdfast_drivers::wasm::RunAs::Agent,
+        name => holdfast_drivers::wasm::RunAs::Named(name.to_owned()),
     }
-    let user = nix::unistd::User::from_name(name).ok().flatten();
-    let Some(user) = user else {
-        anyhow::bail!("there is no user {name}: make it, or set drivers.wasm.user to \"\" in agent.toml");
-    };
-    Ok(Some(holdfast_drivers::wasm::User { uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
 }
 
 /// What the runtimes that are switched on say of themselves. Opens nothing that a running agent holds.
@@ -200,15 +195,8 @@ pub fn fingerprints(config: &Config) -> Vec<Fingerprint> {
             detail: format!("the folder {} stands for a runtime", simulated.dir.display()),
         });
     }
-    let built_in = cfg!(feature = "wasm");
     if config.drivers.wasm.enabled {
-        let detail = if built_in { "runs in a child process" } else { "not built into this holdfast" };
-        found.push(Fingerprint {
-            driver: DriverKind::Wasm,
-            usable: built_in,
-            version: None,
-            detail: detail.into(),
-        });
+        found.push(wasm_fingerprint(&config.drivers.wasm.user));
     }
     if let Some(podman) = &config.drivers.podman {
         found.push(podman_fingerprint(&podman.socket));
@@ -217,6 +205,21 @@ pub fn fingerprints(config: &Config) -> Vec<Fingerprint> {
         found.push(kubernetes_fingerprint(&kubernetes.kubeconfig));
     }
     found
+}
+
+#[cfg(feature = "wasm")]
+fn wasm_fingerprint(user: &str) -> Fingerprint {
+    let (usable, detail) = match run_as(user).user() {
+        Ok(_) => (true, "runs in a child process".to_owned()),
+        Err(why) => (false, why),
+    };
+    Fingerprint { driver: DriverKind::Wasm, usable, version: None, detail }
+}
+
+#[cfg(not(feature = "wasm"))]
+fn wasm_fingerprint(_: &str) -> Fingerprint {
+    let detail = "not built into this holdfast".to_owned();
+    Fingerprint { driver: DriverKind::Wasm, usable: false, version: None, detail }
 }
 
 /// Whether something answers at podman's socket; the daemon asks it more.

@@ -211,3 +211,25 @@ fn a_box_with_an_app_that_stays_held_keeps_no_more_than_it_needs_of_the_others()
     let kept = || fs::read_dir(it.state().join("content/sha256")).unwrap().count();
     assert!(kept() <= 4, "{} releases are kept", kept());
 }
+
+#[cfg(feature = "wasm")]
+#[test]
+fn without_the_user_of_webassembly_a_box_starts_and_says_who_is_missing_and_runs_everything_else() {
+    let mut it = AgentBox::new();
+    let config = it.dir().join("agent.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("user = \"\"", "user = \"nobody-is-called-so\"")).unwrap();
+    it.write_app("pos", &[], 1, Kind::Good);
+    it.write_wasm_app("hello", crate::support::ports::free_port());
+    it.commit();
+    it.start(&[]);
+    let missing = "there is no user nobody-is-called-so";
+    it.wait_until("pos good and hello held", |_, status| {
+        let held = agent_box::app(status, "hello").and_then(|hello| hello.held.as_ref());
+        held.is_some_and(|held| held.cause.contains(missing))
+            && agent_box::app(status, "pos").is_some_and(|pos| pos.phase == "Good")
+    });
+    let mut doctor = std::process::Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    let said = doctor.args(["doctor", "--config"]).arg(&config).output().unwrap();
+    assert!(String::from_utf8_lossy(&said.stdout).contains(missing), "{said:?}");
+}

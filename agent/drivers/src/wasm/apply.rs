@@ -18,6 +18,7 @@ use super::files::{self, CONTROL_SOCKET, LAST_WORDS, LIFE_LOCK, RECORD, read_jso
 use super::launch::{self, StartError};
 use super::look::Found;
 use super::protocol::{Mark, Record, Request, StartOrder};
+use super::user::User;
 use super::{WasmDriver, spec};
 use crate::{ApplyStep, DriverError, beneath};
 
@@ -130,7 +131,8 @@ impl WasmDriver {
         before: Option<&(Record, bool)>,
     ) -> Result<(), StartError> {
         let code = self.cache.ensure(workload).await.map_err(StartError::Driver)?;
-        let volumes = self.make_folders(&mark.app, workload).map_err(|e| {
+        let user = self.config.user.user().map_err(|why| StartError::Driver(DriverError::Runtime(why)))?;
+        let volumes = self.make_folders(&mark.app, workload, user).map_err(|e| {
             StartError::Driver(DriverError::Runtime(format!("cannot make the folders of {}: {e}", mark.app)))
         })?;
         let dir = self.dir_of(&mark.app);
@@ -141,7 +143,7 @@ impl WasmDriver {
             dir: dir.clone(),
             volumes,
             outcome: self.outcome_of(&mark.app),
-            user: self.config.user,
+            user,
             takes_over_from: before.filter(|(_, answers)| *answers).map(|(record, _)| record.pid),
         };
         let loaded = launch::load(&self.config.program, self.groups(), &order).await?;
@@ -152,7 +154,12 @@ impl WasmDriver {
     }
 
     /// Makes what the workload finds on the disk, and returns the folder of the app's volumes.
-    fn make_folders(&self, app: &AppName, workload: &WasmWorkload<Digest>) -> io::Result<std::path::PathBuf> {
+    fn make_folders(
+        &self,
+        app: &AppName,
+        workload: &WasmWorkload<Digest>,
+        user: Option<User>,
+    ) -> io::Result<std::path::PathBuf> {
         files::make_private_dir(&self.config.state_dir.join("wasm/ended"))?;
         let volumes = self.volumes_of(app);
         if workload.dirs.is_empty() {
@@ -161,7 +168,7 @@ impl WasmDriver {
         let of_all = self.config.state_dir.join("wasm/volumes");
         files::make_private_dir(&of_all)?;
         let own = beneath::folder(beneath::base(&of_all)?, Path::new(app.as_str()))?;
-        if let Some(user) = self.config.user {
+        if let Some(user) = user {
             // It goes through here to its volumes, and has no say in what lies here: a link in the place of a volume
             // would be given to it the next time.
             fchown(&own, Some(nix::unistd::geteuid().as_raw()), Some(user.gid))?;
@@ -169,7 +176,7 @@ impl WasmDriver {
         }
         for dir in &workload.dirs {
             let volume = beneath::folder(&own, Path::new(dir.volume.as_str()))?;
-            if let Some(user) = self.config.user {
+            if let Some(user) = user {
                 fchown(&volume, Some(user.uid), Some(user.gid))?;
             }
             set_mode(&volume, 0o700)?;

@@ -19,7 +19,7 @@ use tokio::process::Command;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::protocol::User;
+use super::user::RunAs;
 use super::{COMPILE_REFUSED, ENGINE, files};
 use crate::DriverError;
 
@@ -36,7 +36,7 @@ pub(super) struct Cache {
     content: PathBuf,
     dir: PathBuf,
     key: [u8; 32],
-    user: Option<User>,
+    user: RunAs,
     /// One compilation at a time: each may take all the memory that a small box has.
     turn: Mutex<()>,
 }
@@ -63,7 +63,7 @@ impl Cache {
         content: PathBuf,
         dir: PathBuf,
         key: [u8; 32],
-        user: Option<User>,
+        user: RunAs,
     ) -> Arc<Self> {
         Arc::new(Cache { program, content, dir, key, user, turn: Mutex::new(()) })
     }
@@ -202,7 +202,7 @@ impl Cache {
         let runtime = |what: String| DriverError::Runtime(format!("cannot compile {}: {what}", entry.source));
         let mut command = Command::new(&self.program);
         command.arg(super::COMPILE_COMMAND).arg(entry.mode).env_clear().current_dir("/").kill_on_drop(true);
-        if let Some(user) = self.user {
+        if let Some(user) = self.user.user().map_err(DriverError::Runtime)? {
             command.args([user.uid.to_string(), user.gid.to_string()]);
         }
         let mut child = command

@@ -31,6 +31,7 @@ mod probe;
 mod process;
 mod protocol;
 mod spec;
+mod user;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -54,7 +55,7 @@ use crate::{ApplyStep, Driver, DriverError, DriverEvent, Fingerprint, Owner};
 
 pub use self::child::{probe_main, run_main};
 pub use self::compile::compile_main;
-pub use self::protocol::User;
+pub use self::user::{RunAs, User};
 
 /// The program's subcommand that is a workload's process ([`run_main`]).
 pub const RUN_COMMAND: &str = "wasm-run";
@@ -88,7 +89,7 @@ pub struct WasmConfig {
     /// The key of the digests beside compiled code. Made by the box, and known to nobody else.
     pub mac_key: [u8; 32],
     /// Who workloads run as, where the agent is root.
-    pub user: Option<User>,
+    pub user: RunAs,
 }
 
 /// Whether workloads that this process starts get cgroups of their own; if not, why.
@@ -114,14 +115,14 @@ impl WasmDriver {
     pub fn new(mut config: WasmConfig) -> Self {
         if !nix::unistd::Uid::effective().is_root() {
             // Nobody but root can become another.
-            config.user = None;
+            config.user = RunAs::Agent;
         }
         let cache = Cache::new(
             config.program.clone(),
             config.content_dir.clone(),
             config.state_dir.join("wasm/compiled"),
             config.mac_key,
-            config.user,
+            config.user.clone(),
         );
         WasmDriver {
             config,
@@ -161,6 +162,7 @@ impl Driver for WasmDriver {
 
     async fn fingerprint(&self) -> Fingerprint {
         let (usable, detail) = match files::make_private_dir(&self.config.run_dir) {
+            Ok(()) if let Err(why) = self.config.user.user() => (false, why),
             Ok(()) => {
                 let without =
                     self.groups().ready().err().map(|why| format!("; without cgroups of their own: {why}"));

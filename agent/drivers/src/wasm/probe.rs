@@ -76,8 +76,8 @@ impl WasmDriver {
         target: Option<SocketAddr>,
     ) -> Result<(), NoVerdict> {
         let code = self.cache.ensure(workload).await.map_err(|why| NoVerdict::Bad(why.to_string()))?;
-        let order =
-            line(&ProbeOrder { code, workload: workload.clone(), limit, target, user: self.config.user });
+        let user = self.config.user.user().map_err(NoVerdict::Bad)?;
+        let order = line(&ProbeOrder { code, workload: workload.clone(), limit, target, user });
         if order.len() > LONGEST_LINE {
             let what = format!("its arguments and environment are longer than {LONGEST_LINE} bytes");
             return Err(NoVerdict::Bad(what));

@@ -18,19 +18,12 @@ use holdfast_core::release::WasmWorkload;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::user::User;
+
 /// The line after which a loaded process begins to serve.
 pub(super) const GO: &str = "go";
 /// No line of the protocol is longer, in bytes.
 pub(super) const LONGEST_LINE: usize = 1 << 20;
-
-/// Who workloads run as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct User {
-    /// The user's number.
-    pub uid: u32,
-    /// The group's number.
-    pub gid: u32,
-}
 
 /// Whose a process is, and what runs in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

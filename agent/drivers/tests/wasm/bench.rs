@@ -15,7 +15,7 @@ use holdfast_core::plan::Action;
 use holdfast_core::release::{
     DriverKind, Object, Release, Restart, Strategy, WasmHttp, WasmLimits, WasmWorkload,
 };
-use holdfast_drivers::wasm::{User, WasmConfig, WasmDriver};
+use holdfast_drivers::wasm::{RunAs, WasmConfig, WasmDriver};
 use holdfast_drivers::{ApplyStep, Driver, DriverError, Owner};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -75,14 +75,14 @@ impl Bench {
     }
 
     pub fn driver_of(&self, device: &str) -> Arc<WasmDriver> {
-        self.make_driver(device, None)
+        self.make_driver(device, RunAs::Agent)
     }
 
-    pub fn driver_as(&self, user: Option<User>) -> Arc<WasmDriver> {
+    pub fn driver_as(&self, user: RunAs) -> Arc<WasmDriver> {
         self.make_driver("shop/till-1", user)
     }
 
-    fn make_driver(&self, device: &str, user: Option<User>) -> Arc<WasmDriver> {
+    fn make_driver(&self, device: &str, user: RunAs) -> Arc<WasmDriver> {
         Arc::new(WasmDriver::new(WasmConfig {
             program: env!("CARGO_BIN_EXE_holdfast-wasm-child").into(),
             content_dir: self.dir.path().join("content"),

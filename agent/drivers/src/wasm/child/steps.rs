@@ -18,7 +18,8 @@ use wasmtime::{Engine, Module, Precompiled};
 
 use super::super::files::{self, CONTROL_SOCKET, LIFE_LOCK, RECORD};
 use super::super::guest::{self, Linked, Mode};
-use super::super::protocol::{Because, FORMAT, Record, StartOrder, User};
+use super::super::protocol::{Because, FORMAT, Record, StartOrder};
+use super::super::user::User;
 use super::super::{engine, protocol};
 use super::super::{handover, process};
 use super::log::Ring;
