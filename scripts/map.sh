@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Writes the map of the sources in docs/ARCHITECTURE.md: each file with the first sentence of its own `//!`.
+# Writes docs/files.md, the map of the sources: each file with the first sentence of its own `//!`.
 #
 #   scripts/map.sh            writes it
 #   scripts/map.sh --check    fails if it isn't up to date
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
 cd "$HOLDFAST_ROOT"
-doc=docs/ARCHITECTURE.md
+doc=docs/files.md
 
 # The first sentence of what a file says of itself.
 sentence() {
@@ -33,10 +33,8 @@ map() {
 new=$(mktemp)
 trap 'rm -f "$new"' EXIT
 {
-  sed '/^<!-- map -->$/q' "$doc"
+  printf '# Every file of the sources\n\nMade by `scripts/map.sh` from what each file says of itself. docs/ARCHITECTURE.md has the whole.\n'
   map
-  printf '\n'
-  sed -n '/^<!-- end of map -->$/,$p' "$doc"
 } >"$new"
 case ${1:-} in
   --check) cmp -s "$new" "$doc" || die "the map in $doc is not up to date: run scripts/map.sh" ;;
