@@ -75,6 +75,7 @@ fn commit(armored: Vec<u8>, committed: &str) -> Fetched {
             signature: Ok(Some(Signature { armored, payload: PAYLOAD.to_vec() })),
             ancestry: Ancestry::Descends,
         }),
+        about: None,
     }
 }
 
@@ -257,6 +258,7 @@ fn an_index_is_signed_in_a_namespace_of_its_own() {
             signature: Some(Signature { armored: key.sign(namespace, &[]), payload: PAYLOAD.to_vec() }),
             sequence: 1,
         }),
+        about: None,
     };
     let line = format!("ops {}", key.public());
     assert_eq!(check(&line, &index("holdfast")).unwrap().signer().unwrap().fingerprint, key.fingerprint());

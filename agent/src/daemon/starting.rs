@@ -130,7 +130,7 @@ fn status(config: &Config, held: Held, now: &Now) -> Status {
         trust: config.trust.mode.word().to_owned(),
         converged: false,
         source,
-        revision: RevisionStatus { fetched: None, accepted: None, applied: None },
+        revision: RevisionStatus::default(),
         clock: ClockStatus::of(&now.time),
         apps: Vec::new(),
         held: vec![held],

@@ -43,6 +43,7 @@ pub(super) fn status<J: Journal>(
             fetched: progress.fetched.clone(),
             accepted,
             applied: progress.applied.clone(),
+            change: progress.standing.change(),
         },
         clock: ClockStatus::of(&now.time),
         apps: apps(keeper, now),

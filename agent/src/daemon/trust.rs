@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use holdfast_core::clock::Now;
 use holdfast_core::digest::Digest;
 use holdfast_core::held::Held;
-use holdfast_core::verify::{AllowedSigners, Fetched, TrustPolicy, Verified, verify_again};
+use holdfast_core::report::ChangeStatus;
+use holdfast_core::verify::{About, AllowedSigners, Fetched, TrustPolicy, Verified, verify_again};
 
 use super::Daemon;
 use super::progress::Progress;
@@ -80,6 +81,13 @@ impl Standing {
     pub(super) fn accepted(fetched: Fetched, verified: Verified, trust: &Trust) -> Self {
         let judged = Some((trust.stamp, false));
         Standing { proof: Some(fetched.as_accepted()), verified: Some(verified), refused: None, judged }
+    }
+
+    /// What people know the revision by, and who signed it if it may be used.
+    pub(super) fn change(&self) -> Option<ChangeStatus> {
+        let About { subject, author } = self.proof.as_ref()?.about.clone()?;
+        let signer = self.verified.as_ref().and_then(Verified::signer);
+        Some(ChangeStatus { subject, author, signer: signer.map(|signer| signer.principal.clone()) })
     }
 
     /// The revision, if it may be used.

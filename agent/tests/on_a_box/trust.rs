@@ -286,3 +286,17 @@ fn a_commit_that_was_refused_is_looked_at_again_when_its_key_is_allowed() {
     agent.wait_for(&commit);
     assert_eq!(test_box.runs("pos").as_deref(), Some("2"));
 }
+
+#[test]
+fn status_tells_the_accepted_commit_by_its_subject_its_author_and_its_signer() {
+    let test_box = TestBox::new();
+    test_box.commit(&pos("1", ""));
+    let (_, status) = test_box.once();
+    let author = test_box.repo.git(&["log", "-1", "--format=%an"]);
+    let change = json!({ "subject": "a change", "author": author.trim(), "signer": "ops@example" });
+    assert_eq!(status["revision"]["change"], change);
+    // Also where no agent runs.
+    assert_eq!(test_box.status()["revision"]["change"], change);
+    let text = String::from_utf8(test_box.holdfast(&["status"]).stdout).unwrap();
+    assert!(text.contains("\"a change\" by ") && text.contains(", signed by ops@example"), "{text}");
+}

@@ -125,6 +125,21 @@ pub struct RevisionStatus {
     pub accepted: Option<Revision>,
     /// The one that the box was last brought to.
     pub applied: Option<Revision>,
+    /// What people know the accepted one by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<ChangeStatus>,
+}
+
+/// What people know a change by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangeStatus {
+    /// The first line of the commit's message.
+    pub subject: String,
+    /// Its author's name, as the commit has it.
+    pub author: String,
+    /// Who signed it, as allowed_signers names them; none where it isn't signed, or isn't trusted any more.
+    pub signer: Option<String>,
 }
 
 /// How one app is.

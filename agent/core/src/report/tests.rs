@@ -36,7 +36,14 @@ fn status() -> Status {
             next_poll: Some(at("2026-11-21T09:05:00Z")),
             error: None,
         },
-        revision: RevisionStatus::default(),
+        revision: RevisionStatus {
+            change: Some(ChangeStatus {
+                subject: "pos: raise the price of tea".to_owned(),
+                author: "Ada Lovelace".to_owned(),
+                signer: Some("ops@retail.example".to_owned()),
+            }),
+            ..RevisionStatus::default()
+        },
         clock: None,
         apps: vec![app("db"), app("pos")],
         orphans: Vec::new(),
@@ -78,7 +85,8 @@ fn the_names_in_status_json_are_those_that_scripts_use() {
     };
     assert_eq!(sorted(keys(&json)), "agent apps converged device held revision running source trust");
     assert_eq!(sorted(keys(&json["source"])), "error lastPoll nextPoll url");
-    assert_eq!(sorted(keys(&json["revision"])), "accepted applied fetched");
+    assert_eq!(sorted(keys(&json["revision"])), "accepted applied change fetched");
+    assert_eq!(sorted(keys(&json["revision"]["change"])), "author signer subject");
     assert_eq!(
         sorted(keys(&json["apps"][0])),
         "driver good health held kind name phase release revision since"
@@ -86,6 +94,13 @@ fn the_names_in_status_json_are_those_that_scripts_use() {
     assert_eq!(json["source"]["lastPoll"], "2026-11-21T09:00:00Z");
     assert_eq!(json["apps"][0]["kind"], "container");
     assert_eq!(serde_json::from_value::<Status>(json).unwrap(), status());
+}
+
+#[test]
+fn the_accepted_revision_is_told_by_what_people_know_it_by() {
+    let text = status().render(at("2026-11-21T09:00:00Z"));
+    let said = "accepted  -\n          \"pos: raise the price of tea\" by Ada Lovelace, signed by ops@retail.example\n";
+    assert!(text.contains(said), "{text}");
 }
 
 #[test]

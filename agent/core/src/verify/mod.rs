@@ -3,6 +3,7 @@
 //! Pure: the keys, the signature, the times and the ancestry come in as values, so that the same input gives
 //! the same answer on every box, offline. Whatever a clock says, a floor never goes back.
 
+mod about;
 mod allowed_signers;
 mod commit;
 mod refused;
@@ -11,6 +12,7 @@ mod sshsig;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::about::About;
 pub use self::allowed_signers::{AllowedSigners, BadAllowedSigners, BadLine, NAMESPACE, SignedAt};
 pub use self::refused::{KeyProblem, Refused};
 pub use self::sshsig::{BadSignature, SshSignature};
@@ -24,6 +26,8 @@ pub struct Fetched {
     pub revision: Revision,
     /// Why it may be believed.
     pub proof: Proof,
+    /// What people know it by, where the source has that.
+    pub about: Option<About>,
 }
 
 /// What a source shows for a revision, by the kind of source. Which kind it is decides how its revisions are ordered.

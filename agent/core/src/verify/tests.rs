@@ -17,6 +17,7 @@ fn fetched(ancestry: Ancestry) -> Fetched {
             signature: Ok(None),
             ancestry,
         }),
+        about: None,
     }
 }
 
@@ -29,7 +30,7 @@ fn made(committed: &str, fetched: Fetched) -> Fetched {
 fn artifact(name: &str, sequence: u64) -> Fetched {
     let committed = "2026-01-02T00:00:00Z".parse().unwrap();
     let proof = Proof::Artifact(ArtifactProof { committed, signature: None, sequence });
-    Fetched { revision: revision(name), proof }
+    Fetched { revision: revision(name), proof, about: None }
 }
 
 fn strangers() -> TrustPolicy {

@@ -9,7 +9,7 @@ use gix::ObjectId;
 use gix::objs::{CommitRefIter, Exists as _, Find as _, Kind, TagRef, TreeRefIter};
 use gix::odb::Header as _;
 use holdfast_core::digest::Revision;
-use holdfast_core::verify::{Ancestry, BadSignature, Fetched, GitProof, Proof, Signature};
+use holdfast_core::verify::{About, Ancestry, BadSignature, Fetched, GitProof, Proof, Signature};
 use jiff::Timestamp;
 
 use super::scan::{self, MAX_COMMIT};
@@ -54,13 +54,14 @@ pub(crate) struct Commit {
     pub(crate) parents: Vec<ObjectId>,
     pub(crate) committed: Timestamp,
     pub(crate) signature: Result<Option<Signature>, BadSignature>,
+    pub(crate) about: About,
 }
 
 impl Commit {
     /// What it shows for the revision that it is, where that stands so to the accepted one.
     pub(crate) fn fetched(self, revision: &Revision, ancestry: Ancestry) -> Fetched {
         let proof = GitProof { committed: self.committed, signature: self.signature, ancestry };
-        Fetched { revision: revision.clone(), proof: Proof::Git(proof) }
+        Fetched { revision: revision.clone(), proof: Proof::Git(proof), about: Some(self.about) }
     }
 }
 
@@ -150,9 +151,11 @@ impl Objects {
         let committer = iter().committer().map_err(|error| broken(&error))?;
         let seconds = committer.time().map_err(|error| broken(&error))?.seconds;
         let committed = Timestamp::from_second(seconds).map_err(|error| broken(&error))?;
+        let author = iter().author().map(|author| author.name).unwrap_or_default();
+        let about = About::new(author, iter().message().unwrap_or_default());
         let signature = Signature::of_commit(&data);
         let parents = iter().parent_ids().collect();
-        Ok(Commit { tree, parents, committed, signature })
+        Ok(Commit { tree, parents, committed, signature, about })
     }
 }
 
