@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_core::app::pause;
+use holdfast_core::app::{App, pause};
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::held::Held;
 use holdfast_core::name::{AppName, ObjectKey};
@@ -139,6 +139,13 @@ fn named(object: &ObjectKey, why: &str) -> String {
 }
 
 impl<J: Journal> Keeper<J> {
+    /// Whether something of an app is still to go: what a release has no longer goes once that is good.
+    pub(super) fn has_unwanted(&self, name: &AppName, app: &App) -> bool {
+        let release = app.current.as_ref().and_then(|target| self.releases.get(&target.release));
+        let mut owned = self.inventory.get(name).into_iter().flatten();
+        owned.any(|(key, owned)| owned.is_unwanted(key, release.map(Arc::as_ref)))
+    }
+
     /// What is to be removed stays for now, in the inventory too; nothing else of the app waits for it.
     pub(super) fn step_left(&mut self, step: &Step, why: &str, now: &Now) {
         if self.leftovers.note(step, why, now) {

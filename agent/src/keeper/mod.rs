@@ -527,13 +527,6 @@ impl<J: Journal> Keeper<J> {
         !undone && self.faulty().next().is_none() && self.apps.iter().all(is_done)
     }
 
-    /// Whether something of an app is still to go: what a release has no longer goes once that is good.
-    fn has_unwanted(&self, name: &AppName, app: &App) -> bool {
-        let release = app.current.as_ref().and_then(|target| self.releases.get(&target.release));
-        let mut owned = self.inventory.get(name).into_iter().flatten();
-        owned.any(|(key, owned)| owned.is_unwanted(key, release.map(Arc::as_ref)))
-    }
-
     /// Whether nothing will happen without something new: every verdict is in, or was tried often enough
     /// to say that it can't be had now.
     pub fn at_rest(&self) -> bool {
