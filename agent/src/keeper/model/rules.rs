@@ -78,8 +78,10 @@ impl History {
                 "{object} was removed by {by}, and another app wants it"
             );
         }
-        let was_good =
-            self.good_before.get(by).is_some_and(Option::is_some) && !self.going_before.contains(by);
+        // A box that has lost its store knows of no last known good: what fails then leaves nothing.
+        let was_good = self.good_before.get(by).is_some_and(Option::is_some)
+            && !self.going_before.contains(by)
+            && !self.has_forgotten;
         let all_read = !self.commit.iter().any(|says| matches!(says, Says::Faulty | Says::Misnamed));
         for (app, says) in self.commit.iter().enumerate().filter(|(app, _)| name(*app) == *by) {
             let is_own = *object == key(&format!("Deployment/{}", APPS[app]));
