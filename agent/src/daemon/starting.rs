@@ -131,6 +131,7 @@ fn status(config: &Config, held: Held, now: &Now) -> Status {
         converged: false,
         source,
         revision: RevisionStatus::default(),
+        change: None,
         clock: ClockStatus::of(&now.time),
         apps: Vec::new(),
         held: vec![held],

@@ -35,6 +35,9 @@ pub struct Status {
     pub source: SourceStatus,
     /// How far which revision came.
     pub revision: RevisionStatus,
+    /// What people know the accepted revision by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<ChangeStatus>,
     /// Why the box doesn't know what time it is, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockStatus>,
@@ -125,9 +128,6 @@ pub struct RevisionStatus {
     pub accepted: Option<Revision>,
     /// The one that the box was last brought to.
     pub applied: Option<Revision>,
-    /// What people know the accepted one by.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub change: Option<ChangeStatus>,
 }
 
 /// What people know a change by.

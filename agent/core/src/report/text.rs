@@ -115,7 +115,7 @@ impl Status {
             [("fetched", &revision.fetched), ("accepted", &revision.accepted), ("applied", &revision.applied)]
         {
             line(out, &format!("{label:<9} {}", id.as_ref().map_or("-", |id| id.0.as_str())));
-            if let Some(change) = revision.change.as_ref().filter(|_| label == "accepted") {
+            if let Some(change) = self.change.as_ref().filter(|_| label == "accepted") {
                 let by =
                     change.signer.as_ref().map_or("not signed".to_owned(), |by| format!("signed by {by}"));
                 line(out, &format!("          \"{}\" by {}, {by}", change.subject, change.author));
