@@ -251,7 +251,7 @@ pub fn waits_for<'a>(name: &AppName, app: &App, apps: &Apps, order: impl Into<Or
         )),
     });
     let lends = || order.handovers.and_then(|handovers| handovers.holds(name, apps));
-    on.or_else(|| group::waits(app, apps, order.faulty)).or_else(lends)
+    on.or_else(|| group::waits(app, apps, order)).or_else(lends)
 }
 
 /// The app for which somebody must do something before `name` is good: itself, or one that it depends on.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Apps, Failed, Faulty};
+use super::{Apps, Failed, Order};
 use crate::app::{App, Phase};
 use crate::held::Held;
 use crate::name::AppName;
@@ -47,20 +47,26 @@ pub fn together(group: &AppName, failed: &AppName, reason: &str) -> String {
 }
 
 /// Why a member that is prepared has to wait for the rest of its group.
-pub(super) fn waits(app: &App, apps: &Apps, faulty: &Faulty) -> Option<Held> {
+pub(super) fn waits(app: &App, apps: &Apps, order: Order<'_>) -> Option<Held> {
     let group = app.group()?;
     let members = apps.iter().filter(|(_, other)| other.group() == Some(group));
     members.into_iter().find_map(|(name, other)| {
         let why = match &other.phase {
-            _ if faulty.contains_key(name) => "whose documents are faulty".to_owned(),
+            _ if order.faulty.contains_key(name) => "whose documents are faulty".to_owned(),
             Phase::Preparing => "which isn't prepared yet".to_owned(),
             Phase::RollingBack { .. } => "which is being taken back".to_owned(),
             Phase::Pending => {
                 let outside = |needed: &&AppName| apps.get(*needed).and_then(App::group) != Some(group);
                 let needs = other.target.iter().flat_map(|target| &target.policy.depends_on);
                 let unmet = |needed: &&AppName| !apps.get(*needed).is_some_and(App::converged);
-                let needed = needs.filter(outside).find(unmet)?;
-                format!("which waits for {needed}")
+                let lends = || order.handovers.is_some_and(|all| all.holds(name, apps).is_some());
+                match needs.filter(outside).find(unmet) {
+                    Some(needed) => format!("which waits for {needed}"),
+                    None if lends() => {
+                        "which waits until what it gives to another app is good there".to_owned()
+                    }
+                    None => return None,
+                }
             }
             _ => return None,
         };
@@ -114,6 +120,7 @@ mod tests {
 
     use super::*;
     use crate::clock::{Moment, Now};
+    use crate::generation::Faulty;
     use crate::generation::handover::Handovers;
     use crate::generation::{Failure, advance, ready};
     use crate::health::Health;

@@ -64,7 +64,10 @@ impl Handovers {
             let current = current
                 .flat_map(|release| release.objects.iter().map(|object| (release.driver, &object.key)));
             let owned = inventory.get(giver).unwrap_or(&nothing);
-            let owned = owned.iter().map(|(key, owned)| (owned.driver, key));
+            // What nobody wants any more is not given by anybody.
+            let owned = owned.iter().filter(|(_, owned)| owned.orphaned.is_none());
+            let owned = owned.map(|(key, owned)| (owned.driver, key));
+            let mut moved: BTreeSet<&ObjectKey> = BTreeSet::new();
             for (driver, key) in current.chain(owned) {
                 if wants(giver, driver, key) {
                     continue;
@@ -72,6 +75,7 @@ impl Handovers {
                 for taker in takers.get(&(driver, key)).into_iter().flatten().filter(|taker| **taker != giver)
                 {
                     let target = resolved.apps.get(*taker).map(|target| target.release);
+                    moved.insert(key);
                     // Where each app has names of its own it isn't the same object, and is in place once it was good.
                     let good = apps.get(*taker).and_then(|app| app.good.as_ref());
                     if !are_names_shared(driver) && good.is_some_and(|good| has(releases, good, driver, key))
@@ -86,10 +90,8 @@ impl Handovers {
             if resolved.apps.contains_key(giver) {
                 found.stay.insert(giver.clone());
             }
-            let given: BTreeSet<&ObjectKey> =
-                found.gives.get(giver).into_iter().flat_map(BTreeMap::values).flatten().collect();
             let current = app.current.as_ref().and_then(|target| releases.get(&target.release));
-            if current.is_some_and(|all| all.objects.iter().all(|object| given.contains(&object.key))) {
+            if current.is_some_and(|all| all.objects.iter().all(|object| moved.contains(&object.key))) {
                 found.whole.insert(giver.clone());
             }
         }
@@ -260,11 +262,11 @@ impl Claims<'_> {
         found
     }
 
-    /// Whether another app runs an object, or is to, or has it made: then it isn't removed.
+    /// Whether another app runs an object, or is to, or may go back to it, or has it made: then it isn't removed.
     pub fn is_wanted_elsewhere(&self, app: &AppName, driver: DriverKind, key: &ObjectKey) -> bool {
         let newest = self.newest.into_iter().flat_map(|newest| &newest.apps);
         let own = self.apps.iter().flat_map(|(name, app)| {
-            [&app.target, &app.current].into_iter().flatten().map(move |target| (name, target))
+            [&app.target, &app.current, &app.good].into_iter().flatten().map(move |target| (name, target))
         });
         let mut others = newest.chain(own).filter(|(name, target)| *name != app && target.driver == driver);
         let mut waiting = self.newest.into_iter().flat_map(|newest| &newest.wants);

@@ -322,3 +322,61 @@ fn apps_that_have_an_object_in_common_are_told() {
     inventory.insert(name("new"), [("Pod/a".parse().unwrap(), Owned::by(DriverKind::Podman))].into());
     assert!(!shares(&inventory, "new"), "names are each app's own there");
 }
+
+#[test]
+fn what_nobody_wants_any_more_holds_no_change_of_the_app_that_had_it() {
+    let (old, new, other) = (
+        release("a", "1", &["Pod/a"]),
+        release("a", "2", &["Pod/a"]),
+        release("b", "1", &["PersistentVolumeClaim/d"]),
+    );
+    let held = Apps::from([(name("a"), good(&target(&old, &[])))]);
+    let wanted = resolved(&[("a", &target(&new, &[])), ("b", &target(&other, &[]))]);
+    let releases = [(old.id(), old), (new.id(), new), (other.id(), other)].into();
+    let orphan = Owned { orphaned: Some(now().wall), ..Owned::by(DriverKind::Simulated) };
+    let inventory =
+        Inventory::from([(name("a"), [("PersistentVolumeClaim/d".parse().unwrap(), orphan)].into())]);
+    assert_eq!(Handovers::of(&held, &wanted, &releases, &inventory).holds(&name("a"), &held), None);
+}
+
+#[test]
+fn on_podman_an_app_that_is_replaced_as_a_whole_counts_for_no_limit_once_the_new_one_is_good_either() {
+    let on_podman = |app: &str| {
+        let mut made = (*release(app, "1", &["Pod/a"])).clone();
+        made.driver = DriverKind::Podman;
+        Arc::new(made)
+    };
+    let (old, new) = (on_podman("old"), on_podman("new"));
+    let at = |release: &Release| {
+        let mut made = target(release, &[]);
+        made.driver = DriverKind::Podman;
+        made
+    };
+    let held = Apps::from([(name("old"), good(&at(&old))), (name("new"), good(&at(&new)))]);
+    let wanted = resolved(&[("new", &at(&new))]);
+    let releases = [(old.id(), old), (new.id(), new)].into();
+    assert!(Handovers::of(&held, &wanted, &releases, &Inventory::new()).is_whole(&name("old")));
+}
+
+#[test]
+fn no_member_of_a_group_begins_while_another_one_has_to_keep_what_goes_to_another_app() {
+    let in_group = |app: &str, version: &str, keys: &[&str]| {
+        let made = release(app, version, keys);
+        let mut target = target(&made, &[]);
+        target.policy.group = Some(name("till"));
+        (made, target)
+    };
+    let (pos_1, pos_2) = (in_group("pos", "1", &["Pod/pos"]), in_group("pos", "2", &["Pod/pos"]));
+    let (menu_1, menu_2) =
+        (in_group("menu", "1", &["Pod/x", "Pod/menu"]), in_group("menu", "2", &["Pod/menu"]));
+    let taker = release("sign", "1", &["Pod/x"]);
+    let mut held = Apps::from([(name("pos"), good(&pos_1.1)), (name("menu"), good(&menu_1.1))]);
+    let wanted = resolved(&[("pos", &pos_2.1), ("menu", &menu_2.1), ("sign", &target(&taker, &[]))]);
+    let releases = [pos_1.0, pos_2.0, menu_1.0, menu_2.0, taker].map(|made| (made.id(), made)).into();
+    let handovers = Handovers::of(&held, &wanted, &releases, &Inventory::new());
+    advance(&mut held, &wanted, &Failed::new(), None, false, &handovers, &now());
+    held.values_mut().for_each(|app| app.prepared(&now()));
+    let faulty = Faulty::new();
+    let order = Order { faulty: &faulty, handovers: Some(&handovers) };
+    assert_eq!(ready(&held, order, &now()), [name("sign")]);
+}

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::name::ObjectKey;
-use crate::pod::{Network, PinnedImage, Pod, Protocol, Volume};
+use crate::pod::{HostPathKind, Network, PinnedImage, Pod, Protocol, Volume};
 use crate::release::{DriverKind, Object, Release, Strategy};
 
 /// Something that only one object can have at a time.
@@ -21,6 +21,8 @@ enum Scarce {
     Alone,
     /// A claim, by namespace and name: two programs on the same data would harm it.
     Claim(Option<String>, String),
+    /// A file or folder of the box that is written to, or one below it, for the same reason.
+    Path(String),
     /// An address of a Service.
     Address(String),
     /// What an Ingress answers for: host and path.
@@ -35,14 +37,29 @@ pub(super) fn can_stand_beside(old: Option<&Object>, new: &Release, strategy: St
         DriverKind::Podman | DriverKind::Kubernetes | DriverKind::Simulated => {}
         _ => return false,
     }
-    let Some(old) = old else { return true };
-    !contend(old, new)
+    // What isn't known any more may need anything.
+    old.is_some_and(|old| !contend(old, new))
 }
 
 /// Whether `old` needs what something of `new` needs as well, and only one of them can have.
 pub(crate) fn contend(old: &Object, new: &Release) -> bool {
     let needed = scarce(old);
-    !needed.is_empty() && new.objects.iter().any(|object| exclude(&needed, &scarce(object)))
+    new.objects.iter().any(|object| {
+        let wanted = scarce(object);
+        // It is enough that one of them can't stand another beside it.
+        let is_alone = needed.contains(&Scarce::Alone) || wanted.contains(&Scarce::Alone);
+        (is_alone && runs_pods(old) && runs_pods(object)) || exclude(&needed, &wanted)
+    })
+}
+
+fn runs_pods(Object { spec, .. }: &Object) -> bool {
+    spec.get("workload").is_some() || pods_of(spec).next().is_some()
+}
+
+/// The pods that an object of Kubernetes runs, as their templates say.
+fn pods_of(spec: &Value) -> impl Iterator<Item = &Value> {
+    let places = ["/spec", "/spec/template/spec", "/spec/jobTemplate/spec/template/spec"];
+    places.into_iter().filter_map(|place| spec.pointer(place)).filter(|pod| pod.get("containers").is_some())
 }
 
 fn exclude(one: &BTreeSet<Scarce>, other: &BTreeSet<Scarce>) -> bool {
@@ -50,7 +67,18 @@ fn exclude(one: &BTreeSet<Scarce>, other: &BTreeSet<Scarce>) -> bool {
     let on_host = |one: &BTreeSet<Scarce>, other: &BTreeSet<Scarce>| {
         one.contains(&Scarce::Host) && other.iter().any(is_port)
     };
-    !one.is_disjoint(other) || on_host(one, other) || on_host(other, one)
+    let paths = |all: &BTreeSet<Scarce>| -> Vec<String> {
+        all.iter()
+            .filter_map(|scarce| if let Scarce::Path(path) = scarce { Some(path.clone()) } else { None })
+            .collect()
+    };
+    let is_in = |path: &str, folder: &str| {
+        path.strip_prefix(folder.trim_end_matches('/'))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let theirs = paths(other);
+    let share = paths(one).iter().any(|own| theirs.iter().any(|path| is_in(own, path) || is_in(path, own)));
+    !one.is_disjoint(other) || share || on_host(one, other) || on_host(other, one)
 }
 
 fn scarce(Object { key, spec }: &Object) -> BTreeSet<Scarce> {
@@ -70,10 +98,8 @@ fn scarce(Object { key, spec }: &Object) -> BTreeSet<Scarce> {
     if spec.pointer("/spec/strategy/type").and_then(Value::as_str) == Some("Recreate") {
         found.insert(Scarce::Alone);
     }
-    for path in ["/spec", "/spec/template/spec", "/spec/jobTemplate/spec/template/spec"] {
-        if let Some(pod) = spec.pointer(path).filter(|pod| pod.get("containers").is_some()) {
-            of_pod(key, pod, &mut found);
-        }
+    for pod in pods_of(spec) {
+        of_pod(key, pod, &mut found);
     }
     found
 }
@@ -92,11 +118,25 @@ fn of_lowered(pod: Pod<PinnedImage>, found: &mut BTreeSet<Scarce>) {
             Scarce::Port(protocol.to_owned(), port.host_port.into())
         })),
     }
-    let claims = pod.volumes.into_values().filter_map(|volume| match volume {
-        Volume::Claim(claim) => Some(Scarce::Claim(claim.namespace, claim.name)),
-        _ => None,
-    });
-    found.extend(claims);
+    let mounts = pod.init.iter().chain(&pod.containers).flat_map(|container| &container.mounts);
+    let written: BTreeSet<&str> =
+        mounts.filter(|mount| !mount.read_only).map(|mount| mount.volume.as_str()).collect();
+    for (name, volume) in &pod.volumes {
+        match volume {
+            Volume::Claim(claim) => {
+                found.insert(Scarce::Claim(claim.namespace.clone(), claim.name.clone()));
+            }
+            Volume::Host { path, kind } if written.contains(name.as_str()) && !is_device(*kind) => {
+                found.insert(Scarce::Path(path.clone()));
+            }
+            Volume::Host { .. } | Volume::Empty { .. } | Volume::Files(_) => {}
+        }
+    }
+}
+
+/// Whether it is no data: whoever uses it shares it.
+fn is_device(kind: HostPathKind) -> bool {
+    matches!(kind, HostPathKind::Socket | HostPathKind::CharDevice | HostPathKind::BlockDevice)
 }
 
 fn list<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
@@ -121,7 +161,19 @@ fn of_pod(key: &ObjectKey, pod: &Value, found: &mut BTreeSet<Scarce>) {
         let number = own.or_else(|| port.get("containerPort").and_then(Value::as_u64).filter(|_| on_host));
         found.extend(number.map(|number| Scarce::Port(protocol(port), number)));
     }
+    let containers = ["containers", "initContainers"].into_iter().flat_map(|field| list(pod, field));
+    let mounts = containers.flat_map(|container| list(container, "volumeMounts"));
+    let is_read_only = |mount: &Value| mount.get("readOnly").and_then(Value::as_bool).unwrap_or_default();
+    let written: BTreeSet<String> =
+        mounts.filter(|mount| !is_read_only(mount)).filter_map(|mount| text(mount, "name")).collect();
     for volume in list(pod, "volumes") {
+        let path = volume
+            .get("hostPath")
+            .filter(|_| text(volume, "name").is_some_and(|name| written.contains(&name)));
+        let is_data = |path: &&Value| {
+            !matches!(text(path, "type").as_deref(), Some("Socket" | "CharDevice" | "BlockDevice"))
+        };
+        found.extend(path.filter(is_data).and_then(|path| text(path, "path")).map(Scarce::Path));
         let claim = volume.get("persistentVolumeClaim").and_then(|claim| text(claim, "claimName"));
         found.extend(claim.map(|claim| Scarce::Claim(key.namespace.clone(), claim)));
     }
@@ -223,6 +275,42 @@ mod tests {
             object(&format!("Ingress/shop/{name}"), json!({ "rules": [rule] }))
         };
         assert!(!on_kubernetes(&ingress("old"), ingress("new")));
+    }
+
+    #[test]
+    fn what_writes_to_the_same_files_of_the_box_goes_before_and_what_only_reads_them_does_not() {
+        let pod = |path: &str, kind: &str, read_only: bool| {
+            json!({
+                "containers": [{ "volumeMounts": [{ "name": "v", "mountPath": "/v", "readOnly": read_only }] }],
+                "volumes": [{ "name": "v", "hostPath": { "path": path, "type": kind } }],
+            })
+        };
+        let beside =
+            |one: Value, other: Value| on_kubernetes(&deployment("old", one), deployment("new", other));
+        assert!(!beside(pod("/srv/db", "", false), pod("/srv/db", "", false)));
+        assert!(!beside(pod("/srv/db/", "", false), pod("/srv", "Directory", false)));
+        assert!(beside(pod("/srv/db", "", false), pod("/srv/db2", "", false)));
+        assert!(beside(pod("/srv/db", "", true), pod("/srv/db", "", true)));
+        assert!(beside(pod("/dev/tty0", "CharDevice", false), pod("/dev/tty0", "CharDevice", false)));
+    }
+
+    #[test]
+    fn a_deployment_that_is_recreated_stands_beside_no_other_workload_and_what_is_not_known_beside_nothing() {
+        let plain = |name: &str| deployment(name, json!({ "containers": [] }));
+        let mut alone = plain("old");
+        alone.spec["spec"]["strategy"] = json!({ "type": "Recreate" });
+        assert!(!on_kubernetes(&alone, plain("new")));
+        assert!(!on_kubernetes(&plain("old"), Object { key: plain("new").key, spec: alone.spec.clone() }));
+        assert!(on_kubernetes(&alone, object("ConfigMap/shop/b", json!({}))));
+        let release = Release {
+            app: "a".parse().unwrap(),
+            driver: DriverKind::Kubernetes,
+            objects: vec![plain("new")],
+            artifacts: BTreeSet::new(),
+            secrets: BTreeMap::new(),
+            account: None,
+        };
+        assert!(!can_stand_beside(None, &release, Strategy::StartStop));
     }
 
     #[test]

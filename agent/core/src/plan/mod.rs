@@ -397,7 +397,12 @@ fn strays(
         // What an object of the release made comes in as well, and again when it is wanted after all, or came with what
         // made it from another app.
         let made = release.is_some_and(|release| release.driver == driver && release.makes_claim(key));
-        let from = claims.owner_besides(name, driver, key).filter(|_| made).map(|(other, _)| other.clone());
+        let other = claims.owner_besides(name, driver, key).filter(|_| made).map(|(other, _)| other);
+        // A claim of this name is another app's, which keeps it.
+        if other.is_some_and(|other| !claims.may_take(name, other, driver, key)) {
+            return None;
+        }
+        let from = other.cloned();
         let is_known =
             from.is_none() && owned.get(key).is_some_and(|owned| !made || owned.orphaned.is_none());
         let in_release =

@@ -85,7 +85,7 @@ fn only_what_carries_our_mark_and_stands_in_the_inventory_is_removed() {
     let mut held = Box_::with(&[("a", &release("a", "1", &["Pod/a"]), &[])]);
     held.sees("a", "Pod/marked", Observed::Extra { release: None });
     held.sees("a", "Pod/both", Observed::Extra { release: None }).owns("a", "Pod/both");
-    assert_eq!(held.steps(), ["Adopt Pod/marked", "Remove Pod/both"]);
+    assert_eq!(held.steps(), ["Remove Pod/both", "Adopt Pod/marked"]);
 }
 
 #[test]
@@ -137,6 +137,9 @@ fn what_replaces_something_comes_before_that_goes_and_dependents_go_first() {
     for app in ["db", "pos"] {
         held.sees(app, "Pod/old", Observed::Extra { release: None }).owns(app, "Pod/old");
         held.sees(app, &format!("Pod/{app}"), Observed::Absent);
+        let before = release(app, "0", &["Pod/old"]);
+        held.apps.get_mut(&name(app)).unwrap().previous = Some(target(&before, &[]));
+        held.releases.insert(before.id(), before);
     }
     let plan = held.plan();
     let steps: Vec<_> = plan.steps.iter().map(|s| format!("{} {:?} {}", s.app, s.action, s.object)).collect();
@@ -354,6 +357,11 @@ fn a_claim_that_a_stateful_set_made_goes_with_it_to_another_app() {
     held.owns("a", claim).sees("b", claim, Observed::Extra { release: None });
     assert_eq!(held.steps(), [format!("Adopt {claim}")]);
     assert_eq!(held.plan().steps[0].from, Some(name("a")));
+    // One that names it itself and runs it keeps it.
+    let keeper = release("a", "1", &[claim]);
+    held.apps.insert(name("a"), good(&target(&keeper, &[])));
+    held.releases.insert(keeper.id(), keeper);
+    assert_eq!(held.plan().steps_of(&name("b")).count(), 0);
     // The app that gave it away removes nothing of it, and lists it no more.
     let mut gone = good(&target(&release("a", "1", &[]), &[]));
     gone.withdraw(&now());
