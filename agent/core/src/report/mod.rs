@@ -138,7 +138,8 @@ pub struct ChangeStatus {
     pub subject: String,
     /// Its author's name, as the commit has it.
     pub author: String,
-    /// Who signed it, as allowed_signers names them; none where it isn't signed, or isn't trusted any more.
+    /// Who signed it, as allowed_signers names them; none where signatures aren't checked, and where the revision isn't
+    /// trusted any more.
     pub signer: Option<String>,
 }
 

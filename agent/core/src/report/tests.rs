@@ -97,7 +97,7 @@ fn the_names_in_status_json_are_those_that_scripts_use() {
 #[test]
 fn the_accepted_revision_is_told_by_what_people_know_it_by() {
     let text = status().render(at("2026-11-21T09:00:00Z"));
-    let said = "accepted  -\n          \"pos: raise the price of tea\" by Ada Lovelace, signed by ops@retail.example\n";
+    let said = "accepted  -\n          \"pos: raise the price of tea\" by \"Ada Lovelace\", signed by ops@retail.example\n";
     assert!(text.contains(said), "{text}");
 }
 

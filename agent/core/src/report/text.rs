@@ -116,9 +116,11 @@ impl Status {
         {
             line(out, &format!("{label:<9} {}", id.as_ref().map_or("-", |id| id.0.as_str())));
             if let Some(change) = self.change.as_ref().filter(|_| label == "accepted") {
-                let by =
-                    change.signer.as_ref().map_or("not signed".to_owned(), |by| format!("signed by {by}"));
-                line(out, &format!("          \"{}\" by {}, {by}", change.subject, change.author));
+                let by = change
+                    .signer
+                    .as_ref()
+                    .map_or("no trusted signer".to_owned(), |by| format!("signed by {by}"));
+                line(out, &format!("          {:?} by {:?}, {by}", change.subject, change.author));
             }
         }
     }
