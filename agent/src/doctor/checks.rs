@@ -96,7 +96,8 @@ fn workloads_cgroups() -> Finding {
         Err(why) => Finding::warn(
             "wasm limits",
             format!("workloads have no cgroups of their own: {why}; the engine alone keeps their limits"),
-            "use the unit that comes with this version, with systemd 254 or newer and cgroups of version 2",
+            "systemctl start holdfast-workloads.service, which comes with this version and takes cgroups of version 2; workloads \
+             get theirs when they are next started",
         ),
     }
 }
