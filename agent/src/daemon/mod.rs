@@ -520,8 +520,9 @@ impl Daemon {
     /// Everything of a revision is good: that is remembered, and what is no longer needed goes.
     fn note_applied(&mut self) {
         let now = self.clock.now();
-        let settled = self.progress.resolved.is_some() && self.keeper.converged();
-        if settled && self.progress.applied != self.progress.resolved {
+        // First what costs nothing: with every turn nearly always there is no news.
+        let is_news = self.progress.resolved.is_some() && self.progress.applied != self.progress.resolved;
+        if is_news && self.keeper.converged() {
             self.progress.applied.clone_from(&self.progress.resolved);
             let revision = self.progress.applied.clone();
             self.note("revision.applied", revision.as_ref(), "everything that it places here is good", &now);

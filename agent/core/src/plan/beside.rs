@@ -67,18 +67,19 @@ fn exclude(one: &BTreeSet<Scarce>, other: &BTreeSet<Scarce>) -> bool {
     let on_host = |one: &BTreeSet<Scarce>, other: &BTreeSet<Scarce>| {
         one.contains(&Scarce::Host) && other.iter().any(is_port)
     };
-    let paths = |all: &BTreeSet<Scarce>| -> Vec<String> {
-        all.iter()
-            .filter_map(|scarce| if let Scarce::Path(path) = scarce { Some(path.clone()) } else { None })
-            .collect()
-    };
     let is_in = |path: &str, folder: &str| {
         path.strip_prefix(folder.trim_end_matches('/'))
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    let theirs = paths(other);
-    let share = paths(one).iter().any(|own| theirs.iter().any(|path| is_in(own, path) || is_in(path, own)));
+    let share = paths(one).any(|own| paths(other).any(|path| is_in(own, path) || is_in(path, own)));
     !one.is_disjoint(other) || share || on_host(one, other) || on_host(other, one)
+}
+
+fn paths(all: &BTreeSet<Scarce>) -> impl Iterator<Item = &str> {
+    all.iter().filter_map(|scarce| match scarce {
+        Scarce::Path(path) => Some(path.as_str()),
+        _ => None,
+    })
 }
 
 fn scarce(Object { key, spec }: &Object) -> BTreeSet<Scarce> {

@@ -1,7 +1,7 @@
 //! TLS for probes of pods, as the kubelet speaks it: whatever certificate the other side shows is taken, since a pod is
 //! known by its address and has nothing that an authority could vouch for.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
@@ -14,6 +14,12 @@ use tokio_rustls::TlsConnector;
 /// # Errors
 /// The versions that are wanted aren't built in; for people.
 pub fn unchecked() -> Result<TlsConnector, String> {
+    // One for all probes: they are made again and again.
+    static ONE: OnceLock<Result<TlsConnector, String>> = OnceLock::new();
+    ONE.get_or_init(connector).clone()
+}
+
+fn connector() -> Result<TlsConnector, String> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
     let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
