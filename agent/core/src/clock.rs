@@ -108,15 +108,16 @@ pub enum Suspicion {
 impl Doubt {
     /// What a person can do to end it.
     pub fn unblock(&self) -> String {
-        let set = "let the clock be synchronized (timedatectl set-ntp true; timedatectl timesync-status)";
+        let set = "synchronize the clock (timedatectl set-ntp true; timedatectl timesync-status)";
         match self.why {
             Suspicion::Behind => format!(
-                "{set}, or set it and look at its battery; if it is right, {} was believed by mistake: see \"Time\" in \
-                 operations.md",
+                "{set}, or set it by hand and check its battery; if the clock is right, {} was accepted as proof \
+                 by mistake: see \"Time\" in operations.md",
                 second(self.proven)
             ),
             Suspicion::Ahead => format!(
-                "{set}; without a network, set it and look at its battery; a newly signed commit is proof of the time as well"
+                "{set}; without a network, set it by hand and check its battery; a newly signed commit also proves \
+                 the time"
             ),
             Suspicion::Stood => set.to_owned(),
         }
@@ -128,18 +129,21 @@ impl fmt::Display for Doubt {
         let (shown, proven) = (second(self.shown), second(self.proven));
         match self.why {
             Suspicion::Behind => {
-                write!(f, "the clock is not trusted: it shows {shown}, and it is {proven} or later")
+                write!(
+                    f,
+                    "the clock is not trusted: it shows {shown}, but the time is proven to be {proven} or later"
+                )
             }
             Suspicion::Ahead => write!(
                 f,
-                "the clock is not trusted: it shows {shown}, {} days after the last time that this box has proof of \
-                 ({proven}), and nothing has synchronized it since the boot",
+                "the clock is not trusted: it shows {shown}, {} days after the last proven time ({proven}), and it \
+                 has not been synchronized since boot",
                 self.shown.duration_since(self.proven).as_hours() / 24
             ),
             Suspicion::Stood => write!(
                 f,
-                "the clock is not trusted: it shows {shown}, this box has none that goes on while it is off, and nothing \
-                 has synchronized it since the boot"
+                "the clock is not trusted: it shows {shown}, but this box has no clock that keeps running while it \
+                 is off, and the time has not been synchronized since boot"
             ),
         }
     }

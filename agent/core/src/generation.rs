@@ -200,10 +200,12 @@ fn withdraw(
 fn prune_held(going: usize, present: usize, limit: &PruneLimit) -> Held {
     Held::until_changed(
         format!(
-            "the revision would remove {going} of {present} apps; the Fleet's policy.prune allows {} app(s) or {} %",
+            "the revision would prune {going} of {present} apps; the Fleet's policy.prune allows {} app(s) or {} \
+             %, whichever is more",
             limit.max_apps, limit.max_share_percent
         ),
-        "bring the apps back, or raise spec.policy.prune in holdfast.yaml in the same commit that removes them",
+        "restore the apps in a new commit, or raise spec.policy.prune in holdfast.yaml in the same commit that \
+         removes them",
     )
 }
 
@@ -234,20 +236,21 @@ pub fn waits_for<'a>(name: &AppName, app: &App, apps: &Apps, order: impl Into<Or
         // Of one group: they are good together.
         Some(other) if other.has_passed() && other.group().is_some() && other.group() == app.group() => None,
         Some(other) => Some(Held::until_changed(
-            format!("it waits for the app {name}, which is {}", other.phase.word()),
+            format!("waiting for the app {name} (dependsOn), which is {}", other.phase.word()),
             match cause_of(name, apps) {
                 Some(root) if root == name => {
-                    format!("it goes on when {name} is good, which has failed: see there")
+                    format!("{name} has failed and must become good first: see what is held for {name}")
                 }
                 Some(root) => format!(
-                    "it goes on when {name} is good, which waits for {root}, which has failed: see there"
+                    "{name} must become good first, but it waits for {root}, which has failed: see what is held \
+                     for {root}"
                 ),
-                None => format!("nothing to do here: it goes on when {name} is good"),
+                None => format!("nothing to do here: it continues when {name} is good"),
             },
         )),
         None => Some(Held::until_changed(
             format!("it depends on the app {name}, which is not on this box"),
-            format!("place {name} on this box, or take it out of dependsOn"),
+            format!("place {name} on this box, or remove it from dependsOn"),
         )),
     });
     let lends = || order.handovers.and_then(|handovers| handovers.holds(name, apps));

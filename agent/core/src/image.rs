@@ -60,11 +60,11 @@ impl FromStr for ImageReference {
         };
         let (repository, tag) = match rest.rsplit_once(':') {
             Some((repository, tag)) if is_tag(tag) => (repository, Some(tag.to_owned())),
-            Some(_) => return Err(wrong("its tag has characters that tags don't have")),
+            Some(_) => return Err(wrong("its tag contains characters that are not allowed in a tag")),
             None => (rest, None),
         };
         if !is_host(registry) && registry != DEFAULT_REGISTRY {
-            return Err(wrong("its host is none"));
+            return Err(wrong("its host name is not valid"));
         }
         let official = registry == DEFAULT_REGISTRY && !repository.contains('/');
         let repository = if official { format!("library/{repository}") } else { repository.to_owned() };

@@ -55,7 +55,9 @@ impl fmt::Display for Observed {
         match self {
             Observed::Same => f.write_str("as it should be"),
             Observed::Drift { difference, .. } => write!(f, "differs: {difference}"),
-            Observed::Immutable { difference } => write!(f, "differs, and can't be changed: {difference}"),
+            Observed::Immutable { difference } => {
+                write!(f, "differs, and can't be changed in place: {difference}")
+            }
             Observed::Absent => f.write_str("absent"),
             Observed::Foreign { owner } => write!(f, "belongs to {owner}"),
             Observed::Another { app, .. } => write!(f, "belongs to the app {app}"),

@@ -106,7 +106,7 @@ pub(crate) fn files_below(tree: &dyn Tree, folder: &str) -> (Vec<String>, Part) 
         for (path, name, kind) in reader.entries(&folder) {
             match kind {
                 Kind::Folder if depth < 4 * DEPTH_LIMIT => open.push((path, depth + 1)),
-                Kind::Folder => reader.wrong(&path, "folders are nested too deep here"),
+                Kind::Folder => reader.wrong(&path, "the folders are nested too deeply here"),
                 Kind::File if is_aside(&name) => {}
                 Kind::File => paths.push(path),
             }
@@ -161,7 +161,7 @@ pub(crate) fn misplaced_order(path: &str, bytes: &[u8]) -> Option<(&'static str,
     let is = |kind: &&str| text.lines().any(|line| line.trim_end() == format!("kind: {kind}"));
     let kind = [Stop::KIND, Purge::KIND].into_iter().find(is)?;
     let folder = format!("{}s", kind.to_ascii_lowercase());
-    let message = format!("a {kind} in {path} counts for nothing");
+    let message = format!("a {kind} in {path} has no effect");
     Some((kind, Diagnostic::of_file(path, message).hint(format!("move it to {folder}/<name>.yaml"))))
 }
 
@@ -222,7 +222,8 @@ impl<'t> Reader<'t> {
         let [first, second] =
             ["yaml", "yml"].map(|ending| self.file(&format!("{stem}.{ending}"), DOCUMENT_LIMIT));
         if let (Some(first), Some(second)) = (&first, &second) {
-            let message = format!("{} is here too, and nobody can tell which of them counts", first.path);
+            let message =
+                format!("{} exists as well, so it is ambiguous which of the two applies", first.path);
             let error = Diagnostic::of_file(&second.path, message).hint("remove one of them");
             self.part.errors.push(error);
         }
@@ -236,7 +237,7 @@ impl<'t> Reader<'t> {
                 self.wrong(&name, why.clone());
             } else if let Some(known) = meant(&name) {
                 self.part.is_stop_unread |= known == select::STOPS;
-                let message = format!("nothing reads {name}: what it was surely meant to be is {known}/");
+                let message = format!("{name} is not read; it was probably meant to be {known}/");
                 self.part
                     .errors
                     .push(Diagnostic::of_file(&name, message).hint(format!("move it to {known}/")));
@@ -277,7 +278,7 @@ impl<'t> Reader<'t> {
                 }
                 (Kind::Folder, _) => {
                     let message = format!("folders in {folder}/ aren't read");
-                    let hint = format!("move what is in it to {folder}/");
+                    let hint = format!("move its files to {folder}/");
                     self.part.errors.push(Diagnostic::of_file(&path, message).hint(hint));
                     continue;
                 }
@@ -289,7 +290,8 @@ impl<'t> Reader<'t> {
             }
             let Some(file) = self.file(&path, DOCUMENT_LIMIT) else { continue };
             if let Some(other) = found.insert(stem, file) {
-                let message = format!("{} is here too, and nobody can tell which of them counts", other.path);
+                let message =
+                    format!("{} exists as well, so it is ambiguous which of the two applies", other.path);
                 self.part.errors.push(Diagnostic::of_file(&path, message).hint("remove one of them"));
             }
         }
@@ -306,7 +308,7 @@ impl<'t> Reader<'t> {
                 }
                 Kind::File if is_aside(&name) => {}
                 Kind::File => {
-                    let message = "nothing reads a file in apps/: each app has a folder";
+                    let message = "files directly in apps/ are not read: each app has its own folder";
                     let hint = "move it to apps/<app>/, or out of apps/";
                     self.part.errors.push(Diagnostic::of_file(&path, message).hint(hint));
                 }
@@ -334,7 +336,7 @@ impl<'t> Reader<'t> {
     fn manifests(&mut self, folder: &str, depth: usize) {
         for (path, name, kind) in self.entries(folder) {
             if self.part.files.len() >= FILE_LIMIT {
-                return self.wrong(folder, format!("an app has at most {FILE_LIMIT} files of manifests"));
+                return self.wrong(folder, format!("an app may have at most {FILE_LIMIT} manifest files"));
             }
             match kind {
                 Kind::Folder if depth < DEPTH_LIMIT => self.manifests(&path, depth + 1),
@@ -390,7 +392,7 @@ mod tests {
             assert!(!errors.is_empty(), "{path}");
         }
         let (_, errors) = read(&["stops/a.yaml", "stops/a.yml"]);
-        assert!(errors.contains("nobody can tell which of them counts"), "{errors}");
+        assert!(errors.contains("so it is ambiguous which of the two applies"), "{errors}");
     }
 
     #[test]
@@ -401,7 +403,7 @@ mod tests {
         assert_eq!(index.apps["pos"].as_ref().unwrap().as_ref().unwrap().path, "apps/pos/app.yml");
         assert_eq!(index.apps["x"], Ok(None));
         let (index, errors) = read(&["apps/pos.yaml", "apps/z/app.yaml", "apps/z/app.yml"]);
-        assert!(errors.contains("apps/pos.yaml:1:1: nothing reads a file in apps/"), "{errors}");
+        assert!(errors.contains("apps/pos.yaml:1:1: files directly in apps/ are not read"), "{errors}");
         assert!(index.apps["z"].is_err());
     }
 

@@ -222,7 +222,8 @@ impl Look {
         match file {
             Ok(Some(file)) => self.document(&file, Some(folder)).map(|app| (file.path, app)),
             Ok(None) => {
-                let message = format!("the folder apps/{folder} has no app.yaml");
+                let message =
+                    format!("the folder apps/{folder} has no app.yaml: add it, or remove the folder");
                 self.errors.push(Diagnostic::of_file(app_path(folder), message));
                 None
             }
@@ -253,7 +254,8 @@ impl Look {
             return;
         };
         if files.is_empty() {
-            let message = format!("the app is a container, and there is nothing in {manifests}/");
+            let message =
+                format!("the app has a container workload, but there are no manifests in {manifests}/");
             self.errors.push(Diagnostic::of_file(path, message));
         }
         self.errors.extend(manifests::check_objects(&name, container, &files));
@@ -358,7 +360,7 @@ impl Look {
             for dependency in &app.spec.depends_on {
                 if !self.apps.contains_key(dependency.value.as_str()) {
                     let message =
-                        format!("{name} depends on {0}, which there is no app of", dependency.value);
+                        format!("{name} depends on {0}, but there is no such app", dependency.value);
                     let known = self.apps.keys();
                     errors.push(self.not_found(
                         path,

@@ -268,8 +268,8 @@ fn judged_by(policy: Policy<ArtifactRef>, answers: &Answers, runtimes: &Runtimes
             return digest_of(&component, answers);
         }
         Err(Held::until_changed(
-            "health.checks asks by a wasm probe, and this agent has no WebAssembly engine",
-            "take an agent that is built with it, and switch it on by drivers.wasm.enabled in agent.toml; or leave the check out",
+            "health.checks has a wasm check, but this agent has no WebAssembly engine",
+            "install an agent that is built with it and set drivers.wasm.enabled in agent.toml, or remove the check",
         ))
     })
 }
@@ -278,7 +278,10 @@ fn digest_of(artifact: &ArtifactRef, answers: &Answers) -> Result<Digest, Held> 
     match answers.artifacts.get(artifact) {
         Some(Ok(digest)) => Ok(*digest),
         Some(Err(cause)) => Err(Held::until_changed(cause.clone(), "correct it in a new commit")),
-        None => Err(Held::until_changed("a component was not looked for", "this is a defect: report it")),
+        None => Err(Held::until_changed(
+            "the agent did not look up a component",
+            "this is a bug in the agent: report it",
+        )),
     }
 }
 
@@ -324,9 +327,12 @@ fn image_digest(app: &AppName, image: &ImageReference, answers: &Answers) -> Res
     match answers.images.get(&(app.clone(), image.clone())) {
         Some(Ok(digest)) => Ok(*digest),
         Some(Err(Unresolved::Unasked)) => Err(Held {
-            cause: format!("which image {image} is now isn't known yet"),
+            cause: format!("the digest of the image {image} is not known yet"),
             next: None,
-            unblock: "nothing to do: the agent asks its registry; an image by digest needs no asking".into(),
+            unblock:
+                "nothing to do: the agent is asking the registry; an image that is named by its digest does not \
+                 need this"
+                    .into(),
         }),
         Some(Err(Unresolved::Wrong(cause))) => {
             Err(Held::until_changed(cause.clone(), "correct the image in a new commit, or push it"))
@@ -339,9 +345,15 @@ fn image_digest(app: &AppName, image: &ImageReference, answers: &Answers) -> Res
         Some(Err(Unresolved::Unreachable { cause, next })) => Err(Held {
             cause: cause.clone(),
             next: *next,
-            unblock: "nothing to do: the registry is asked again; an image by digest needs no asking".into(),
+            unblock:
+                "nothing to do: the agent asks the registry again; an image that is named by its digest does not \
+                 need this"
+                    .into(),
         }),
-        None => Err(Held::until_changed(format!("{image} was not asked for"), "this is a defect: report it")),
+        None => Err(Held::until_changed(
+            format!("the agent did not look up the digest of {image}"),
+            "this is a bug in the agent: report it",
+        )),
     }
 }
 
@@ -354,7 +366,7 @@ fn seal<'a>(
     for secret in secrets {
         let Some(digest) = answers.secrets.get(&(release.app.clone(), secret.clone())) else {
             let cause = format!("the secret {} was not sealed", secret.name);
-            return Err(Held::until_changed(cause, "this is a defect: report it"));
+            return Err(Held::until_changed(cause, "this is a bug in the agent: report it"));
         };
         release.secrets.insert(secret.to_string(), *digest);
         release.artifacts.insert(*digest);
@@ -365,8 +377,8 @@ fn seal<'a>(
 fn pin(wasm: WasmWorkload<ArtifactRef>, answers: &Answers) -> Result<(WasmWorkload<Digest>, Digest), Held> {
     if let Some((name, _)) = wasm.env.iter().find(|(_, value)| matches!(value, EnvValue::Secret { .. })) {
         return Err(Held::until_changed(
-            format!("env {name} names a secret, and this agent has no source of secrets yet"),
-            "take the secretRef out of app.yaml, or wait for an agent that has one",
+            format!("env {name} refers to a secret, but this agent has no source of secrets yet"),
+            "remove the secretRef from app.yaml, or wait for a version of the agent that has one",
         ));
     }
     let digest = digest_of(&wasm.component, answers)?;
@@ -377,7 +389,7 @@ fn pin(wasm: WasmWorkload<ArtifactRef>, answers: &Answers) -> Result<(WasmWorklo
 fn no_driver(what: &str) -> Held {
     Held::until_changed(
         format!("this box has no runtime for {what}"),
-        "switch one on under [drivers] in agent.toml, or place the app elsewhere",
+        "enable one under [drivers] in agent.toml, or place the app on other boxes",
     )
 }
 
@@ -388,7 +400,10 @@ fn faulty(faults: &[Diagnostic]) -> Held {
     if faults.len() > SHOWN {
         cause.push_str(&format!("; and {} more", faults.len() - SHOWN));
     }
-    Held::until_changed(cause, "correct it in a new commit; `holdfast validate` shows every error before")
+    Held::until_changed(
+        cause,
+        "correct it in a new commit; `holdfast validate` shows every error before you push",
+    )
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ pub struct Entry {
 
 /// The name of an entry if it can be one of a file, else why not. Git takes any bytes.
 pub fn file_name(bytes: &[u8]) -> Result<&str, String> {
-    let no = |why: &str| Err(format!("no file can have this name, which {why}: rename it"));
+    let no = |why: &str| Err(format!("this is not a valid file name, because it {why}: rename it"));
     let Ok(name) = std::str::from_utf8(bytes) else { return no("isn't UTF-8") };
     match name {
         "" => no("is empty"),
@@ -114,13 +114,13 @@ impl Tree for Files {
     }
 
     fn follow(&self, path: &str) -> Result<Kind, Unread> {
-        Err(Unread::Refused(format!("{path} is no link")))
+        Err(Unread::Refused(format!("{path} is not a symbolic link")))
     }
 }
 
 /// Why a file of `size` bytes isn't read.
 pub fn too_large(size: u64, limit: usize) -> String {
-    format!("has {size} bytes, and at most {limit} are read")
+    format!("has {size} bytes, but at most {limit} are read")
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use holdfast_core::diagnostic::to_text;
 use holdfast_core::model::document::read as read_document;
 use holdfast_core::model::{App, Fleet, Purge, Stop};
 use holdfast_core::name::DeviceName;
-use holdfast_core::repository::{Files, render_for, validate};
+use holdfast_core::repository::{Checked, Files, check, render_for, validate};
 use semver::Version;
 
 const VERSION: Version = Version::new(0, 1, 0);
@@ -39,7 +39,7 @@ fn a_stop_that_stands_where_nobody_reads_it_is_told() {
         format!("{HEAD}kind: Stop\nmetadata: {{ name: x }}\nspec: {{ placement: {{}}, reason: wait }}\n");
     files.insert("stop/x.yaml".into(), stop.clone().into_bytes());
     let text = to_text(&validate(&files, None, &VERSION));
-    assert!(text.contains("stop/x.yaml:1:1: a Stop in stop/x.yaml counts for nothing"), "{text}");
+    assert!(text.contains("stop/x.yaml:1:1: a Stop in stop/x.yaml has no effect"), "{text}");
     files.remove("stop/x.yaml");
     files.insert("stops/x.yaml".into(), stop.into_bytes());
     assert_eq!(to_text(&validate(&files, None, &VERSION)), "");
@@ -137,6 +137,16 @@ fn every_error_in_a_repository_is_told_at_once() {
         ("apps/db/manifests/Chart.yaml", "name: x\n"),
     ]);
     golden("everything-wrong.txt", &(to_text(&validate(&files, None, &VERSION)) + "\n"));
+}
+
+#[test]
+fn every_warning_of_a_repository_is_told_at_once() {
+    let made_by_a_server = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, uid: x}\nstatus: {}\n---\n";
+    let set = "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: b}\nspec:\n  serviceName: b\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    spec: {containers: [{name: c, image: c}]}\n  persistentVolumeClaimRetentionPolicy: {whenDeleted: Delete}\n";
+    let files = with(&[("apps/db/manifests/more.yaml", &format!("{made_by_a_server}{set}"))]);
+    let Checked { errors, warnings } = check(&files, None, &VERSION);
+    assert_eq!(to_text(&errors), "");
+    golden("warnings.txt", &(to_text(&warnings) + "\n"));
 }
 
 #[test]
@@ -267,11 +277,11 @@ fn two_apps_that_name_the_same_object_on_one_box_are_refused_with_both_files() {
     for drivers in [["kubernetes", "kubernetes"], ["podman", "podman"], ["any", "any"], ["podman", "any"]] {
         let (text, desired) = told(drivers, "retail", "ConfigMap");
         assert!(
-            text.contains("apps/one/manifests/a.yaml:1:1: ConfigMap/shop/x is an object of the app two too: apps/two/manifests/b.yml:1"),
+            text.contains("apps/one/manifests/a.yaml:1:1: ConfigMap/shop/x is also defined by the app two: apps/two/manifests/b.yml:1"),
             "{text}"
         );
         assert!(
-            text.contains("apps/two/manifests/b.yml:1:1: ConfigMap/shop/x is an object of the app one too")
+            text.contains("apps/two/manifests/b.yml:1:1: ConfigMap/shop/x is also defined by the app one")
         );
         assert_eq!(desired.faulty.len(), 2, "{:?}", desired.faulty);
     }
@@ -281,7 +291,7 @@ fn two_apps_that_name_the_same_object_on_one_box_are_refused_with_both_files() {
         (["podman", "podman"], "retail", "Namespace"),
     ] {
         let (text, desired) = told(drivers, tier, kind);
-        assert!(!text.contains("is an object of the app"), "{text}");
-        assert!(desired.faulty.values().flatten().all(|error| !error.message.contains("is an object of")));
+        assert!(!text.contains("is also defined by the app"), "{text}");
+        assert!(desired.faulty.values().flatten().all(|error| !error.message.contains("is also defined by")));
     }
 }

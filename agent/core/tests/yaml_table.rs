@@ -15,7 +15,7 @@ const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/yaml-tabl
 /// What is done otherwise on purpose: refused although kubectl takes it.
 const REFUSED_ON_PURPOSE: [&str; 2] = [
     // Of the two values kubectl keeps one and says nothing.
-    "is here twice",
+    "is duplicated",
     // kubectl leaves it out and says nothing.
     "a second document begins here",
 ];

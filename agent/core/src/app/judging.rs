@@ -175,13 +175,13 @@ impl Judging {
     /// Why it counts as ill whatever it is at this moment: it comes and goes.
     fn flaps(&self) -> Option<String> {
         let (times, what) = if self.restarts >= RESTARTS_THAT_COUNT {
-            (self.restarts, "was started again")
+            (self.restarts, "was restarted")
         } else if self.falls >= FALLS_THAT_COUNT {
-            (u64::from(self.falls), "was well and fell ill again")
+            (u64::from(self.falls), "became healthy and then unhealthy again")
         } else {
             return None;
         };
-        let mut text = format!("it flaps: it {what} {times} times while it was judged");
+        let mut text = format!("it is flapping: it {what} {times} times while it was being judged");
         if !self.last_reason.is_empty() {
             text.push_str(&format!(", the last time: {}", self.last_reason));
         }
@@ -319,7 +319,7 @@ mod tests {
         let (second, verdict) = play(|second| if second % 4 == 0 { bad() } else { Health::Healthy });
         assert_eq!(second, 20);
         let reason = reason(verdict);
-        assert!(reason.contains("was well and fell ill again 5 times"), "{reason}");
+        assert!(reason.contains("became healthy and then unhealthy again 5 times"), "{reason}");
         assert!(reason.ends_with("answered 500"), "{reason}");
     }
 
@@ -338,7 +338,7 @@ mod tests {
     fn an_app_that_is_started_again_and_again_is_bad_though_every_look_found_it_well() {
         let (second, verdict) = play(|second| restarted(5 + second));
         assert_eq!(second, 4);
-        assert!(reason(verdict).contains("was started again 3 times"));
+        assert!(reason(verdict).contains("was restarted 3 times"));
         let (second, verdict) = play(|second| restarted(second.min(3)));
         assert_eq!((second, verdict), (6, Verdict::Good), "twice is forgiven");
     }
@@ -351,7 +351,7 @@ mod tests {
         };
         let (second, verdict) = play(starting);
         assert_eq!(second, 18);
-        assert!(reason(verdict).contains("fell ill again 5 times"));
+        assert!(reason(verdict).contains("unhealthy again 5 times"));
     }
 
     #[test]
@@ -377,7 +377,7 @@ mod tests {
         assert_eq!(play_with(&policy, until(9)), (14, Verdict::Good));
         let (second, verdict) = play_with(&policy, until(100));
         assert_eq!(second, 12);
-        assert!(reason(verdict).contains("was started again 3 times"));
+        assert!(reason(verdict).contains("was restarted 3 times"));
         assert_eq!(play_with(&policy, |_| bad()).0, 10);
         // One that is well from its start on waits for nothing but its soak.
         assert_eq!(play_with(&policy, |_| Health::Healthy), (6, Verdict::Good));
@@ -408,7 +408,7 @@ mod tests {
                         return Ok(());
                     }
                     Verdict::Bad { reason } => {
-                        prop_assert_eq!(flaps, reason.contains("flaps"), "{}", reason);
+                        prop_assert_eq!(flaps, reason.contains("is flapping"), "{}", reason);
                         return Ok(());
                     }
                 }

@@ -137,7 +137,10 @@ impl App {
     pub fn found(now: &Now) -> Self {
         App {
             phase: Phase::Held {
-                reason: "a runtime has it with our mark, and nothing else is known of it".into(),
+                reason:
+                    "a runtime has objects of this app with this agent's mark, but the agent has no other record \
+                     of it"
+                        .into(),
             },
             since: now.wall,
             target: None,
@@ -447,7 +450,8 @@ impl App {
             }
             // It was put in place and failed.
             Phase::Held { reason } if self.runs_target() && self.stays_after_failure() => Some(format!(
-                "the release failed, and stays as update.irreversible or onFailure: hold wants it: {reason}"
+                "the release failed and was not rolled back, because of update.irreversible or onFailure: hold: \
+                 {reason}"
             )),
             Phase::Held { reason } => Some(reason.clone()),
             _ => None,
@@ -458,16 +462,17 @@ impl App {
                 next: Some(stuck.retry_wall),
                 unblock: stuck.unblock.clone().unwrap_or_else(|| match stuck.not_yet {
                     Some(_) => {
-                        "nothing to do: it is tried again by itself until the release's deadline".to_owned()
+                        "nothing to do: the agent retries it automatically until the release's deadline"
+                            .to_owned()
                     }
-                    None => "nothing to do: it is tried again by itself".to_owned(),
+                    None => "nothing to do: the agent retries it automatically".to_owned(),
                 }),
             }),
             (None, Some(reason)) => Some(Held::until_changed(
                 reason,
                 format!(
-                    "commit a change to this app, which is tried at once; `holdfast diag {name}` shows what was \
-                     seen of it, `holdfast retry {name}` tries it again as it is"
+                    "commit a change to this app (it is tried immediately); `holdfast diag {name}` shows what was \
+                     observed, `holdfast retry {name}` retries the same release unchanged"
                 ),
             )),
             (None, None) => None,

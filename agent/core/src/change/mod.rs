@@ -96,7 +96,7 @@ impl ChangePolicy {
         if self.stop.is_some() || self.urgent.is_some() {
             return self.stopped();
         }
-        closed(&self.download, "what the change needs is downloaded", now)
+        closed(&self.download, "downloads for a change are allowed", now)
     }
 
     /// Why nothing may be changed at this time whatever the gates say, if so.
@@ -121,14 +121,14 @@ impl ChangePolicy {
             GateAnswer::Free => None,
         });
         let (gates, reasons): (Vec<&Gate>, Vec<String>) =
-            holding.map(|(gate, why)| (gate, format!("says the gate {}: {why}", gate.name))).unzip();
+            holding.map(|(gate, why)| (gate, format!("the gate {} says: {why}", gate.name))).unzip();
         let longest = gates.iter().map(|gate| gate.max_hold).max()?;
         Some(Held {
-            cause: format!("the box is in use, {}", reasons.join("; ")),
+            cause: format!("the box is in use: {}", reasons.join("; ")),
             next: Some(next),
             unblock: format!(
-                "nothing to do: the box is asked again, and gates hold a change for {} at the most; policy.urgent \
-                 overrides them",
+                "nothing to do: the gates are asked again, and they hold a change for at most {}; policy.urgent \
+                 overrides gates",
                 shown(longest)
             ),
         })
@@ -138,7 +138,7 @@ impl ChangePolicy {
     pub fn stopped(&self) -> Option<Held> {
         self.stop.as_ref().map(|stop| {
             Held::until_changed(
-                format!("stopped by stops/{}.yaml: {}", stop.name, stop.reason),
+                format!("all changes are stopped by stops/{}.yaml: {}", stop.name, stop.reason),
                 format!("remove stops/{}.yaml from the repository", stop.name),
             )
         })
@@ -154,7 +154,7 @@ fn closed(windows: &Windows, what: &str, now: &Time) -> Option<Held> {
         // Nobody knows whether it is open.
         Time::Unknown(doubt) => {
             return Some(Held::until_changed(
-                format!("{what} only in the windows {windows}, and {doubt}"),
+                format!("{what} only in the windows {windows}, but {doubt}"),
                 format!("{}; policy.urgent overrides it", doubt.unblock()),
             ));
         }
@@ -165,7 +165,8 @@ fn closed(windows: &Windows, what: &str, now: &Time) -> Option<Held> {
     Some(Held {
         cause: format!("{what} only in the windows {windows}"),
         next: windows.next_opening(now),
-        unblock: "nothing to do: it goes on when the window opens; policy.urgent overrides it".to_owned(),
+        unblock: "nothing to do: it continues when the window opens; policy.urgent overrides windows"
+            .to_owned(),
     })
 }
 
@@ -215,7 +216,7 @@ mod tests {
         let unknown = &Time::Unknown(doubt);
         let held = nightly().holds_apply(unknown).unwrap();
         assert!(
-            held.cause.contains("22:00-04:00 UTC, and the clock is not trusted: it shows 2099"),
+            held.cause.contains("22:00-04:00 UTC, but the clock is not trusted: it shows 2099"),
             "{}",
             held.cause
         );
@@ -240,7 +241,7 @@ mod tests {
         let held = policy.holds_apply(noon).unwrap();
         assert_eq!(
             (held.cause.as_str(), held.next),
-            ("stopped by stops/black-friday.yaml: no changes", None)
+            ("all changes are stopped by stops/black-friday.yaml: no changes", None)
         );
         assert!(policy.holds_download(noon).is_some());
     }
@@ -259,11 +260,11 @@ mod tests {
             let held = policy.holds_gates(&answers, Duration::from_secs(seconds), next);
             held.map(|held| held.cause)
         };
-        let both = "the box is in use, says the gate a: it is there; says the gate b: it is there";
+        let both = "the box is in use: the gate a says: it is there; the gate b says: it is there";
         assert_eq!(held([in_use(), in_use()], 0).unwrap(), both);
         assert_eq!(
             held([in_use(), in_use()], 60).unwrap(),
-            "the box is in use, says the gate b: it is there"
+            "the box is in use: the gate b says: it is there"
         );
         assert_eq!(held([in_use(), GateAnswer::Free], 60), None);
         assert_eq!(held([in_use(), in_use()], 3600), None);

@@ -162,7 +162,7 @@ fn check(event: &Event, before: Option<&ChainHead>) -> Result<(), BrokenChain> {
         return broken("it doesn't follow what comes before it: events are missing or out of order");
     }
     if before.hash != event.prev {
-        return broken("it names another event as the one before it");
+        return broken("its link to the previous event doesn't match that event");
     }
     Ok(())
 }

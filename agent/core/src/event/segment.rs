@@ -145,7 +145,7 @@ impl Segments {
     pub fn event(&self, head: Option<&ChainHead>, time: Timestamp) -> Event {
         let message = match self.last() {
             Some(newest) => format!("the {} events up to {} are sealed", newest.count, newest.last),
-            None => "nothing is sealed".to_owned(),
+            None => "no events are sealed".to_owned(),
         };
         Event::sealing(self.digest(), head, time, Draft::new(SEALED_KIND, message))
     }
@@ -225,13 +225,13 @@ impl<'a> Verifier<'a> {
         let there = (!self.seal.segments.is_empty()).then(|| self.seal.segments.digest());
         if named != there {
             let seq = self.sealed.map_or(1, |(seq, _)| seq);
-            let reason = "the chain names other sealed segments than those that are there: they were changed";
+            let reason = "the chain names sealed segments other than those that exist: they were changed";
             return Err(BrokenChain { seq, reason });
         }
         match &self.seal.anchored {
             Some(anchored) if !self.anchored => Err(BrokenChain {
                 seq: anchored.seq,
-                reason: "the anchor knows another event in this place, or one that isn't there any more",
+                reason: "the anchor names another event for this place, or one that no longer exists",
             }),
             _ => Ok(self.head),
         }

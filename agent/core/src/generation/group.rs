@@ -54,7 +54,7 @@ pub(super) fn waits(app: &App, apps: &Apps, order: Order<'_>) -> Option<Held> {
         let why = match &other.phase {
             _ if order.faulty.contains_key(name) => "whose documents are faulty".to_owned(),
             Phase::Preparing => "which isn't prepared yet".to_owned(),
-            Phase::RollingBack { .. } => "which is being taken back".to_owned(),
+            Phase::RollingBack { .. } => "which is being rolled back".to_owned(),
             Phase::Pending => {
                 let outside = |needed: &&AppName| apps.get(*needed).and_then(App::group) != Some(group);
                 let needs = other.target.iter().flat_map(|target| &target.policy.depends_on);
@@ -63,7 +63,8 @@ pub(super) fn waits(app: &App, apps: &Apps, order: Order<'_>) -> Option<Held> {
                 match needs.filter(outside).find(unmet) {
                     Some(needed) => format!("which waits for {needed}"),
                     None if lends() => {
-                        "which waits until what it gives to another app is good there".to_owned()
+                        "which waits until the objects that it hands over to another app are good there"
+                            .to_owned()
                     }
                     None => return None,
                 }
@@ -71,8 +72,8 @@ pub(super) fn waits(app: &App, apps: &Apps, order: Order<'_>) -> Option<Held> {
             _ => return None,
         };
         Some(Held::until_changed(
-            format!("the apps of the group {group} change together, and it waits for {name}, {why}"),
-            format!("nothing to do here: it goes on with {name}"),
+            format!("the apps of the group {group} change together; waiting for {name}, {why}"),
+            format!("nothing to do here: it continues together with {name}"),
         ))
     })
 }

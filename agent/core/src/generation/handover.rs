@@ -112,8 +112,8 @@ impl Handovers {
         let objects = objects.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let phase = apps.get(taker).map_or("not here yet", |app| app.phase.word());
         Some(Held::until_changed(
-            format!("{objects} goes over to the app {taker}, which is {phase}"),
-            format!("nothing to do here: it goes on when {taker} is good; until then all of it stays"),
+            format!("waiting to hand over {objects} to the app {taker}, which is {phase}"),
+            format!("nothing to do here: it continues when {taker} is good; until then nothing is removed"),
         ))
     }
 
@@ -122,7 +122,9 @@ impl Handovers {
         let name = self.unread.as_ref()?;
         let why = resolved.held.get(name).map_or("", |held| held.cause.as_str());
         Some(Held::until_changed(
-            format!("the app {name} can't be read, and may want what this one has: {why}"),
+            format!(
+                "the documents of the app {name} can't be read, and it may want objects that this app has: {why}"
+            ),
             format!("correct the documents of {name} in a new commit"),
         ))
     }

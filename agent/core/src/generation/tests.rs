@@ -182,12 +182,12 @@ fn whoever_waits_is_told_what_failed_however_far_away_it_is() {
     let unblock = |held: &Apps, app: &str| {
         waits_for(&name(app), &held[&name(app)], held, &Faulty::new()).unwrap().unblock
     };
-    assert_eq!(unblock(&held, "top"), "nothing to do here: it goes on when mid is good");
+    assert_eq!(unblock(&held, "top"), "nothing to do here: it continues when mid is good");
     held.get_mut(&name("db")).unwrap().phase = Phase::RolledBack { reason: "answered 500".into() };
-    assert_eq!(unblock(&held, "mid"), "it goes on when db is good, which has failed: see there");
+    assert_eq!(unblock(&held, "mid"), "db has failed and must become good first: see what is held for db");
     assert_eq!(
         unblock(&held, "top"),
-        "it goes on when mid is good, which waits for db, which has failed: see there"
+        "mid must become good first, but it waits for db, which has failed: see what is held for db"
     );
 }
 
@@ -252,7 +252,7 @@ fn an_app_whose_objects_go_over_to_another_one_goes_when_that_is_good() {
     let handovers = |held: &Apps| Handovers::of(held, &wanted, &releases, &Inventory::new());
     let first = handovers(&held);
     let kept = advance(&mut held, &wanted, &Failed::new(), None, false, &first, &now()).kept;
-    assert!(kept[&name("old")].cause.contains("goes over to the app new"), "{kept:?}");
+    assert!(kept[&name("old")].cause.contains("to the app new, which is"), "{kept:?}");
     assert_eq!(held[&name("old")].phase, Phase::Good);
     let new = held.get_mut(&name("new")).unwrap();
     new.prepared(&now());
@@ -303,7 +303,7 @@ fn an_app_stays_whose_objects_another_one_wants_that_can_not_be_resolved_yet() {
     wanted.wants.insert(name("new"), ["Pod/a".parse().unwrap()].into());
     let handovers = Handovers::of(&held, &wanted, &releases, &Inventory::new());
     let kept = advance(&mut held, &wanted, &Failed::new(), None, false, &handovers, &now()).kept;
-    assert!(kept[&name("old")].cause.contains("goes over to the app new"), "{kept:?}");
+    assert!(kept[&name("old")].cause.contains("to the app new, which is"), "{kept:?}");
     assert_eq!(held[&name("old")].phase, Phase::Good);
 }
 

@@ -142,7 +142,7 @@ impl Schema {
         let error = Diagnostic::new(file, at("kind"), message);
         Some(match nearest(kind, self.kinds.iter().map(|known| known.1)) {
             Some(near) => error.hint(format!("did you mean {near}?")),
-            None => error.hint(format!("that is so in every release since {OLDEST}")),
+            None => error.hint(format!("no Kubernetes release since {OLDEST} has it")),
         })
     }
 }
@@ -173,7 +173,7 @@ impl Check<'_> {
         }
         for field in self.schema.fields(number).filter(|field| field.required) {
             if node.get(field.name).is_none_or(Node::is_null) {
-                let message = format!("{} has no {}; it must be given", shown(path), field.name);
+                let message = format!("{} has no {}, which is required", shown(path), field.name);
                 self.error(node.at, message, None);
             }
         }
@@ -259,7 +259,7 @@ impl Check<'_> {
         let hint = match (what, &node.value) {
             ("a string", NodeValue::Scalar(_)) => Some("quote it".to_owned()),
             ("a whole number" | "a number" | "true or false", _) if is_text => {
-                Some("take the quotes away, if there are any".to_owned())
+                Some("remove the quotes, if there are any".to_owned())
             }
             _ => None,
         };
@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(
             pod("ports: [ { containerPort: '80' } ]"),
             [
-                "f.yaml:6:52: spec.containers[0].ports[0].containerPort must be a whole number, found a string (take the quotes away, if there are any)"
+                "f.yaml:6:52: spec.containers[0].ports[0].containerPort must be a whole number, found a string (remove the quotes, if there are any)"
             ]
         );
         assert_eq!(
@@ -362,7 +362,7 @@ mod tests {
         );
         assert_eq!(
             pod("volumeMounts: [ { name: v } ]"),
-            ["f.yaml:6:42: spec.containers[0].volumeMounts[0] has no mountPath; it must be given"]
+            ["f.yaml:6:42: spec.containers[0].volumeMounts[0] has no mountPath, which is required"]
         );
         assert_eq!(pod("args: x"), ["f.yaml:6:32: spec.containers[0].args must be a list, found a string"]);
     }

@@ -19,7 +19,9 @@ pub fn too_large(object: &Value) -> Option<String> {
     too_much_data(object).or_else(|| {
         let bytes = json_length(object);
         (bytes > OBJECT_LIMIT).then(|| {
-            format!("it has {bytes} bytes as JSON, and a cluster's store takes {OBJECT_LIMIT} of an object")
+            format!(
+                "it has {bytes} bytes as JSON, but a cluster stores at most {OBJECT_LIMIT} bytes per object"
+            )
         })
     })
 }
@@ -34,7 +36,7 @@ pub fn too_much_data(object: &Value) -> Option<String> {
     };
     let bytes: usize = sizes.values().sum();
     (bytes > DATA_LIMIT)
-        .then(|| format!("it holds {bytes} bytes, and a {} holds {DATA_LIMIT} at most", text("kind")))
+        .then(|| format!("it holds {bytes} bytes, but a {} holds {DATA_LIMIT} at most", text("kind")))
 }
 
 /// How many bytes a text stands for.

@@ -149,7 +149,7 @@ fn variable(
     }
     let value = match (plain, from) {
         (Some(_), Some(from)) => {
-            return context.error(from.at, format!("{} has a value and a valueFrom", quoted(&name)));
+            return context.error(from.at, format!("{} has both value and valueFrom", quoted(&name)));
         }
         (None, Some(from)) => value_from(from, container, around, context),
         (plain, None) => expand(&plain.unwrap_or_default(), env, node, context).map(EnvValue::Plain),
@@ -220,7 +220,11 @@ fn resource_ref(
     record.finish();
     let resource = resource?;
     if of.is_some() && of.as_deref() != container {
-        context.error_with(node.at, "podman can't tell what another container may use", "write the number");
+        context.error_with(
+            node.at,
+            "the limits of another container are not available on podman",
+            "write the number",
+        );
         return None;
     }
     let (amount, divisor) = match resource.as_str() {
@@ -239,11 +243,11 @@ fn resource_ref(
             (millis.map(u64::from), divisor)
         }
         other => {
-            let message = format!("podman can't tell {}", quoted(other));
+            let message = format!("{} is not available on podman", quoted(other));
             context.error_with(
                 node.at,
                 message,
-                "known here: limits.cpu, limits.memory, requests.cpu; or write the number",
+                "available here: limits.cpu, limits.memory, requests.cpu; or write the number",
             );
             return None;
         }
@@ -273,23 +277,24 @@ fn field_ref(node: &Node, around: &Surroundings<'_>, context: &mut Context<'_>) 
     let instead = match path.as_str() {
         "status.podIP" | "status.podIPs" => Some(
             "the address is known only once the pod runs: listen on 0.0.0.0, or use the pod's host name, which \
-             /etc/hosts in it leads to its address",
+             resolves to its address by /etc/hosts in the pod",
         ),
         "status.hostIP" | "status.hostIPs" => Some(
-            "the box's addresses come and go: use hostNetwork and 127.0.0.1, or give the address as a value of the site",
+            "the addresses of the box can change: use hostNetwork and 127.0.0.1, or define the address as a value \
+             of the site",
         ),
         _ => None,
     };
     if let Some(instead) = instead {
-        context.error_with(node.at, format!("podman can't tell {}", quoted(&path)), instead);
+        context.error_with(node.at, format!("{} is not available on podman", quoted(&path)), instead);
         return None;
     }
     let known =
         "metadata.name, metadata.namespace, metadata.labels['…'], metadata.annotations['…'], spec.nodeName";
     context.error_with(
         node.at,
-        format!("podman can't tell {}", quoted(&path)),
-        format!("known here: {known}"),
+        format!("{} is not available on podman", quoted(&path)),
+        format!("available here: {known}"),
     );
     None
 }
@@ -331,7 +336,7 @@ fn expand(
                 rest = after;
             }
             Some((name, _, EnvValue::Secret { .. })) => {
-                let message = format!("$({name}) is a secret, and would stand in the clear");
+                let message = format!("$({name}) is a secret, and would be visible in plain text");
                 context.error_with(node.at, message, "let the program read the variable itself");
                 return None;
             }
@@ -393,7 +398,9 @@ pub(super) fn protocol(node: &Node, context: &mut Context<'_>) -> Option<Protoco
 pub(super) fn fault_of(path: &str) -> Option<&'static str> {
     match path {
         _ if !path.starts_with('/') => Some("is not an absolute path: begin it with /"),
-        _ if path.contains(':') => Some("has a colon, which neither podman nor Kubernetes takes in a path"),
+        _ if path.contains(':') => {
+            Some("contains a colon, which neither podman nor Kubernetes allows in a path")
+        }
         _ if path.contains('\0') => Some("has a zero byte"),
         _ => None,
     }
@@ -521,7 +528,7 @@ pub(super) fn id(record: &mut Record<'_>, key: &'static str, context: &mut Conte
 pub(super) fn profile(node: Option<&Node>, key: &str, context: &mut Context<'_>) {
     let Some(node) = node else { return };
     if node.get("type").and_then(Node::as_str) != Some("RuntimeDefault") {
-        let message = format!("podman can't hold this {key}");
+        let message = format!("podman does not support this {key}");
         context.error_with(node.at, message, "write type: RuntimeDefault, or leave it out");
     }
 }

@@ -52,9 +52,9 @@ pub fn to_markdown() -> String {
 
 fn words(support: Support) -> String {
     match support {
-        Held => "held".to_owned(),
-        Partly(what) => format!("held: {what}"),
-        NoEffect(why) => format!("taken, without effect: {why}"),
+        Held => "supported".to_owned(),
+        Partly(what) => format!("supported: {what}"),
+        NoEffect(why) => format!("accepted, without effect: {why}"),
         Refused(why) => format!("refused: {why}"),
     }
 }

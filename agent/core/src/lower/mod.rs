@@ -142,8 +142,11 @@ fn unsupported(document: &Document<'_>) -> Option<Diagnostic> {
     let (group, kind) = document.key.group_and_kind();
     let at = document.node.get("kind").map_or(document.node.at, |node| node.at);
     let refused = |what: &str| {
-        let hint = "write `driver: kubernetes` under container in app.yaml for boxes with Kubernetes, or take it out";
-        Some(Diagnostic::new(document.file, at, format!("podman can't hold a {what}")).hint(hint))
+        let hint = "write `driver: kubernetes` under container in app.yaml for boxes with Kubernetes, or remove \
+                    the object";
+        Some(
+            Diagnostic::new(document.file, at, format!("podman does not support the kind {what}")).hint(hint),
+        )
     };
     let known = KINDS.iter().find(|(known, ..)| *known == kind);
     // It may only share its name with one of Kubernetes' own.
@@ -151,12 +154,12 @@ fn unsupported(document: &Document<'_>) -> Option<Diagnostic> {
         return refused(&format!("{kind} of {group}"));
     }
     match known {
-        Some((.., Support::Refused(why))) => {
-            Some(Diagnostic::new(document.file, at, format!("podman can't hold a {kind}")).hint(*why))
-        }
+        Some((.., Support::Refused(why))) => Some(
+            Diagnostic::new(document.file, at, format!("podman does not support the kind {kind}")).hint(*why),
+        ),
         Some((_, known, support)) if *known == version || matches!(support, Support::NoEffect(_)) => None,
         Some((_, known, _)) => Some(
-            Diagnostic::new(document.file, at, format!("podman can't hold {kind} of {version}"))
+            Diagnostic::new(document.file, at, format!("podman does not support {kind} of {version}"))
                 .hint(format!("write apiVersion: {known}")),
         ),
         None => refused(kind),
@@ -170,13 +173,13 @@ fn clashes(pods: &[Placed]) -> Vec<Diagnostic> {
     let mut ports = BTreeMap::new();
     for pod in pods {
         if let Some(other) = names.insert(&pod.name, pod) {
-            let message = format!("two workloads make a pod {}", pod.name);
+            let message = format!("two workloads create a pod named {}", pod.name);
             errors.push(clash(pod, other.at, &other.file, message));
         }
         let Network::Bridge { ports: published, .. } = &pod.read.pod.network else { continue };
         for port in published {
             if let Some(other) = ports.insert((port.host_port, port.protocol, port.host_ip), pod) {
-                let message = format!("two pods want the port {} of the box", port.host_port);
+                let message = format!("two pods use the port {} of the box", port.host_port);
                 errors.push(clash(pod, other.at, &other.file, message));
             }
         }
@@ -198,7 +201,7 @@ fn not_twice(pod: &Placed) -> Option<Diagnostic> {
         }
         None => return None,
     };
-    let message = format!("strategy: start-stop can't be held for the pod {}: {cause}", pod.name);
+    let message = format!("strategy: start-stop is not possible for the pod {}: {cause}", pod.name);
     let hint = "write strategy: stop-start; or use hostNetwork, no claims, and SO_REUSEPORT in the program";
     Some(Diagnostic::new(&pod.file, pod.at, message).hint(hint))
 }

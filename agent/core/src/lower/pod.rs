@@ -150,7 +150,7 @@ fn volumes(
     for node in record.items("volumes", context) {
         let Some((name, volume)) = volume::read(node, &sources, context) else { continue };
         if volumes.insert(name.clone(), volume).is_some() {
-            context.error(node.at, format!("the volume {} is here twice", quoted(&name)));
+            context.error(node.at, format!("the volume {} is defined twice", quoted(&name)));
         }
     }
     volumes
@@ -170,7 +170,7 @@ fn check(pod: &Pod<ImageReference>, at: Position, context: &mut Context<'_>) {
             );
         }
         if !names.insert(&container.name) {
-            context.error(at, format!("the container {} is here twice", quoted(&container.name)));
+            context.error(at, format!("the container {} is defined twice", quoted(&container.name)));
         }
         let mut taken = BTreeSet::new();
         for mount in &container.mounts {
@@ -184,7 +184,7 @@ fn check(pod: &Pod<ImageReference>, at: Position, context: &mut Context<'_>) {
             // The volume may be there, with an error of its own.
             if context.errors.is_empty() {
                 let message = format!(
-                    "the container {} mounts {}, which is none of the pod's volumes",
+                    "the container {} mounts {}, but the pod has no such volume",
                     container.name,
                     quoted(&mount.volume)
                 );
@@ -204,7 +204,7 @@ fn network(host: bool, ports: &[Port], context: &mut Context<'_>) -> Network {
     for port in ports {
         let Some(host_port) = port.host_port else { continue };
         if host && host_port != port.container_port {
-            let message = "with hostNetwork, hostPort and containerPort are the same port";
+            let message = "with hostNetwork, hostPort and containerPort must be equal";
             context.error(port.node_at, message);
         }
         published.push(PortMapping {

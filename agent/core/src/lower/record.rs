@@ -30,7 +30,7 @@ impl<'n> Record<'n> {
             match table.support(&entry.key) {
                 Some(Support::Refused(why)) => context.error_with(
                     entry.at,
-                    format!("podman can't hold {} of {}", entry.key, table.record),
+                    format!("podman does not support {} of {}", entry.key, table.record),
                     why,
                 ),
                 Some(_) => {}
@@ -70,7 +70,7 @@ impl<'n> Record<'n> {
     pub(super) fn required_node(&mut self, key: &'static str, context: &mut Context<'_>) -> Option<&'n Node> {
         let node = self.node(key);
         if node.is_none() {
-            context.error(self.at, format!("{} has no {key}; it must be given", self.table.record));
+            context.error(self.at, format!("{} has no {key}, which is required", self.table.record));
         }
         node
     }
@@ -109,7 +109,8 @@ impl<'n> Record<'n> {
             _ => return context.expected(&format!("one of {}", words.join(", ")), node),
         };
         if !words.contains(&written.as_str()) {
-            let message = format!("podman can't hold {key}: {} of {}", quoted(&written), self.table.record);
+            let message =
+                format!("podman does not support {key}: {} of {}", quoted(&written), self.table.record);
             context.error_with(node.at, message, format!("write {}, or leave it out", words.join(" or ")));
         }
     }
@@ -141,8 +142,10 @@ fn unknown(entry: &Entry, table: &Table, context: &mut Context<'_>) {
     let message = format!("unknown field {} in {}", quoted(&entry.key), table.record);
     match nearest(&entry.key, table.names()) {
         Some(name) => context.error_with(entry.at, message, format!("did you mean {name}?")),
-        None => {
-            context.error_with(entry.at, message, "Kubernetes knows no such field here, or it is too new")
-        }
+        None => context.error_with(
+            entry.at,
+            message,
+            "Kubernetes has no such field here, or the field is too new for this agent",
+        ),
     }
 }

@@ -43,7 +43,11 @@ pub(super) fn apply(document: &Document<'_>, pods: &mut [Placed], context: &mut 
     let (Some(kind), Some(selector)) = (kind, selector.filter(|selector| !selector.is_empty())) else {
         if context.errors.is_empty() {
             let hint = "write the labels of the app's pods under selector";
-            context.error_with(document.node.at, "podman can't hold a Service without a selector", hint);
+            context.error_with(
+                document.node.at,
+                "podman does not support a Service without a selector",
+                hint,
+            );
         }
         return;
     };
@@ -63,14 +67,14 @@ pub(super) fn apply(document: &Document<'_>, pods: &mut [Placed], context: &mut 
     if let Some(other) = pods.iter().find(|pod| has_labels(pod)) {
         let hint = "write the same namespace for both: a Service leads to pods of its own namespace only";
         let message = format!(
-            "the Service is in the namespace {}, and the pod {} that has its labels in {}",
+            "the Service is in the namespace {}, but the pod {} with matching labels is in {}",
             quoted(&namespace),
             quoted(&other.name),
             quoted(&other.namespace)
         );
         context.error_with(document.node.at, message, hint);
     } else {
-        let hint = "correct the selector, or take the Service out: names lead to pods of the same app only";
+        let hint = "correct the selector, or remove the Service: a Service selects only pods of the same app";
         context.error_with(
             document.node.at,
             "no pod of this app has the labels that the Service selects",
@@ -87,7 +91,7 @@ fn kind(node: Option<&Node>, context: &mut Context<'_>) -> Option<Kind> {
         Some("LoadBalancer") => Some(Kind::LoadBalancer),
         _ => {
             let hint = "write ClusterIP, NodePort or LoadBalancer";
-            context.error_with(node.at, "podman can't hold a Service of this type", hint);
+            context.error_with(node.at, "podman does not support a Service of this type", hint);
             None
         }
     }
@@ -99,7 +103,7 @@ fn cluster_ips(node: Option<&Node>, context: &mut Context<'_>) {
         return context.expected("a list", node);
     };
     if items.iter().any(|item| item.as_str() != Some("None")) {
-        context.error_with(node.at, "podman gives a Service no address", "leave clusterIPs out");
+        context.error_with(node.at, "podman assigns no address to a Service", "remove clusterIPs");
     }
 }
 
@@ -140,7 +144,7 @@ fn port(node: &Node, kind: Kind, headless: bool, pod: &mut Placed, context: &mut
         Kind::LoadBalancer => Some(number),
         Kind::NodePort if node_port.is_some() => node_port,
         Kind::NodePort => {
-            context.error_with(node.at, "no port of the box is given", "write nodePort");
+            context.error_with(node.at, "a NodePort Service needs nodePort", "write nodePort");
             return;
         }
     };
@@ -164,14 +168,14 @@ fn publish(
         Network::Host if host_port == target => {}
         Network::Host => context.error_with(
             at,
-            format!("the pod uses the box's own network, where its port {target} can't be {host_port}"),
+            format!("the pod uses hostNetwork, so its port {target} can't be published as {host_port}"),
             "give both the same number",
         ),
         Network::Bridge { ports, .. } => {
             let taken = |port: &&PortMapping| port.host_port == host_port && port.protocol == protocol;
             match ports.iter().find(taken) {
                 Some(port) if port.container_port == target => {}
-                Some(_) => context.error(at, format!("the port {host_port} of the box is given twice")),
+                Some(_) => context.error(at, format!("the port {host_port} of the box is used twice")),
                 None => {
                     ports.push(PortMapping { host_ip: None, host_port, container_port: target, protocol });
                     ports.sort();
@@ -184,14 +188,18 @@ fn publish(
 /// A name leads to the pod itself, so the port must be the pod's own.
 fn check_name(pod: &Placed, port: u16, target: u16, at: Position, context: &mut Context<'_>) {
     if pod.read.pod.network == Network::Host {
-        let hint = "ask 127.0.0.1, or take hostNetwork out";
-        let message =
-            format!("the pod {} uses the box's own network, where no name leads to it", quoted(&pod.name));
+        let hint = "use 127.0.0.1, or remove hostNetwork";
+        let message = format!(
+            "the pod {} uses hostNetwork, so the name of a Service can't resolve to it",
+            quoted(&pod.name)
+        );
         return context.error_with(at, message, hint);
     }
     if port != target {
         let hint = format!("write port: {target}, or type: LoadBalancer to have the port {port} of the box");
-        let message = format!("on podman the name leads to the pod itself: its port is {target}, not {port}");
+        let message = format!(
+            "on podman the name of a Service resolves to the pod itself, whose port is {target}, not {port}"
+        );
         context.error_with(at, message, hint);
     }
 }

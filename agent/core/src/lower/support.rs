@@ -49,20 +49,20 @@ pub const KINDS: &[(&str, &str, Support)] = &[
     ("PersistentVolumeClaim", "v1", Held),
     ("Service", "v1", Partly("by a port of the box, or by a name that pods find each other by")),
     ("Namespace", "v1", NoEffect("podman has no namespaces: names are kept apart by the app")),
-    ("ServiceAccount", "v1", NoEffect("there is no API server to have rights at")),
-    ("Role", "rbac.authorization.k8s.io/v1", NoEffect("there is no API server to have rights at")),
-    ("RoleBinding", "rbac.authorization.k8s.io/v1", NoEffect("there is no API server to have rights at")),
-    ("ClusterRole", "rbac.authorization.k8s.io/v1", NoEffect("there is no API server to have rights at")),
+    ("ServiceAccount", "v1", NoEffect("there is no API server to grant rights on")),
+    ("Role", "rbac.authorization.k8s.io/v1", NoEffect("there is no API server to grant rights on")),
+    ("RoleBinding", "rbac.authorization.k8s.io/v1", NoEffect("there is no API server to grant rights on")),
+    ("ClusterRole", "rbac.authorization.k8s.io/v1", NoEffect("there is no API server to grant rights on")),
     (
         "ClusterRoleBinding",
         "rbac.authorization.k8s.io/v1",
-        NoEffect("there is no API server to have rights at"),
+        NoEffect("there is no API server to grant rights on"),
     ),
     (
         "CronJob",
         "batch/v1",
         Refused(
-            "let the program wait between its runs, or start it by a timer of the box; a Job runs once a release",
+            "let the program sleep between its runs, or start it by a timer of the box; a Job runs once per release",
         ),
     ),
     ("PodDisruptionBudget", "policy/v1", NoEffect("nobody drains a single box")),
@@ -75,7 +75,7 @@ pub fn has_effect(kind: &str) -> bool {
 }
 
 const ONE_BOX: &str = "there is one box to run it on";
-const META: Support = NoEffect("kept for people and for Kubernetes");
+const META: Support = NoEffect("for people and for Kubernetes only");
 
 /// `metadata` of every kind.
 pub const METADATA: Table = Table {
@@ -87,8 +87,8 @@ pub const METADATA: Table = Table {
         ("annotations", Partly("by fieldRef")),
         ("creationTimestamp", META),
         ("generateName", Refused("the name must be known: write name")),
-        ("finalizers", Refused("nobody would take them away")),
-        ("ownerReferences", Refused("no garbage collector acts on them: take them out")),
+        ("finalizers", Refused("nothing would remove them")),
+        ("ownerReferences", Refused("there is no garbage collector that acts on them: remove them")),
     ],
 };
 
@@ -112,7 +112,7 @@ pub const WORKLOAD: Table = Table {
         ("kind", Held),
         ("metadata", Held),
         ("spec", Held),
-        ("status", NoEffect("what runs is looked at, not what a file says")),
+        ("status", NoEffect("the agent looks at what runs instead")),
     ],
 };
 
@@ -123,11 +123,11 @@ pub const DEPLOYMENT: Table = Table {
         ("replicas", Held),
         ("selector", Partly("must match the template's labels")),
         ("template", Held),
-        ("strategy", NoEffect("`update.strategy` of app.yaml says how it is changed")),
-        ("minReadySeconds", NoEffect("`health.soak` of app.yaml says it")),
-        ("progressDeadlineSeconds", NoEffect("`health.deadline` of app.yaml says it")),
+        ("strategy", NoEffect("`update.strategy` of app.yaml is used instead")),
+        ("minReadySeconds", NoEffect("`health.soak` of app.yaml is used instead")),
+        ("progressDeadlineSeconds", NoEffect("`health.deadline` of app.yaml is used instead")),
         ("revisionHistoryLimit", NoEffect("the present and the previous good release are kept")),
-        ("paused", Refused("take the app out of the repository, or leave it as it is")),
+        ("paused", Refused("remove the app from the repository, or leave it as it is")),
     ],
 };
 
@@ -137,8 +137,8 @@ pub const DAEMON_SET: Table = Table {
     fields: &[
         ("selector", Partly("must match the template's labels")),
         ("template", Held),
-        ("updateStrategy", NoEffect("`update.strategy` of app.yaml says how it is changed")),
-        ("minReadySeconds", NoEffect("`health.soak` of app.yaml says it")),
+        ("updateStrategy", NoEffect("`update.strategy` of app.yaml is used instead")),
+        ("minReadySeconds", NoEffect("`health.soak` of app.yaml is used instead")),
         ("revisionHistoryLimit", NoEffect("the present and the previous good release are kept")),
     ],
 };
@@ -153,10 +153,10 @@ pub const STATEFUL_SET: Table = Table {
         ("template", Held),
         ("volumeClaimTemplates", Held),
         ("podManagementPolicy", NoEffect("there is one pod")),
-        ("updateStrategy", NoEffect("`update.strategy` of app.yaml says how it is changed")),
-        ("minReadySeconds", NoEffect("`health.soak` of app.yaml says it")),
+        ("updateStrategy", NoEffect("`update.strategy` of app.yaml is used instead")),
+        ("minReadySeconds", NoEffect("`health.soak` of app.yaml is used instead")),
         ("revisionHistoryLimit", NoEffect("the present and the previous good release are kept")),
-        ("persistentVolumeClaimRetentionPolicy", NoEffect("claims are never removed by themselves")),
+        ("persistentVolumeClaimRetentionPolicy", NoEffect("claims are never removed automatically")),
         ("ordinals", Refused("there is one pod, with the ordinal 0")),
     ],
 };
@@ -174,13 +174,13 @@ pub const JOB: Table = Table {
         ("selector", NoEffect("there is one pod")),
         ("manualSelector", NoEffect("there is one pod")),
         ("ttlSecondsAfterFinished", NoEffect("the ended pod stays as the proof that the job ran")),
-        ("suspend", Refused("take the Job out of the repository")),
+        ("suspend", Refused("remove the Job from the repository")),
         ("backoffLimitPerIndex", Refused("there is one pod")),
         ("maxFailedIndexes", Refused("there is one pod")),
         ("podFailurePolicy", Refused("use backoffLimit")),
         ("podReplacementPolicy", NoEffect("a pod is replaced once it has ended")),
         ("successPolicy", Refused("there is one pod")),
-        ("managedBy", Refused("nobody but the agent runs it")),
+        ("managedBy", Refused("only the agent runs it")),
     ],
 };
 
@@ -208,8 +208,8 @@ pub const POD: Table = Table {
         ("activeDeadlineSeconds", Partly("of a Job's pod")),
         ("os", Partly("linux")),
         ("automountServiceAccountToken", NoEffect("there is no API server to talk to")),
-        ("serviceAccountName", NoEffect("there is no API server to have rights at")),
-        ("serviceAccount", NoEffect("there is no API server to have rights at")),
+        ("serviceAccountName", NoEffect("there is no API server to grant rights on")),
+        ("serviceAccount", NoEffect("there is no API server to grant rights on")),
         ("enableServiceLinks", NoEffect("no such variables are set")),
         ("imagePullSecrets", NoEffect("`[registries]` of agent.toml says how registries are asked")),
         ("affinity", NoEffect(ONE_BOX)),
@@ -223,15 +223,15 @@ pub const POD: Table = Table {
         ("preemptionPolicy", NoEffect(ONE_BOX)),
         ("setHostnameAsFQDN", Partly("false")),
         ("subdomain", NoEffect("names are those of Services")),
-        ("dnsConfig", Refused("names are looked up as the box does: set them there")),
-        ("ephemeralContainers", Refused("they are for a running pod")),
+        ("dnsConfig", Refused("the box's DNS configuration is used: configure DNS there")),
+        ("ephemeralContainers", Refused("they are only for running pods")),
         ("hostUsers", Partly("true")),
         ("overhead", Refused("it belongs to a runtimeClassName")),
-        ("readinessGates", Refused("nobody would open them")),
+        ("readinessGates", Refused("nothing would set them to true")),
         ("resourceClaims", Refused("there is no device manager")),
         ("resources", Refused("limit each container")),
         ("runtimeClassName", Refused("podman runs every container by its own runtime")),
-        ("schedulingGates", Refused("nobody would open them")),
+        ("schedulingGates", Refused("nothing would set them to true")),
     ],
 };
 
@@ -259,9 +259,9 @@ pub const CONTAINER: Table = Table {
         ("stdin", Partly("false")),
         ("stdinOnce", Partly("false")),
         ("tty", Partly("false")),
-        ("lifecycle", Refused("heed SIGTERM in the program; start a helper as an init container")),
+        ("lifecycle", Refused("handle SIGTERM in the program; start a helper as an init container")),
         ("restartPolicy", Refused("write it on the pod; sidecars are ordinary containers here")),
-        ("resizePolicy", NoEffect("a change makes the pod anew")),
+        ("resizePolicy", NoEffect("a change recreates the pod")),
         ("volumeDevices", Refused("block devices are given by a hostPath volume")),
     ],
 };
@@ -394,7 +394,7 @@ pub const PROBE: Table = Table {
         ("timeoutSeconds", Held),
         ("successThreshold", Held),
         ("failureThreshold", Held),
-        ("terminationGracePeriodSeconds", NoEffect("the pod's own counts")),
+        ("terminationGracePeriodSeconds", NoEffect("that of the pod applies")),
         ("grpc", Refused("use exec, httpGet or tcpSocket")),
     ],
 };
@@ -498,7 +498,7 @@ pub const CONFIG_MAP: Table = Table {
         ("metadata", Held),
         ("data", Held),
         ("binaryData", Held),
-        ("immutable", NoEffect("another ConfigMap makes another pod")),
+        ("immutable", NoEffect("a changed ConfigMap recreates the pod")),
     ],
 };
 
@@ -512,7 +512,7 @@ pub const SECRET: Table = Table {
         ("data", Held),
         ("stringData", Held),
         ("type", NoEffect("what uses it knows")),
-        ("immutable", NoEffect("another Secret makes another pod")),
+        ("immutable", NoEffect("a changed Secret recreates the pod")),
     ],
 };
 
@@ -546,10 +546,10 @@ pub const SERVICE: Table = Table {
         ("externalTrafficPolicy", NoEffect(ONE_BOX)),
         ("internalTrafficPolicy", NoEffect(ONE_BOX)),
         ("trafficDistribution", NoEffect(ONE_BOX)),
-        ("ipFamilies", NoEffect("the box's network says it")),
-        ("ipFamilyPolicy", NoEffect("the box's network says it")),
+        ("ipFamilies", NoEffect("the box's network decides")),
+        ("ipFamilyPolicy", NoEffect("the box's network decides")),
         ("sessionAffinity", Partly("None")),
-        ("sessionAffinityConfig", Refused("sessionAffinity isn't held")),
+        ("sessionAffinityConfig", Refused("sessionAffinity is not supported")),
         ("publishNotReadyAddresses", NoEffect("pods are found by name from their start")),
         ("allocateLoadBalancerNodePorts", NoEffect("no ports are allocated")),
         ("healthCheckNodePort", Refused("ask the workload itself")),

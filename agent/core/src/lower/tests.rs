@@ -68,7 +68,7 @@ fn a_service_is_a_name_that_leads_to_the_pod_itself() {
         &(pods + &service("{ selector: { app: web }, ports: [ { port: 80, targetPort: 8080 } ] }")),
         Strategy::StopStart,
     );
-    assert!(other.unwrap_err().contains("its port is 8080, not 80 (write port: 8080"));
+    assert!(other.unwrap_err().contains("whose port is 8080, not 80 (write port: 8080"));
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_service_of_another_namespace_than_its_pods_is_told_so() {
     let why = lowered(&text, Strategy::StopStart).unwrap_err();
     assert!(
         why.contains(
-            "the Service is in the namespace \"other\", and the pod \"web\" that has its labels in \"shop\""
+            "the Service is in the namespace \"other\", but the pod \"web\" with matching labels is in \"shop\""
         ),
         "{why}"
     );
@@ -107,11 +107,11 @@ fn a_path_that_no_runtime_takes_is_refused_with_what_is_wrong_with_it() {
         lowered(&text, Strategy::StopStart).unwrap_err()
     };
     let why = refused("/srv", "{ name: v, mountPath: \"/a:b\" }");
-    assert!(why.contains("the mountPath \"/a:b\" has a colon"), "{why}");
+    assert!(why.contains("the mountPath \"/a:b\" contains a colon"), "{why}");
     let why = refused("/srv:x", "{ name: v, mountPath: /a }");
-    assert!(why.contains("the hostPath \"/srv:x\" has a colon"), "{why}");
+    assert!(why.contains("the hostPath \"/srv:x\" contains a colon"), "{why}");
     let why = refused("/srv/../etc", "{ name: v, mountPath: /a }");
-    assert!(why.contains("goes up by .."), "{why}");
+    assert!(why.contains("contains .."), "{why}");
     let why = refused("/srv", "{ name: v, mountPath: a }");
     assert!(why.contains("the mountPath \"a\" is not an absolute path"), "{why}");
     let why = refused("/srv", "{ name: v, mountPath: /a }, { name: v, mountPath: /a/, subPath: b }");
@@ -134,7 +134,7 @@ fn two_pods_cant_have_one_port_of_the_box() {
     let twice =
         text.clone() + &text.replace("name: web }", "name: other }").replace("name: front", "name: back");
     assert!(
-        lowered(&twice, Strategy::StopStart).unwrap_err().contains("two pods want the port 80 of the box")
+        lowered(&twice, Strategy::StopStart).unwrap_err().contains("two pods use the port 80 of the box")
     );
     let replicas = deployment(2, "{ app: web }", "hostNetwork: true");
     assert!(lowered(&replicas, Strategy::StopStart).unwrap_err().contains("2 pods can't have the same port"));
@@ -191,12 +191,16 @@ fn a_kind_of_another_group_is_told_from_kubernetes_own_of_the_same_name() {
     };
     assert!(
         refused("serving.knative.dev/v1", "Service")
-            .contains("podman can't hold a Service of serving.knative.dev")
+            .contains("podman does not support the kind Service of serving.knative.dev")
     );
-    assert!(refused("iam.example.com/v1", "Role").contains("podman can't hold a Role of iam.example.com"));
+    assert!(
+        refused("iam.example.com/v1", "Role")
+            .contains("podman does not support the kind Role of iam.example.com")
+    );
     let chart = refused("helm.cattle.io/v1", "HelmChart");
     assert!(
-        chart.contains("podman can't hold a HelmChart (") && chart.contains("driver: kubernetes"),
+        chart.contains("podman does not support the kind HelmChart (")
+            && chart.contains("driver: kubernetes"),
         "{chart}"
     );
     assert!(refused("apps/v1beta1", "Deployment").contains("write apiVersion: apps/v1"));
@@ -255,7 +259,7 @@ fn a_container_can_be_told_what_it_may_use() {
     ] {
         assert_eq!(told(resource), Ok(crate::release::EnvValue::Plain(value.to_owned())), "{resource}");
     }
-    assert!(told("resource: limits.ephemeral-storage").unwrap_err().contains("known here: limits.cpu"));
+    assert!(told("resource: limits.ephemeral-storage").unwrap_err().contains("available here: limits.cpu"));
     assert!(told("resource: limits.cpu, containerName: other").unwrap_err().contains("another container"));
 }
 

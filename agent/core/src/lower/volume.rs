@@ -65,7 +65,7 @@ pub(super) fn read(
         (Some(name), _) => {
             let told = context.errors.iter().any(|error| error.line >= node.at.line);
             if count != 1 && !told {
-                context.error(node.at, format!("the volume {} must be exactly one thing", quoted(&name)));
+                context.error(node.at, format!("the volume {} must have exactly one type", quoted(&name)));
             }
             None
         }
@@ -116,8 +116,7 @@ fn host_path(node: &Node, context: &mut Context<'_>) -> Option<Volume> {
     record.finish();
     let path = path?;
     let leaves = path.split('/').any(|part| part == "..");
-    if let Some(fault) =
-        fault_of(&path).or_else(|| leaves.then_some("goes up by ..: write where it leads to"))
+    if let Some(fault) = fault_of(&path).or_else(|| leaves.then_some("contains ..: write the resolved path"))
     {
         context.error(node.at, format!("the hostPath {} {fault}", quoted(&path)));
         return None;

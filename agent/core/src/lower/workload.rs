@@ -190,8 +190,8 @@ fn always_only(read: &Read, context: &mut Context<'_>) {
     if let (Some(at), true) = (read.restart_written, read.pod.restart != Restart::Always) {
         context.error_with(
             at,
-            "a pod of this kind is always started again",
-            "use a Job for what runs to its end",
+            "pods of this kind are always restarted",
+            "use a Job for a workload that runs to completion",
         );
     }
 }
@@ -219,7 +219,9 @@ fn stateful_set(document: &Document<'_>, spec: &Node, app: &App<'_>, context: &m
     if replicas > 1 {
         context.error_with(
             replicas_at,
-            format!("podman can't hold a StatefulSet of {replicas} pods: they would be on one box"),
+            format!(
+                "podman does not support a StatefulSet of {replicas} pods: all of them would be on one box"
+            ),
             "write replicas: 1",
         );
     }
@@ -287,7 +289,11 @@ fn job(document: &Document<'_>, spec: &Node, app: &App<'_>, context: &mut Contex
     if let Some(mut read) = pod::read(spec, &place, context) {
         if read.pod.restart == Restart::Always {
             let at = read.restart_written.unwrap_or(spec.at);
-            context.error_with(at, "a Job's pod runs to its end", "write restartPolicy: Never or OnFailure");
+            context.error_with(
+                at,
+                "the pod of a Job runs to completion",
+                "write restartPolicy: Never or OnFailure",
+            );
         }
         // What failed is tried again as often as backoffLimit says, in a new container either way.
         read.pod.restart = Restart::OnFailure;

@@ -56,7 +56,10 @@ fn of_success(rate: &SuccessRate, grown: &Sums, least: u64) -> Finding {
         return Finding::Well;
     }
     let share = percent(share);
-    Finding::Bad(format!("{share} of {total:.0} requests succeeded, and at least {} must", rate.at_least))
+    Finding::Bad(format!(
+        "only {share} of {total:.0} requests succeeded, but at least {} must",
+        rate.at_least
+    ))
 }
 
 fn of_errors(rate: &ErrorRate, grown: &Sums, least: u64) -> Finding {
@@ -69,7 +72,7 @@ fn of_errors(rate: &ErrorRate, grown: &Sums, least: u64) -> Finding {
         return Finding::Well;
     }
     let share = percent(share);
-    Finding::Bad(format!("{share} of {total:.0} requests failed, and at most {} may", rate.at_most))
+    Finding::Bad(format!("{share} of {total:.0} requests failed, but at most {} may", rate.at_most))
 }
 
 fn of_latency(latency: &Latency, grown: &Sums, least: u64) -> Finding {
@@ -86,7 +89,7 @@ fn of_latency(latency: &Latency, grown: &Sums, least: u64) -> Finding {
     };
     let most = latency.at_most.as_secs_f64() * (1.0 + TINY);
     let name = format!("p{} of {}", f64::from(latency.quantile) / 10.0, latency.histogram);
-    let limit = format!("and may be at most {:?}", latency.at_most);
+    let limit = format!("but may be at most {:?}", latency.at_most);
     match found {
         None => Finding::Unclear(format!("{} has no bucket le=\"+Inf\"", latency.histogram)),
         Some(Quantile::At(value)) => match latency.unit.seconds(value) {
@@ -95,7 +98,7 @@ fn of_latency(latency: &Latency, grown: &Sums, least: u64) -> Finding {
         },
         Some(Quantile::Above(bound)) => match latency.unit.seconds(bound) {
             seconds if seconds * (1.0 + TINY) < latency.at_most.as_secs_f64() => Finding::Unclear(format!(
-                "{name} is above its last bucket ({}): give it one for {:?}",
+                "{name} is above the histogram's last bucket ({}): add a bucket for {:?}",
                 time(seconds),
                 latency.at_most
             )),
@@ -107,8 +110,8 @@ fn of_latency(latency: &Latency, grown: &Sums, least: u64) -> Finding {
 fn too_few(seen: f64, least: u64, series: &Series) -> Option<Finding> {
     #[allow(clippy::cast_precision_loss, reason = "no window has so many requests")]
     let enough = seen >= least as f64 && seen > 0.0;
-    let none = if seen > 0.0 { "" } else { " (none came, or the page has no such series)" };
-    let told = || format!("{series} counted {seen:.0} requests{none}, and a verdict needs at least {least}");
+    let none = if seen > 0.0 { "" } else { " (there were none, or the page has no such series)" };
+    let told = || format!("{series} counted {seen:.0} requests{none}, but a verdict needs at least {least}");
     (!enough).then(|| Finding::Unclear(told()))
 }
 

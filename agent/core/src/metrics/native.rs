@@ -30,7 +30,7 @@ impl Native {
         let schema =
             known.ok_or_else(|| format!("native histograms of schema {schema} are not understood"))?;
         if !(zero_threshold.is_finite() && zero_threshold >= 0.0 && zero >= 0.0 && below >= 0.0) {
-            return Err("a native histogram has a count or a threshold that is none".to_owned());
+            return Err("a native histogram has a count or threshold that is not a valid number".to_owned());
         }
         Ok(Native { schema, zero_threshold, zero, below, positive: BTreeMap::new() })
     }
@@ -50,9 +50,9 @@ impl Native {
             next = next.saturating_add(*offset);
             for count in counts.by_ref().take(usize::try_from(*length).unwrap_or(usize::MAX)) {
                 let index = i32::try_from(next).ok().filter(|_| next.abs() <= INDEX_LIMIT);
-                let index = index.ok_or("a native histogram has a bucket beyond all numbers")?;
+                let index = index.ok_or("a native histogram has a bucket whose index is out of range")?;
                 if !(count.is_finite() && *count >= 0.0) {
-                    return Err("a native histogram has a count that is none".to_owned());
+                    return Err("a native histogram has a count that is not a valid number".to_owned());
                 }
                 self.positive.insert(index, *count);
                 next += 1;

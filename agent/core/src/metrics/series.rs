@@ -25,7 +25,7 @@ impl FromStr for Series {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let told = |why: String| {
-            format!("{} selects no series: {why}; write name{{label=~\"pattern\"}}", quoted(text))
+            format!("{} is not a series selector: {why}; write name{{label=~\"pattern\"}}", quoted(text))
         };
         Matcher::read(text).map(|_| Series(text.trim().to_owned())).map_err(told)
     }
@@ -86,12 +86,12 @@ impl Matcher {
         let bare = scan.bare_name();
         let braces = scan.braces()?;
         if !scan.0.trim().is_empty() {
-            return Err(format!("{} is too much: there are no functions and no ranges", quoted(scan.0)));
+            return Err(format!("{} is not allowed: functions and ranges are not supported", quoted(scan.0)));
         }
         let name = match braces.name {
             Some(name) if bare.is_empty() => name,
             None if !bare.is_empty() => Cow::Borrowed(bare),
-            _ => return Err("it needs one name".to_owned()),
+            _ => return Err("it must have exactly one metric name".to_owned()),
         };
         let labels = braces.labels.into_iter().map(|(label, operator, value)| {
             let test = match operator {
@@ -122,7 +122,7 @@ impl Matcher {
 fn pattern(text: &str) -> Result<Regex, String> {
     let build = |text: &str| {
         let built = RegexBuilder::new(text).size_limit(PATTERN_LIMIT).build();
-        built.map_err(|error| format!("{} is no pattern: {error}", quoted(text)))
+        built.map_err(|error| format!("{} is not a regular expression: {error}", quoted(text)))
     };
     // By itself first: no bracket of its own may close ours.
     build(text)?;

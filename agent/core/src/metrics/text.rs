@@ -86,7 +86,7 @@ fn sample(line: &str, number_of_line: usize) -> Result<Sample<'_>, String> {
     });
     let labels = labels.collect::<Result<_, String>>()?;
     if scan.0.len() == line.len() - bare.len() {
-        return Err(format!("behind {name} there is neither a blank nor a label"));
+        return Err(format!("{name} is followed by neither a space nor a label"));
     }
     scan.blanks();
     // What follows a value, a time or an exemplar, is not of interest.
@@ -106,12 +106,12 @@ fn is_composite(text: &str) -> bool {
 
 fn number(text: &str) -> Result<f64, String> {
     let short: String = text.chars().take(40).collect();
-    text.parse().map_err(|_| format!("{short:?} is no number"))
+    text.parse().map_err(|_| format!("{short:?} is not a number"))
 }
 
 fn whole<T: std::str::FromStr>(text: &str) -> Result<T, String> {
     let short: String = text.chars().take(40).collect();
-    text.strip_prefix('+').unwrap_or(text).parse().map_err(|_| format!("{short:?} is no whole number"))
+    text.strip_prefix('+').unwrap_or(text).parse().map_err(|_| format!("{short:?} is not a whole number"))
 }
 
 /// The parts of a list in square brackets.

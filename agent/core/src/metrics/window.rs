@@ -111,7 +111,7 @@ impl Reading {
             roles.push(role);
         }
         let many = self.0.len() > SERIES_LIMIT;
-        if many { Err(format!("the check means more than {SERIES_LIMIT} series")) } else { Ok(()) }
+        if many { Err(format!("the check selects more than {SERIES_LIMIT} series")) } else { Ok(()) }
     }
 }
 
@@ -280,11 +280,11 @@ impl Window {
     /// What follows from all that was seen.
     pub fn judge(&self) -> Finding {
         let (Some((begin, before)), Some((end, now))) = (self.points.front(), self.points.back()) else {
-            return Finding::Unclear("the page was not scraped yet".to_owned());
+            return Finding::Unclear("the page has not been scraped yet".to_owned());
         };
         if self.points.len() < 2 {
             return Finding::Unclear(
-                "the page was scraped once, which is nothing to compare with".to_owned(),
+                "the page was scraped only once; a second scrape is needed to compare with".to_owned(),
             );
         }
         find(&self.check, &now.since(before), end.saturating_sub(*begin))

@@ -215,7 +215,7 @@ impl Decode for Strategy {
 }
 
 words! {
-    /// What becomes of a change that the runtime doesn't let be made in place.
+    /// What happens to a change that the runtime can't make in place.
     pub enum ImmutableWord {
         /// The app is held.
         Hold = "hold",
@@ -242,9 +242,9 @@ record! {
     pub struct Update, "update" {
         /// How the new release takes the old one's place.
         "strategy" => strategy: Placed<Strategy> = default_strategy();
-        /// It changes data so that the old version can't read them: after a failure it is held, not taken back.
+        /// The app changes data so that the old version can't read it: after a failure the app is held, not rolled back.
         "irreversible" => irreversible: bool = false;
-        /// What becomes of a change that the runtime doesn't let be made in place; what holds data is never recreated.
+        /// What happens to a change that the runtime can't make in place; objects that hold data are never recreated.
         "immutable" => immutable: Placed<Immutable> = default_immutable();
         /// The apps that name the same group change together on a box: all of them, or none.
         "group" => group: Option<AppName> = None;
@@ -256,7 +256,7 @@ record! {
     pub struct HealthFields, "health" {
         /// How long it may be unhealthy after its start before that counts.
         "startup" => startup: Span = Span(HealthPolicy::<ArtifactRef>::default().startup);
-        /// When, after its start, it must have been healthy for `soak` at the latest.
+        /// The time after its start by which it must have been healthy for `soak`.
         "deadline" => deadline: Span = Span(HealthPolicy::<ArtifactRef>::default().deadline);
         /// How long it must stay healthy without a break.
         "soak" => soak: Span = Span(HealthPolicy::<ArtifactRef>::default().soak);
@@ -323,8 +323,9 @@ impl Decode for HealthPolicy<ArtifactRef> {
             return None;
         }
         if let Some(interval) = slow_metrics(&fields.checks, fields.soak.0) {
-            let message =
-                format!("the soak is shorter than two scrapes of a metrics check, {interval:?} apart");
+            let message = format!(
+                "the soak is shorter than two scrape intervals of a metrics check ({interval:?} each)"
+            );
             let hint = "make health.soak longer, or the check's interval shorter";
             context.error_with(node.at, message, hint);
             return None;
@@ -390,8 +391,8 @@ impl Decode for AppSpec {
         let empty_container = given.is_empty() && node.get("container").is_some();
         if given.len() != 1 && !empty_container {
             let message = match given.as_slice() {
-                [] => "the app says not what it is".to_owned(),
-                given => format!("the app is {} at once", given.join(" and ")),
+                [] => "no workload type is given".to_owned(),
+                given => format!("more than one workload type is given: {}", given.join(" and ")),
             };
             context.error_with(node.at, message, "give exactly one of container, wasm, vm, plugin");
         }
@@ -406,12 +407,20 @@ impl Decode for AppSpec {
             _ => return None,
         };
         if fields.update.strategy.value == Strategy::StartStop && !matches!(workload, Body::Container(_)) {
-            let hint = "write strategy: stop-start; start-stop is for containers";
-            context.error_with(fields.update.strategy.at, "two of these can't run beside each other", hint);
+            let hint = "write strategy: stop-start";
+            context.error_with(
+                fields.update.strategy.at,
+                "strategy: start-stop is only for containers: two instances of this workload can't run side by side",
+                hint,
+            );
         }
         if fields.update.immutable.value == Immutable::Recreate && !matches!(workload, Body::Container(_)) {
-            let hint = "leave immutable out; it is for containers";
-            context.error_with(fields.update.immutable.at, "nothing of this app is immutable", hint);
+            let hint = "remove immutable";
+            context.error_with(
+                fields.update.immutable.at,
+                "immutable: recreate is only for containers: nothing in this app is immutable",
+                hint,
+            );
         }
         if matches!(workload, Body::Wasm(_)) {
             refuse_exec(node, context);
@@ -457,12 +466,12 @@ fn refuse_account(account: &Placed<ServiceAccountName>, workload: &Body, context
         Body::Container(container) => match container.driver {
             ContainerDriver::Any | ContainerDriver::Kubernetes => return,
             ContainerDriver::Podman | ContainerDriver::Simulated => (
-                "only Kubernetes has service accounts, and the app's driver is another",
-                "write driver: kubernetes or driver: any under container, or take serviceAccount out",
+                "serviceAccount needs Kubernetes, but the app has another driver",
+                "write driver: kubernetes or driver: any under container, or remove serviceAccount",
             ),
         },
         Body::Wasm(_) | Body::Vm(_) | Body::Plugin(_) => {
-            ("only containers on Kubernetes have a service account", "take serviceAccount out")
+            ("only containers on Kubernetes have a service account", "remove serviceAccount")
         }
     };
     context.error_with(account.at, message, hint);
@@ -473,8 +482,8 @@ fn refuse_exec(spec: &Node, context: &mut Context<'_>) {
     let checks = spec.get("health").and_then(|health| health.get("checks"));
     let Some(NodeValue::Sequence(checks)) = checks.map(|checks| &checks.value) else { return };
     for exec in checks.iter().filter_map(|check| check.get("exec")) {
-        let message = "a wasm app can't be asked by exec: a component has no other programs in it";
-        context.error_with(exec.at, message, "ask it by http or tcp, or leave the check out");
+        let message = "a wasm app can't have an exec check: a component contains no other programs";
+        context.error_with(exec.at, message, "use an http or tcp check, or remove the check");
     }
 }
 

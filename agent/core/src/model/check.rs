@@ -134,7 +134,7 @@ impl std::str::FromStr for UrlPath {
         if text.starts_with('/') && !text.chars().any(|c| c.is_whitespace() || c.is_control()) {
             Ok(UrlPath(text.to_owned()))
         } else {
-            Err(format!("{} is not a path; it begins with '/'", quoted(text)))
+            Err(format!("{} is not a path; a path begins with '/'", quoted(text)))
         }
     }
 }
@@ -191,11 +191,11 @@ impl Decode for ExecCheck {
         let (command, timeout) = (fields.command.value, fields.timeout.value.0);
         if command.first().is_none_or(String::is_empty) {
             let hint = "write command: [/bin/check, --quick]";
-            context.error_with(fields.command.at, "the command names no program", hint);
+            context.error_with(fields.command.at, "the command is empty", hint);
             return None;
         }
         if timeout.is_zero() || timeout > LONGEST_EXEC {
-            let message = "the timeout of a program is more than 0s and at most 1m";
+            let message = "the timeout of a program must be more than 0s and at most 1m";
             context.error_with(fields.timeout.at, message, "write timeout: 5s");
             return None;
         }
@@ -217,7 +217,7 @@ impl Decode for Check<ArtifactRef> {
             (None, None, None, Some(wasm), None) => Some(Check::Wasm(Box::new(wasm))),
             (None, None, None, None, Some(metrics)) => Some(Check::Metrics(Box::new(metrics))),
             _ => {
-                context.error(node.at, "a check is exactly one of http, tcp, exec, wasm and metrics");
+                context.error(node.at, "a check must have exactly one of http, tcp, exec, wasm and metrics");
                 None
             }
         }

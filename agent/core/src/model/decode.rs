@@ -297,11 +297,11 @@ impl<'n> Fields<'n> {
         match self.take(key) {
             Some(entry) if !entry.node.is_null() => T::decode(&entry.node, context),
             Some(entry) => {
-                context.error(entry.at, format!("{key} of {} is empty; it must be given", self.record));
+                context.error(entry.at, format!("{key} of {} is empty, but it is required", self.record));
                 None
             }
             None => {
-                context.error(self.at, format!("{} has no {key}; it must be given", self.record));
+                context.error(self.at, format!("{} has no {key}, which is required", self.record));
                 None
             }
         }
@@ -333,7 +333,7 @@ pub fn unknown_field(entry: &Entry, record: &str, known: &[&str], context: &mut 
     let message = format!("unknown field {} in {record}", quoted(&entry.key));
     match nearest(&entry.key, known.iter().copied()) {
         Some(name) => context.error_with(entry.at, message, format!("did you mean {name}?")),
-        None => context.error_with(entry.at, message, format!("known here: {}", known.join(", "))),
+        None => context.error_with(entry.at, message, format!("allowed here: {}", known.join(", "))),
     }
 }
 

@@ -168,7 +168,13 @@ document!(Fleet, FleetSpec, AppName, true, "The whole fleet: holdfast.yaml.");
 document!(Site, SiteSpec, SiteName, true, "A place with boxes: sites/<name>.yaml.");
 document!(Device, DeviceSpec, DeviceName, true, "A box: devices/<name>.yaml.");
 document!(Stop, StopSpec, AppName, false, "An emergency stop: stops/<name>.yaml.");
-document!(Purge, PurgeSpec, AppName, false, "Leave to remove what holds data: purges/<name>.yaml.");
+document!(
+    Purge,
+    PurgeSpec,
+    AppName,
+    false,
+    "Permission to remove orphaned objects that hold data: purges/<name>.yaml."
+);
 document!(App, super::app::AppSpec, AppName, false, "An app: apps/<name>/app.yaml.");
 
 /// The one document in a file, as a tree.
@@ -223,7 +229,7 @@ fn decode<D: Document>(node: &Node, expected: Option<&str>, context: &mut Contex
         }
     }
     if node.get("metadata").is_none() {
-        context.error(node.at, "the document has no metadata; its name must be given");
+        context.error(node.at, "the document has no metadata; metadata.name is required");
     }
     if let Some(metadata) = &metadata {
         check_name::<D>(&metadata.name, expected, context);
@@ -232,7 +238,7 @@ fn decode<D: Document>(node: &Node, expected: Option<&str>, context: &mut Contex
         Some(spec) => spec,
         None if D::SPEC_OPTIONAL => D::Spec::decode(&empty(node.at), context),
         None => {
-            context.error(node.at, "the document has no spec; it must be given");
+            context.error(node.at, "the document has no spec, which is required");
             None
         }
     };
@@ -263,8 +269,8 @@ fn check_name<D: Document>(name: &Placed<String>, expected: Option<&str>, contex
     } else if let Some(expected) = expected
         && name.value != expected
     {
-        let message = format!("the name {} doesn't fit the file's path", quoted(&name.value));
-        context.error_with(name.at, message, format!("by its path it is {expected}"));
+        let message = format!("the name {} doesn't match the file's path", quoted(&name.value));
+        context.error_with(name.at, message, format!("the path requires the name {expected}"));
     }
 }
 

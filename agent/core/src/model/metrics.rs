@@ -120,7 +120,7 @@ impl FromStr for Share {
         let found =
             text.strip_suffix('%').and_then(thousandths).and_then(|number| u32::try_from(number).ok());
         let found = found.filter(|share| *share <= 100_000).map(Share);
-        found.ok_or_else(|| format!("{} is not a share; write 99% or 99.9%", quoted(text)))
+        found.ok_or_else(|| format!("{} is not a percentage; write 99% or 99.9%", quoted(text)))
     }
 }
 text!(Share, json!({"type": "string", "pattern": "^[0-9]{1,3}(\\.[0-9]{1,3})?%$", "examples": ["99.9%"]}));
@@ -171,7 +171,7 @@ impl Decode for Latency {
         let fields = LatencyFields::decode(node, context)?;
         let Placed { at, value: histogram } = fields.histogram;
         if histogram.name().is_some_and(|name| name.ends_with("_bucket")) {
-            context.error_with(at, "a histogram is named without its buckets", "leave _bucket out");
+            context.error_with(at, "the name of a histogram must not end in _bucket", "leave _bucket out");
             return None;
         }
         Some(Latency {
@@ -195,7 +195,7 @@ impl Decode for MetricsCheck {
         let fields = MetricsFields::decode(node, context)?;
         if fields.success_rate.is_none() && fields.error_rate.is_none() && fields.latency.is_none() {
             let hint = "give at least one of successRate, errorRate, latency";
-            context.error_with(node.at, "the metrics are asked for nothing", hint);
+            context.error_with(node.at, "the metrics check has no condition", hint);
             return None;
         }
         let (window, interval) = times(&fields, context)?;
@@ -225,13 +225,14 @@ fn times(fields: &MetricsFields, context: &mut Context<'_>) -> Option<(Duration,
         None => (fields.window.at, INTERVAL.min(window / 2)),
     };
     if window < 2 * SHORTEST_INTERVAL || window > LONGEST_WINDOW {
-        context.error_with(fields.window.at, "a window is from 2s to 1h", "write window: 60s");
+        context.error_with(fields.window.at, "window must be from 2s to 1h", "write window: 60s");
         return None;
     }
     let scrapes = window.as_millis() / interval.as_millis().max(1);
     if interval < SHORTEST_INTERVAL || interval > window / 2 || scrapes > MOST_SCRAPES {
         let message = format!(
-            "the interval of scrapes is at least 1s, at most half the window, and a window has at most {MOST_SCRAPES} of them"
+            "interval must be at least 1s and at most half the window, and a window must have at most \
+             {MOST_SCRAPES} scrapes"
         );
         context.error_with(at, message, "write interval: 5s");
         return None;

@@ -27,7 +27,7 @@ impl std::str::FromStr for Reason {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.trim().is_empty() {
-            true => Err("an empty text is no reason: say why, or leave the field out".to_owned()),
+            true => Err("the reason is empty: state a reason, or remove the field".to_owned()),
             false => Ok(Reason(text.to_owned())),
         }
     }
@@ -128,7 +128,7 @@ record! {
         "command" => command: Option<CommandGate> = None;
         /// The box is free when a GET is answered with 200 to 299.
         "http" => http: Option<HttpGate> = None;
-        /// So long at the most it holds a change.
+        /// How long it holds a change at most.
         "maxHold" => max_hold: Span = Span(MAX_HOLD);
     }
 }
@@ -150,7 +150,7 @@ impl Decode for Gate {
             _ => {
                 context.error_with(
                     node.at,
-                    "a gate asks in exactly one way",
+                    "a gate must have exactly one of file, command and http",
                     "give one of file, command and http",
                 );
                 return None;
@@ -166,7 +166,7 @@ impl Decode for Gate {
 
 fn file_probe(file: FileGate, context: &mut Context<'_>) -> Option<GateProbe> {
     if !file.path.value.starts_with('/') {
-        context.error(file.path.at, "a gate's file is given by its whole path, beginning with /");
+        context.error(file.path.at, "the file of a gate must be an absolute path, beginning with /");
         return None;
     }
     Some(GateProbe::File { path: file.path.value.into() })
@@ -175,25 +175,25 @@ fn file_probe(file: FileGate, context: &mut Context<'_>) -> Option<GateProbe> {
 fn command_probe(command: CommandGate, context: &mut Context<'_>) -> Option<GateProbe> {
     let program = command.run.value.first();
     if program.is_none_or(|program| !program.starts_with('/')) {
-        context.error(command.run.at, "a gate's program is given by its whole path, beginning with /");
+        context.error(command.run.at, "the program of a gate must be an absolute path, beginning with /");
         return None;
     }
     let timeout = command.timeout.value.0;
     if timeout.is_zero() || timeout > LONGEST_COMMAND {
-        context.error(command.timeout.at, "a gate's program may take from 1ms to 1m");
+        context.error(command.timeout.at, "the timeout of a gate's program must be from 1ms to 1m");
         return None;
     }
     Some(GateProbe::Command { command: command.run.value, timeout })
 }
 
 record! {
-    /// How much may be removed without being held, and when what holds data may go.
+    /// How much may be pruned without being held, and when orphaned data may be removed.
     pub struct Prune, "policy.prune" {
-        /// At most so many apps at once.
+        /// How many apps may be removed at once.
         "maxApps" => max_apps: Whole<0, 1_000_000> = Whole(1);
         /// At most this share of the apps at once.
         "maxShare" => max_share: Percent = Percent(25);
-        /// So long what holds data stays after the last app let go of it, though a Purge document asks for it.
+        /// How long orphaned data is kept after the last app stopped wanting it, even if a Purge document names it.
         "grace" => grace: Span = Span(GRACE);
     }
 }
@@ -215,7 +215,7 @@ record! {
     pub struct BudgetFields, "budget" {
         /// How many, such as 500Mi; received and sent together.
         "bytes" => bytes: Bytes;
-        /// For how long they must do.
+        /// The period that this budget is for.
         "per" => per: PeriodWord;
     }
 }
@@ -234,7 +234,7 @@ impl Decode for DownloadLimits {
     fn decode(node: &Node, context: &mut Context<'_>) -> Option<Self> {
         let fields = DownloadFields::decode(node, context)?;
         if let Some(rate) = fields.rate.as_ref().filter(|rate| rate.value.0 < SLOWEST_RATE) {
-            context.error(rate.at, format!("a rate is at least {SLOWEST_RATE} bytes a second"));
+            context.error(rate.at, format!("rate must be at least {SLOWEST_RATE} bytes a second"));
             return None;
         }
         let budget = fields.budget.map(|budget| ByteBudget { bytes: budget.bytes.0, per: budget.per.into() });

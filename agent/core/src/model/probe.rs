@@ -50,11 +50,11 @@ impl Decode for WasmCheck<ArtifactRef> {
         let (timeout, memory) = (fields.timeout.value.0, fields.memory.value.0);
         let errors = context.errors.len();
         if timeout.is_zero() || timeout > LONGEST_TIMEOUT {
-            let message = "the timeout of a probe is more than 0s and at most 1m";
+            let message = "the timeout of a probe must be more than 0s and at most 1m";
             context.error_with(fields.timeout.at, message, "write timeout: 5s");
         }
         if !(LEAST_MEMORY..=MOST_MEMORY).contains(&memory) {
-            let message = "the memory of a probe is 64Ki to 1Gi";
+            let message = "the memory of a probe must be from 64Ki to 1Gi";
             context.error_with(fields.memory.at, message, "write memory: 32Mi");
         }
         for name in fields.env.value.keys() {
@@ -65,7 +65,7 @@ impl Decode for WasmCheck<ArtifactRef> {
             // `Whole` has checked its bounds.
             (Some(object), Some(Whole(port))) => Some(TargetPort { object, port: u16::try_from(port).ok()? }),
             _ => {
-                let message = "a probe has either a target and its port, or neither";
+                let message = "a wasm check needs both target and port, or neither";
                 context.error_with(node.at, message, "write target: Deployment/pos, port: 8080");
                 None
             }
@@ -97,7 +97,8 @@ fn check_variable(name: &str, at: Position, context: &mut Context<'_>) {
     if name.is_empty() || name.contains(['=', '\0']) {
         context.error(at, format!("{} is not the name of a variable", quoted(name)));
     } else if name.starts_with(RESERVED_PREFIX) {
-        let message = format!("{} is not yours to set: the agent tells a probe by such names", quoted(name));
+        let message =
+            format!("{} is reserved: the agent sets variables with this prefix for the probe", quoted(name));
         context.error_with(at, message, "give the variable another name");
     }
 }

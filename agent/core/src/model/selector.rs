@@ -25,7 +25,9 @@ impl Decode for GivenLabels {
             if let Err(reason) = check_key(&entry.key) {
                 context.error(entry.at, reason);
             } else if entry.key.starts_with(HARDWARE_PREFIX) {
-                let message = format!("labels under {HARDWARE_PREFIX} are what the agent finds on the box");
+                let message = format!(
+                    "labels under {HARDWARE_PREFIX} are reserved: the agent sets them from the box's hardware"
+                );
                 context.error_with(entry.at, message, "use a label of your own");
             }
             if let Some(value) = LabelValue::decode(&entry.node, context) {
@@ -141,7 +143,7 @@ impl Decode for Requirement {
             let message = if needs_values {
                 "In and NotIn need values"
             } else {
-                "Exists and DoesNotExist take no values"
+                "Exists and DoesNotExist must not have values"
             };
             context.error(node.at, message);
             return None;

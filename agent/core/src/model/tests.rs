@@ -61,7 +61,7 @@ fn every_error_is_told_at_once_with_line_column_and_the_nearest_name() {
     let errors = app(&text).unwrap_err();
     assert_eq!(
         errors,
-        "apps/pos/app.yaml:4:1: unknown field \"extra\" in the document (known here: apiVersion, kind, metadata, spec)\n\
+        "apps/pos/app.yaml:4:1: unknown field \"extra\" in the document (allowed here: apiVersion, kind, metadata, spec)\n\
          apps/pos/app.yaml:9:3: unknown field \"dependOn\" in spec (did you mean dependsOn?)\n\
          apps/pos/app.yaml:14:14: \"soon\" is not a duration; write 60s, 5m, 1h30m or 500ms\n\
          apps/pos/app.yaml:18:47: expected a whole number from 1 to 65535"
@@ -73,7 +73,7 @@ fn an_app_is_exactly_one_thing() {
     let errors = app(&APP.replace("  container: { namespace: pos, driver: any }\n", "")).unwrap_err();
     assert!(errors.contains("give exactly one of container, wasm, vm, plugin"), "{errors}");
     let both = APP.replace("  onFailure", "  vm: {image: files/x.qcow2}\n  onFailure");
-    assert!(app(&both).unwrap_err().contains("the app is container and vm at once"));
+    assert!(app(&both).unwrap_err().contains("more than one workload type is given: container and vm"));
     assert!(app(&APP.replace("{ namespace: pos, driver: any }", "{}")).is_ok());
 }
 
@@ -86,7 +86,7 @@ fn only_what_may_be_on_kubernetes_has_a_service_account() {
     assert_eq!(with("pos.deployer-1", "any").unwrap(), "pos.deployer-1");
     assert!(with("deployer", "kubernetes").is_ok());
     let error = with("deployer", "podman").unwrap_err();
-    assert!(error.starts_with("apps/pos/app.yaml:12:19: only Kubernetes has service accounts"), "{error}");
+    assert!(error.starts_with("apps/pos/app.yaml:12:19: serviceAccount needs Kubernetes"), "{error}");
     for name in ["Deployer", "a/b", "a..b", "-a"] {
         assert!(with(name, "any").unwrap_err().contains("12:19"), "{name}");
     }
@@ -100,7 +100,7 @@ fn what_cannot_be_changed_in_place_holds_the_app_unless_it_says_otherwise() {
     let recreate = APP.replace("irreversible: false", "immutable: recreate");
     assert_eq!(app(&recreate).unwrap().spec.policy.immutable, Immutable::Recreate);
     let error = wasm("    component: files/a.wasm\n  update: {immutable: recreate}\n").unwrap_err();
-    assert!(error.contains("8:23: nothing of this app is immutable"), "{error}");
+    assert!(error.contains("8:23: immutable: recreate is only for containers"), "{error}");
     assert!(
         app(&APP.replace("irreversible: false", "immutable: remake")).unwrap_err().contains("hold, recreate")
     );
@@ -115,7 +115,9 @@ fn a_document_of_another_kind_version_or_name_is_refused() {
     );
     assert!(app(&APP.replace("v1alpha1", "v9")).unwrap_err().contains("apiVersion is"));
     assert!(
-        app(&APP.replace("name: pos }", "name: bar }")).unwrap_err().contains("doesn't fit the file's path")
+        app(&APP.replace("name: pos }", "name: bar }"))
+            .unwrap_err()
+            .contains("doesn't match the file's path")
     );
     assert!(app("[]").unwrap_err().contains("expected a document, found a list"));
     assert!(app("").unwrap_err().contains("the file is empty"));
@@ -170,8 +172,8 @@ fn an_exec_check_names_a_program_in_a_container() {
     assert_eq!((exec.container, exec.timeout.as_secs()), (None, 5));
     assert_eq!(exec.command, ["/bin/ask", "till"]);
     for (check, error) in [
-        ("exec: { target: Deployment/pos, command: [] }", "19:50: the command names no program"),
-        ("exec: { target: Deployment/pos, command: [''] }", "19:50: the command names no program"),
+        ("exec: { target: Deployment/pos, command: [] }", "19:50: the command is empty"),
+        ("exec: { target: Deployment/pos, command: [''] }", "19:50: the command is empty"),
         ("exec: { target: Deployment/pos, command: [a], timeout: 2m }", "19:64: the timeout of a program"),
         ("exec: { target: Deployment/pos, command: [a], timeout: 0s }", "19:64: the timeout of a program"),
         ("exec: { target: Deployment/pos, command: a }", "19:50: expected a list"),
@@ -188,7 +190,7 @@ fn an_exec_check_names_a_program_in_a_container() {
 fn a_wasm_app_cannot_be_asked_by_a_program_in_it() {
     let health = "    component: files/a.wasm\n  health:\n    checks:\n      - exec: { target: Wasm/pos, command: [a] }\n";
     let errors = wasm(health).unwrap_err();
-    assert!(errors.contains("10:15: a wasm app can't be asked by exec"), "{errors}");
+    assert!(errors.contains("10:15: a wasm app can't have an exec check"), "{errors}");
 }
 
 #[test]
@@ -220,12 +222,12 @@ fn a_probe_that_could_never_run_is_refused_with_its_place() {
         ("component: files/a.wat, memory: 2Gi", "19:49: the memory of a probe"),
         (
             "component: files/a.wat, target: Pod/a",
-            "19:15: a probe has either a target and its port, or neither",
+            "19:15: a wasm check needs both target and port, or neither",
         ),
-        ("component: files/a.wat, port: 80", "19:15: a probe has either a target and its port, or neither"),
-        ("component: files/a.wat, env: { HOLDFAST_APP: x }", "19:46: \"HOLDFAST_APP\" is not yours to set"),
+        ("component: files/a.wat, port: 80", "19:15: a wasm check needs both target and port, or neither"),
+        ("component: files/a.wat, env: { HOLDFAST_APP: x }", "19:46: \"HOLDFAST_APP\" is reserved"),
         ("component: files/a.wat, env: { 'A=B': x }", "19:46: \"A=B\" is not the name of a variable"),
-        ("component: files/a.wat, args: [\"a\\0\"]", "the text has a NUL in it"),
+        ("component: files/a.wat, args: [\"a\\0\"]", "the text contains a NUL character"),
         ("component: files/a.wat, dirs: []", "unknown field \"dirs\" in wasm"),
     ] {
         let errors = with_check(&format!("wasm: {{ {fields} }}")).unwrap_err();
@@ -258,20 +260,23 @@ fn a_metrics_check_has_the_usual_limits_unless_it_says_others() {
 fn a_metrics_check_that_can_tell_nothing_is_refused_with_its_place() {
     let page = "url: 'http://127.0.0.1:9/m'";
     for (fields, error) in [
-        (page.to_owned(), "19:18: the metrics are asked for nothing"),
+        (page.to_owned(), "19:18: the metrics check has no condition"),
         ("latency: { histogram: t }".to_owned(), "19:18: a metrics check needs either a url"),
         (format!("{page}, latency: {{ histogram: t_bucket }}"), "leave _bucket out"),
-        (format!("{page}, latency: {{ histogram: 't{{' }}"), "selects no series"),
+        (format!("{page}, latency: {{ histogram: 't{{' }}"), "is not a series selector"),
         (format!("{page}, latency: {{ histogram: t, quantile: 1 }}"), "\"1\" is not a quantile"),
         (format!("{page}, successRate: {{ total: r }}"), "needs either errors or successes"),
-        (format!("{page}, errorRate: {{ total: r, errors: e, atMost: 101% }}"), "is not a share"),
-        (format!("{page}, errorRate: {{ total: 'rate(r[5m])', errors: e }}"), "no functions and no ranges"),
-        (format!("{page}, window: 1s, latency: {{ histogram: t }}"), "a window is from 2s to 1h"),
+        (format!("{page}, errorRate: {{ total: r, errors: e, atMost: 101% }}"), "is not a percentage"),
+        (
+            format!("{page}, errorRate: {{ total: 'rate(r[5m])', errors: e }}"),
+            "functions and ranges are not supported",
+        ),
+        (format!("{page}, window: 1s, latency: {{ histogram: t }}"), "window must be from 2s to 1h"),
         (format!("{page}, interval: 40s, latency: {{ histogram: t }}"), "at most half the window"),
-        (format!("{page}, window: 1h, interval: 1s, latency: {{ histogram: t }}"), "at most 720 of them"),
+        (format!("{page}, window: 1h, interval: 1s, latency: {{ histogram: t }}"), "at most 720 scrapes"),
         (
             format!("{page}, interval: 20s, latency: {{ histogram: t }}"),
-            "13:5: the soak is shorter than two scrapes",
+            "13:5: the soak is shorter than two scrape intervals",
         ),
         (format!("{page}, p99: 1, latency: {{ histogram: t }}"), "unknown field \"p99\" in metrics"),
     ] {
@@ -324,15 +329,18 @@ fn a_policy_is_read_strictly() {
         ("windows: {apply: [{from: '24:00', to: '04:00'}]}", "is not a time of day"),
         ("windows: {apply: [{from: '20:00', to: '04:00', days: [monday]}]}", "is not one of mon, tue"),
         ("windows: {appyl: []}", "did you mean apply?"),
-        ("gates: [{name: x}]", "exactly one way"),
-        ("gates: [{name: x, file: {path: /a}, http: {url: 'http://a'}}]", "exactly one way"),
-        ("gates: [{name: x, file: {path: run/a}}]", "whole path"),
+        ("gates: [{name: x}]", "exactly one of file, command and http"),
+        (
+            "gates: [{name: x, file: {path: /a}, http: {url: 'http://a'}}]",
+            "exactly one of file, command and http",
+        ),
+        ("gates: [{name: x, file: {path: run/a}}]", "absolute path"),
         ("gates: [{name: x, command: {run: [true]}}]", "expected a string"),
-        ("gates: [{name: x, command: {run: []}}]", "whole path"),
+        ("gates: [{name: x, command: {run: []}}]", "absolute path"),
         ("gates: [{name: x, command: {run: [/bin/true], timeout: 2m}}]", "from 1ms to 1m"),
         ("downloads: {rate: 100}", "at least 1024 bytes"),
         ("downloads: {budget: {bytes: 5Mi, per: year}}", "is not one of day, week, month"),
-        ("urgent: ''", "say why"),
+        ("urgent: ''", "state a reason"),
         ("gate: []", "did you mean gates?"),
     ] {
         let errors = read(policy).unwrap_err();
@@ -344,7 +352,7 @@ fn a_policy_is_read_strictly() {
 fn hardware_labels_are_only_found_never_given() {
     let text = "apiVersion: holdfast.dev/v1alpha1\nkind: Device\nmetadata: {name: d, labels: {hw.holdfast.dev/gpu: x}}\n";
     let error = read::<Device>("devices/d.yaml", text.as_bytes(), None).unwrap_err();
-    assert!(error[0].message.contains("what the agent finds"));
+    assert!(error[0].message.contains("are reserved"));
 }
 
 #[test]

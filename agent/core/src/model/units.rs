@@ -64,7 +64,7 @@ impl FromStr for Bytes {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{} is not an amount of memory; write 64Mi or 1Gi", quoted(text));
+        let wrong = || format!("{} is not a memory quantity; write 64Mi or 1Gi", quoted(text));
         let (number, scale) = BYTE_UNITS
             .iter()
             .find_map(|(unit, scale)| text.strip_suffix(unit).map(|number| (number, *scale)))
@@ -91,7 +91,7 @@ impl FromStr for MilliCpu {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{} is not an amount of processors; write 500m, 0.5 or 2", quoted(text));
+        let wrong = || format!("{} is not a CPU quantity; write 500m, 0.5 or 2", quoted(text));
         let millis = match text.strip_suffix('m') {
             Some(number) if number.bytes().all(|b| b.is_ascii_digit()) => number.parse().ok(),
             Some(_) => None,
@@ -133,7 +133,7 @@ impl FromStr for Percent {
             .and_then(|number| number.parse().ok())
             .filter(|percent| *percent <= 100)
             .map(Percent)
-            .ok_or_else(|| format!("{} is not a share; write 25%", quoted(text)))
+            .ok_or_else(|| format!("{} is not a percentage; write 25%", quoted(text)))
     }
 }
 

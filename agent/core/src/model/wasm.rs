@@ -34,7 +34,9 @@ impl FromStr for ArtifactRef {
             Some(("oci", _)) => {
                 Err(format!("{} is not an OCI reference; write oci://host/name@sha256:…", quoted(text)))
             }
-            Some((scheme, _)) => Err(format!("artifacts don't come from {scheme}://; use a file or oci://")),
+            Some((scheme, _)) => {
+                Err(format!("artifacts can't be fetched from {scheme}://; use a file or oci://"))
+            }
             None if is_inside(text) => Ok(ArtifactRef::File(text.to_owned())),
             None => Err(format!("{} is not a file in the app's folder; write files/name", quoted(text))),
         }
@@ -67,7 +69,7 @@ impl FromStr for Argument {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.contains('\0') {
-            Err("the text has a NUL in it, which no program can be given".to_owned())
+            Err("the text contains a NUL character, which can't be passed to a program".to_owned())
         } else {
             Ok(Argument(text.to_owned()))
         }
@@ -225,7 +227,8 @@ impl WasmFields {
         let mut guests = BTreeSet::new();
         for dir in &self.dirs {
             if !guests.insert(dir.guest.0.trim_end_matches('/')) {
-                context.error(at, format!("two folders at {} in the guest", quoted(&dir.guest.0)));
+                context
+                    .error(at, format!("two folders are mounted at {} in the guest", quoted(&dir.guest.0)));
             }
         }
         let defaults = WasmLimits::default();

@@ -73,7 +73,7 @@ pub enum Document {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadManifest {
     /// It's no such document, or one that breaks the rules.
-    #[error("it is no manifest of an image: {0}")]
+    #[error("it is not an image manifest: {0}")]
     Malformed(String),
     /// Docker's first format, which has no digests of what it names.
     #[error(
@@ -83,12 +83,12 @@ pub enum BadManifest {
     Schema1,
     /// A layer that the registry doesn't have.
     #[error(
-        "its layer {0} is foreign (nondistributable): it is not in the registry but at an address of its own, \
-         from which nothing is fetched; push the image with its layers"
+        "its layer {0} is foreign (nondistributable): it is not in the registry but at another address, which the \
+         agent does not use; push the image with its layers"
     )]
     ForeignLayer(Digest),
     /// A layer that no container runtime unpacks.
-    #[error("its layer {digest} is of the type {media_type:?}, which is no layer of a container image")]
+    #[error("its layer {digest} has the type {media_type:?}, which is not a container image layer")]
     NoLayer {
         /// Which.
         digest: Digest,
@@ -99,7 +99,7 @@ pub enum BadManifest {
 
 /// An image isn't made for this machine.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it is not made for {wanted}, only for {}", list(.there))]
+#[error("it is not built for {wanted}, only for {}", list(.there))]
 pub struct NoPlatform {
     /// What was looked for.
     pub wanted: Platform,
@@ -177,9 +177,10 @@ impl Document {
 fn type_of<'a>(own: Option<&'a str>, said: Option<&'a str>) -> Result<Option<&'a str>, BadManifest> {
     let said = said.filter(|said| MEDIA_TYPES.contains(said));
     match (own, said) {
-        (Some(own), Some(said)) if own != said => {
-            Err(BadManifest::Malformed(format!("it is sent as {said} and calls itself {}", shortened(own))))
-        }
+        (Some(own), Some(said)) if own != said => Err(BadManifest::Malformed(format!(
+            "the server sends it as {said}, but it calls itself {}",
+            shortened(own)
+        ))),
         (own, said) => Ok(own.or(said)),
     }
 }

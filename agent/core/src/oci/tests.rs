@@ -146,7 +146,7 @@ fn an_image_for_other_machines_says_for_which() {
     let index =
         index(&[("linux", "amd64", None), ("linux", "arm", Some("v7")), ("unknown", "unknown", None)]);
     let error = index.choose(&platform("linux/riscv64")).unwrap_err();
-    assert_eq!(error.to_string(), "it is not made for linux/riscv64, only for linux/amd64, linux/arm/v7");
+    assert_eq!(error.to_string(), "it is not built for linux/riscv64, only for linux/amd64, linux/arm/v7");
 }
 
 proptest! {

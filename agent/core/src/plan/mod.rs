@@ -208,7 +208,7 @@ fn plan_app(
             driver: release.driver,
             action: Action::Remove,
             object: key.clone(),
-            reason: format!("it makes room for that of the app {name}, to which it goes over"),
+            reason: format!("it makes room for the object of the app {name}, to which it is handed over"),
             release: None,
             from: None,
         }));
@@ -281,7 +281,7 @@ fn additions(
             }
             Observed::Same if ours => {}
             Observed::Same | Observed::Extra { .. } => {
-                steps.push(step(Action::Adopt, key, "it carries our mark and is not in the inventory"));
+                steps.push(step(Action::Adopt, key, "it has this agent's mark, but is not in the inventory"));
             }
             Observed::Absent => steps.push(step(Action::Create, key, absent_reason(app, ours))),
             Observed::Drift { difference, recreate: false } => {
@@ -339,8 +339,8 @@ fn was_good(app: &App, release: ReleaseId) -> bool {
 
 fn absent_reason(app: &App, was_made: bool) -> &'static str {
     match &app.phase {
-        Phase::Preparing | Phase::Pending | Phase::Applying => "the release wants it",
-        _ if was_made => "it was here and is gone",
+        Phase::Preparing | Phase::Pending | Phase::Applying => "it is part of the release",
+        _ if was_made => "it was created before and is gone now",
         _ => "it is absent",
     }
 }
@@ -369,10 +369,10 @@ fn removals(
                 return None;
             }
             let (action, reason) = match seen {
-                _ if is_others => (Action::Remove, "it is another app's by now".into()),
+                _ if is_others => (Action::Remove, "it belongs to another app now".into()),
                 Some(Observed::Foreign { owner }) => (Action::Orphan, format!("it belongs to {owner} now")),
                 _ if key.holds_data() => {
-                    (Action::Orphan, "it holds data and is never removed by itself".into())
+                    (Action::Orphan, "it holds data and is never removed automatically".into())
                 }
                 _ => (Action::Remove, "it is no longer wanted".into()),
             };
@@ -414,8 +414,10 @@ fn strays(
             action: Action::Adopt,
             object: key.clone(),
             reason: match &from {
-                Some(other) => format!("it is handed over by the app {other}, with what made it"),
-                None => "it carries our mark and is not in the inventory".to_owned(),
+                Some(other) => {
+                    format!("it is handed over by the app {other}, together with the object that created it")
+                }
+                None => "it has this agent's mark, but is not in the inventory".to_owned(),
             },
             release: None,
             from,
@@ -426,40 +428,42 @@ fn strays(
 
 fn missing(target: &Target) -> Held {
     Held::until_changed(
-        format!("the release {} is not on disk any more", target.release),
-        "nothing to do: it is rendered again from the mirror or the next fetch",
+        format!("the release {} is no longer on disk", target.release),
+        "nothing to do: the agent renders it again, from the mirror or after the next fetch",
     )
 }
 
 fn foreign(key: &ObjectKey, owner: &str) -> Held {
     let unblock = match key.holds_data() {
         // Nobody is to lose data by following an advice.
-        true => format!("give {key} back to {owner} in the repository, or give it another name there"),
-        false => format!("remove or rename {key} on the box, or name it otherwise in the repository"),
+        true => format!("in the repository, leave {key} to {owner}, or give this app's object another name"),
+        false => format!("remove or rename {key} on the box, or give it another name in the repository"),
     };
-    Held::until_changed(format!("{key} is there already and belongs to {owner}"), unblock)
+    Held::until_changed(format!("{key} already exists and belongs to {owner}"), unblock)
 }
 
 /// What another app has and this one can't take over: that one wants it as well, or what it wants isn't known.
 fn anothers(key: &ObjectKey, owner: &AppName, is_unknown: bool) -> Held {
     let unblock = match is_unknown {
-        true => format!("nothing to do here: it is handed over once what {owner} wants is known, see there"),
+        true => format!(
+            "nothing to do here: it is handed over once it is known what {owner} wants: see what is held for \
+             {owner}"
+        ),
         false => format!(
-            "nothing to do here, if {owner} is to let go of it; else name it otherwise in one of the two"
+            "nothing to do here if {owner} is about to give it up; otherwise rename it in one of the two apps"
         ),
     };
-    Held::until_changed(format!("{key} is there already and belongs to the app {owner}"), unblock)
+    Held::until_changed(format!("{key} already exists and belongs to the app {owner}"), unblock)
 }
 
 fn immutable(key: &ObjectKey, difference: &str) -> Held {
     let unblock = if key.holds_data() {
         format!(
-            "go back to the old value in the repository; {key} holds data and is never recreated by itself: to have it \
-             otherwise, give it another name"
+            "restore the old value in the repository; {key} holds data and is never recreated automatically: to \
+             change it, give it another name"
         )
     } else {
-        "go back to the old value in the repository, or write update.immutable: recreate in app.yaml"
-            .to_owned()
+        "restore the old value in the repository, or set update.immutable: recreate in app.yaml".to_owned()
     };
     Held::until_changed(format!("{key} can't be changed in place: {difference}"), unblock)
 }

@@ -89,7 +89,7 @@ pub fn purges(orphans: &[Orphan], observed: &Observations, seen: Duration) -> Ve
         action: Action::Purge,
         object: orphan.object.clone(),
         reason: format!(
-            "purges/{}.yaml asks for it, and nothing has wanted it since {}",
+            "purges/{}.yaml names it, and no app has wanted it since {}",
             orphan.purge.as_deref().unwrap_or_default(),
             orphan.since
         ),

@@ -21,10 +21,9 @@ pub(crate) fn clashes<'a>(apps: &[Named<'a>]) -> BTreeMap<&'a AppName, Vec<Diagn
             let (Some((file, at)), Some((their_file, their_at))) = (places.get(key), theirs.get(key)) else {
                 continue;
             };
-            let message =
-                format!("{key} is an object of the app {rival} too: {their_file}:{}", their_at.line);
-            let error =
-                Diagnostic::new(file, *at, message).hint("leave it to one of the two, or rename it in one");
+            let message = format!("{key} is also defined by the app {rival}: {their_file}:{}", their_at.line);
+            let error = Diagnostic::new(file, *at, message)
+                .hint("keep it in only one of the two apps, or rename it in one of them");
             found.entry(app).or_default().push(error);
         }
     }

@@ -89,13 +89,15 @@ impl Documents {
         }
         if let Some((at, _)) = dropped.first() {
             let names = dropped.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ");
-            let message = format!("a server writes these itself, and they are passed over: {names}");
-            self.warnings.push(Diagnostic::new(file, *at, message).hint("take them out of the file"));
+            let message = format!("these fields are set by the API server and are ignored: {names}");
+            self.warnings.push(Diagnostic::new(file, *at, message).hint("remove them from the file"));
         }
         for (at, when) in retain_claims(&mut node) {
-            let message =
-                format!("{when}: Delete is taken as Retain: what holds data is never removed by itself");
-            let hint = "write Retain; a document of kind Purge removes claims that nothing wants any more";
+            let message = format!(
+                "{when}: Delete is treated as Retain, because objects that hold data are never removed \
+                 automatically"
+            );
+            let hint = "write Retain; to remove claims that are no longer wanted, use a Purge document";
             self.warnings.push(Diagnostic::new(file, at, message).hint(hint));
         }
         self.nodes.push(node);
@@ -216,7 +218,7 @@ mod tests {
         let [warning] = &documents.warnings[..] else { panic!("{:?}", documents.warnings) };
         assert_eq!(
             warning.to_string(),
-            "f.yaml:13:1: a server writes these itself, and they are passed over: status, uid, resourceVersion, generation, creationTimestamp, managedFields, kubectl.kubernetes.io/last-applied-configuration (take them out of the file)"
+            "f.yaml:13:1: these fields are set by the API server and are ignored: status, uid, resourceVersion, generation, creationTimestamp, managedFields, kubectl.kubernetes.io/last-applied-configuration (remove them from the file)"
         );
     }
 
@@ -238,7 +240,7 @@ mod tests {
         assert_eq!(policy, json!({ "whenScaled": "Retain", "whenDeleted": "Retain" }));
         assert_eq!(warnings.len(), 2);
         assert!(
-            warnings[0].starts_with("f.yaml:5:76: whenDeleted: Delete is taken as Retain"),
+            warnings[0].starts_with("f.yaml:5:76: whenDeleted: Delete is treated as Retain"),
             "{warnings:?}"
         );
         for kept in [

@@ -140,7 +140,7 @@ fn too_large(
 ) -> Option<Diagnostic> {
     let on_kubernetes = container.driver.kind().is_none_or(|kind| kind == DriverKind::Kubernetes);
     let why = if on_kubernetes { too_large_for_kubernetes(object) } else { too_much_data(object) }?;
-    let hint = "split it, or put what is large into an image or on a volume";
+    let hint = "split it, or move the large data into an image or onto a volume";
     Some(Diagnostic::new(file, node.at, format!("{key} is too large: {why}")).hint(hint))
 }
 
@@ -283,8 +283,8 @@ fn read(file: &File, root: Option<&TemplateValue>) -> Result<Documents, Vec<Diag
 fn of_rendered(mut error: Diagnostic, text: &str) -> Diagnostic {
     let line = usize::try_from(error.line).unwrap_or(1);
     let shown = text.lines().nth(line.saturating_sub(1)).unwrap_or("");
-    error.message = format!("{} in what the template makes", error.message);
-    let hint = format!("line {line} of that is {}", quoted(shown));
+    error.message = format!("{} in the output of the template", error.message);
+    let hint = format!("line {line} of the output is {}", quoted(shown));
     error.hint = Some(match error.hint.take() {
         Some(before) => format!("{before}; {hint}"),
         None => hint,
@@ -408,8 +408,8 @@ fn refuse_duplicates(found: &[Found<'_>], errors: &mut Vec<Diagnostic>) {
     let mut seen: BTreeMap<&ObjectKey, &Found<'_>> = BTreeMap::new();
     for object in found {
         if let Some(first) = seen.insert(&object.key, object) {
-            let message = format!("the object {} is here twice", object.key);
-            let hint = format!("the other one is {}:{}", first.file, first.node.at.line);
+            let message = format!("the object {} is defined twice", object.key);
+            let hint = format!("it is also defined at {}:{}", first.file, first.node.at.line);
             errors.push(Diagnostic::new(&object.file, object.node.at, message).hint(hint));
         }
     }

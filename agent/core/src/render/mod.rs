@@ -214,9 +214,9 @@ fn check_targets(placed: &PlacedApp, found: &manifests::Objects) -> Result<(), V
     let missing = targets.filter(|target| !keys.iter().any(|key| is(key, target)));
     let errors: Vec<Diagnostic> = missing
         .map(|target| {
-            let message = format!("health.checks asks {target}, and the app has no such object");
+            let message = format!("health.checks targets {target}, but the app has no such object");
             let known = keys.iter().map(|key| key.to_string()).collect::<Vec<_>>().join(", ");
-            Diagnostic::of_file(&placed.file, message).hint(format!("it has {known}"))
+            Diagnostic::of_file(&placed.file, message).hint(format!("the app has {known}"))
         })
         .collect();
     if errors.is_empty() { Ok(()) } else { Err(errors) }

@@ -71,7 +71,7 @@ fn the_same_object_twice_is_an_error_that_names_both_places() {
     let error = objects(&[("a.yaml", CONFIG), ("b.yaml", CONFIG)]).unwrap_err();
     assert_eq!(
         error,
-        "apps/pos/manifests/b.yaml:1:1: the object ConfigMap/shop/c is here twice (the other one is apps/pos/manifests/a.yaml:1)"
+        "apps/pos/manifests/b.yaml:1:1: the object ConfigMap/shop/c is defined twice (it is also defined at apps/pos/manifests/a.yaml:1)"
     );
 }
 
@@ -124,7 +124,7 @@ fn an_error_in_a_template_holds_its_app_with_file_and_line() {
     let error = objects(&[("a.yaml.j2", "a: 1\nb: {{ values.missing }}\n")]).unwrap_err();
     assert!(error.starts_with("apps/pos/manifests/a.yaml.j2:2:"), "{error}");
     let error = objects(&[("a.yaml.j2", "a: 1\nb: {{ values.names | join(': ') }}\n")]).unwrap_err();
-    assert!(error.contains("in what the template makes") && error.contains("b: b: a"), "{error}");
+    assert!(error.contains("in the output of the template") && error.contains("b: b: a"), "{error}");
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_check_of_an_object_that_the_app_does_not_have_is_an_error() {
     let faulty = rendered(&spec("Deployment/pos"), &files).faulty;
     let error = faulty.values().flatten().next().unwrap().to_string();
     assert!(
-        error.contains("health.checks asks Deployment/pos") && error.contains("it has Pod/pos/pos"),
+        error.contains("health.checks targets Deployment/pos") && error.contains("the app has Pod/pos/pos"),
         "{error}"
     );
 }

@@ -206,7 +206,7 @@ fn a_box_that_runs_what_it_should_and_where_that_is_ill_says_both() {
     let mut status = status();
     status.apps[1].health = "Unhealthy".to_owned();
     let text = status.render(at("2026-11-21T09:00:00Z"));
-    assert!(text.starts_with("emea/de/store-0042/till-1: converged, and NOT HEALTHY: pos   ("), "{text}");
+    assert!(text.starts_with("emea/de/store-0042/till-1: converged, but NOT HEALTHY: pos   ("), "{text}");
     assert_eq!(status.ill().count(), 1);
 }
 
@@ -215,7 +215,7 @@ fn that_no_agent_runs_is_said_before_anything_else() {
     let status = Status { running: false, ..status() };
     let text = status.render(at("2026-11-21T09:01:00Z"));
     assert!(text.lines().nth(1).unwrap().starts_with("NOT RUNNING"), "{text}");
-    assert!(text.contains("next when the agent runs"), "{text}");
+    assert!(text.contains("next once the agent is running"), "{text}");
     // What an older agent says has no such word: it answered, so it runs.
     let mut json = serde_json::to_value(&status).unwrap();
     json.as_object_mut().unwrap().remove("running");

@@ -25,9 +25,9 @@ fn of_downloads(downloads: &DownloadStatus, now: Timestamp) -> String {
     let rate = downloads.rate.map(|rate| format!("at most {} a second", Size(rate)));
     let budget = downloads.budget.as_ref().map(|budget| {
         let (used, bytes, per) = (Size(budget.used), Size(budget.bytes), budget.per.word());
-        format!("{used} of {bytes} used this {per}, the next begins {}", relative(budget.next, now))
+        format!("{used} of {bytes} used this {per}; the next period begins {}", relative(budget.next, now))
     });
-    let urgent = downloads.urgent.then(|| "without limits now: the revision is urgent".to_owned());
+    let urgent = downloads.urgent.then(|| "limits are suspended: the revision is urgent".to_owned());
     [budget, rate, urgent].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
@@ -38,7 +38,7 @@ impl Status {
         let ill: Vec<&str> = self.ill().map(|app| app.name.as_str()).collect();
         let state = match (self.converged, ill.as_slice()) {
             (true, []) => "converged".to_owned(),
-            (true, ill) => format!("converged, and NOT HEALTHY: {}", ill.join(", ")),
+            (true, ill) => format!("converged, but NOT HEALTHY: {}", ill.join(", ")),
             (false, _) => "NOT CONVERGED".to_owned(),
         };
         line(
@@ -46,15 +46,24 @@ impl Status {
             &format!("{}: {state}   (holdfast {}, trust {})", self.device, self.agent, self.trust),
         );
         if !self.running {
-            let words = "NOT RUNNING: no agent answers. What runs goes on, but nobody looks after it, and no change comes \
-                         (systemctl status holdfast)";
+            let words = "NOT RUNNING: the agent does not answer. Workloads keep running, but nothing supervises \
+                         them and no change is applied (see: systemctl status holdfast)";
             line(&mut out, words);
         }
         if self.trust == "none" {
-            line(&mut out, "UNSIGNED: trust is \"none\", this box runs whatever its source says");
+            line(
+                &mut out,
+                "UNSIGNED: trust is \"none\": this box applies every revision of its source, without checking a \
+                 signature",
+            );
         }
         if let Some(ClockStatus { doubt, unblock, .. }) = &self.clock {
-            line(&mut out, &format!("CLOCK: {doubt}; windows are closed, and grace times stand still"));
+            line(
+                &mut out,
+                &format!(
+                    "CLOCK: {doubt}; until it is trusted, windows count as closed and grace times do not advance"
+                ),
+            );
             line(&mut out, &format!("    to unblock: {unblock}"));
         }
         for (what, held) in self.all_held() {
@@ -100,8 +109,8 @@ impl Status {
         line(out, &format!("source    {}", source.url));
         let last = source.last_poll.map_or("never".to_owned(), |time| relative(time, now));
         let next = match source.next_poll {
-            _ if !self.running => "when the agent runs".to_owned(),
-            next => next.map_or("when asked to".to_owned(), |time| relative(time, now)),
+            _ if !self.running => "once the agent is running".to_owned(),
+            next => next.map_or("only on request".to_owned(), |time| relative(time, now)),
         };
         line(out, &format!("polled    {last}; next {next}"));
         if let Some(error) = &source.error {
@@ -137,14 +146,14 @@ impl PlanReport {
         render_orphans(&mut out, &self.orphans, now);
         if self.steps.is_empty() {
             let nothing = match self.held.is_empty() {
-                true => "Nothing to do: what runs is what should run.",
-                false => "Nothing to do but what is held.",
+                true => "Nothing to do: the box matches the desired state.",
+                false => "Nothing to do, except for what is held (see above).",
             };
             line(&mut out, nothing);
             return out;
         }
         if let Some(revision) = &self.revision {
-            line(&mut out, &format!("To {revision}:"));
+            line(&mut out, &format!("Steps to reach revision {revision}:"));
         }
         let rows: Vec<_> = self
             .steps
@@ -175,7 +184,7 @@ impl Diagnosis {
         let looks: Vec<String> = self.looks.iter().map(LookRecord::render).collect();
         let objects: Vec<String> = self.objects.iter().map(|(key, seen)| format!("{key}: {seen}")).collect();
         let logs = match &self.no_logs {
-            Some(why) => vec![format!("there are none: {why}")],
+            Some(why) => vec![format!("no log is available: {why}")],
             None => self.logs.clone(),
         };
         for (title, lines) in
@@ -201,7 +210,7 @@ impl LookRecord {
             let _ = write!(text, ": {reason}");
         }
         if let Some(restarts) = self.restarts.filter(|restarts| *restarts > 0) {
-            let _ = write!(text, " (started again {restarts} times)");
+            let _ = write!(text, " (restarted {restarts} times)");
         }
         text
     }
@@ -233,19 +242,19 @@ fn render_orphans(out: &mut String, orphans: &[Orphan], now: Timestamp) {
                 format!("purges/{purge}.yaml removes it {}", relative(goes, now))
             }
             (Some(purge), _) => format!("purges/{purge}.yaml removes it as soon as changes are allowed"),
-            _ => "it stays until a Purge document asks for it".to_owned(),
+            _ => "it is kept until a Purge document names it".to_owned(),
         };
         let since = relative(orphan.since, now);
         let Orphan { object, app, .. } = orphan;
-        line(out, &format!("ORPHAN {object} of {app} holds data, wanted by nothing since {since}; {goes}"));
+        line(out, &format!("ORPHAN {object} of {app} holds data and was orphaned {since}; {goes}"));
     }
 }
 
 fn render_held(out: &mut String, what: &str, held: &Held, now: Timestamp) {
     line(out, &format!("{what}: {}", held.cause));
-    let next = held
-        .next
-        .map_or("waits for a change".to_owned(), |time| format!("tries again {}", relative(time, now)));
+    let next = held.next.map_or("not before something changes (see below)".to_owned(), |time| {
+        format!("tries again {}", relative(time, now))
+    });
     line(out, &format!("    next: {next}"));
     line(out, &format!("    to unblock: {}", held.unblock));
 }

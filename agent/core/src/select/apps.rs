@@ -112,7 +112,7 @@ fn unmet(app: &App, file: &str, agent_version: &Version) -> Option<Diagnostic> {
     if wanted.matches(&numbers) || wanted.matches(agent_version) {
         return None;
     }
-    let message = format!("the app requires agent {wanted}, and this one is {agent_version}");
+    let message = format!("the app requires agent {wanted}, but this agent has version {agent_version}");
     Some(Diagnostic::of_file(file, message).hint("update the agent on this box, or place the app elsewhere"))
 }
 

@@ -21,7 +21,7 @@ pub(super) fn check(selected: &Selected<'_>, known: &BTreeSet<&str>) -> BTreeMap
             let message = if exists {
                 format!("{name} depends on {wanted}, which isn't placed on this box")
             } else {
-                format!("{name} depends on {wanted}, which there is no app of")
+                format!("{name} depends on {wanted}, but there is no such app")
             };
             let mut diagnostic = Diagnostic::new(&placed.file, dependency.at, message);
             diagnostic.hint = match exists {

@@ -52,7 +52,10 @@ pub(crate) fn purged_objects(path: &str, purge: &Purge) -> Vec<Diagnostic> {
     let holds_none = purge.spec.objects.iter().filter(|purged| !purged.object.value.holds_data());
     holds_none
         .map(|object| {
-            let message = format!("{} holds no data: it goes by itself", object.object.value);
+            let message = format!(
+                "{} holds no data and is removed automatically: remove it from the Purge document",
+                object.object.value
+            );
             Diagnostic::new(path, object.object.at, message)
         })
         .collect()
@@ -77,7 +80,7 @@ fn orders<D: Document>(files: &[File], folder: &str, errors: &mut Vec<Diagnostic
     for file in files {
         let name = file.path.strip_prefix(folder).and_then(|path| path.strip_prefix('/'));
         let Some(name) = name.and_then(stem) else {
-            errors.push(Diagnostic::of_file(&file.path, format!("it is no document of {folder}/")));
+            errors.push(Diagnostic::of_file(&file.path, format!("it is not a document of {folder}/")));
             continue;
         };
         match document::read::<D>(&file.path, &file.bytes, Some(name)) {

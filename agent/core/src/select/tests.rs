@@ -134,7 +134,7 @@ fn a_folder_without_a_document_or_of_another_name_is_not_an_app_that_was_removed
     index.apps.insert("empty".to_owned(), Ok(None));
     let selected = run(&index).unwrap();
     assert_eq!(names(&selected.faulty), ["empty", "pos"]);
-    assert!(faults(&selected, "pos").contains("doesn't fit the file's path"));
+    assert!(faults(&selected, "pos").contains("doesn't match the file's path"));
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_fleet_site_or_device_document_that_is_missing_or_wrong_holds_the_revision()
                 site: file("sites/emea/s.yaml", "kind: Site\nmetadata: {name: emea/t}\n"),
                 ..whole.clone()
             },
-            "doesn't fit",
+            "doesn't match",
         ),
     ] {
         let errors = crate::diagnostic::to_text(&run(&index).unwrap_err());
@@ -206,7 +206,7 @@ fn a_dependency_that_is_missing_or_elsewhere_holds_the_app_that_names_it() {
     let far = app("far", "  placement: {matchLabels: {tier: lab}}\n");
     let selected = run(&index(&[("pos", &pos), ("db", &db), ("far", &far)])).unwrap();
     let text = faults(&selected, "pos");
-    assert!(text.contains("depends on bd, which there is no app of (did you mean db?)"), "{text}");
+    assert!(text.contains("depends on bd, but there is no such app (did you mean db?)"), "{text}");
     assert!(text.contains("depends on far, which isn't placed on this box"), "{text}");
     assert_eq!(names(&selected.apps), ["db"]);
 }
@@ -217,7 +217,9 @@ fn an_app_that_requires_another_agent_is_faulty_with_that_cause() {
     let new = app("new", "  placement: {}\n  requires: {agent: '>=0.2'}\n");
     let selected = run(&index(&[("old", &old), ("new", &new)])).unwrap();
     assert_eq!(names(&selected.apps), ["old"]);
-    assert!(faults(&selected, "new").contains("the app requires agent >=0.2, and this one is 0.1.0"));
+    assert!(
+        faults(&selected, "new").contains("the app requires agent >=0.2, but this agent has version 0.1.0")
+    );
 }
 
 #[test]
@@ -296,7 +298,7 @@ spec:
     assert_eq!(run(&elsewhere).unwrap().policy.stop, None);
     let misnamed = File { path: "stops/other.yaml".into(), ..stop("lab") };
     let errors = run(&Index { stops: vec![misnamed], ..index }).unwrap_err();
-    assert!(crate::diagnostic::to_text(&errors).contains("by its path it is other"));
+    assert!(crate::diagnostic::to_text(&errors).contains("the path requires the name other"));
 }
 
 #[test]

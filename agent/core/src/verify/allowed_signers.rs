@@ -236,7 +236,7 @@ fn parse_line(line: usize, text: &str) -> Result<Entry, String> {
     }
     if !starts_with_key(rest) {
         let word: String = rest.chars().take_while(|c| !c.is_whitespace()).take(60).collect();
-        return Err(format!("{word:?} is no kind of key that is known here"));
+        return Err(format!("{word:?} is not a known kind of key"));
     }
     let key = PublicKey::from_openssh(rest).map_err(|error| format!("the key cannot be read ({error})"))?;
     check_key(key.key_data()).map_err(|what| {
@@ -449,7 +449,7 @@ mod tests {
             (format!("a,,b {KEY}"), "an empty entry"),
             ("a".to_owned(), "the key is missing"),
             ("a ssh-ed25519 AAAA".to_owned(), "the key cannot be read"),
-            ("a namespaces=\"git\" nonsense AAAA".to_owned(), "no kind of key"),
+            ("a namespaces=\"git\" nonsense AAAA".to_owned(), "is not a known kind of key"),
         ] {
             let text = format!("{good}{line}\n");
             let cause = cause(&text);

@@ -60,7 +60,10 @@ fn take_apart(commit: &[u8]) -> Result<Option<Signature>, BadSignature> {
         0 => Ok(None),
         1 => Ok(Some(parts)),
         _ => Err(BadSignature::NotCanonical {
-            why: format!("the commit has {found} headers of signatures, and no signature covers the others"),
+            why: format!(
+                "the commit has {found} signature headers, but must have only one: a signature does not cover the \
+                 other headers"
+            ),
         }),
     }
 }

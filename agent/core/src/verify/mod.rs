@@ -349,7 +349,7 @@ fn check_descent(revision: Revision, accepted: Revision, ancestry: &Ancestry) ->
         Ancestry::First | Ancestry::Same => Err(Refused::DescentUnproven {
             revision,
             accepted,
-            why: "the source compared it with another revision than the accepted one".to_owned(),
+            why: "the source compared it with a revision other than the accepted one".to_owned(),
         }),
     }
 }

@@ -42,9 +42,7 @@ pub enum Refused {
         accepted: Revision,
     },
     /// It may descend, but that could not be shown.
-    #[error(
-        "that revision {revision} descends from the accepted revision {accepted} could not be proved: {why}"
-    )]
+    #[error("could not prove that revision {revision} descends from the accepted revision {accepted}: {why}")]
     DescentUnproven {
         /// Which.
         revision: Revision,
@@ -55,7 +53,8 @@ pub enum Refused {
     },
     /// An older artifact is offered, or another one under the same number.
     #[error(
-        "revision {revision} has the sequence {sequence}, which is not above {newest}, the accepted revision {accepted}'s"
+        "revision {revision} has the sequence {sequence}, which must be higher than {newest}, the sequence of the \
+         accepted revision {accepted}"
     )]
     NotNewer {
         /// Which.
@@ -69,7 +68,8 @@ pub enum Refused {
     },
     /// The box follows a source of another kind than before.
     #[error(
-        "whether revision {revision} is newer than the accepted revision {accepted} can't be told: one is a commit and the other an artifact"
+        "revision {revision} can't be compared with the accepted revision {accepted}: one is a commit and the \
+         other is an artifact"
     )]
     OtherKind {
         /// Which.
@@ -99,7 +99,8 @@ pub enum KeyProblem {
     },
     /// Its time has not come.
     #[error(
-        "which line {line} of allowed_signers makes valid from {from} on, and the revision counts as made at {at}"
+        "which line {line} of allowed_signers declares valid from {from} on, but the revision counts as made at \
+         {at}"
     )]
     NotYetValid {
         /// The line of allowed_signers.
@@ -111,7 +112,7 @@ pub enum KeyProblem {
     },
     /// Its time is over.
     #[error(
-        "which line {line} of allowed_signers makes valid until {until}, and the revision counts as made at {at}"
+        "which line {line} of allowed_signers declares valid until {until}, but the revision counts as made at {at}"
     )]
     Expired {
         /// The line of allowed_signers.
@@ -143,12 +144,12 @@ impl Refused {
                 "sign with SSH instead (git config gpg.format ssh), then push a signed commit on top"
             }
             Refused::Signature { cause: BadSignature::HighS, .. } => {
-                "push a commit on top that is signed with an ed25519 key, or with this one again until it is \
-                 accepted: every second ECDSA signature has the low value"
+                "push a commit on top that is signed with an ed25519 key; or sign again with this key until a \
+                 signature is accepted (half of all ECDSA signatures have the low value)"
             }
             Refused::Signature { cause: BadSignature::NotCanonical { .. }, .. } => {
-                "push a commit on top that git signs with ssh-keygen (git commit -S); if git made this one so, somebody \
-                 between changed it: find out who"
+                "push a commit on top that git signs with ssh-keygen (git commit -S); if git did sign this one, \
+                 somebody altered it afterwards: find out who"
             }
             Refused::Signature { .. } => {
                 "publish a newer revision with a good signature; if this one should have had one, find out who \
@@ -167,12 +168,12 @@ impl Refused {
                  instead of a force-push)"
             }
             Refused::DescentUnproven { .. } => {
-                "allow partial fetches on the server (git config uploadpack.allowFilter true), or push a \
-                 commit closer to the accepted one; the box tries again by itself"
+                "allow partial fetches on the server (git config uploadpack.allowFilter true), or push a commit \
+                 closer to the accepted one; the agent retries automatically"
             }
             Refused::NotNewer { .. } => "publish the artifact again with a higher sequence",
             Refused::OtherKind { .. } => {
-                "let source.url name a source of the kind that the box followed before"
+                "set source.url to a source of the same kind (Git or artifacts) as before"
             }
         }
     }

@@ -45,19 +45,16 @@ pub enum BadSignature {
     },
     /// It is written in another form than the one in which it was made. Were that taken, the same signed content could
     /// be had under another revision's name, by anybody and without a key.
-    #[error("it is not in the form in which ssh-keygen and git write it: {why}")]
+    #[error("it is not encoded exactly as ssh-keygen and git write it: {why}")]
     NotCanonical {
         /// What is different.
         why: String,
     },
     /// It is the other one of the two values that fit whatever an ECDSA key signs.
-    #[error(
-        "its ECDSA value s is the high one: two values fit everything that an ECDSA key signs, and only the low one \
-         is accepted"
-    )]
+    #[error("its ECDSA value s is the high one of the two valid values, and only the low one is accepted")]
     HighS,
     /// It doesn't fit what was signed: one of the two was changed.
-    #[error("it does not fit the commit: the commit or the signature was altered")]
+    #[error("it does not match the commit: the commit or the signature was altered")]
     Altered,
 }
 
@@ -89,7 +86,7 @@ impl SshSignature {
         let written = sig.to_pem(LineEnding::LF).map_err(|error| malformed(&error))?;
         if armored != written.as_bytes() {
             return Err(not_canonical(
-                "line breaks, white space or its encoding are different, or it has something more",
+                "its line breaks, white space or encoding differ, or it contains additional data",
             ));
         }
         // Nobody signs this field: what it holds is for later versions of the format.

@@ -49,7 +49,10 @@ pub(super) fn read(scanner: &mut Scanner<'_>, sink: &mut impl Sink) -> Result<()
         if explicit {
             reader.scanner.take()?;
         } else if !first {
-            return Err(Fault::new(at, "the document ended before: part documents by lines of ---"));
+            return Err(Fault::new(
+                at,
+                "there is content after the end of the document: separate documents with a line of ---",
+            ));
         }
         match reader.scanner.peek()?.kind {
             Kind::DocumentStart | Kind::DocumentEnd | Kind::End if explicit => reader.empty(at)?,
@@ -148,7 +151,7 @@ impl<S: Sink> Reader<'_, '_, S> {
         }
         match self.is(&Kind::BlockEnd)? {
             true => self.end(),
-            false => Err(Fault::new(self.at()?, "an item of the list, with its '-', is expected here")),
+            false => Err(Fault::new(self.at()?, "a list item, beginning with '-', is expected here")),
         }
     }
 

@@ -9,7 +9,7 @@ use super::scalar::{BadScalar, Scalar, is_float};
 
 /// The value of a scalar with one of YAML's own tags; `name` is what follows `!!`.
 pub(super) fn tagged(text: &str, name: &str) -> Result<Scalar, BadScalar> {
-    let wrong = || BadScalar { message: format!("this is no !!{name}"), hint: None };
+    let wrong = || BadScalar { message: format!("this is not a valid !!{name}"), hint: None };
     match (name, plain(text)) {
         ("binary", _) => binary(text).map(Scalar::Text).ok_or_else(wrong),
         ("null", scalar @ Scalar::Null)

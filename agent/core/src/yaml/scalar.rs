@@ -80,7 +80,7 @@ impl Scalar {
                 .map(Value::Number)
                 .ok_or_else(|| {
                     let hint = "write a finite number, or quote it to have a string";
-                    BadScalar::new(format!("{} has no form in JSON", shown(number)), hint)
+                    BadScalar::new(format!("{} can't be represented in JSON", shown(number)), hint)
                 })?,
         })
     }

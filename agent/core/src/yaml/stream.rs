@@ -19,7 +19,7 @@ pub(super) fn chunks<'a>(file: &str, text: &'a str) -> Result<Vec<Chunk<'a>>, Di
         if let Some(rest) = line.strip_prefix("---") {
             let rest = rest.trim();
             if !rest.is_empty() && !rest.starts_with('#') {
-                let message = format!("nothing may stand behind ---, found {}", quoted(rest));
+                let message = format!("nothing may follow --- on the same line, found {}", quoted(rest));
                 return Err(Diagnostic::new(file, Position { line: number, column: 4 }, message)
                     .hint("put it on a line of its own"));
             }

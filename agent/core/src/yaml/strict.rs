@@ -14,7 +14,7 @@ pub(super) fn plain(text: &str) -> Result<Value, BadScalar> {
     }
     if is_special_float(text) {
         return Err(BadScalar::new(
-            format!("{text} has no form in JSON"),
+            format!("{text} can't be represented in JSON"),
             "write a finite number, or quote it to have a string",
         ));
     }
@@ -26,7 +26,7 @@ pub(super) fn plain(text: &str) -> Result<Value, BadScalar> {
 
 /// The value of a scalar with one of the core schema's tags, such as `!!str`.
 pub(super) fn tagged(text: &str, suffix: &str) -> Result<Value, BadScalar> {
-    let wrong = || BadScalar { message: format!("this is no !!{suffix}"), hint: None };
+    let wrong = || BadScalar { message: format!("this is not a valid !!{suffix}"), hint: None };
     match suffix {
         "str" => Ok(Value::String(text.to_owned())),
         "null" | "bool" | "int" | "float" => {
@@ -68,7 +68,7 @@ fn number(text: &str) -> Option<Result<Number, BadScalar>> {
             return integer(unsigned, 10, negative);
         }
         return Some(Err(BadScalar::new(
-            format!("{text} is read as {unsigned} by some, as an octal number by others"),
+            format!("{text} is ambiguous: some parsers read it as {unsigned}, others as an octal number"),
             "quote it to keep its zeros, or leave them out",
         )));
     }

@@ -25,7 +25,7 @@ fn take(left: &mut u64, units: u64) -> Result<(), Error> {
         }
         None => Err(Error::new(
             ErrorKind::InvalidOperation,
-            "the template does too much: its texts or lists grow beyond what a template may handle",
+            "the template is too expensive: the strings or lists that it builds exceed the limit for a template",
         )),
     }
 }
@@ -50,13 +50,13 @@ pub(super) fn pay_for(state: &mut State<'_, '_>, values: &[Value], times: u64) -
 fn weigh(value: &Value, left: &mut u64, depth: usize) -> Result<(), Error> {
     take(left, VALUE + value.as_str().map_or(0, |text| text.len() as u64))?;
     if value.is_undefined() {
-        return Err(Error::new(ErrorKind::UndefinedError, "it is used before anything gave it a value"));
+        return Err(Error::new(ErrorKind::UndefinedError, "it is used before it has a value"));
     }
     if value.as_bytes().is_some_and(|bytes| bytes.len() > 4096) {
         take(left, WORK)?;
     }
     let Some(below) = depth.checked_sub(1) else {
-        return Err(Error::new(ErrorKind::InvalidOperation, "lists and maps are nested too deep"));
+        return Err(Error::new(ErrorKind::InvalidOperation, "lists and maps are nested too deeply"));
     };
     match value.kind() {
         ValueKind::Map => {

@@ -2,7 +2,7 @@
 
 use minijinja::machinery::ast::{BinOpKind, Call, CallArg, Expr, Macro, Stmt};
 
-const ALONE: &str = "a template stands alone: block, include, import and extends are not supported";
+const ALONE: &str = "a template can't refer to others: block, include, import and extends are not supported";
 
 /// What a template must not hold, and the line where it does.
 pub(super) struct Refused {
@@ -55,7 +55,7 @@ impl Shape {
                 self.repeated(&set.body);
             }
             Stmt::AutoEscape(escape) => {
-                self.refuse(escape.span().start_line, "autoescape has no meaning here");
+                self.refuse(escape.span().start_line, "autoescape is not supported");
             }
             Stmt::FilterBlock(block) => {
                 self.expression(&block.filter);

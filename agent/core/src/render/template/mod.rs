@@ -143,7 +143,9 @@ fn patch(instructions: &mut Instructions<'_>) -> Result<(), &'static str> {
             Instruction::BuildList(None)
             | Instruction::BuildTuple(None)
             | Instruction::UnpackLists(_)
-            | Instruction::CompareAndPreserve(_) => return Err("the template does what can't be bounded"),
+            | Instruction::CompareAndPreserve(_) => {
+                return Err("the template uses an operation whose cost can't be limited");
+            }
             _ => continue,
         };
         let Ok(operands) = u16::try_from(operands) else {
@@ -166,11 +168,11 @@ fn explain(file: &str, at: Position, source: &str, error: &Error) -> Diagnostic 
     let (message, hint) = match error.kind() {
         ErrorKind::OutOfFuel => (
             "the template runs for too long".to_owned(),
-            Some("it loops over too much, or writes too much in a loop"),
+            Some("its loops have too many iterations or produce too much output"),
         ),
         ErrorKind::UndefinedError => (
             format!("undefined value{}", detail.map(|detail| format!(": {detail}")).unwrap_or_default()),
-            Some("give it in values, or write | default(…)"),
+            Some("define it in values, or write | default(…)"),
         ),
         kind => match detail {
             Some(detail) => (format!("{kind}: {detail}"), None),

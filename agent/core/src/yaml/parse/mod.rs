@@ -63,8 +63,8 @@ fn unprintable(part: &Chunk<'_>) -> Result<(), Fault> {
     for (line, text) in (1..).zip(part.text.split_inclusive('\n')) {
         if let Some((column, c)) = (1..).zip(text.chars()).find(|(_, c)| !printable(*c)) {
             let at = Position { line: part.lines_before.saturating_add(line), column };
-            let hint = "take it out, or write it as an escape in double quotes";
-            return Err(Fault::new(at, &format!("{c:?} can't stand in YAML")).hint(hint));
+            let hint = "remove it, or write it as an escape in double quotes";
+            return Err(Fault::new(at, &format!("{c:?} is not allowed in YAML")).hint(hint));
         }
     }
     Ok(())
@@ -171,8 +171,8 @@ impl<'a> Builder<'a> {
         self.anchors.clear();
         self.documents_in_part += 1;
         if self.dialect == Dialect::Kubernetes && self.documents_in_part > 1 {
-            let fault = Fault::refused(at, "a second document begins here, which kubectl would leave out");
-            return Err(fault.hint("part documents by lines of ---"));
+            let fault = Fault::refused(at, "a second document begins here, which kubectl would ignore");
+            return Err(fault.hint("separate documents with a line of ---"));
         }
         Ok(())
     }
@@ -281,7 +281,7 @@ impl<'a> Builder<'a> {
             (Ok(key), Some(mapping)) => {
                 let shown = quoted(&key);
                 (!mapping.key(at, key)).then(|| BadScalar {
-                    message: format!("the key {shown} is here twice"),
+                    message: format!("the key {shown} is duplicated"),
                     hint: Some("remove one of them"),
                 })
             }
@@ -304,7 +304,8 @@ impl<'a> Builder<'a> {
 
     fn alias(&mut self, name: &str, at: Position) -> Result<(), Fault> {
         let Some(Anchored { node, nodes, bytes }) = self.anchors.get(name) else {
-            let message = format!("nothing before is marked by &{name}, or the alias stands inside of it");
+            let message =
+                format!("the anchor &{name} is not defined before this alias, or the alias is inside of it");
             return Err(Fault::refused(at, &message));
         };
         let (node, nodes, bytes) = (node.clone(), *nodes, *bytes);
@@ -338,7 +339,7 @@ impl Sink for Builder<'_> {
             Event::Alias(name) => self.alias(&name, at),
         }?;
         match self.errors.len() >= ERROR_LIMIT {
-            true => Err(Fault::refused(at, "there are more errors behind this one, which aren't looked for")),
+            true => Err(Fault::refused(at, "too many errors: the file is not checked beyond this point")),
             false => Ok(()),
         }
     }

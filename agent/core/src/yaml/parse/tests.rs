@@ -37,7 +37,7 @@ fn every_duplicate_key_is_an_error_with_its_place() {
     let text = errors("a: 1\nb:\n  c: 1\n  c: 2\na: 2\n");
     assert_eq!(
         text,
-        "f.yaml:4:3: the key \"c\" is here twice (remove one of them)\nf.yaml:5:1: the key \"a\" is here twice (remove one of them)"
+        "f.yaml:4:3: the key \"c\" is duplicated (remove one of them)\nf.yaml:5:1: the key \"a\" is duplicated (remove one of them)"
     );
 }
 
@@ -99,6 +99,6 @@ fn garbage_is_an_error_with_its_place() {
 #[test]
 fn tags_of_the_core_schema_are_heeded() {
     assert_eq!(read("a: !!str 42\nb: !!int 7\nc: ! 7\n").unwrap(), [json!({"a": "42", "b": 7, "c": "7"})]);
-    assert!(errors("a: !!int x\n").contains("this is no !!int"));
+    assert!(errors("a: !!int x\n").contains("this is not a valid !!int"));
     assert!(errors("a: !!binary aGk=\n").contains("the tag !!binary is not known"));
 }

@@ -208,7 +208,7 @@ impl<'a> Scanner<'a> {
                 self.push(at, Kind::Scalar { text, plain: true });
                 Ok(())
             }
-            '\t' => Err(self.fault("a tab can't stand before it: indent with spaces")),
+            '\t' => Err(self.fault("tabs can't be used for indentation: indent with spaces")),
             _ => Err(self.fault(&format!("no value can begin with {c:?}: quote it"))),
         }
     }
@@ -320,7 +320,7 @@ impl<'a> Scanner<'a> {
         } else {
             if !self.in_flow() {
                 if !self.key_allowed {
-                    return Err(self.fault("a ':' can't stand here: quote the text that it is in"));
+                    return Err(self.fault("':' is not allowed here: quote the text that contains it"));
                 }
                 self.roll(self.column(), None, Kind::BlockMapping, at);
             }
@@ -338,8 +338,8 @@ impl<'a> Scanner<'a> {
         self.cursor.take_while(&mut name, is_word);
         let ends = self.cursor.gap_ahead(0) || self.cursor.peek().is_some_and(|c| "?:,]}%@`".contains(c));
         if name.is_empty() || !ends {
-            let message =
-                "the name of an anchor has letters, digits, '-' and '_' only; quote the text if it is none";
+            let message = "the name of an anchor or alias may contain only letters, digits, '-' and '_'; if this \
+                           is plain text, quote it";
             return Err(Fault::new(at, message));
         }
         self.push(at, if sign == '*' { Kind::Alias(name) } else { Kind::Anchor(name) });
@@ -354,7 +354,7 @@ impl<'a> Scanner<'a> {
             self.cursor.next();
             let uri = self.uri()?;
             if uri.is_empty() || !self.cursor.is('>') {
-                return Err(Fault::new(at, "the tag has no end: write !<…>"));
+                return Err(Fault::new(at, "the closing > of the tag is missing: write !<…>"));
             }
             self.cursor.next();
             match uri.strip_prefix("tag:yaml.org,2002:") {
@@ -371,7 +371,7 @@ impl<'a> Scanner<'a> {
             }
             let suffix = self.uri()?;
             match (is_handle, handle.as_str(), suffix.as_str()) {
-                (true, "", "") => return Err(Fault::new(at, "there is nothing behind !!")),
+                (true, "", "") => return Err(Fault::new(at, "the name of the tag is missing after !!")),
                 (true, "", _) => Tag::Own(suffix),
                 (true, ..) => {
                     return Err(Fault::new(at, &format!("the tag !{handle}! is not known: leave it out")));
@@ -381,7 +381,7 @@ impl<'a> Scanner<'a> {
             }
         };
         if !self.cursor.gap_ahead(0) {
-            return Err(Fault::new(at, "a tag ends with a blank"));
+            return Err(Fault::new(at, "a tag must be followed by a space"));
         }
         self.push(at, Kind::Tag(tag));
         Ok(())
@@ -457,7 +457,7 @@ impl<'a> Scanner<'a> {
 }
 
 fn no_colon(key: &SimpleKey) -> Fault {
-    Fault::new(key.mark.position(), "a key stands here without its ':'")
+    Fault::new(key.mark.position(), "this key has no ':' after it")
 }
 
 fn is_word(c: char) -> bool {

@@ -46,7 +46,10 @@ pub(super) fn block(cursor: &mut Cursor<'_>, parent: isize, literal: bool) -> Re
     cursor.skip_while(|c| matches!(c, ' ' | '\t'));
     cursor.skip_comment();
     if !cursor.at_line_end() {
-        return Err(Fault::new(start, "behind | or > the line must end: quote the text if it is none"));
+        return Err(Fault::new(
+            start,
+            "nothing may follow | or > on the same line: if this is not a block of text, quote it",
+        ));
     }
     cursor.take_break();
     let parent = usize::try_from(parent).ok();
@@ -114,7 +117,7 @@ pub(super) fn quoted(cursor: &mut Cursor<'_>, quote: char) -> Result<String, Fau
     let mut text = String::new();
     loop {
         if cursor.at_marker() {
-            return Err(Fault::new(start, "the quotes aren't closed where the document ends"));
+            return Err(Fault::new(start, "the closing quote is missing before the end of the document"));
         }
         let mut over_lines = false;
         while let Some(c) = cursor.peek().filter(|_| !cursor.gap_ahead(0)) {
@@ -137,7 +140,7 @@ pub(super) fn quoted(cursor: &mut Cursor<'_>, quote: char) -> Result<String, Fau
             }
         }
         if cursor.at_end() {
-            return Err(Fault::new(start, "the quotes aren't closed"));
+            return Err(Fault::new(start, "the closing quote is missing"));
         }
         blanks(cursor, &mut text, over_lines, |_| Ok(()))?;
     }
@@ -201,7 +204,7 @@ fn escaped(cursor: &mut Cursor<'_>) -> Result<char, Fault> {
         Some('u') => 4,
         Some('U') => 8,
         _ => {
-            let message = "nothing is known by this \\: double it to have one, or use single quotes";
+            let message = "unknown escape: write \\\\ for a backslash, or use single quotes";
             return Err(Fault::new(at, message));
         }
     };
