@@ -70,14 +70,14 @@ fn like_its_parent(made: OwnedFd, parent: &Stat) -> rustix::io::Result<OwnedFd> 
 fn refused(errno: Errno, rest: &Path) -> io::Error {
     match errno {
         Errno::LOOP | Errno::XDEV => io::Error::other(format!(
-            "there is a symbolic link in {}, and what a workload can write is never followed through a link: \
+            "there is a symbolic link in {}, and the agent follows no links in folders that a workload can write: \
              remove the link",
             rest.display()
         )),
         // systemd's filter takes the whole call away, since it can't see into its arguments.
         Errno::NOSYS => io::Error::other(format!(
-            "openat2(2) is refused, without which {} might be followed through a workload's link: take \
-             RestrictSUIDSGID= from the agent's unit, or give the box a kernel of 5.6 or newer",
+            "openat2(2) is not available, without which {} might lead through a symbolic link of a workload: \
+             remove RestrictSUIDSGID= from the agent's unit, or install a kernel of version 5.6 or newer",
             rest.display()
         )),
         errno => errno.into(),
@@ -153,7 +153,7 @@ pub(crate) fn has_mounted(pid: i32, wanted: &[Shown]) -> io::Result<()> {
             Some(count) => *count -= 1,
             None => {
                 return Err(io::Error::other(format!(
-                    "{} is not what was mounted: something else was put in its place meanwhile",
+                    "{} is not what was mounted: it was replaced by something else in the meantime",
                     wanted.path.display()
                 )));
             }
@@ -215,7 +215,7 @@ mod tests {
         let other = shown(&base(dir.path()).unwrap()).unwrap();
         assert!(other.path.ends_with(dir.path().file_name().unwrap()), "{other:?}");
         let why = has_mounted(own, &[root, other]).unwrap_err().to_string();
-        assert!(why.contains("something else was put in its place"), "{why}");
+        assert!(why.contains("it was replaced by something else"), "{why}");
     }
 
     #[test]

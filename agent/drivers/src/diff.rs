@@ -69,7 +69,7 @@ fn describe(path: &str, found: Option<&Value>, wanted: Option<&Value>, values: b
         (None, _) => format!("{path} is missing"),
         (_, None) => format!("{path} was added"),
         (Some(found), Some(wanted)) if values => {
-            format!("{path} is {} instead of {}", short(found), short(wanted))
+            format!("{path} is {}, but should be {}", short(found), short(wanted))
         }
         _ => format!("{path} differs"),
     }
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn a_difference_names_its_place_and_both_values() {
         let text = difference(&json!({"spec": {"replicas": 1}}), &json!({"spec": {"replicas": 3}}), true);
-        assert_eq!(text.unwrap(), "spec.replicas is 1 instead of 3");
+        assert_eq!(text.unwrap(), "spec.replicas is 1, but should be 3");
     }
 
     #[test]

@@ -136,7 +136,7 @@ async fn a_probe_that_wants_too_much_memory_or_traps_is_not_well() {
     let run = |text: &str| check(bench.pin(&workload(text)), &[]);
     // It takes 256 pages of 64 KiB, is refused the next one, and ends with 256: it could not say 0.
     let greedy = driver.run_probe(&app(), &run("memory.wat"), None).await.unwrap_err();
-    assert!(greedy.contains("it wanted more memory than the 16777216 bytes that it may use"), "{greedy}");
+    assert!(greedy.contains("it tried to exceed its memory limit of 16777216 bytes"), "{greedy}");
     let trap = driver.run_probe(&app(), &run("trap.wat"), None).await.unwrap_err();
     assert!(trap.starts_with("trapped: "), "{trap}");
     // It writes a gigabyte and more to its output.

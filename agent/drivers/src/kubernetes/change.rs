@@ -60,7 +60,7 @@ impl KubernetesDriver {
         let wanted = self.served(release, id, object).await?;
         if object.key.holds_data() {
             return Err(DriverError::Release(format!(
-                "{} holds data and is never removed to be made anew",
+                "{} holds data and is never removed and recreated",
                 object.key
             )));
         }
@@ -105,7 +105,8 @@ impl KubernetesDriver {
         match self.kind_of(object).await? {
             Some((kind, watched)) => Ok(Wanted::new(release, &id.into(), object, kind, watched, Some(key))),
             None => Err(DriverError::NotYet(format!(
-                "{}; commit its CustomResourceDefinition with it, or let the app depend on the one that brings it",
+                "{}; commit its CustomResourceDefinition in the same app, or name the app that contains it in \
+                 dependsOn",
                 self.not_served(object).await?
             ))),
         }
@@ -145,7 +146,7 @@ impl KubernetesDriver {
             }
         }
         Err(DriverError::Runtime(format!(
-            "{}: others write it at the same time, again and again",
+            "{}: conflict, other clients keep writing it at the same time",
             wanted.key()
         )))
     }
@@ -202,7 +203,7 @@ impl KubernetesDriver {
         while shelf.get(&place).is_none_or(|(record, _)| record.status != Status::Current) {
             if !patience.again().await {
                 return Err(DriverError::NotYet(format!(
-                    "{}: its kind was not served within {WAIT:?}",
+                    "{}: the cluster did not serve its kind within {WAIT:?}",
                     wanted.key()
                 )));
             }
@@ -246,7 +247,7 @@ impl KubernetesDriver {
                 Err(error) if error.code() == Some(409) => {
                     if !patience.again().await {
                         return Err(DriverError::NotYet(format!(
-                            "{} is not removed: for {WAIT:?} it was written again and again",
+                            "{} was not removed: it was modified repeatedly for {WAIT:?}",
                             key_of(kind, &record)
                         )));
                     }
@@ -334,11 +335,11 @@ impl KubernetesDriver {
 }
 
 fn not_gone(kind: &Kind, record: &Record, why: &str) -> DriverError {
-    DriverError::NotYet(format!("{} is not gone yet: {why}", key_of(kind, record)))
+    DriverError::NotYet(format!("{} is still being deleted: {why}", key_of(kind, record)))
 }
 
 fn taken(key: &ObjectKey, owner: &str) -> DriverError {
-    DriverError::Runtime(format!("{key} belongs to {owner}, since a moment ago"))
+    DriverError::Runtime(format!("{key} was just taken over by {owner}"))
 }
 
 pub(super) fn key_of(kind: &Kind, record: &Record) -> ObjectKey {
@@ -396,9 +397,10 @@ pub(super) fn of_write(
         403 if refusal.message.contains("is being terminated") => DriverError::NotYet(said),
         403 => DriverError::NotYet(match account {
             Some(account) => format!(
-                "{said}; the app acts as {account} and may do what that account may: give it a Role, or write another serviceAccount"
+                "{said}; the app acts as {account} and has only its permissions: bind a Role to it, or set another \
+                 serviceAccount"
             ),
-            None => format!("{said}; give the agent's account the right"),
+            None => format!("{said}; grant this permission to the agent's account (RBAC)"),
         }),
         404 => DriverError::NotYet(said),
         422 if is_immutable(refusal) => DriverError::Runtime(said),

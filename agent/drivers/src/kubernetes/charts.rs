@@ -36,7 +36,7 @@ impl KubernetesDriver {
     pub(super) async fn chart_status(&self, wanted: &Wanted<'_>) -> Result<Status, DriverError> {
         let Some(mut chart) = self.api.get(&wanted.kind, wanted.namespace(), &wanted.key().name).await?
         else {
-            return Ok(Status::InProgress { reason: "it is not there yet".to_owned() });
+            return Ok(Status::InProgress { reason: "it does not exist yet".to_owned() });
         };
         let Some((namespace, name)) = helm_job(&chart) else { return Ok(helm_status(&chart, None)) };
         let jobs = own("batch", "Job", "jobs", true);

@@ -163,8 +163,8 @@ impl KubernetesDriver {
         match going.is_empty() {
             true => Ok(()),
             false => Err(DriverError::NotYet(format!(
-                "{} is not removed: the cluster would remove {} with it, which hold data, as they belong to it; take the \
-                 owner reference from them, or remove it by hand",
+                "{} is not removed: the cluster would also delete {}, which hold data and are owned by it; remove \
+                 the owner reference from them, or delete it by hand",
                 key_of(kind, record),
                 going.join(", ")
             ))),
@@ -194,8 +194,8 @@ impl KubernetesDriver {
             let Some(claim) = going else { return Ok(()) };
             if !patience.again().await {
                 return Err(DriverError::NotYet(format!(
-                    "StatefulSet/{name} is not removed: {CLAIM}/{} still belongs to it and would go with it, though it is \
-                     to be retained; does the cluster's controller manager run?",
+                    "StatefulSet/{name} is not removed: it still owns {CLAIM}/{}, which would be deleted with it \
+                     although it is to be retained; check that the cluster's controller manager runs",
                     name_of(&claim)
                 )));
             }

@@ -144,18 +144,19 @@ impl KubernetesDriver {
                 _ => There::Foreign(format!("the app {other}")),
             },
             None => There::Foreign(format!(
-                "nobody any more: somebody took the label {} from it",
+                "nobody any more, because its label {} was removed",
                 super::marks::APP
             )),
             Some(_) if record.part_of.as_deref() != Some(self.owner.set_of(app).as_str()) => {
                 let label = super::marks::PART_OF;
                 There::Foreign(match &record.part_of {
                     Some(other) => format!("the ApplySet {other}"),
-                    None => format!("nobody any more: somebody took the label {label} from it"),
+                    None => format!("nobody any more, because its label {label} was removed"),
                 })
             }
             Some(_) if !self.prover.is_ours(kind, &record, app) => There::Foreign(
-                "somebody else: it carries our labels, and not the proof that only we can write".to_owned(),
+                "somebody else: it has this agent's labels, but not the proof that only this agent can write"
+                    .to_owned(),
             ),
             Some(_) => There::Ours(record, confirmed),
         }
@@ -223,7 +224,7 @@ impl KubernetesDriver {
         Ok(There::Foreign(match (label(super::marks::OWNER), note(super::marks::OBJECT)) {
             (Some(other), _) => format!("another agent, with the mark {other}"),
             (None, Some(_)) => {
-                format!("nobody any more: somebody took the label {} from it", super::marks::OWNER)
+                format!("nobody any more, because its label {} was removed", super::marks::OWNER)
             }
             (None, None) => match label("app.kubernetes.io/managed-by") {
                 Some(manager) => manager.to_owned(),
@@ -262,7 +263,7 @@ impl KubernetesDriver {
             return Ok(Observed::Drift { difference: why.clone(), recreate: false });
         }
         if !self.prover.is_proved(record) {
-            let difference = "the proof that it is ours was made with a key that is gone".to_owned();
+            let difference = "its proof of ownership was made with a key that no longer exists".to_owned();
             return Ok(Observed::Drift { difference, recreate: false });
         }
         if pair.is_confirmed() {
@@ -345,7 +346,7 @@ impl KubernetesDriver {
         let body = wanted.body(&self.owner, &*self.secrets)?;
         let account = wanted.release.account.as_ref();
         let Some(live) = self.api.get(&wanted.kind, namespace, name).await? else {
-            return Ok(Difference::Some("it was removed just now".to_owned()));
+            return Ok(Difference::Some("it was deleted just now".to_owned()));
         };
         let made = match self.api.apply(&wanted.kind, namespace, name, &body, Apply::Rehearse, account).await
         {
@@ -358,9 +359,9 @@ impl KubernetesDriver {
             return Ok(match record.applied == Some(wanted.digest) {
                 true if before.owned == Record::of_value(&made)?.owned => Difference::None(before.owned),
                 true => Difference::Some(
-                    "others have taken over fields that the manifest sets, with the same values".to_owned(),
+                    "other field managers have taken over fields that the manifest sets, with the same values".to_owned(),
                 ),
-                false => Difference::Some("another manifest that comes to the same".to_owned()),
+                false => Difference::Some("the manifest changed, with the same result".to_owned()),
             });
         };
         let by = match record.applied == Some(wanted.digest) {
@@ -368,7 +369,7 @@ impl KubernetesDriver {
             // The release is another one: that is why it differs.
             false => None,
         };
-        Ok(Difference::Some(by.map_or(differs.clone(), |by| format!("{differs}, by {by}"))))
+        Ok(Difference::Some(by.map_or(differs.clone(), |by| format!("{differs}, changed by {by}"))))
     }
 
     /// Who has changed what is ours.
@@ -430,7 +431,10 @@ fn refused(error: ApiError, secret: bool) -> Result<Difference, DriverError> {
         Some(refusal)
             if matches!(refusal.code, 400 | 403 | 404 | 422) || super::change::is_ill_typed(refusal) =>
         {
-            Ok(Difference::Some(format!("another manifest, which is refused: {}", refusal.told(secret))))
+            Ok(Difference::Some(format!(
+                "the manifest changed, and the API server refuses it: {}",
+                refusal.told(secret)
+            )))
         }
         _ => Err(error.into()),
     }

@@ -106,7 +106,8 @@ impl Connection {
 
     fn unusable(&self, why: &dyn std::fmt::Display) -> ApiError {
         ApiError::NoClient(format!(
-            "{} can't be used to reach the Kubernetes API: {why}; see that Kubernetes has started, or name its kubeconfig in drivers.kubernetes.kubeconfig",
+            "{} can't be used to reach the Kubernetes API: {why}; check that Kubernetes has started, or set \
+             drivers.kubernetes.kubeconfig to its kubeconfig",
             self.kubeconfig.display()
         ))
     }

@@ -40,10 +40,12 @@ impl KubernetesDriver {
             }
             let key = wanted.key();
             let Some((record, _)) = shelf.get(&wanted.place()) else {
-                return Ok(Health::Unhealthy { reason: format!("{key} is not there") });
+                return Ok(Health::Unhealthy { reason: format!("{key} does not exist") });
             };
             if !self.prover.is_ours(&wanted.watched, &record, &release.app) {
-                return Ok(Health::Unhealthy { reason: format!("{key} is there, and no longer the app's") });
+                return Ok(Health::Unhealthy {
+                    reason: format!("{key} exists, but no longer belongs to the app"),
+                });
             }
             let status = match key.kind.as_str() {
                 "HelmChart.helm.cattle.io" => self.chart_status(wanted).await?,
@@ -126,8 +128,8 @@ impl KubernetesDriver {
             .into_iter()
             .any(|image| release.artifacts.contains(&image.digest));
         (staged && PULLS.iter().any(|word| trouble.contains(word))).then_some(
-            "; its image was put into images_dir, and a kubelet that once pulled the same image under another name does not \
-             use that, unless it is told imagePullCredentialsVerificationPolicy: NeverVerify",
+            "; its image was put into images_dir, but a kubelet that once pulled the same image under another name \
+             ignores that, unless its imagePullCredentialsVerificationPolicy is NeverVerify",
         )
     }
 

@@ -109,9 +109,9 @@ pub(super) fn read(path: &Path, text: &[u8], context: Option<&str>) -> Result<Ac
         .map_err(|errors| errors.first().map_or_else(String::new, ToString::to_string))?;
     let whole = documents.first().ok_or("it is empty")?.to_json();
     // What can't be read may be a secret: it is not shown.
-    let file: File = serde_json::from_value(whole).map_err(|_| "it isn't one")?;
+    let file: File = serde_json::from_value(whole).map_err(|_| "it is not a kubeconfig")?;
     let name = context.or(file.current_context.as_deref()).filter(|name| !name.is_empty());
-    let name = name.ok_or("it names no current-context: name one in drivers.kubernetes.context")?;
+    let name = name.ok_or("it has no current-context: name a context in drivers.kubernetes.context")?;
     let context: Context = find(&file.contexts, "context", name)?;
     let cluster: Cluster = find(&file.clusters, "cluster", &context.cluster)?;
     let user: User = find(&file.users, "user", &context.user)?;
@@ -122,7 +122,11 @@ pub(super) fn read(path: &Path, text: &[u8], context: Option<&str>) -> Result<Ac
         return Err("it asks for insecure-skip-tls-verify: name the certificate-authority instead".to_owned());
     }
     if user.exec.is_some() || user.auth_provider.is_some() {
-        return Err("its user is found out by a program, and this agent starts none: give it a certificate or a token".to_owned());
+        return Err(
+            "its user gets credentials from a program (exec or auth-provider), which this agent does not run: use \
+             a certificate or a token"
+                .to_owned(),
+        );
     }
     let folder = path.parent().unwrap_or(Path::new("."));
     let name = cluster.tls_server_name.clone().map(ServerName::try_from).transpose();
@@ -159,8 +163,8 @@ fn tls(folder: &Path, cluster: &Cluster, user: &User) -> Result<ClientConfig, St
         (None, None) => Ok(config.with_no_client_auth()),
         (Some(chain), Some(key)) => {
             let chain = certificates(&chain, "client-certificate")?;
-            let key =
-                PrivateKeyDer::from_pem_slice(&key).map_err(|_| "its client-key is none (PEM is wanted)")?;
+            let key = PrivateKeyDer::from_pem_slice(&key)
+                .map_err(|_| "its client-key is not a private key in PEM form")?;
             config
                 .with_client_auth_cert(chain, key)
                 .map_err(|error| format!("its client-certificate: {error}"))
@@ -175,7 +179,8 @@ fn authorization(folder: &Path, user: &User) -> Result<Option<HeaderValue>, Stri
         (None, Some(file)) => String::from_utf8_lossy(&file_in(folder, file)?).trim().to_owned(),
         (None, None) => return Ok(None),
     };
-    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| "its token is none")?;
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+        .map_err(|_| "its token contains characters that are not allowed in a header")?;
     value.set_sensitive(true);
     Ok(Some(value))
 }
@@ -191,7 +196,7 @@ fn content(folder: &Path, data: Option<&str>, file: Option<&Path>) -> Result<Opt
         (Some(data), _) => STANDARD
             .decode(data.trim())
             .map(Some)
-            .map_err(|_| "what it gives as data is no base64".to_owned()),
+            .map_err(|_| "one of its *-data fields is not base64".to_owned()),
         (None, Some(file)) => file_in(folder, file).map(Some),
         (None, None) => Ok(None),
     }
@@ -239,7 +244,7 @@ mod tests {
     #[test]
     fn what_would_start_a_program_is_refused() {
         let error = read_as("{ exec: { command: aws } }").unwrap_err();
-        assert!(error.contains("starts none"), "{error}");
+        assert!(error.contains("which this agent does not run"), "{error}");
     }
 
     #[test]

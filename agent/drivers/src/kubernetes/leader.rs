@@ -45,13 +45,16 @@ impl Leader {
             return Err(DriverError::Runtime(match self.leadership.standing() {
                 Standing::StandsBy { leader, .. } => {
                     format!(
-                        "{leader} leads the cluster {cluster}, and changes it; this node does if that one falls silent"
+                        "standing by: {leader} holds the lease of the cluster {cluster} and applies its changes; \
+                         this node takes over if that node stops responding"
                     )
                 }
                 Standing::Unknown { reason } => {
-                    format!("no node is known to lead the cluster {cluster}: {reason}")
+                    format!("it is not known which node holds the lease of the cluster {cluster}: {reason}")
                 }
-                Standing::Leads { .. } => format!("this node has just come to lead the cluster {cluster}"),
+                Standing::Leads { .. } => {
+                    format!("this node has just acquired the lease of the cluster {cluster}")
+                }
             }));
         };
         Ok(until)

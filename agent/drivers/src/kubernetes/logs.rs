@@ -31,7 +31,7 @@ impl KubernetesDriver {
         }
         let until = Instant::now() + LIMIT;
         let all = tokio::time::timeout_at(until, self.pods_of_app(app)).await.map_err(|_| {
-            DriverError::Runtime(format!("the API server did not tell of the pods within {LIMIT:?}"))
+            DriverError::Runtime(format!("the API server did not list the pods within {LIMIT:?}"))
         })??;
         let sources = pods::log_sources(&all);
         let runs = sources.iter().flat_map(|source| source.runs().map(move |previous| (*source, previous)));

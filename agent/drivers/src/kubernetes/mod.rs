@@ -154,7 +154,7 @@ impl KubernetesDriver {
         let Some(leader) = self.leader() else { return Ok(call.await) };
         tokio::time::timeout_at(leader.until()?, call).await.map_err(|_| {
             DriverError::Runtime(
-                "this node ceased to lead the cluster before the API server answered".to_owned(),
+                "this node lost the lease of the cluster before the API server answered".to_owned(),
             )
         })
     }
@@ -463,7 +463,7 @@ impl Driver for KubernetesDriver {
             // A cluster whose API is away runs on.
             Err(DriverError::Runtime(why)) => {
                 self.bell.ring_when_back(&self.api);
-                tracing::debug!(app = %release.app, why, "the app's health can't be told");
+                tracing::debug!(app = %release.app, why, "the app's health can't be determined");
                 Health::Unknown
             }
             Err(error) => Health::Unhealthy { reason: error.to_string() },

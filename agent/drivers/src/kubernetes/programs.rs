@@ -23,7 +23,7 @@ impl KubernetesDriver {
     /// Runs a check's program in a container of the workload, as the app's account if it has one.
     pub(super) async fn run_in(&self, release: &Release, check: &ExecCheck) -> Result<(), ExecError> {
         let (_, all) = self.pods_at(release, &check.target).await.ok_or_else(|| {
-            ExecError::NotRun(format!("{} is not there, or can't be asked for", check.target))
+            ExecError::NotRun(format!("{} does not exist, or its pods can't be listed", check.target))
         })?;
         let pod = pods::pod_for_exec(&all, check.container.as_deref())
             .ok_or_else(|| ExecError::Failed(no_pod(check)))?;
@@ -66,8 +66,8 @@ impl KubernetesDriver {
 
 fn no_pod(check: &ExecCheck) -> String {
     match &check.container {
-        Some(container) => format!("{} has no pod in which a container {container} runs", check.target),
-        None => format!("{} has no pod that runs", check.target),
+        Some(container) => format!("{} has no pod with a running container {container}", check.target),
+        None => format!("{} has no running pod", check.target),
     }
 }
 
@@ -95,7 +95,7 @@ impl Ended {
             let why = clipped(self.status.message.as_deref().unwrap_or("failed"));
             return Err(ExecError::NotRun(format!("{words}: {why}")));
         };
-        let ending = format!("{words} ended with {}", clipped(code));
+        let ending = format!("{words} exited with code {}", clipped(code));
         Err(ExecError::Failed(match &self.last_word {
             Some(word) => format!("{ending}: {word}"),
             None => ending,
@@ -125,8 +125,8 @@ async fn end(mut process: AttachedProcess) -> Result<Ended, String> {
 
 async fn broken_off(process: AttachedProcess) -> String {
     match process.join().await {
-        Ok(()) => "the connection broke off before it ended".to_owned(),
-        Err(error) => format!("the connection broke off before it ended: {}", whole(&error)),
+        Ok(()) => "the connection was lost before the program ended".to_owned(),
+        Err(error) => format!("the connection was lost before the program ended: {}", whole(&error)),
     }
 }
 
@@ -172,8 +172,8 @@ mod tests {
         let code = json!({ "status": "Failure", "reason": "NonZeroExitCode", "message": "long words",
             "details": { "causes": [{ "reason": "ExitCode", "message": "7" }] } });
         let failed = |why: &str| Err(ExecError::Failed(why.to_owned()));
-        assert_eq!(judged(code.clone(), None), failed("/bin/ask ended with 7"));
-        assert_eq!(judged(code, Some("no paper")), failed("/bin/ask ended with 7: no paper"));
+        assert_eq!(judged(code.clone(), None), failed("/bin/ask exited with code 7"));
+        assert_eq!(judged(code, Some("no paper")), failed("/bin/ask exited with code 7: no paper"));
         let absent = json!({ "status": "Failure", "message": "no such\nfile" });
         let not_run = |why: &str| Err(ExecError::NotRun(why.to_owned()));
         assert_eq!(judged(absent, None), not_run("/bin/ask: no such file"));

@@ -185,7 +185,8 @@ impl Prover {
         let bytes = text(&secret, "/data/key").and_then(proof_in).ok_or_else(|| {
             let name = self.name();
             DriverError::Runtime(format!(
-                "Secret/{NAMESPACE}/{name} holds no key of {LENGTH} bytes: remove it, and a new one is made"
+                "Secret/{NAMESPACE}/{name} has no key of {LENGTH} bytes: delete the Secret, and the agent creates \
+                 a new one"
             ))
         })?;
         let notes = secret.pointer("/metadata/annotations");

@@ -152,7 +152,7 @@ impl KubernetesDriver {
             return Ok(());
         }
         Err(DriverError::NotYet(format!(
-            "{}; it is applied once the cluster serves it: commit its CustomResourceDefinition, with this app or with \
+            "{}; it is applied once the cluster serves it: commit its CustomResourceDefinition, in this app or in \
              another one",
             waits.join("; ")
         )))

@@ -168,7 +168,7 @@ impl<'a> Change<'a> {
                     self.driver.keep_log(self.spec.app, &wanted.name, &name).await;
                     return Err(DriverError::Release(ended(&wanted.name, code, out_of_memory)));
                 }
-                other => return Ok(Err(format!("{} is {other:?}", wanted.name))),
+                other => return Ok(Err(format!("{} is not running: {other:?}", wanted.name))),
             }
         }
         let asked: Vec<_> =
@@ -328,7 +328,7 @@ impl<'a> Change<'a> {
         loop {
             let Some(container) = self.driver.api.container(name).await? else {
                 return Err(DriverError::Runtime(format!(
-                    "somebody removed the init container {}",
+                    "the init container {} was removed from outside",
                     init.name
                 )));
             };
@@ -396,7 +396,7 @@ impl<'a> Change<'a> {
         }
         let user = if id.is_empty() { "root" } else { id };
         Err(DriverError::Release(format!(
-            "{} must not run as root (runAsNonRoot), and its image's user is {user}: write runAsUser",
+            "{} must not run as root (runAsNonRoot), but its image's user is {user}: set runAsUser",
             container.name
         )))
     }
@@ -437,7 +437,8 @@ impl<'a> Change<'a> {
         let own = there.ok().and_then(|mut there| there.remove(self.spec.key)).unwrap_or_default();
         let own = own.into_iter().filter(|one| one.id == *self.spec.id).collect();
         if let Err(error) = self.take_away(own).await {
-            tracing::warn!(app = %self.spec.app, %error, "what was started beside the old version can't be removed yet");
+            tracing::warn!(app = %self.spec.app, %error, "the new version, started beside the old one, can't be \
+                                                          removed yet");
         }
     }
 
@@ -450,7 +451,8 @@ impl<'a> Change<'a> {
 }
 
 /// What to do about a box on which no pod gets a network.
-const NO_FIREWALL: &str = "; the box lacks what sets up a pod's network: install nftables (iptables for podman 4), see holdfast doctor";
+const NO_FIREWALL: &str = "; the firewall program that sets up pod networks is missing on this box: install \
+                           nftables (iptables for podman 4); see `holdfast doctor`";
 
 /// Whether podman says that the program is missing by which it makes a pod's network.
 fn lacks_a_firewall(message: &str) -> bool {

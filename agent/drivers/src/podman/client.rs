@@ -33,7 +33,7 @@ pub(super) type Body = BoxBody<Bytes, std::io::Error>;
 pub(super) enum ApiError {
     /// It can't be asked.
     #[error(
-        "podman can't be asked at {socket}: {cause}; see whether podman.socket is enabled and podman works"
+        "podman can't be reached at {socket}: {cause}; check that podman.socket is enabled and that podman works"
     )]
     Unreachable {
         /// Its socket.
@@ -42,7 +42,8 @@ pub(super) enum ApiError {
         cause: String,
     },
     /// It took the request, and gave no answer in time.
-    #[error("podman did not answer {what} within {} s; if that lasts, restart podman's service: containers run on", limit.as_secs())]
+    #[error("podman did not answer {what} within {} s; if this persists, restart podman's service (containers keep \
+             running)", limit.as_secs())]
     Silent {
         /// The request.
         what: String,
@@ -231,7 +232,7 @@ impl Client {
             body.map(|body| body.to_bytes()).map_err(|error| self.unreachable(error))
         });
         checked(what.clone(), status, body.await?)?;
-        Err(ApiError::Refused { what, status, message: "an answer that isn't one".to_owned() })
+        Err(ApiError::Refused { what, status, message: "an unexpected answer".to_owned() })
     }
 
     async fn open(&self, call: &Call, body: Body) -> Result<Response<Incoming>, ApiError> {

@@ -33,7 +33,7 @@ impl PodmanDriver {
         let there = self.there(&release.app).await;
         let there = there.map_err(|error| ExecError::NotRun(error.to_string()))?;
         let container = running(wanted.own(&there), name)
-            .ok_or_else(|| ExecError::Failed(format!("the container {name} does not run")))?;
+            .ok_or_else(|| ExecError::Failed(format!("the container {name} is not running")))?;
         run(&self.api, &container.id, &check.command, check.timeout).await
     }
 }
@@ -88,9 +88,11 @@ async fn settled(api: &Api, id: &str) -> Result<ExecState, ApiError> {
 
 fn judged(words: &str, ended: Result<(), ApiError>, state: &ExecState) -> Result<(), ExecError> {
     match (ended, state.exit_code) {
-        (_, _) if state.running => Err(ExecError::NotRun(format!("podman doesn't tell how {words} ended"))),
+        (_, _) if state.running => {
+            Err(ExecError::NotRun(format!("podman doesn't report the exit code of {words}")))
+        }
         (Ok(()), 0) => Ok(()),
-        (Ok(()), code) => Err(ExecError::Failed(format!("{words} ended with {code}"))),
+        (Ok(()), code) => Err(ExecError::Failed(format!("{words} exited with code {code}"))),
         (Err(error @ ApiError::Refused { .. }), code) if NOT_RUNNABLE.contains(&code) => {
             Err(ExecError::Failed(format!("{words} can't be run in the container: {error}")))
         }
@@ -146,7 +148,7 @@ mod tests {
         assert!(failed(Err(refused()), &state(false, 127)), "it isn't in the container");
         assert!(not_run(Err(refused()), &state(false, 0)), "podman's own trouble");
         assert!(not_run(Err(silent()), &state(false, 0)), "podman did not come to it");
-        assert!(not_run(Ok(()), &state(true, 0)), "podman doesn't tell how it ended");
+        assert!(not_run(Ok(()), &state(true, 0)), "podman doesn't report its exit code");
     }
 
     #[test]

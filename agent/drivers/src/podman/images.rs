@@ -52,9 +52,10 @@ pub(super) async fn ensure(
             "podman loaded the image {} as {} and not as {wanted}: remove {name} from its store",
             image.reference, found.id
         ))),
-        None => {
-            Err(DriverError::Runtime(format!("podman loaded the image {} and has it not", image.reference)))
-        }
+        None => Err(DriverError::Runtime(format!(
+            "podman reported that it loaded the image {}, but does not have it",
+            image.reference
+        ))),
     }
 }
 

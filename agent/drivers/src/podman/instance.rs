@@ -130,16 +130,16 @@ pub(super) fn standing(container: &Inspected) -> Standing {
     let state = &container.state;
     match state.status.as_str() {
         "running" if !process::is_alive(state.pid) => {
-            Standing::Broken(format!("podman says that it runs, and its process {} is gone", state.pid))
+            Standing::Broken(format!("podman reports it as running, but its process {} is gone", state.pid))
         }
         "running" if !process::watches(state.conmon_pid, &container.id) => {
-            Standing::Broken("nobody watches over it: its conmon is gone".to_owned())
+            Standing::Broken("its monitor process (conmon) is gone".to_owned())
         }
         "running" => Standing::Running,
         "created" | "configured" | "initialized" => Standing::Staged,
         "exited" | "stopped" => Standing::Ended { code: state.exit_code, out_of_memory: state.oom_killed },
         "paused" => Standing::Paused,
-        other => Standing::Broken(format!("it is stuck: podman says that it is {other}")),
+        other => Standing::Broken(format!("it is stuck: podman reports its state as {other}")),
     }
 }
 
@@ -154,14 +154,17 @@ impl Instance {
             };
             if ended_with_the_box(container, pod.restart) {
                 return Verdict::Rebooted(format!(
-                    "the box was started again, and the container {} ended with it",
+                    "the box was rebooted, which ended the container {}",
                     wanted.name
                 ));
             }
             match standing(container) {
                 Standing::Running => {}
                 Standing::Staged => {
-                    return Verdict::Wrong(format!("the container {} was made and not started", wanted.name));
+                    return Verdict::Wrong(format!(
+                        "the container {} was created but not started",
+                        wanted.name
+                    ));
                 }
                 Standing::Paused => {
                     return Verdict::Wrong(format!("the container {} is paused", wanted.name));
@@ -204,10 +207,12 @@ pub(super) fn ended_with_the_box(container: &Inspected, restart: Restart) -> boo
 /// How a container ended, for people.
 pub(super) fn ended(name: &str, code: i32, out_of_memory: bool) -> String {
     match code {
-        _ if out_of_memory => format!("{name} took more memory than it may, and was killed"),
+        _ if out_of_memory => format!("{name} exceeded its memory limit and was killed"),
         // podman doesn't always know that it was for its memory.
-        137 => format!("{name} was killed (137): by somebody, or for the memory that it took"),
-        code => format!("{name} ended with {code}"),
+        137 => format!(
+            "{name} was killed (exit code 137): from outside, or because it exceeded its memory limit"
+        ),
+        code => format!("{name} exited with code {code}"),
     }
 }
 

@@ -112,10 +112,13 @@ fn wanted(object: &Object) -> Result<Wanted, DriverError> {
         "Pod" => {
             let pod = serde_json::from_value(object.spec.clone());
             pod.map(|pod| Wanted::Pod(Box::new(pod))).map_err(|error| {
-                DriverError::Release(format!("{} is none that this agent understands: {error}", object.key))
+                DriverError::Release(format!(
+                    "the spec of {} can't be read by this version of the agent: {error}",
+                    object.key
+                ))
             })
         }
-        _ => Err(DriverError::Release(format!("podman can't hold {}", object.key))),
+        _ => Err(DriverError::Release(format!("podman does not support {}", object.key))),
     }
 }
 
@@ -189,11 +192,11 @@ impl PodmanDriver {
         let Some(own) = wanted.own(there) else {
             return match count {
                 0 => Observed::Absent,
-                _ => drift("another version of it runs", true),
+                _ => drift("another version of the pod is running", true),
             };
         };
         if count > 1 {
-            return drift("another version of it is there as well", false);
+            return drift("another version of the pod exists as well", false);
         }
         let pod = &wanted.pod;
         match own.verdict(pod) {
@@ -285,7 +288,7 @@ impl PodmanDriver {
         match self.observe_claim(app, claim).await? {
             Observed::Same => Ok(self.api.delete_volume(&marks::claim_name(claim)).await?),
             Observed::Foreign { owner } => {
-                Err(DriverError::Runtime(format!("{claim} is left alone: it belongs to {owner}")))
+                Err(DriverError::Runtime(format!("{claim} was not removed: it belongs to {owner}")))
             }
             _ => Ok(()),
         }
@@ -447,7 +450,7 @@ impl Driver for PodmanDriver {
             (Ok(there), Ok(pods)) => (there, pods),
             // Containers run on without podman's service.
             (Err(error), _) => {
-                tracing::debug!(app = %release.app, %error, "the app's health can't be told");
+                tracing::debug!(app = %release.app, %error, "the app's health can't be determined");
                 self.bell.ring_when_back(&self.api, &self.owner);
                 return Health::Unknown;
             }
@@ -457,7 +460,7 @@ impl Driver for PodmanDriver {
         let mut starting = None;
         for wanted in &pods {
             let Some(own) = wanted.own(&there) else {
-                return Health::Unhealthy { reason: format!("{} is not there", wanted.key) };
+                return Health::Unhealthy { reason: format!("{} does not exist", wanted.key) };
             };
             match self.health(&wanted.pod, own) {
                 Health::Healthy => {}
@@ -498,7 +501,7 @@ impl Driver for PodmanDriver {
             Err(error) if all.is_empty() => return Err(error.into()),
             // What was kept is worth having without the rest.
             Err(error) => {
-                all.push(format!("(what runs could not be asked: {error})"));
+                all.push(format!("(the logs of running containers could not be read: {error})"));
                 BTreeMap::new()
             }
         };
@@ -529,7 +532,7 @@ impl PodmanDriver {
             Verdict::Rebooted(why) => return Health::Starting { reason: why },
             Verdict::Restart(name, why) => {
                 let times = own.containers.get(&name).map_or(0, |one| self.restarts.times(&one.name));
-                return Health::Unhealthy { reason: format!("{why}; it was started again {times} times") };
+                return Health::Unhealthy { reason: format!("{why}; it was restarted {times} times") };
             }
             Verdict::Well => {}
         }

@@ -84,7 +84,7 @@ impl Change<'_> {
             let part = base.join(sub);
             let meant = part_of(base, Path::new(sub)).map_err(|error| {
                 DriverError::Runtime(format!(
-                    "the subPath {sub} of the volume {volume} can't be had at {}: {error}",
+                    "the subPath {sub} of the volume {volume} can't be used at {}: {error}",
                     part.display()
                 ))
             })?;
@@ -104,7 +104,7 @@ impl Change<'_> {
     ) -> Result<(), DriverError> {
         let shared = written_above(self.writable_host_paths()?, Path::new(path));
         let failed =
-            |error: io::Error| DriverError::Runtime(format!("the hostPath {path} can't be had: {error}"));
+            |error: io::Error| DriverError::Runtime(format!("the hostPath {path} can't be used: {error}"));
         match &shared {
             None => host_path(Path::new(path), kind).map_err(failed)?,
             Some((base, rest)) => {
@@ -248,12 +248,12 @@ fn missing(path: &Path, kind: HostPathKind) -> io::Error {
         io::ErrorKind::NotFound,
         match kind {
             HostPathKind::Any => format!(
-                "there is nothing at {} on this box, and the agent makes nothing there: connect the device, or load \
-                 its driver",
+                "{} does not exist on this box, and the agent creates nothing in /dev, /proc and /sys: connect the \
+                 device, or load its driver",
                 path.display()
             ),
             kind => {
-                format!("there is nothing at {} on this box, and it must be {}", path.display(), word(kind))
+                format!("{} does not exist on this box, and it must be {}", path.display(), word(kind))
             }
         },
     )
@@ -279,5 +279,5 @@ fn check_kind(found: FileType, kind: HostPathKind) -> io::Result<()> {
         HostPathKind::CharDevice => found == FileType::CharacterDevice,
         HostPathKind::BlockDevice => found == FileType::BlockDevice,
     };
-    if fits { Ok(()) } else { Err(io::Error::other(format!("it is there and is not {}", word(kind)))) }
+    if fits { Ok(()) } else { Err(io::Error::other(format!("it exists, but is not {}", word(kind)))) }
 }

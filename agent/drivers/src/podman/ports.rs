@@ -21,7 +21,8 @@ pub(super) async fn free(wanted: &[PortMapping], published: &[u16]) -> Result<()
             if since.elapsed() >= LET_GO {
                 let PortMapping { host_port, .. } = port;
                 return Err(format!(
-                    "port {host_port} of this box is taken by another program: end it, or choose another hostPort"
+                    "port {host_port} of this box is in use by another program: stop that program, or choose \
+                     another hostPort"
                 ));
             }
             sleep(LOOK).await;

@@ -125,14 +125,14 @@ fn key(container: &Inspected) -> (String, i32) {
 /// Before the first look, a container with probes is coming up.
 fn not_asked(spec: &Container<PinnedImage>) -> Answer {
     match spec.startup.is_some() || spec.readiness.is_some() {
-        true => Answer::Starting(format!("{} was not asked yet", spec.name)),
+        true => Answer::Starting(format!("{} has not been probed yet", spec.name)),
         false => Answer::Well,
     }
 }
 
 impl Found {
     fn answer(&self, spec: &Container<PinnedImage>) -> Answer {
-        let last = || self.last.clone().unwrap_or_else(|| "it was not asked yet".to_owned());
+        let last = || self.last.clone().unwrap_or_else(|| "it has not been probed yet".to_owned());
         if let Some(why) = &self.dead {
             return Answer::Dead(why.clone());
         }
@@ -219,7 +219,7 @@ impl Asker {
                     failures += 1;
                     let over = failures >= probe.failure_threshold;
                     self.note(|found| {
-                        found.dead = over.then(|| format!("it did not come up in time: {why}"));
+                        found.dead = over.then(|| format!("its startup probe failed too often: {why}"));
                         found.last = Some(why);
                     })
                     .await;

@@ -47,9 +47,7 @@ impl PodmanDriver {
         }
         match timeout(KILLED, process::gone(pid)).await {
             Ok(()) => Ok(()),
-            Err(_) => {
-                Err(DriverError::Runtime(format!("{name} goes on although it was killed: process {pid}")))
-            }
+            Err(_) => Err(DriverError::Runtime(format!("{name} still runs after SIGKILL: process {pid}"))),
         }
     }
 
@@ -85,7 +83,7 @@ impl PodmanDriver {
             return Err(ApiError::Refused {
                 what: format!("to remove {name}"),
                 status: 409,
-                message: "a container of that name is there, and this agent didn't make it: rename it"
+                message: "a container of that name exists which this agent didn't create: rename it"
                     .to_owned(),
             });
         }

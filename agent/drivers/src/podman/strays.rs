@@ -45,7 +45,8 @@ impl Strays {
         self.own.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
         let noted = fs::create_dir_all(&self.dir).and_then(|()| fs::write(self.dir.join(id), ""));
         if let Err(error) = noted {
-            tracing::warn!(%error, id, "a container can't be noted: what podman may leave of it will stay");
+            tracing::warn!(%error, id, "a container can't be recorded: remains of it that podman leaves behind \
+                                        won't be removed");
         }
     }
 
@@ -82,7 +83,7 @@ pub(super) async fn end(id: &str) {
             return;
         }
         if since.elapsed() >= GRACE {
-            tracing::warn!(id, ?left, "processes that podman left behind are ended");
+            tracing::warn!(id, ?left, "ending processes that podman left behind");
             // Whatever conmon would start at the end of its container is of no use any more: so it goes first.
             left.into_iter().for_each(process::end);
             return;

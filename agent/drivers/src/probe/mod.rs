@@ -101,13 +101,13 @@ async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, String>
 }
 
 fn parse(url: &str, scheme: &str) -> Result<(Uri, Authority), String> {
-    let uri: Uri = url.parse().map_err(|error| format!("it is no URL: {error}"))?;
+    let uri: Uri = url.parse().map_err(|error| format!("it is not a valid URL: {error}"))?;
     match (uri.scheme_str(), uri.authority()) {
         (Some(found), Some(authority)) if found == scheme && !authority.as_str().contains('@') => {
             let authority = authority.clone();
             Ok((uri, authority))
         }
-        _ => Err(format!("a check asks {scheme}://host:port/path, nothing else")),
+        _ => Err(format!("a health check needs a URL of the form {scheme}://host:port/path")),
     }
 }
 
@@ -185,7 +185,7 @@ async fn text_of(answer: Response<Incoming>, most: usize) -> Result<String, Stri
     let body = Limited::new(answer.into_body(), most).collect().await.map_err(|error| match error
         .downcast::<hyper::Error>()
     {
-        Ok(error) => format!("the page broke off: {}", describe(&error)),
+        Ok(error) => format!("the response was cut off: {}", describe(&error)),
         Err(_) => format!("the page has more than {most} bytes"),
     })?;
     String::from_utf8(body.to_bytes().into()).map_err(|_| "the page is not text in UTF-8".to_owned())

@@ -91,7 +91,7 @@ async fn a_page_is_read_to_its_end_and_no_further_than_it_may() {
     assert_eq!(read(chunked, false).await, Ok("up 1\n".to_owned()));
     for (answer, for_ever, said) in [
         (&b"HTTP/1.1 200 OK\r\n\r\nxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"[..], true, "more than 1000 bytes"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nup", false, "the page broke off"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nup", false, "the response was cut off"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n\xff", false, "not text"),
         (b"HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n", false, "answered 302 Found"),
         (b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", false, "answered 404 Not Found"),

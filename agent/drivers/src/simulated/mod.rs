@@ -256,7 +256,7 @@ impl Driver for SimulatedDriver {
             usable: reached.is_ok(),
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             detail: match reached {
-                Ok(()) => format!("a folder that stands for a runtime: {}", self.dir),
+                Ok(()) => format!("simulated by the folder {}", self.dir),
                 Err(error) => error.to_string(),
             },
         }

@@ -340,7 +340,7 @@ impl World {
                     running = running.min(now.since(&stored.started).unwrap_or(now.uptime));
                 }
                 Ok(Some(_)) => return Health::Unhealthy { reason: format!("{} is half made", object.key) },
-                Ok(None) => return Health::Unhealthy { reason: format!("{} is not there", object.key) },
+                Ok(None) => return Health::Unhealthy { reason: format!("{} does not exist", object.key) },
                 Err(owner) => {
                     return Health::Unhealthy { reason: format!("{} belongs to {owner}", object.key) };
                 }
@@ -358,10 +358,10 @@ impl World {
     pub fn exec(&self, release: &Release, check: &ExecCheck) -> Result<Result<(), String>, Fault> {
         self.reach()?;
         if !matches!(self.ours(&release.app, &check.target), Ok(Some(_))) {
-            return Ok(Err(format!("{} is not there", check.target)));
+            return Ok(Err(format!("{} does not exist", check.target)));
         }
         Ok(match self.behaviour(release)?.exec {
-            Reaction::Fails => Err(format!("{} ended with 1", check.command.join(" "))),
+            Reaction::Fails => Err(format!("{} exited with code 1", check.command.join(" "))),
             Reaction::Hangs => return Err(Fault::Hang),
             Reaction::Works | Reaction::Retry | Reaction::Partial | Reaction::NotYet(_) => Ok(()),
         })
@@ -377,12 +377,12 @@ impl World {
 
 fn left_alone(app: &AppName, key: &ObjectKey, owner: &str) -> Fault {
     Fault::Runtime(format!(
-        "{key} of {app} is left alone: it belongs to {owner}; remove it by hand or give the app's object another name"
+        "{key} of {app} was not changed: it belongs to {owner}; remove it by hand or give the app's object another name"
     ))
 }
 
 fn gone(app: &AppName, key: &ObjectKey) -> Fault {
-    Fault::Runtime(format!("{key} of {app} is not there any more: look again"))
+    Fault::Runtime(format!("{key} of {app} no longer exists: look again"))
 }
 
 fn not_yet() -> Fault {

@@ -105,7 +105,8 @@ impl WasmDriver {
         };
         match self.replace(&mark, &workload, before.as_ref()).await {
             Err(StartError::Stale(why)) => {
-                tracing::info!(app = %mark.app, "compiling again, the engine doesn't take what there is: {why}");
+                tracing::info!(app = %mark.app, "compiling again, because the engine doesn't accept the compiled \
+                                                 code: {why}");
                 self.cache.forget(&workload);
                 match self.replace(&mark, &workload, before.as_ref()).await {
                     Err(StartError::Stale(why)) => Err(DriverError::Runtime(format!(
@@ -216,7 +217,7 @@ impl WasmDriver {
 
     fn foreign(&self, app: &AppName, record: &Record) -> DriverError {
         DriverError::Runtime(format!(
-            "the app {app} is run by process {} for the device {}, not for {}; it is left alone",
+            "the app {app} is run by process {} for the device {}, not for {}; the agent does not touch it",
             record.pid, record.mark.device, self.config.owner.device
         ))
     }

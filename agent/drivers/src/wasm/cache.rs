@@ -91,10 +91,10 @@ impl Cache {
         match timeout(WAIT_LIMIT, work).await {
             Ok(Ok(result)) => result,
             Ok(Err(e)) => {
-                Err(DriverError::Runtime(format!("compiling {} broke off: {e}", workload.component)))
+                Err(DriverError::Runtime(format!("compiling {} was interrupted: {e}", workload.component)))
             }
             Err(_) => Err(DriverError::Runtime(format!(
-                "{} is still being compiled after {} s; it goes on, and is looked for again later",
+                "{} is still being compiled after {} s; compilation continues, and is checked again later",
                 workload.component,
                 WAIT_LIMIT.as_secs()
             ))),
@@ -245,7 +245,8 @@ fn judge(entry: &Entry, status: ExitStatus, reason: &str) -> Result<(), DriverEr
     match status.signal() {
         // SIGXCPU, and SIGABRT after an allocation that failed or a bug in the compiler: the same again.
         Some(signal @ (24 | 6 | 11 | 4)) => Err(DriverError::Release(format!(
-            "compiling {source} ended by signal {signal}, for lack of memory or time: {reason}"
+            "compiling {source} was ended by signal {signal}, probably because it ran out of memory or time: \
+             {reason}"
         ))),
         Some(signal) => {
             Err(DriverError::Runtime(format!("compiling {source} was ended by signal {signal}: {reason}")))

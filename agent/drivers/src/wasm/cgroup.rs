@@ -80,13 +80,14 @@ fn settings(limits: &WasmLimits) -> [(&'static str, String); 4] {
 fn delegated(root: &Path, own: &str) -> Result<PathBuf, String> {
     let has = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
     if let Some(lacking) = CONTROLLERS.iter().find(|name| !has.split_whitespace().any(|has| has == **name)) {
-        return Err(format!("this system has no cgroups of version 2 with {lacking}"));
+        return Err(format!("this system has no cgroups of version 2 with the controller {lacking}"));
     }
     let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
     match Path::new(path).parent().filter(|unit| Path::new(path).ends_with(LEAF) && *unit != Path::new("")) {
         Some(unit) => Ok(root.join(unit)),
         None => {
-            Err("the agent is not in a cgroup that systemd 254 or newer gave it by DelegateSubgroup=agent"
+            Err("the agent does not run in a delegated cgroup: use a unit with DelegateSubgroup=agent, and systemd \
+                 254 or newer"
                 .into())
         }
     }

@@ -35,10 +35,9 @@ impl Client {
         // The kernel's word for who listens (SO_PEERCRED), not the process's own.
         let peer = stream.peer_cred()?.pid();
         if peer != Some(record.pid) {
-            let who =
-                peer.map_or_else(|| "nobody that can be seen".to_owned(), |pid| format!("process {pid}"));
+            let who = peer.map_or_else(|| "an unknown process".to_owned(), |pid| format!("process {pid}"));
             return Err(io::Error::other(format!(
-                "{who} listens on the socket, and not process {}",
+                "{who} listens on the socket instead of process {}",
                 record.pid
             )));
         }

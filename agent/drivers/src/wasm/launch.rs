@@ -72,7 +72,7 @@ pub(super) async fn load(program: &Path, groups: &Groups, order: &StartOrder) ->
         && let Err(error) = groups.put(&app, pid, &order.workload.limits)
     {
         let app = &order.mark.app;
-        tracing::warn!(%app, %error, "the process has no cgroup: the engine alone keeps its limits");
+        tracing::warn!(%app, %error, "the process has no cgroup of its own: only the engine enforces its limits");
     }
     let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(runtime("its pipes are missing".into()));
@@ -110,7 +110,7 @@ impl Loaded {
             Ok(Err(e)) => Err(e),
             Err(_) => Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                format!("it said nothing for {} s", limit.as_secs()),
+                format!("it reported nothing for {} s", limit.as_secs()),
             )),
         }
     }
@@ -130,7 +130,7 @@ impl Loaded {
                 StartError::Driver(DriverError::Runtime(format!("{app} didn't start: {what}")))
             }
             Ok(other) => StartError::Driver(DriverError::Runtime(format!(
-                "{app} didn't {doing}: its process said {other:?} out of turn"
+                "{app} didn't {doing}: its process unexpectedly reported {other:?}"
             ))),
             Err(e) => {
                 let end = match status {

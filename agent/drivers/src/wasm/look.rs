@@ -52,9 +52,11 @@ async fn ask_status(dir: &Path, record: &Record) -> Result<Status, String> {
     };
     match asked.await {
         Ok(Some(Answer::Status(status))) if status.mark == record.mark => Ok(status),
-        Ok(Some(Answer::Status(_))) => Err("it isn't what its record says".into()),
-        Ok(Some(Answer::Refused { why })) => Err(format!("it refuses to say: {why}")),
-        Ok(_) => Err("it hung up".into()),
+        Ok(Some(Answer::Status(_))) => {
+            Err("the running process reports a release other than the one in its record".into())
+        }
+        Ok(Some(Answer::Refused { why })) => Err(format!("it refuses to report its status: {why}")),
+        Ok(_) => Err("it closed the connection without an answer".into()),
         Err(e) => Err(format!("it doesn't answer on its socket: {e}")),
     }
 }
@@ -176,12 +178,12 @@ impl WasmDriver {
             Err(e) => return Health::Unhealthy { reason: e.to_string() },
         };
         match self.find(&release.app).await {
-            Found::Nothing => Health::Unhealthy { reason: "it doesn't run".into() },
+            Found::Nothing => Health::Unhealthy { reason: "it is not running".into() },
             Found::Ended(outcome) if outcome.mark != wanted => {
-                Health::Unhealthy { reason: "it doesn't run".into() }
+                Health::Unhealthy { reason: "it is not running".into() }
             }
             Found::Alive { record, .. } if record.mark != wanted => {
-                Health::Unhealthy { reason: format!("release {} runs in its place", record.mark.release) }
+                Health::Unhealthy { reason: format!("release {} is running instead", record.mark.release) }
             }
             Found::Ended(outcome) if outcome.ok => Health::Healthy,
             Found::Ended(outcome) => Health::Unhealthy { reason: format!("it {}", outcome.what) },
@@ -216,7 +218,7 @@ impl WasmDriver {
         match asked.await {
             Ok(Some(Answer::Logs { lines })) => Ok(lines),
             Ok(other) => {
-                Err(DriverError::Runtime(format!("{app} doesn't give its log, but answers {other:?}")))
+                Err(DriverError::Runtime(format!("{app} does not return its log, but answers {other:?}")))
             }
             Err(e) => Err(DriverError::Runtime(format!("{app} doesn't give its log: {e}"))),
         }
@@ -237,7 +239,7 @@ fn compare(wanted: &Mark, found: &Found) -> Observed {
     match found {
         Found::Ended(_) if mark != wanted => Observed::Absent,
         _ if mark.spec != wanted.spec || mark.release != wanted.release => {
-            drift(format!("release {} runs", mark.release))
+            drift(format!("release {} is running instead", mark.release))
         }
         Found::Alive { status: Err(why), .. } => drift(why.clone()),
         _ => Observed::Same,
@@ -250,14 +252,12 @@ fn health(status: &Status) -> Health {
     match status.state {
         State::Starting => Health::Starting { reason: "it is being started".into() },
         State::Running if status.restarts > 0 && status.for_millis < STEADY.as_millis() as u64 => {
-            Health::Starting {
-                reason: format!("it {last}, and was started again ({} times)", status.restarts),
-            }
+            Health::Starting { reason: format!("it {last} and was restarted ({} times)", status.restarts) }
         }
         State::Running | State::Exited => Health::Healthy,
         State::Backoff => Health::Unhealthy {
             reason: format!(
-                "it {last}, and is started again after a pause ({} times so far)",
+                "it {last} and is restarted after a pause (restarted {} times so far)",
                 status.restarts
             ),
         },

@@ -56,7 +56,7 @@ impl WasmDriver {
         }
         let again = match self.ask_once(app, &workload, check.timeout, target).await {
             Err(NoVerdict::Stale(why)) => {
-                tracing::info!(%app, "compiling again, the engine doesn't take what there is: {why}");
+                tracing::info!(%app, "compiling again, because the engine doesn't accept the compiled code: {why}");
                 self.cache.forget(&workload);
                 self.ask_once(app, &workload, check.timeout, target).await
             }

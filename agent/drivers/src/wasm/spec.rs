@@ -75,12 +75,12 @@ fn empty_like(release: &Release) -> Release {
 fn check(workload: &WasmWorkload<Digest>) -> Result<(), String> {
     for (name, value) in &workload.env {
         if name.is_empty() || name.contains(['=', '\0']) {
-            return Err(format!("env has the name {name:?}, which no environment can hold"));
+            return Err(format!("env has the name {name:?}, which is not valid for an environment variable"));
         }
         match value {
             EnvValue::Secret { secret_ref } => {
                 return Err(format!(
-                    "env {name} needs the secret {}/{}, and this agent has no source of secrets",
+                    "env {name} needs the secret {}/{}, but this agent has no source of secrets",
                     secret_ref.name, secret_ref.key
                 ));
             }

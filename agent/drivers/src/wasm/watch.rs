@@ -99,8 +99,10 @@ fn words(status: &Status) -> String {
     match status.state {
         State::Starting => "it is being started".into(),
         State::Running => "it runs".into(),
-        State::Backoff => format!("it {last}, and is started again ({} times so far)", status.restarts),
-        State::Exited | State::Failed => format!("it {last}, for good"),
+        State::Backoff => {
+            format!("it {last} and is being restarted (restarted {} times so far)", status.restarts)
+        }
+        State::Exited | State::Failed => format!("it {last} and is not restarted"),
         State::Stopping => "it is being stopped".into(),
     }
 }

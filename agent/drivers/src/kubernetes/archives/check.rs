@@ -38,7 +38,7 @@ pub(super) fn check(path: &Path, annotation: &str, name: &str) -> io::Result<()>
             digest_of(&mut entry)?
         };
         if found != digest {
-            return Err(io::Error::other(format!("the bytes of {path} don't have its digest")));
+            return Err(io::Error::other(format!("the content of {path} doesn't match its digest")));
         }
         there.insert(digest);
     }
@@ -59,7 +59,7 @@ fn check_end(file: &mut File) -> io::Result<()> {
     }
     file.rewind()?;
     let ends = size % BLOCK == 0 && end.iter().all(|byte| *byte == 0);
-    if ends { Ok(()) } else { Err(io::Error::other("it breaks off")) }
+    if ends { Ok(()) } else { Err(io::Error::other("it is truncated")) }
 }
 
 /// The digest of the manifest that the index leads to.

@@ -168,7 +168,7 @@ impl Archives {
 /// Runs what reads and writes files where it holds nobody up.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, DriverError> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| DriverError::Runtime(format!("work on an image archive broke off: {error}")))
+    done.map_err(|error| DriverError::Runtime(format!("work on an image archive was interrupted: {error}")))
 }
 
 type Whole = Mutex<BTreeMap<String, Stamp>>;
@@ -186,7 +186,7 @@ fn is_whole(place: &Place, whole: &Whole) -> bool {
             true
         }
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "an image archive is damaged, and made anew");
+            tracing::warn!(path = %path.display(), %error, "an image archive is damaged and is rewritten");
             false
         }
     }
@@ -224,7 +224,7 @@ fn write(place: &Place, image: &ImageOnDisk, room: &dyn Room) -> Result<u64, Dri
     });
     written.map(|()| size).map_err(|error| {
         let _ = fs::remove_file(&unfinished);
-        failed(format!("{error}; make room on that disk, or mend it"))
+        failed(format!("{error}; free space on that disk, or repair it"))
     })
 }
 
@@ -274,8 +274,8 @@ fn make_folder(dir: &Path) -> io::Result<()> {
 fn no_folder(dir: &Path, error: &io::Error) -> DriverError {
     let shown = dir.display();
     DriverError::Runtime(format!(
-        "the folder {shown} for images can't be made: {error}; make it, allow the agent to write there \
-         (ReadWritePaths={shown} in its unit) and start the agent again, or correct drivers.kubernetes.images_dir"
+        "the folder {shown} for images can't be created: {error}; create it, allow the agent to write there \
+         (ReadWritePaths={shown} in its unit) and restart the agent, or correct drivers.kubernetes.images_dir"
     ))
 }
 

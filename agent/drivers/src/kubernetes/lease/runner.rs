@@ -13,7 +13,7 @@ use super::election::{Act, Belief, Election};
 use super::{Clock, LeaseStore, Record, Refused, Standing, Times, device_in};
 
 /// What a node says of itself once it was told to stop.
-const OVER: &str = "it is no candidate any more";
+const OVER: &str = "this node is no longer a candidate for the lease";
 
 /// The shortest pause between two rounds: a clock that stands must not make it ask all the time.
 const BREATH: Duration = Duration::from_millis(100);
@@ -41,7 +41,7 @@ impl View {
                 Standing::StandsBy { leader: leader.clone(), since: *since }
             }
             (_, Some(trouble)) => Standing::Unknown { reason: trouble.clone() },
-            (_, None) => Standing::Unknown { reason: "nobody leads yet".to_owned() },
+            (_, None) => Standing::Unknown { reason: "no node holds the lease yet".to_owned() },
         }
     }
 
@@ -219,13 +219,13 @@ impl Candidate {
                 return Ok(());
             }
         }
-        Err("others write the Lease all the time".to_owned())
+        Err("other clients keep writing the Lease at the same time".to_owned())
     }
 
     async fn read(&mut self) -> Result<Option<Record>, String> {
         let record = match timeout(self.election.times().call, self.store.get()).await {
             Ok(record) => record.map_err(|error| format!("can't read the Lease: {error}"))?,
-            Err(_) => return Err("the server doesn't answer, asked for the Lease".to_owned()),
+            Err(_) => return Err("the API server does not answer the request to read the Lease".to_owned()),
         };
         self.heard = Some(self.now());
         self.trouble = None;
@@ -259,7 +259,7 @@ impl Candidate {
                 Ok(false)
             }
             Ok(Err(Refused::Failed(error))) => Err(format!("can't write the Lease: {error}")),
-            Err(_) => Err("the server doesn't answer, sent the Lease".to_owned()),
+            Err(_) => Err("the API server does not answer the request to write the Lease".to_owned()),
         }
     }
 

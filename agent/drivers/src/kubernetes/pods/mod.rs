@@ -263,7 +263,7 @@ fn trouble_around(pod: &Value) -> Option<String> {
         return Some(words(text(pod, "/status/reason"), text(pod, "/status/message")));
     }
     let scheduled = Condition::of(pod, "PodScheduled").filter(|scheduled| scheduled.is("False"))?;
-    Some(format!("no node takes it: {}", scheduled.says()))
+    Some(format!("it can't be scheduled: {}", scheduled.says()))
 }
 
 /// What is wrong with one container, which may have to run on and on, and whether it ends again and again.
@@ -280,7 +280,7 @@ fn trouble_in(pod: &Value, status: &Value, runs_on: bool) -> Option<(String, boo
         }
         let last = last.unwrap_or_else(|| "for an unknown reason".to_owned());
         return Some((
-            format!("container {name} ends again and again ({why}): the last time {last}; {count} restarts"),
+            format!("container {name} keeps exiting ({why}), the last time {last}; {count} restarts"),
             true,
         ));
     }
@@ -290,19 +290,18 @@ fn trouble_in(pod: &Value, status: &Value, runs_on: bool) -> Option<(String, boo
         let failed = terminated.and_then(|one| number(one, "/exitCode")) != Some(0);
         // In most of the pause before its next start the kubelet says how it ended, and nothing of a back-off.
         return match (runs_on, failed) {
-            (true, _) if count > 0 => Some((
-                format!("container {name} ends again and again: the last time {how}; {count} restarts"),
-                true,
-            )),
-            (true, false) => Some((format!("container {name} ended {how}, and is to run on"), false)),
-            (_, true) => Some((format!("container {name} ended {how}"), false)),
+            (true, _) if count > 0 => {
+                Some((format!("container {name} keeps exiting, the last time {how}; {count} restarts"), true))
+            }
+            (true, false) => Some((format!("container {name} exited {how}, but must keep running"), false)),
+            (_, true) => Some((format!("container {name} exited {how}"), false)),
             (false, false) => None,
         };
     }
     // It runs again. What it ended with is of interest until it is ready.
     let is_ready = status.get("ready").and_then(Value::as_bool).unwrap_or(false);
     let last = last.filter(|_| !is_ready && count > 0)?;
-    Some((format!("container {name} isn't ready; the last time it ended {last}; {count} restarts"), false))
+    Some((format!("container {name} isn't ready; it last exited {last}; {count} restarts"), false))
 }
 
 /// The newest pod that is to stay and isn't ready: the one whose events tell what is missing.
@@ -338,7 +337,7 @@ fn says_its_log(pod: &Value, container: &str) -> bool {
 /// The reasons of an end that never was a start: the message is the runtime's.
 const NEVER_STARTED: [&str; 2] = ["StartError", "ContainerCannotRun"];
 
-/// How a container ended: `with 137 (OOMKilled): …`.
+/// How a container ended: `with code 137 (OOMKilled): …`.
 fn ending(terminated: Option<&Value>, says_its_log: bool) -> Option<String> {
     let terminated = terminated?;
     let how = match (
@@ -346,11 +345,11 @@ fn ending(terminated: Option<&Value>, says_its_log: bool) -> Option<String> {
         number(terminated, "/signal").filter(|signal| *signal != 0),
     ) {
         (_, Some(signal)) => format!("by signal {signal}"),
-        (Some(code), None) => format!("with {code}"),
+        (Some(code), None) => format!("with code {code}"),
         (None, None) => "in an unknown way".to_owned(),
     };
     let reason = match text(terminated, "/reason") {
-        Some("OOMKilled") => " (OOMKilled: it took more memory than its limit)".to_owned(),
+        Some("OOMKilled") => " (OOMKilled: it exceeded its memory limit)".to_owned(),
         Some(reason) => format!(" ({})", words(Some(reason), None)),
         None => String::new(),
     };

@@ -46,7 +46,7 @@ fn a_container_that_crashes_is_told_with_its_last_exit_code() {
     let seen = trouble(&[pod("web-1", NEW, crashed())]).unwrap();
     assert!(seen.crashes);
     for part in
-        ["pod web-1", "container app", "CrashLoopBackOff", "with 42 (Error): no database", "5 restarts"]
+        ["pod web-1", "container app", "CrashLoopBackOff", "with code 42 (Error): no database", "5 restarts"]
     {
         assert!(seen.reason.contains(part), "{} doesn't say {part}", seen.reason);
     }
@@ -103,7 +103,7 @@ fn a_kill_for_memory_is_told_until_the_container_is_ready_again() {
         "lastState": { "terminated": { "exitCode": 137, "reason": "OOMKilled" } },
     });
     let seen = reason(&[pod("web-1", NEW, state.clone())]);
-    assert!(seen.contains("with 137 (OOMKilled: it took more memory than its limit)"), "{seen}");
+    assert!(seen.contains("with code 137 (OOMKilled: it exceeded its memory limit)"), "{seen}");
     state["ready"] = json!(true);
     assert_eq!(trouble(&[pod("web-1", NEW, state)]), None);
 }
@@ -111,7 +111,7 @@ fn a_kill_for_memory_is_told_until_the_container_is_ready_again() {
 #[test]
 fn a_container_that_failed_is_trouble_and_one_that_is_done_is_not() {
     let ended = |code: i64| json!({ "state": { "terminated": { "exitCode": code, "reason": "Done" } } });
-    assert!(reason(&[pod("job-1", NEW, ended(1))]).contains("container app ended with 1"));
+    assert!(reason(&[pod("job-1", NEW, ended(1))]).contains("container app exited with code 1"));
     let once = |state: Value| {
         let mut pod = pod("job-1", NEW, state);
         pod["spec"]["restartPolicy"] = json!("OnFailure");
@@ -137,7 +137,7 @@ fn a_pod_that_no_node_takes_is_told_with_the_schedulers_words() {
     let one = json!({ "metadata": { "name": "web-1" }, "status": { "phase": "Pending", "conditions": [
         { "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message },
     ] } });
-    assert_eq!(reason(&[one]), format!("pod web-1: no node takes it: Unschedulable: {message}"));
+    assert_eq!(reason(&[one]), format!("pod web-1: it can't be scheduled: Unschedulable: {message}"));
 }
 
 #[test]
@@ -309,14 +309,14 @@ fn a_selector_never_finds_more_than_it_should() {
 fn a_program_that_is_to_run_on_and_ends_with_0_is_trouble() {
     let ended = |count: u32| json!({ "restartCount": count, "state": { "terminated": { "exitCode": 0, "reason": "Completed" } } });
     let first = trouble(&[pod("web-1", NEW, ended(0))]).unwrap();
-    assert!(first.reason.contains("container app ended with 0 (Completed), and is to run on"), "{first:?}");
+    assert!(
+        first.reason.contains("container app exited with code 0 (Completed), but must keep running"),
+        "{first:?}"
+    );
     assert!(!first.crashes);
     // In the pause before its next start the kubelet tells nothing of a back-off.
     let again = trouble(&[pod("web-1", NEW, ended(4))]).unwrap();
-    assert!(
-        again.reason.contains("ends again and again: the last time with 0") && again.crashes,
-        "{again:?}"
-    );
+    assert!(again.reason.contains("keeps exiting, the last time with code 0") && again.crashes, "{again:?}");
     assert!(again.reason.contains("4 restarts"), "{again:?}");
     // An init container's work is done then.
     let mut pod = pod("web-1", NEW, json!({ "state": { "waiting": { "reason": "PodInitializing" } } }));

@@ -42,19 +42,19 @@ pub(crate) fn helm_status(chart: &Value, job: Option<&Value>) -> Status {
     }
     let Some(job) = job else {
         return Status::in_progress(match helm_job(chart) {
-            Some((namespace, name)) => format!("there is no word yet from the Job {namespace}/{name}"),
+            Some((namespace, name)) => format!("the Job {namespace}/{name} has not been seen yet"),
             None => {
-                "the Helm controller has not made a Job for it yet (is there one in this cluster?)".to_owned()
+                "the Helm controller has not created a Job for it yet (does this cluster have a Helm controller?)".to_owned()
             }
         });
     };
     let is_leaving = deletion(job).is_some() || annotation(job, REPLACED).is_some();
     if is_leaving || !is_of(job, chart) {
-        return Status::in_progress("the Helm controller still has to take up this version");
+        return Status::in_progress("the Helm controller has not processed this version yet");
     }
     // It makes Jobs suspended, and lets them run when it has seen the Job controller take note of them.
     if flag(job, "/spec/suspend") {
-        return Status::in_progress("the Helm controller has not let its Job run yet");
+        return Status::in_progress("the Helm controller has not unsuspended its Job yet");
     }
     match workload::job(job) {
         Status::Failed { reason } => Status::failed(format!("the chart was not installed: {reason}")),

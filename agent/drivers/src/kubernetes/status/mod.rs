@@ -123,7 +123,7 @@ fn deletion(object: &Value) -> Option<Status> {
         Some(remains) => Status::terminating(format!("it is being deleted: {remains}")),
         None if finalizers.is_empty() => Status::terminating("it is being deleted"),
         None => Status::terminating(format!(
-            "it is being deleted, once these let it go: {}",
+            "it is being deleted, and waits for its finalizers: {}",
             finalizers.join(", ")
         )),
     })
@@ -140,7 +140,7 @@ fn generic(object: &Value) -> Option<Status> {
         && wanted != seen
     {
         return Some(Status::in_progress(format!(
-            "its controller has not looked at this version yet (generation {wanted}; it saw {seen})"
+            "its controller has not observed this version yet (generation {wanted}; it saw {seen})"
         )));
     }
     if let Some(stalled) = Condition::that_is_true(object, "Stalled") {

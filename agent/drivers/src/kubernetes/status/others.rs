@@ -41,7 +41,7 @@ fn pending_claim(object: &Value) -> Status {
         return Status::in_progress(format!("it waits to be bound to the volume {volume}"));
     }
     if let Some(provisioner) = PROVISIONERS.iter().find_map(|key| annotation(object, key)) {
-        return Status::in_progress(format!("it waits for {provisioner} to make its volume"));
+        return Status::in_progress(format!("it waits for {provisioner} to provision its volume"));
     }
     match annotation(object, SELECTED_NODE) {
         Some(node) => Status::in_progress(format!("it waits for a volume on {node}")),
@@ -67,7 +67,9 @@ pub(super) fn service(object: &Value) -> Status {
     if list(object, "/status/loadBalancer/ingress").iter().any(has_address) {
         return Status::Current;
     }
-    Status::in_progress("its load balancer has no address yet (is there anything that provides one?)")
+    Status::in_progress(
+        "its load balancer has no address yet (does this cluster have a load balancer controller?)",
+    )
 }
 
 /// How an Ingress is. Many controllers never write an address into it, so that, as in kstatus, it is well unless a
@@ -108,7 +110,7 @@ pub(super) fn definition(object: &Value) -> Status {
     match Condition::of(object, "Established") {
         Some(established) if established.is("True") => Status::Current,
         Some(one) if one.is("False") && one.reason() != Some("Installing") => Status::failed(one.says()),
-        _ => Status::in_progress("the server doesn't serve it yet"),
+        _ => Status::in_progress("the API server doesn't serve its kind yet"),
     }
 }
 
@@ -117,7 +119,7 @@ pub(super) fn api_service(object: &Value) -> Status {
     match Condition::of(object, "Available") {
         Some(available) if available.is("True") => Status::Current,
         Some(available) => Status::in_progress(available.says()),
-        None => Status::in_progress("nobody has asked the server behind it yet"),
+        None => Status::in_progress("the availability of the server behind it has not been checked yet"),
     }
 }
 
@@ -134,7 +136,7 @@ pub(super) fn custom(object: &Value) -> Status {
         && wanted != seen
     {
         return Status::in_progress(format!(
-            "its controller has not judged this version yet (generation {wanted}; it judged {seen})"
+            "its controller has not evaluated this version yet (generation {wanted}; it evaluated {seen})"
         ));
     }
     if condition.is("True") {

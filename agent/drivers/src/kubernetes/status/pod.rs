@@ -14,21 +14,21 @@ pub(super) fn pod(object: &Value) -> Status {
     let policy = text(object, "/spec/restartPolicy").unwrap_or("Always");
     match text(object, "/status/phase") {
         Some("Succeeded") if policy == "Always" => {
-            Status::failed(format!("it ended, and nothing starts it again: {}", own_words(object)))
+            Status::failed(format!("it ended and is not restarted: {}", own_words(object)))
         }
         Some("Succeeded") => Status::Current,
         Some("Failed") => Status::failed(trouble(object).unwrap_or_else(|| own_words(object))),
         Some("Running") if Condition::that_is_true(object, "Ready").is_some() => Status::Current,
         Some("Running" | "Pending") => not_ready(object, policy),
         Some("Unknown") => Status::in_progress("its node doesn't answer"),
-        _ => Status::in_progress("no node has taken it yet"),
+        _ => Status::in_progress("no kubelet has reported a status for it yet"),
     }
 }
 
 fn not_ready(object: &Value, policy: &str) -> Status {
     let trouble = pods::trouble(std::slice::from_ref(object));
     if let Some(dead) = ended_for_good(object, policy) {
-        return Status::failed(format!("the container {dead} failed, and is not started again"));
+        return Status::failed(format!("the container {dead} failed and is not restarted"));
     }
     match (trouble, Condition::of(object, "Ready")) {
         // As in kstatus.

@@ -35,7 +35,7 @@ pub(super) fn deployment(object: &Value) -> Status {
     let done =
         progressing.is_some_and(|one| one.is("True") && one.reason() == Some("NewReplicaSetAvailable"));
     if limit.is_some() && !paused && !done {
-        return Status::in_progress("its rollout isn't over yet");
+        return Status::in_progress("its rollout has not finished yet");
     }
     match Condition::of(object, "Available") {
         Some(available) if available.is("True") => Status::Current,
@@ -129,7 +129,7 @@ pub(super) fn job(object: &Value) -> Status {
     }
     // kstatus calls it current by this condition, too. But it stays until the controller has seen that the Job may run.
     if Condition::that_is_true(object, "Suspended").is_some() {
-        return Status::in_progress("the job may run, and has not been started again yet");
+        return Status::in_progress("the job is no longer suspended, but has not been resumed yet");
     }
     if text(object, "/status/startTime").is_none() {
         return Status::in_progress("the job has not started yet");
@@ -156,7 +156,7 @@ pub(in crate::kubernetes) fn has_ended(object: &Value) -> bool {
 /// that are absent aren't zeros.
 fn unseen(object: &Value) -> Option<Status> {
     let seen = number(object, "/status/observedGeneration");
-    seen.is_none().then(|| Status::in_progress("its controller has not looked at it yet"))
+    seen.is_none().then(|| Status::in_progress("its controller has not observed it yet"))
 }
 
 /// A count in the status; what is absent is none.
@@ -169,7 +169,7 @@ fn short(have: i64, want: i64, what: &str) -> Option<String> {
 }
 
 fn surplus(have: i64, want: i64) -> Option<String> {
-    (have > want).then(|| format!("{} replicas are still to be ended", have - want))
+    (have > want).then(|| format!("{} surplus replicas have not been terminated yet", have - want))
 }
 
 /// What is missing, and the reason for it where the controller knows one.

@@ -135,18 +135,18 @@ const FORBIDDEN: &[i64] = &[
 /// Forbids [`FORBIDDEN`], and making processes, to this thread and those that it starts. Forbidden calls
 /// fail with EPERM. Afterwards no new privileges are to be had by any means.
 pub(in super::super) fn forbid_system_calls() -> Result<(), String> {
-    prctl::set_no_new_privs().map_err(|e| format!("cannot give up new privileges: {e}"))?;
+    prctl::set_no_new_privs().map_err(|e| format!("cannot set no_new_privs: {e}"))?;
     let arch = std::env::consts::ARCH
         .try_into()
-        .map_err(|_| format!("no filter of system calls is known for {}", std::env::consts::ARCH))?;
+        .map_err(|_| format!("there is no seccomp filter for the architecture {}", std::env::consts::ARCH))?;
     let refuse = |rules, errno: i32| {
         SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno.unsigned_abs()), arch)
             .and_then(BpfProgram::try_from)
-            .map_err(|e| format!("cannot build the filter of system calls: {e}"))
+            .map_err(|e| format!("cannot build the seccomp filter: {e}"))
     };
     let install = |program: BpfProgram| {
         seccompiler::apply_filter(&program)
-            .map_err(|e| format!("the kernel takes no filter of system calls: {e}"))
+            .map_err(|e| format!("the kernel does not accept the seccomp filter: {e}"))
     };
     // clone3 keeps its flags in memory, where a filter cannot look. C libraries fall back to clone.
     install(refuse(BTreeMap::from([(libc::SYS_clone3, Vec::new())]), libc::ENOSYS)?)?;
@@ -161,5 +161,5 @@ fn clone_of_a_process() -> Result<SeccompRule, String> {
     let thread = libc::CLONE_THREAD as u64;
     SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(thread), 0)
         .and_then(|condition| SeccompRule::new(vec![condition]))
-        .map_err(|e| format!("cannot build the filter of system calls: {e}"))
+        .map_err(|e| format!("cannot build the seccomp filter: {e}"))
 }

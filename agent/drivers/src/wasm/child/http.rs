@@ -210,10 +210,10 @@ impl Lease {
     async fn outcome(&mut self) -> String {
         let Some(guest) = self.guest.as_mut() else { return "it was stopped".into() };
         match timeout(LINGER_LIMIT, guest).await {
-            Ok(Ok(Ok(()))) => "the guest returned without one".into(),
+            Ok(Ok(Ok(()))) => "the guest returned without sending a response".into(),
             Ok(Ok(Err(e))) => guest::causes(&e),
-            Ok(Err(_)) => "the host's part of it failed".into(),
-            Err(_) => "the guest threw it away and went on".into(),
+            Ok(Err(_)) => "the host failed while handling the request".into(),
+            Err(_) => "the guest dropped the response and kept running".into(),
         }
     }
 }

@@ -144,7 +144,7 @@ async fn live(
             };
             tokio::spawn(control::serve(Arc::new(control), socket));
         }
-        Err(e) => log.note(&format!("nobody can ask how the workload is: {e}")),
+        Err(e) => log.note(&format!("the workload's status can't be queried: {e}")),
     }
     end_on_signal(stop, &log);
     match (loaded.code, listener) {

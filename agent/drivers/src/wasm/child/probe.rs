@@ -80,7 +80,7 @@ fn in_its_words(maker: &Maker) -> String {
     let mut text = String::new();
     if maker.memory.has_refused() {
         let limit = maker.workload.limits.memory;
-        text.push_str(&format!("; it wanted more memory than the {limit} bytes that it may use"));
+        text.push_str(&format!("; it tried to exceed its memory limit of {limit} bytes"));
     }
     let lines = maker.log.last(usize::MAX);
     let own =

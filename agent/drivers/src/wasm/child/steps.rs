@@ -57,7 +57,7 @@ pub(super) fn detach(log: &Arc<Ring>) {
     let _ = setsid();
     umask(FileMode::from_bits_truncate(0o077));
     let log = Arc::clone(log);
-    std::panic::set_hook(Box::new(move |panic| log.note(&format!("a part of the host failed: {panic}"))));
+    std::panic::set_hook(Box::new(move |panic| log.note(&format!("the host panicked: {panic}"))));
 }
 
 /// Brings compiled code into memory and links it.
@@ -196,7 +196,7 @@ fn control_socket(order: &StartOrder) -> Result<UnixListener, Refusal> {
 pub(super) fn give_up_rights(order: &StartOrder, log: &Ring) -> Result<(), Refusal> {
     become_workload(order.user)?;
     if let Err(why) = confine::forbid_system_calls() {
-        log.note(&format!("the workload runs without a filter of system calls: {why}"));
+        log.note(&format!("the workload runs without a seccomp filter: {why}"));
     }
     Ok(())
 }

@@ -224,7 +224,7 @@ fn a_leader_that_the_server_no_longer_answers_stops_leading_by_itself() {
         let until = all[leader].leadership.leads_until().unwrap();
         let standing = changes.next().await.unwrap();
         assert!(
-            matches!(&standing, Standing::Unknown { reason } if reason.contains("doesn't answer")),
+            matches!(&standing, Standing::Unknown { reason } if reason.contains("does not answer")),
             "{standing:?}"
         );
         assert!(Instant::now() <= until + seconds(5), "one renewal may still have come through");
@@ -313,6 +313,9 @@ fn the_changes_end_with_the_candidacy() {
         }
         task.await.unwrap();
         let last = seen.last().unwrap();
-        assert!(matches!(last, Standing::Unknown { reason } if reason.contains("no candidate")), "{seen:?}");
+        assert!(
+            matches!(last, Standing::Unknown { reason } if reason.contains("no longer a candidate")),
+            "{seen:?}"
+        );
     });
 }

@@ -47,28 +47,28 @@ fn a_chart_is_well_once_the_job_of_its_version_is_complete() {
     let suspended =
         json!({ "conditions": [condition("Suspended", "True", "JobSuspended", "Job suspended")] });
     let seen = helm_status(&chart(made()), Some(&job(true, "27.0.2", suspended.clone())));
-    check("not let run yet", &seen, InProgress("not let its Job run"));
+    check("not let run yet", &seen, InProgress("not unsuspended its Job"));
     let seen = helm_status(&chart(made()), Some(&job(false, "27.0.2", suspended)));
-    check("let run, and nobody has seen it", &seen, InProgress("has not been started again"));
+    check("let run, and nobody has seen it", &seen, InProgress("has not been resumed yet"));
     check(
         "the Job isn't seen",
         &helm_status(&chart(made()), None),
         InProgress("kube-system/helm-install-traefik"),
     );
-    check("nobody looked", &helm_status(&chart(json!(null)), None), InProgress("has not made a Job"));
-    check("judged without the Job", &status(&chart(made())), InProgress("no word yet"));
+    check("nobody looked", &helm_status(&chart(json!(null)), None), InProgress("has not created a Job"));
+    check("judged without the Job", &status(&chart(made())), InProgress("has not been seen yet"));
 }
 
 #[test]
 fn the_finished_job_of_the_version_before_proves_nothing() {
     let seen = helm_status(&chart(made()), Some(&job(false, "26.0.0", complete())));
-    check("an older version", &seen, InProgress("still has to take up this version"));
+    check("an older version", &seen, InProgress("has not processed this version yet"));
     let mut replaced = job(false, "27.0.2", complete());
     replaced["metadata"]["annotations"] = json!({ "helmcharts.helm.cattle.io/replace-wait": "true" });
-    check("to be replaced", &helm_status(&chart(made()), Some(&replaced)), InProgress("still has to"));
+    check("to be replaced", &helm_status(&chart(made()), Some(&replaced)), InProgress("has not processed"));
     let mut going = job(false, "27.0.2", complete());
     going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-    check("being deleted", &helm_status(&chart(made()), Some(&going)), InProgress("still has to"));
+    check("being deleted", &helm_status(&chart(made()), Some(&going)), InProgress("has not processed"));
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_chart_without_repository_or_target_is_told_from_its_job_all_the_same() {
     ]);
     check("installed", &helm_status(&own, Some(&its)), Current);
     own["spec"]["chart"] = json!("https://charts.example/traefik-2.tgz");
-    check("another archive", &helm_status(&own, Some(&its)), InProgress("still has to"));
+    check("another archive", &helm_status(&own, Some(&its)), InProgress("has not processed"));
     let bare = json!({ "status": complete() });
     check("a Job that shows nothing of it", &helm_status(&own, Some(&bare)), Current);
 }

@@ -87,12 +87,12 @@ fn a_definition_is_well_once_the_server_serves_it() {
                 json!({ "conditions": [names("True"), established("True", "InitialNamesAccepted")] }),
                 Current,
             ),
-            ("new", json!({}), json!(null), InProgress("doesn't serve it yet")),
+            ("new", json!({}), json!(null), InProgress("doesn't serve its kind yet")),
             (
                 "soon",
                 json!({}),
                 json!({ "conditions": [names("True"), established("False", "Installing")] }),
-                InProgress("doesn't serve it yet"),
+                InProgress("doesn't serve its kind yet"),
             ),
             (
                 "its names are taken",
@@ -119,7 +119,7 @@ fn an_api_service_is_well_once_the_server_behind_it_answers() {
         &[
             ("it answers", json!({}), state("True"), Current),
             ("it doesn't", json!({}), state("False"), InProgress("have no addresses")),
-            ("nobody asked", json!({}), json!({}), InProgress("nobody has asked")),
+            ("nobody asked", json!({}), json!({}), InProgress("has not been checked yet")),
         ],
     );
 }
@@ -195,7 +195,7 @@ fn a_custom_resource_is_judged_by_the_conditions_that_it_has() {
             ("not ready", json!({}), one(&[ready("False")]), InProgress("Waiting: the tank is empty")),
             ("nobody knows", json!({}), one(&[ready("Unknown")]), InProgress("tank")),
             ("a status that is none", json!({}), one(&[ready("yes")]), InProgress("tank")),
-            ("ready before", json!({}), one(&[stale]), InProgress("generation 3; it judged 2")),
+            ("ready before", json!({}), one(&[stale]), InProgress("generation 3; it evaluated 2")),
             ("available", json!({}), one(&[condition("Available", "True", "", "")]), Current),
             (
                 "not available",

@@ -59,7 +59,7 @@ fn a_deployment_is_well_once_every_replica_of_its_version_is_available_and_none_
                 "an old one is left",
                 two.clone(),
                 counts([3, 2, 3, 3], &well),
-                InProgress("1 replicas are still to be ended"),
+                InProgress("1 surplus replicas have not been terminated yet"),
             ),
             (
                 "one is not available",
@@ -73,7 +73,12 @@ fn a_deployment_is_well_once_every_replica_of_its_version_is_available_and_none_
                 counts([2, 2, 2, 1], &well),
                 InProgress("1 of 2 replicas are ready"),
             ),
-            ("the rollout goes on", two.clone(), counts([2, 2, 2, 2], &on_the_way), InProgress("isn't over")),
+            (
+                "the rollout goes on",
+                two.clone(),
+                counts([2, 2, 2, 2], &on_the_way),
+                InProgress("has not finished yet"),
+            ),
             (
                 "not available as a whole",
                 two.clone(),
@@ -134,8 +139,8 @@ fn a_deployment_that_nobody_has_looked_at_is_not_well_even_if_it_wants_nothing()
         "apps/v1",
         "Deployment",
         &[
-            ("no status", none.clone(), json!(null), InProgress("has not looked at it yet")),
-            ("an empty status", none.clone(), json!({}), InProgress("has not looked at it yet")),
+            ("no status", none.clone(), json!(null), InProgress("has not observed it yet")),
+            ("an empty status", none.clone(), json!({}), InProgress("has not observed it yet")),
             ("a status of the version before", none, old, InProgress("generation 3; it saw 2")),
         ],
     );
@@ -202,11 +207,16 @@ fn a_replica_set_is_well_once_its_replicas_are() {
         &[
             ("all is there", two.clone(), state(2, 2, &[]), Current),
             ("one is ill", two.clone(), state(2, 1, &[]), InProgress("1 of 2 replicas are available")),
-            ("one too many", two.clone(), state(3, 3, &[]), InProgress("1 replicas are still to be ended")),
+            (
+                "one too many",
+                two.clone(),
+                state(3, 3, &[]),
+                InProgress("1 surplus replicas have not been terminated yet"),
+            ),
             ("a pod is refused", two.clone(), state(0, 0, &[forbidden()]), InProgress("exceeded quota")),
             ("one can't be deleted", two, state(2, 2, &[forbidden()]), InProgress("exceeded quota")),
             ("none wanted", json!({ "replicas": 0 }), state(0, 0, &[]), Current),
-            ("nobody looked", json!({ "replicas": 0 }), json!(null), InProgress("has not looked")),
+            ("nobody looked", json!({ "replicas": 0 }), json!(null), InProgress("has not observed")),
         ],
     );
 }
@@ -228,7 +238,12 @@ fn a_stateful_set_is_well_once_its_replicas_above_the_partition_are_of_its_versi
             ("one is missing", rolling(0), state(2, 2, 2), InProgress("2 of 3 replicas exist")),
             ("one isn't ready", rolling(0), state(3, 2, 3), InProgress("2 of 3 replicas are ready")),
             ("one is old", rolling(0), state(3, 3, 2), InProgress("2 of 3 replicas are of this version")),
-            ("one too many", rolling(0), state(4, 4, 3), InProgress("1 replicas are still to be ended")),
+            (
+                "one too many",
+                rolling(0),
+                state(4, 4, 3),
+                InProgress("1 surplus replicas have not been terminated yet"),
+            ),
             ("the old ones are below the partition", rolling(2), state(3, 3, 1), Current),
             (
                 "one above it is old",
@@ -248,7 +263,7 @@ fn a_stateful_set_is_well_once_its_replicas_above_the_partition_are_of_its_versi
             ("those must be ready, too", on_delete, state(3, 1, 0), InProgress("1 of 3 replicas are ready")),
             ("ready, not for long enough", slow, state(1, 1, 1), InProgress("0 of 1 replicas are available")),
             ("none wanted", json!({ "replicas": 0 }), state(0, 0, 0), Current),
-            ("nobody looked", json!({ "replicas": 0 }), json!({}), InProgress("has not looked")),
+            ("nobody looked", json!({ "replicas": 0 }), json!({}), InProgress("has not observed")),
         ],
     );
 }
@@ -275,7 +290,7 @@ fn a_daemon_set_is_well_once_every_node_that_it_wants_has_its_pod() {
                 json!({ "observedGeneration": 3 }),
                 InProgress("not counted"),
             ),
-            ("nobody looked", rolling, json!(null), InProgress("has not looked")),
+            ("nobody looked", rolling, json!(null), InProgress("has not observed")),
             ("old ones that somebody will delete", on_delete, state(2, 2, 0, 2), Current),
         ],
     );
@@ -326,7 +341,7 @@ fn a_job_is_well_once_it_is_complete_and_not_while_it_runs() {
                 "let run a moment ago",
                 json!({ "suspend": false }),
                 state(&[condition("Suspended", "True", "JobSuspended", "Job suspended")]),
-                InProgress("not been started again"),
+                InProgress("has not been resumed yet"),
             ),
             ("complete before it was suspended", json!({ "suspend": true }), state(&[complete]), Current),
         ],
@@ -389,7 +404,7 @@ fn a_pod_is_well_while_it_is_ready_or_when_it_has_run_to_an_end_that_it_may_have
                 InProgress("Insufficient memory"),
             ),
             ("coming up", always.clone(), json!({ "phase": "Pending" }), InProgress("isn't ready yet")),
-            ("nobody looked", always.clone(), json!(null), InProgress("no node")),
+            ("nobody looked", always.clone(), json!(null), InProgress("no kubelet")),
             ("a lost node", always.clone(), json!({ "phase": "Unknown" }), InProgress("node")),
             (
                 "evicted",
@@ -401,10 +416,10 @@ fn a_pod_is_well_while_it_is_ready_or_when_it_has_run_to_an_end_that_it_may_have
                 "ended, and must not",
                 always,
                 json!({ "phase": "Succeeded", "reason": "Terminated" }),
-                Failed("nothing starts it again"),
+                Failed("is not restarted"),
             ),
             ("ended, as it may", once.clone(), json!({ "phase": "Succeeded" }), Current),
-            ("failed", once.clone(), with("Failed", dead.clone(), &[]), Failed("with 3 (Error)")),
+            ("failed", once.clone(), with("Failed", dead.clone(), &[]), Failed("with code 3 (Error)")),
             (
                 "failed in part",
                 once,
