@@ -22,7 +22,7 @@ const OF_THE_SYSTEM: [&str; 9] =
 #[derive(Debug, Error)]
 pub enum Unseen {
     /// The way to it can't be gone.
-    #[error("{} could not be looked for: {error}", path.display())]
+    #[error("could not check whether {} exists: {error}", path.display())]
     Unreadable {
         /// The file, or a folder on the way to it.
         path: PathBuf,
@@ -31,11 +31,12 @@ pub enum Unseen {
         error: io::Error,
     },
     /// The agent has another file system there than the box.
-    #[error("the agent doesn't see what the box has at {}: its unit hides it, by ProtectHome=, PrivateTmp=, InaccessiblePaths= \
-             or the like; take that from the unit (systemctl edit holdfast; systemctl restart holdfast)", .0.display())]
+    #[error("the agent can't see the box's files at {}: its unit hides them by ProtectHome=, PrivateTmp=, \
+             InaccessiblePaths= or similar; remove that setting from the unit (systemctl edit holdfast; systemctl \
+             restart holdfast)", .0.display())]
     Hidden(PathBuf),
     /// Nobody knows what the box has.
-    #[error("it can't be told whether the agent sees what the box has: {file}: {error}")]
+    #[error("could not check whether the agent sees the box's files: {file}: {error}")]
     Unknown {
         /// The file that would tell.
         file: String,
@@ -78,6 +79,13 @@ pub struct Kept {
 }
 
 impl Kept {
+    /// For tests of what is said about it.
+    #[cfg(test)]
+    pub(crate) fn of(hidden: &[&str], read_only: &[&str]) -> Self {
+        let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect();
+        Kept { hidden: paths(hidden), read_only: paths(read_only) }
+    }
+
     /// Whether there is nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -92,11 +100,11 @@ impl fmt::Display for Kept {
             shown.join(", ")
         };
         match (self.hidden.is_empty(), self.read_only.is_empty()) {
-            (false, true) => write!(f, "it doesn't see what the box has at {}", list(&self.hidden)),
+            (false, true) => write!(f, "it can't see the box's files at {}", list(&self.hidden)),
             (true, _) => write!(f, "it may not write to {}", list(&self.read_only)),
             (false, false) => write!(
                 f,
-                "it doesn't see what the box has at {}, and may not write to {}",
+                "it can't see the box's files at {}, and may not write to {}",
                 list(&self.hidden),
                 list(&self.read_only)
             ),

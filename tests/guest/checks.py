@@ -206,7 +206,7 @@ def the_doctor_sees_what_the_unit_sees(box):
     for check in ("sandbox", "wasm limits"):
         must(any(finding["check"] == check for finding in findings), f"no finding of {check}: {findings}")
     stranger = box.guest.ask("setpriv --reuid=65534 --regid=65534 --clear-groups holdfast doctor")[1]
-    must("for root only" in stranger and "install podman" not in stranger, stranger)
+    must("only root may" in stranger and "install podman" not in stranger, stranger)
 
 
 def the_journal_names_the_app(box):
@@ -292,9 +292,9 @@ def a_gate_whose_folder_is_hidden_holds(box):
     change(box, gates, 2)
     cause = box.wait("a gate holds the change", lambda: "file0" in held(box) and held(box))
     missing = [gate["name"] for gate in gates if gate["name"] not in cause]
-    must(not missing and "doesn't see" in cause, f"these gates don't hold: {missing}\n{cause}")
+    must(not missing and "can't see" in cause, f"these gates don't hold: {missing}\n{cause}")
     doctor = box.guest.ask("holdfast doctor")[1]
-    must("/home" in doctor and "doesn't see" in doctor, doctor)
+    must("/home" in doctor and "can't see" in doctor, doctor)
     box.run("rm /etc/systemd/system/holdfast.service.d/test.conf; systemctl daemon-reload; systemctl restart holdfast", 300)
     box.converge()
 

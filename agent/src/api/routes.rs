@@ -44,7 +44,7 @@ pub(super) async fn answer(request: hyper::Request<Incoming>, caller: Caller) ->
             _,
             "/v1/status" | "/v1/plan" | "/v1/events" | "/v1/events/seal" | "/v1/diagnosis" | "/v1/doctor"
             | "/v1/retry" | "/v1/poll",
-        ) => failure(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} doesn't take {method}")),
+        ) => failure(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} doesn't support {method}")),
         _ => failure(
             StatusCode::NOT_FOUND,
             "no such path; there are /v1/status, plan, events, events/seal, diagnosis, doctor, retry and poll",
@@ -82,7 +82,7 @@ async fn doctor(caller: &Caller) -> Answer {
     match tokio::time::timeout(caller.shared.limits.reply, looked).await {
         Ok(Ok(findings)) => json(Ok(findings)),
         Ok(Err(error)) => unable(error.to_string()),
-        Err(_) => failure(StatusCode::GATEWAY_TIMEOUT, "a file or a disk doesn't answer"),
+        Err(_) => failure(StatusCode::GATEWAY_TIMEOUT, "a file system or disk doesn't respond"),
     }
 }
 
@@ -139,10 +139,10 @@ fn parse_query(query: &str) -> Result<(u64, bool), String> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
             Some(("since", text)) => {
-                since = text.parse().map_err(|_| format!("since={text:?} is no number"))?;
+                since = text.parse().map_err(|_| format!("since={text:?} is not a number"))?;
             }
             Some(("follow", text @ ("0" | "1"))) => follow = text == "1",
-            _ => return Err(format!("{pair:?} isn't known here: use since=N and follow=1")),
+            _ => return Err(format!("unknown parameter {pair:?}: use since=N and follow=1")),
         }
     }
     Ok((since, follow))
@@ -155,7 +155,7 @@ async fn events(query: &str, mut caller: Caller) -> Answer {
     };
     let place = match follow.then(|| Arc::clone(&caller.shared.followers).try_acquire_owned()) {
         Some(Err(_)) => {
-            return failure(StatusCode::SERVICE_UNAVAILABLE, "too many follow the events already");
+            return failure(StatusCode::SERVICE_UNAVAILABLE, "too many clients follow the events already");
         }
         Some(Ok(place)) => Some(place),
         None => None,

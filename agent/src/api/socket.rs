@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Another agent is at work.
-    #[error("another holdfast answers at {0}: stop it first, or give this one another [api] socket")]
+    #[error("another agent answers at {0}: stop it first, or set another [api] socket for this one")]
     Taken(PathBuf),
     /// There is something else.
-    #[error("{0} is there and is no socket: move it away, or give another [api] socket")]
+    #[error("{0} exists and is not a socket: move it away, or set another [api] socket")]
     NotASocket(PathBuf),
     /// The system doesn't allow it.
     #[error("cannot make the socket {path}: {cause}; check [api] socket and the folder's permissions")]

@@ -6,7 +6,7 @@ use super::{Common, Exit};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Leave it running at the end
+    /// Keep the agent and its apps running at the end
     #[arg(long)]
     keep: bool,
     /// Run the apps in containers, on the podman at SOCKET [default: the one of this box]

@@ -23,21 +23,8 @@ pub(super) fn run(common: &Common) -> anyhow::Result<Exit> {
     if common.json {
         print_json(&findings)?;
     } else {
-        findings.iter().for_each(show);
+        findings.iter().for_each(|finding| print(&finding.render()));
     }
     let worst = findings.iter().map(|finding| finding.state).max();
     Ok(if worst == Some(State::Fail) { Exit::Error } else { Exit::Done })
-}
-
-fn show(finding: &Finding) {
-    let word = match finding.state {
-        State::Ok => "ok  ",
-        State::Warn => "warn",
-        State::Fail => "FAIL",
-    };
-    let printable = holdfast_core::report::text::printable;
-    print(&format!("{word}  {:<14} {}", finding.check, printable(&finding.message)));
-    if let Some(advice) = &finding.advice {
-        print(&format!("      {:<14} -> {}", "", printable(advice)));
-    }
 }

@@ -13,10 +13,10 @@ const SEAL_TRIES: usize = 5;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Go on printing as things happen
+    /// Keep printing new events
     #[arg(long, short)]
     follow: bool,
-    /// Only those after this number
+    /// Show only the events after this sequence number
     #[arg(long, value_name = "SEQ", default_value_t = 0)]
     since: u64,
     #[command(subcommand)]
@@ -25,7 +25,7 @@ pub(super) struct Arguments {
 
 #[derive(Clone, Copy, Debug, clap::Subcommand)]
 enum Action {
-    /// Check that no event was changed, left out or put in later; exit 1 if one was
+    /// Verify the hash chain: exit code 1 if an event was changed, removed or inserted
     Verify,
 }
 
@@ -42,7 +42,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> anyhow::Result<Exit
             return Ok(Exit::Done);
         }
         bail!(
-            "no holdfast answers at {}, so nothing happens to follow; leave out --follow",
+            "no agent answers at {}, so there are no new events to follow; omit --follow",
             config.api.socket.display()
         );
     }
@@ -109,7 +109,7 @@ fn verify(common: &Common) -> anyhow::Result<Exit> {
     let head = match verified {
         Ok(head) => head,
         Err(broken) => {
-            print_error(&format!("{broken}; what came before it can be trusted, what follows can't"));
+            print_error(&format!("{broken}; the events before it can be trusted, those after it can't"));
             return Ok(Exit::Error);
         }
     };
@@ -117,11 +117,11 @@ fn verify(common: &Common) -> anyhow::Result<Exit> {
         _ if common.json => {}
         (Some(oldest), Some(head)) => {
             if oldest > 1 {
-                print(&format!("events {oldest} to {} are here in full", head.seq));
+                print(&format!("events {oldest} to {} are stored in full", head.seq));
             }
             print(&format!("events 1 to {} are one unbroken chain; its head is {}", head.seq, head.hash));
         }
-        _ => print("nothing happened yet"),
+        _ => print("there are no events yet"),
     }
     Ok(Exit::Done)
 }

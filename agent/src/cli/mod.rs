@@ -51,7 +51,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Keeps this box in the state that a signed repository says it should have.
+/// Keeps this box in the desired state that a signed repository describes.
 #[derive(Debug, Parser)]
 #[command(name = "holdfast", version, arg_required_else_help = true, subcommand_required = true)]
 struct Cli {
@@ -64,13 +64,13 @@ struct Cli {
 /// What every command takes.
 #[derive(Debug, Args)]
 struct Common {
-    /// How this box is set up
+    /// The configuration file
     #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
-    /// error, warn, info, debug, trace, or target=level,… [default: [log] level; HOLDFAST_LOG overrides that]
+    /// Log level: error, warn, info, debug, trace, or target=level,… [default: [log] level; HOLDFAST_LOG overrides that]
     #[arg(long, global = true, value_name = "LEVEL")]
     log: Option<String>,
 }
@@ -79,21 +79,21 @@ struct Common {
 enum Command {
     /// Run the agent
     Run(run::Arguments),
-    /// How the box is; exit 2 if it isn't converged
+    /// Show the status of this box; exit code 2 if it isn't converged and healthy
     Status,
-    /// What would be done now, and why
+    /// Show the steps that the agent would take now, and why
     Plan,
-    /// What happened
+    /// Show the audit log
     Events(events::Arguments),
-    /// What was seen of an app when it last failed
+    /// Show the diagnosis of an app's last failure
     Diag(diag::Arguments),
-    /// Try what failed of an app again, though nothing of it has changed
+    /// Retry an app that failed, with the same release
     Retry(retry::Arguments),
-    /// Check a repository: every error at once
+    /// Check a repository and show all errors
     Validate(validate::Arguments),
-    /// Print what a box would get from a repository
+    /// Render a repository for a box and print its desired state
     Render(render::Arguments),
-    /// Show what Holdfast does, in a temporary folder
+    /// Run a demonstration in a temporary folder
     Demo(demo::Arguments),
     /// Print the JSON Schema of the documents
     Schema(schema::Arguments),

@@ -28,7 +28,7 @@ impl Folder {
     pub(super) fn open(folder: &Path) -> Result<Self> {
         let root = fs::canonicalize(folder).with_context(|| format!("cannot read {}", folder.display()))?;
         if !root.is_dir() {
-            bail!("{} is no folder: name the one that holds holdfast.yaml", folder.display());
+            bail!("{} is not a folder: name the folder that holds holdfast.yaml", folder.display());
         }
         fs::read_dir(&root).with_context(|| format!("cannot read {}", folder.display()))?;
         Ok(Folder { root, read: Cell::new(0) })
@@ -136,7 +136,7 @@ impl Tree for Folder {
         match self.find(path)? {
             Some(real) if real.is_dir() => Ok(Kind::Folder),
             Some(_) => Ok(Kind::File),
-            None => Err(Unread::Refused("a symbolic link to nothing".to_owned())),
+            None => Err(Unread::Refused("a symbolic link whose target does not exist".to_owned())),
         }
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> anyhow::Result<Exit
     if common.json {
         print_json(&serde_json::json!({}))?;
     } else {
-        print(&format!("{} is tried again; `holdfast status` shows how that goes", arguments.app));
+        print(&format!("{} is being retried; `holdfast status` shows the progress", arguments.app));
     }
     Ok(Exit::Done)
 }

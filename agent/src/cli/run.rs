@@ -10,10 +10,10 @@ use crate::log;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Make one pass, wait for every verdict, and stop
+    /// Reconcile once, wait until every app has been judged, and stop
     #[arg(long)]
     once: bool,
-    /// How long to wait for the verdicts
+    /// How long to wait until every app has been judged
     #[arg(long, requires = "once", value_name = "DURATION", default_value = "10m", value_parser = duration)]
     timeout: Duration,
 }

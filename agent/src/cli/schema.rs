@@ -10,7 +10,7 @@ use super::{Common, Exit};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Fleet, Site, Device or App; all of them, by kind, if left out
+    /// Fleet, Site, Device, App, Stop or Purge; if omitted, all of them
     kind: Option<String>,
 }
 

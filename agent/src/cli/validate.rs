@@ -14,7 +14,7 @@ use super::{Common, Exit, repository};
 pub(super) struct Arguments {
     /// The folder that holds holdfast.yaml
     dir: PathBuf,
-    /// Render for this device too
+    /// Also render the desired state of this device
     #[arg(long, value_name = "NAME")]
     device: Option<DeviceName>,
 }

@@ -37,13 +37,13 @@ pub(super) fn resolve(base: &Path, path: impl AsRef<Path>) -> PathBuf {
 }
 
 fn check_trust(c: &mut Checker<'_>, base: &Path, trust: Option<Spanned<file::Trust>>) -> Trust {
-    const ADVICE: &str = "write mode = \"signed\" and allowed_signers = FILE under [trust], or mode = \"none\" \
-                          to run whatever the source says, unsigned";
+    const ADVICE: &str = "write mode = \"signed\" and allowed_signers = FILE under [trust], or mode = \"none\" to \
+                          apply every revision without checking a signature";
     let span = trust.as_ref().map(Spanned::span);
     let trust = trust.map(Spanned::into_inner);
     let (mode, signers) = trust.map_or((None, None), |t| (t.mode, t.allowed_signers));
     let Some(mode) = mode else {
-        c.report(span, format!("it isn't said which revisions are trusted: {ADVICE}"));
+        c.report(span, format!("[trust] doesn't say which revisions to trust: {ADVICE}"));
         return Trust { mode: TrustMode::Signed, allowed_signers: None };
     };
     let allowed_signers = match (mode, signers) {

@@ -97,11 +97,11 @@ fn unknown_name(message: &str) -> Option<String> {
         .min();
     let known_list = known.join(", ");
     Some(match (nearest, known.is_empty()) {
-        (_, true) => format!("unknown {what} \"{wrong}\": nothing is known here"),
+        (_, true) => format!("unknown {what} \"{wrong}\": nothing is allowed here"),
         (Some((_, name)), _) => {
-            format!("unknown {what} \"{wrong}\": did you mean \"{name}\"? Known here: {known_list}")
+            format!("unknown {what} \"{wrong}\": did you mean \"{name}\"? Allowed here: {known_list}")
         }
-        (None, _) => format!("unknown {what} \"{wrong}\". Known here: {known_list}"),
+        (None, _) => format!("unknown {what} \"{wrong}\". Allowed here: {known_list}"),
     })
 }
 

@@ -34,7 +34,7 @@ fn check_one(
         } else if !seen.insert(mirror.get_ref()) {
             c.report(
                 Some(mirror.span()),
-                "this is the registry itself, or a mirror that was named before: remove it",
+                "this is the registry itself, or a mirror that is already listed: remove it",
             );
         }
     }
@@ -86,7 +86,7 @@ fn check_host(text: &str) -> Result<(), &'static str> {
     let digits = |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
     match known && port.is_none_or(digits) {
         true => Ok(()),
-        false => Err("this is no host or host:port: write \"registry.example\" or \"cache.local:5000\""),
+        false => Err("this is not host or host:port: write \"registry.example\" or \"cache.local:5000\""),
     }
 }
 

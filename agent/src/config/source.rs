@@ -187,12 +187,12 @@ fn check_url(c: &mut Checker<'_>, url: &Spanned<String>) -> Option<Scheme> {
         "ssh" => {
             c.report(
                 span,
-                "ssh:// is not there yet (Holdfast starts no ssh program): write https://…, with token_file",
+                "ssh:// is not supported yet (Holdfast runs no ssh program): write https://…, with token_file",
             );
             return None;
         }
         "oci" | "s3" | "az" => {
-            c.report(span, format!("{scheme}:// is not there yet: {KNOWN}"));
+            c.report(span, format!("{scheme}:// is not supported yet: {KNOWN}"));
             return None;
         }
         _ => {
@@ -236,7 +236,10 @@ fn refuse_what_only_servers_have(c: &mut Checker<'_>, source: &file::Source) {
 fn check_proxy(c: &mut Checker<'_>, proxy: &Spanned<String>) {
     let text = proxy.get_ref();
     if !(text.starts_with("http://") || text.starts_with("https://")) || text.contains('@') {
-        c.report(Some(proxy.span()), "a proxy is http://host:port or https://host:port, without credentials");
+        c.report(
+            Some(proxy.span()),
+            "write the proxy as http://host:port or https://host:port, without credentials",
+        );
     }
 }
 
@@ -250,7 +253,10 @@ fn check_credentials(
     if let Some(user) = &username
         && (user.get_ref().contains(':') || user.get_ref().chars().any(char::is_control))
     {
-        c.report(Some(user.span()), "username has a colon or a control character, which no server takes");
+        c.report(
+            Some(user.span()),
+            "username contains a colon or a control character, which no server accepts",
+        );
     }
     let path = |path: Spanned<PathBuf>| resolve(base, path.into_inner());
     match (username, password_file, token_file) {
@@ -260,14 +266,11 @@ fn check_credentials(
             None
         }
         (None, Some(password), None) => {
-            c.report(
-                Some(password.span()),
-                "password_file needs a username beside it; for a token use token_file",
-            );
+            c.report(Some(password.span()), "password_file also needs username; for a token use token_file");
             None
         }
         (Some(user), None, None) => {
-            c.report(Some(user.span()), "username needs a password_file (or token_file) beside it");
+            c.report(Some(user.span()), "username also needs password_file (or token_file)");
             None
         }
         (Some(user), Some(password), None) => {

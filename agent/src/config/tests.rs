@@ -125,7 +125,7 @@ fn credentials_in_the_url_are_refused_and_not_repeated() {
     }
     // What isn't there yet is refused without being repeated either.
     let error = parse(&LEAST.replace("https://git.example", "ssh://git:hunter2@git.example")).unwrap_err();
-    assert!(error.contains("ssh:// is not there yet") && !error.contains("hunter2"), "{error}");
+    assert!(error.contains("ssh:// is not supported yet") && !error.contains("hunter2"), "{error}");
 }
 
 #[test]

@@ -131,7 +131,7 @@ impl Daemon {
         }
         self.short = None;
         self.trouble = None;
-        self.note("disk.room", None, "the disk takes writes again: what waited is tried again", now);
+        self.note("disk.room", None, "the disk accepts writes again; everything that waited is retried", now);
         self.progress.known = None;
         self.poll_asked = true;
         self.keeper.try_all_now(now);
@@ -157,10 +157,11 @@ impl Daemon {
         let held = |cause: String| Held {
             cause,
             next: pause,
-            unblock: "make room on the disk, or mend it: the box then goes on by itself".to_owned(),
+            unblock: "free space on the disk, or repair it; the agent then continues automatically"
+                .to_owned(),
         };
         match (&self.trouble, &self.short) {
-            (Some((_, cause)), _) => Some(held(format!("the agent can't write down what it does: {cause}"))),
+            (Some((_, cause)), _) => Some(held(format!("the agent can't save its state: {cause}"))),
             (None, Some(short)) => Some(held(format!("the disk refuses writes: {}", short.cause))),
             (None, None) => None,
         }

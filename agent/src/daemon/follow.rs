@@ -64,7 +64,7 @@ impl Daemon {
         self.untrimmed = true;
         // Once a poll is often enough to see whether the disk has room again, if nothing waits for that.
         if let Err(error) = lock(&self.store).reserve().restore() {
-            tracing::warn!(%error, "there is no room for what is kept for a full disk");
+            tracing::warn!(%error, "there is no room for the reserve that is kept for a full disk");
         }
         let found = match result {
             Ok(found) => found,
@@ -72,7 +72,7 @@ impl Daemon {
                 self.poll_failed(&error, now);
                 self.progress.unfetched = match &error {
                     SourceError::UsedUp { cause, .. } => {
-                        Some(cause.held_revision(format!("a new revision waits to be fetched: {cause}")))
+                        Some(cause.held_revision(format!("a new revision can't be fetched yet: {cause}")))
                     }
                     SourceError::OverBudget { .. } => {
                         Some(NotRendered::Source(error.clone()).held(self.progress.next_poll_wall))
@@ -97,12 +97,12 @@ impl Daemon {
     pub(super) fn poll_failed(&mut self, error: &SourceError, now: &Now) {
         let waits = match error {
             SourceError::UsedUp { .. } => {
-                Some("the source has something new, which waits for the byte budget")
+                Some("the source has a new revision, which waits for the byte budget")
             }
             SourceError::OverBudget { .. } => {
                 // What never came whole into a release may go.
                 self.uncollected = true;
-                Some("the source has something new, for which the disk budget has no room")
+                Some("the source has a new revision, which doesn't fit into the disk budget")
             }
             _ => None,
         };
@@ -117,9 +117,9 @@ impl Daemon {
         }
         let text = error.to_string();
         if self.progress.error.as_ref() == Some(&text) {
-            tracing::debug!(%error, "the source still can't be asked");
+            tracing::debug!(%error, "the source still can't be polled");
         } else {
-            tracing::warn!(%error, "the source can't be asked; the box holds what it has");
+            tracing::warn!(%error, "the source can't be polled; the box keeps its current state");
         }
         let wait = self.backoff.failed(random());
         let wait = pause_after(error, wait, self.config.source.interval);
@@ -205,7 +205,12 @@ impl Daemon {
         })?;
         self.clock.not_before(floor.committed);
         fault::point("accept.floor-written");
-        self.note("revision.accepted", Some(&floor.revision), "nothing older is taken from here on", now);
+        self.note(
+            "revision.accepted",
+            Some(&floor.revision),
+            "verified and accepted; older revisions are refused from now on",
+            now,
+        );
         self.progress.accepted = Some(floor);
         Ok(())
     }
@@ -324,7 +329,10 @@ impl Daemon {
 /// What holds everything that is still to be changed, whichever revision asked for it.
 fn unread_stop(revision: &Revision) -> Held {
     Held::until_changed(
-        format!("the revision {revision} may hold an emergency stop for this box, and can't be read"),
+        format!(
+            "the revision {revision} can't be read and may contain an emergency stop for this box, so no change is \
+             applied"
+        ),
         "correct the documents in a new commit; `holdfast validate` shows every error",
     )
 }

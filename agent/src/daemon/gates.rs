@@ -43,7 +43,7 @@ async fn ask_one(gate: &GateProbe) -> Result<(), String> {
             // A file may lie on a server that hangs; one look that does is enough.
             let Some(looking) = Looking::begin(&path) else {
                 return Err(format!(
-                    "{} could not be looked for: an earlier look still hangs",
+                    "could not check whether {} exists: an earlier check still hangs",
                     path.display()
                 ));
             };
@@ -53,8 +53,8 @@ async fn ask_one(gate: &GateProbe) -> Result<(), String> {
             });
             match tokio::time::timeout(LIMIT, look).await {
                 Ok(Ok(answer)) => answer,
-                Ok(Err(error)) => Err(format!("it could not be looked for: {error}")),
-                Err(_) => Err(format!("it could not be looked for within {LIMIT:?}")),
+                Ok(Err(error)) => Err(format!("could not check whether the file exists: {error}")),
+                Err(_) => Err(format!("could not check within {LIMIT:?} whether the file exists")),
             }
         }
         GateProbe::Command { command, timeout } => {
@@ -91,24 +91,24 @@ impl Drop for Looking {
 
 fn is_absent(path: &Path) -> Result<(), String> {
     match sandbox::is_there(path) {
-        Ok(true) => Err(format!("{} is there", path.display())),
+        Ok(true) => Err(format!("{} exists", path.display())),
         Ok(false) => Ok(()),
         Err(unseen @ sandbox::Unseen::Unreadable { .. }) => Err(unseen.to_string()),
-        Err(unseen) => Err(format!("{} could not be looked for: {unseen}", path.display())),
+        Err(unseen) => Err(format!("could not check whether {} exists: {unseen}", path.display())),
     }
 }
 
 /// Runs a gate's program as the box's own services run it: it must not take for free what it only can't see.
 fn run(command: &[String], limit: Duration) -> Result<(), String> {
-    let Some(program) = command.first() else { return Err("it names no program".into()) };
+    let Some(program) = command.first() else { return Err("the command is empty".into()) };
     match sandbox::is_narrower_than_the_box() {
         Ok(false) => run_here(program, command, limit),
         Ok(true) if Path::new(SYSTEMD).is_dir() => {
             run_here(program, &by_systemd(command, limit), limit + LIMIT)
         }
         Ok(true) => Err(format!(
-            "{program} would run in the agent's sandbox and not see all of the box, and there is no systemd to run it \
-             outside; use a gate with a file, or give the agent no sandbox"
+            "{program} would run in the agent's sandbox, where it can't see the whole box, and there is no systemd \
+             to run it outside; use a file gate, or run the agent without a sandbox"
         )),
         Err(unseen) => Err(format!("{program} was not run: {unseen}")),
     }
@@ -143,7 +143,7 @@ fn by_systemd(command: &[String], limit: Duration) -> Vec<String> {
 /// Runs a program in a process group of its own, all of which is killed when its time is over. `command` is what is
 /// started to have `program` run.
 fn run_here(program: &str, command: &[String], limit: Duration) -> Result<(), String> {
-    let Some((started, arguments)) = command.split_first() else { return Err("it names no program".into()) };
+    let Some((started, arguments)) = command.split_first() else { return Err("the command is empty".into()) };
     let child = Command::new(started)
         .args(arguments)
         .env_clear()
@@ -206,9 +206,9 @@ mod tests {
         let gate = || GateProbe::File { path: dir.path().join("sale") };
         assert_eq!(answer(gate()).await, GateAnswer::Free);
         std::fs::write(dir.path().join("sale"), "").unwrap();
-        assert!(why(&answer(gate()).await).contains("is there"));
+        assert!(why(&answer(gate()).await).contains("exists"));
         let no_folder = GateProbe::File { path: dir.path().join("sale/x") };
-        assert!(why(&answer(no_folder).await).contains("could not be looked for"));
+        assert!(why(&answer(no_folder).await).contains("could not check whether"));
     }
 
     #[tokio::test]

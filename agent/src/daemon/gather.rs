@@ -61,7 +61,8 @@ impl Tree for Files<'_> {
                     EntryKind::Unreadable(without_path(&entry.name, &error))
                 }
                 SourceKind::Misnamed => EntryKind::Unreadable(
-                    "no file can have this name (it has a slash, is nothing but dots, or isn't UTF-8): rename it"
+                    "this is not a valid file name (it contains a slash, consists only of dots, or isn't UTF-8): \
+                     rename it"
                         .to_owned(),
                 ),
             };
@@ -79,7 +80,7 @@ impl Tree for Files<'_> {
         match self.0.list(path) {
             Ok(entries) if !entries.is_empty() => Ok(Kind::Folder),
             Ok(_) => match self.0.read(path, 0) {
-                Ok(None) => Err(Unread::Refused("a symbolic link to nothing".to_owned())),
+                Ok(None) => Err(Unread::Refused("a symbolic link whose target does not exist".to_owned())),
                 Ok(Some(_)) => Ok(Kind::File),
                 Err(ReadError::WrongKind { .. }) => Ok(Kind::Folder),
                 Err(error) => Err(unread(path, &error)),

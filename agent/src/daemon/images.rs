@@ -130,7 +130,7 @@ mod sources {
                 Ok(Ok(image)) => Ok(image),
                 Ok(Err(error)) if for_good(&error) => Err(ImageError::Wrong(error.to_string())),
                 Ok(Err(error)) => Err(ImageError::Unreachable(error.to_string())),
-                Err(error) => Err(ImageError::Unreachable(format!("the download broke off: {error}"))),
+                Err(error) => Err(ImageError::Unreachable(format!("the download was interrupted: {error}"))),
             }
         }
     }
@@ -178,7 +178,7 @@ mod sources {
         fn open(&self, digest: &Digest) -> Result<SecretBytes, String> {
             let store = lock(&self.0);
             let sealed = store.content().read(digest, SECRET_LIMIT).map_err(|error| error.to_string())?;
-            let sealed = sealed.ok_or("it is not on disk any more: the next fetch brings it")?;
+            let sealed = sealed.ok_or("it is no longer on disk: the next fetch downloads it")?;
             sealed::open(store.keys(), &sealed).map_err(|error| error.to_string())
         }
     }

@@ -30,8 +30,8 @@ impl Daemon {
         let jobs = self.jobs.clone();
         tokio::spawn(async move {
             let event = job.await.unwrap_or_else(|error| {
-                tracing::error!(%error, "a job broke off, which none should: report this");
-                broken(format!("it broke off, which it must not: {error}"))
+                tracing::error!(%error, "a job ended unexpectedly, which is a bug: report it");
+                broken(format!("a job ended unexpectedly, which is a bug: {error}"))
             });
             let _ = jobs.send(event).await;
         });
@@ -154,7 +154,7 @@ impl Daemon {
             self.sweeping.insert(kind);
             let job = tokio::spawn(async move {
                 if tokio::time::timeout(CALL_LIMIT, driver.collect(&keep)).await.is_err() {
-                    tracing::warn!(driver = %kind, "a runtime doesn't drop what isn't needed any more");
+                    tracing::warn!(driver = %kind, "a driver did not finish garbage collection in time");
                 }
                 Event::Swept(kind)
             });
@@ -170,7 +170,7 @@ impl Daemon {
             let keep: Vec<Revision> = revisions.into_iter().chain([accepted]).flatten().collect();
             let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
             if let Err(error) = source.collect(&keep, scarce) {
-                tracing::warn!(%error, "the mirror can't be tidied up");
+                tracing::warn!(%error, "the mirror can't be garbage-collected");
             }
             // What that took of memory is given back as well.
             Event::Tidied

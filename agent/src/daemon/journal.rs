@@ -208,7 +208,7 @@ impl Journal for StoreJournal {
             store.flush()
         });
         if let Err(error) = kept {
-            tracing::warn!(%app, %error, "what was seen of an app that failed can't be kept");
+            tracing::warn!(%app, %error, "the diagnosis of an app that failed can't be saved");
         }
     }
 

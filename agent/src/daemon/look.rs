@@ -41,7 +41,7 @@ pub(super) async fn look(look: &Look, windows: &Windows) -> Sight {
             Ok(remark) => remarks.extend(remark),
             // The runtime is away, and the app may be as well as it was.
             Err(Seen::Is(Health::Unhealthy { reason })) if blind && asks_the_runtime(check) => {
-                unsure.get_or_insert(format!("not checked while its runtime is away: {reason}"));
+                unsure.get_or_insert(format!("not checked while its runtime can't be reached: {reason}"));
             }
             Err(Seen::Nothing(why)) => {
                 unsure.get_or_insert(format!("not checked: {why}"));

@@ -250,7 +250,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
     if let Err(error) = lock(&daemon.store).anchor_head() {
         tracing::warn!(%error, "the audit log's head can't be written into the anchor");
     }
-    tracing::info!("the agent stops; every workload runs on");
+    tracing::info!("the agent stops; all workloads keep running");
     Ok(once.map(|_| daemon.status()))
 }
 
@@ -260,12 +260,13 @@ impl Daemon {
     async fn wind_down(&mut self) {
         let now = self.clock.now();
         if let Err(error) = self.keeper.set_down(&now) {
-            tracing::warn!(%error, "it can't be written down that the agent ends in the midst of a change");
+            tracing::warn!(%error, "can't record that the agent is stopping during a change");
         }
         let stopped = self.keeper.drivers().values().map(|driver| driver.stop());
         if tokio::time::timeout(STOP_LIMIT, join_all(stopped)).await.is_err() {
             tracing::warn!(
-                "a runtime doesn't give back what others wait for within {STOP_LIMIT:?}; the agent ends"
+                "a driver doesn't release what others wait for (such as its lease) within {STOP_LIMIT:?}; the \
+                 agent stops anyway"
             );
         }
     }
@@ -499,7 +500,7 @@ impl Daemon {
     /// A disk that refuses writes stops changes, and nothing that runs; it is tried again.
     fn note_trouble(&mut self, result: Result<(), JournalError>, now: &Now) {
         if let Err(error) = result {
-            tracing::error!(%error, "the agent can't write down what it does, and waits");
+            tracing::error!(%error, "the agent can't save its state, and waits");
             self.trouble = Some((now.moment_in(DISK_PAUSE), error.to_string()));
             self.note_disk(&error.to_string(), now);
         }
@@ -525,7 +526,12 @@ impl Daemon {
         if is_news && self.keeper.converged() {
             self.progress.applied.clone_from(&self.progress.resolved);
             let revision = self.progress.applied.clone();
-            self.note("revision.applied", revision.as_ref(), "everything that it places here is good", &now);
+            self.note(
+                "revision.applied",
+                revision.as_ref(),
+                "all apps that the revision places on this box are good",
+                &now,
+            );
             self.uncollected = true;
         }
     }

@@ -17,7 +17,7 @@ const FRESH: Duration = Duration::from_secs(10);
 /// The pause before gates are asked again.
 const PAUSE: Duration = Duration::from_secs(30);
 /// What is said while they are asked.
-const ASKED: &str = "the gates are asked whether the box is in use";
+const ASKED: &str = "waiting for the gates to answer whether the box is in use";
 /// From one asking to the next it takes no longer, but where the box slept.
 const LONGEST_ROUND: Duration = Duration::from_secs(180);
 /// The pause before the clock is looked at again that isn't trusted.
@@ -154,7 +154,7 @@ fn not_asked(next: Timestamp) -> Held {
     Held {
         cause: ASKED.to_owned(),
         next: Some(next),
-        unblock: "nothing to do: it goes on when they have answered".to_owned(),
+        unblock: "nothing to do: it continues when the gates have answered".to_owned(),
     }
 }
 
@@ -239,7 +239,7 @@ impl Daemon {
             store.update_anchor(|anchor| anchor.time_floor = anchor.time_floor.max(now.proven))
         });
         if let Err(error) = kept {
-            tracing::warn!(%error, "how much time has passed can't be kept");
+            tracing::warn!(%error, "the elapsed time can't be saved");
         }
     }
 
@@ -283,7 +283,7 @@ impl Daemon {
         if let Some(held) = self.gates.take_unsaved() {
             let store = lock(&self.store);
             if let Err(error) = store.set_gate_hold(held).and_then(|_| store.flush()) {
-                tracing::warn!(%error, "how long gates have held a change can't be kept");
+                tracing::warn!(%error, "the time for which gates have held a change can't be saved");
             }
         }
     }

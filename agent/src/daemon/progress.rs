@@ -106,10 +106,13 @@ impl Progress {
             return None;
         }
         Some(Held {
-            cause: format!("revision {fetched} was fetched before, and is not accepted"),
+            cause: format!(
+                "revision {fetched} was fetched before the agent was restarted, but is not accepted"
+            ),
             next: self.next_poll_wall,
-            unblock: "nothing to do here: with the next poll it is looked at again; `holdfast events` has the reason"
-                .into(),
+            unblock:
+                "nothing to do here: the next poll verifies it again; `holdfast events` shows the reason"
+                    .into(),
         })
     }
 }

@@ -192,7 +192,7 @@ pub fn fingerprints(config: &Config) -> Vec<Fingerprint> {
             driver: DriverKind::Simulated,
             usable: simulated.dir.is_dir(),
             version: None,
-            detail: format!("the folder {} stands for a runtime", simulated.dir.display()),
+            detail: format!("simulated by the folder {}", simulated.dir.display()),
         });
     }
     if config.drivers.wasm.enabled {
@@ -218,22 +218,22 @@ fn wasm_fingerprint(user: &str) -> Fingerprint {
 
 #[cfg(not(feature = "wasm"))]
 fn wasm_fingerprint(_: &str) -> Fingerprint {
-    let detail = "not built into this holdfast".to_owned();
+    let detail = "this holdfast was built without this driver".to_owned();
     Fingerprint { driver: DriverKind::Wasm, usable: false, version: None, detail }
 }
 
 /// Whether something answers at podman's socket; the daemon asks it more.
 fn podman_fingerprint(socket: &Path) -> Fingerprint {
     let (usable, detail) = match UnixStream::connect(socket) {
-        _ if !cfg!(feature = "podman") => (false, "not built into this holdfast".to_owned()),
-        Ok(_) => (true, format!("is served at {}", socket.display())),
+        _ if !cfg!(feature = "podman") => (false, "this holdfast was built without this driver".to_owned()),
+        Ok(_) => (true, format!("accepts connections at {}", socket.display())),
         Err(error) => {
             let advice = match error.kind() {
-                ErrorKind::PermissionDenied => "its socket is for root only: ask as root (sudo)",
-                ErrorKind::ConnectionRefused => "nobody serves it: systemctl enable --now podman.socket",
+                ErrorKind::PermissionDenied => "only root may access its socket: run this with sudo",
+                ErrorKind::ConnectionRefused => "nothing listens there: systemctl enable --now podman.socket",
                 _ => {
-                    "install podman and enable its socket (systemctl enable --now podman.socket), or name it in \
-                     drivers.podman.socket"
+                    "install podman and enable its socket (systemctl enable --now podman.socket), or set \
+                     drivers.podman.socket to its path"
                 }
             };
             (false, format!("{}: {error}; {advice}", socket.display()))
@@ -246,11 +246,13 @@ fn podman_fingerprint(socket: &Path) -> Fingerprint {
 fn kubernetes_fingerprint(kubeconfig: &Path) -> Fingerprint {
     let shown = kubeconfig.display();
     let (usable, detail) = match std::fs::File::open(kubeconfig) {
-        _ if !cfg!(feature = "kubernetes") => (false, "not built into this holdfast".to_owned()),
-        Ok(_) => (true, format!("is reached as {shown} says")),
+        _ if !cfg!(feature = "kubernetes") => {
+            (false, "this holdfast was built without this driver".to_owned())
+        }
+        Ok(_) => (true, format!("is configured by the kubeconfig {shown}")),
         Err(error) => {
             let advice = match error.kind() {
-                ErrorKind::PermissionDenied => "it is for root only: ask as root (sudo)",
+                ErrorKind::PermissionDenied => "only root may read it: run this with sudo",
                 _ => "start k3s, or name its kubeconfig in drivers.kubernetes.kubeconfig",
             };
             (false, format!("{shown}: {error}; {advice}"))

@@ -65,9 +65,10 @@ pub(super) async fn wait_for_disk(
 ) -> Result<Option<Parts>> {
     // Whoever manages services must not take this for a start that failed: starting again helps nothing.
     notifier.ready();
-    notifier.status("waits for the disk");
+    notifier.status("waiting for the disk");
     loop {
-        tracing::error!(%error, "the state folder can't be opened; what runs goes on, and the agent waits for the disk");
+        tracing::error!(%error, "the state folder can't be opened; workloads keep running, and the agent waits for \
+                                 the disk");
         let over = tokio::time::sleep(DISK_PAUSE);
         tokio::pin!(over);
         loop {
@@ -118,7 +119,7 @@ fn answer(request: Request, config: &Config, clock: &Clock, error: &anyhow::Erro
     }
 }
 
-const UNBLOCK: &str = "make room on the disk, or mend it: the agent then goes on by itself";
+const UNBLOCK: &str = "free space on the disk, or repair it; the agent then continues automatically";
 
 fn status(config: &Config, held: Held, now: &Now) -> Status {
     let source =

@@ -81,7 +81,7 @@ fn give_room(source: &mut dyn Source, content: &Content) {
 fn tidy(source: &mut dyn Source, content: &Content, keep: &[Revision]) -> bool {
     let before = content.left();
     if let Err(error) = source.collect(keep, true) {
-        tracing::warn!(%error, "the mirror can't be tidied up, although the disk budget is used up");
+        tracing::warn!(%error, "the mirror can't be garbage-collected, although the disk budget is used up");
     }
     give_room(source, content);
     content.left() > before
@@ -114,16 +114,22 @@ impl NotRendered {
                 Held::until_changed(cause, unblock)
             }
             NotRendered::Source(SourceError::UsedUp { url, cause }) => {
-                let what =
-                    format!("what this box needs of the revision could not be fetched from {url}: {cause}");
+                let what = format!(
+                    "the files of the revision that this box needs could not be fetched from {url}: {cause}"
+                );
                 cause.held_revision(what)
             }
             NotRendered::Source(error @ SourceError::OverBudget { .. }) => {
                 NotRendered::Budget(error.to_string()).held(next)
             }
             NotRendered::Source(error) => {
-                let cause = format!("what this box needs of the revision could not be fetched: {error}");
-                Held { cause, next, unblock: "nothing to do: it is fetched with the next poll".into() }
+                let cause =
+                    format!("the files of the revision that this box needs could not be fetched: {error}");
+                Held {
+                    cause,
+                    next,
+                    unblock: "nothing to do: the agent fetches them with the next poll".into(),
+                }
             }
             NotRendered::Mirror(cause) => {
                 Held { cause, next, unblock: "nothing to do: the revision is fetched again".into() }
@@ -131,16 +137,18 @@ impl NotRendered {
             NotRendered::Budget(cause) => Held {
                 cause,
                 next,
-                unblock: "make what the box needs smaller in a new commit, remove apps from it, or raise \
-                          state.disk_budget"
-                    .into(),
+                unblock:
+                    "make the files that this box needs smaller in a new commit, remove apps from this box, or \
+                     raise state.disk_budget"
+                        .into(),
             },
             NotRendered::Broken(cause) => {
-                let cause = format!("the revision could not be rendered, by a fault of the agent: {cause}");
-                Held { cause, next, unblock: "nothing to do here: it is tried again; report this".into() }
+                let cause =
+                    format!("the revision could not be rendered because of a bug in the agent: {cause}");
+                Held { cause, next, unblock: "report this bug; the agent retries automatically".into() }
             }
             NotRendered::Disk(cause) => {
-                Held { cause, next, unblock: "make room on the disk, or mend it".into() }
+                Held { cause, next, unblock: "free space on the disk, or repair it".into() }
             }
         }
     }

@@ -189,7 +189,7 @@ impl Tags {
             let registry = self.registries.entry(image.registry.clone()).or_insert_with(Registry::new);
             wait = wait.max(registry.backoff.failed(u64::MAX));
             registry.due = Some(now.moment_in(wait));
-            let cause = format!("which image {image} is can't be written down: {error}");
+            let cause = format!("the digest of the image {image} can't be saved: {error}");
             self.unknown.insert(image, Unresolved::Unreachable { cause, next: Some(now.wall_in(wait)) });
         }
     }

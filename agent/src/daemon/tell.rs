@@ -16,7 +16,7 @@ pub(super) type PlanReply = oneshot::Sender<Result<PlanReport, String>>;
 
 /// Why there is no diagnosis of an app.
 pub(super) fn nothing_kept(app: &AppName) -> String {
-    format!("nothing was kept of {app}: no release of it has failed here")
+    format!("there is no diagnosis of {app}: none of its releases has failed on this box")
 }
 
 impl Daemon {
@@ -94,7 +94,7 @@ impl Daemon {
         let store = lock(&self.store);
         let written = store.set_revisions(&revisions).and_then(|_| store.flush());
         if let Err(error) = written {
-            tracing::warn!(%error, "how far the agent came can't be written down");
+            tracing::warn!(%error, "the agent's progress can't be saved");
         }
         let newest = store.audit().head().map_or(0, |head| head.seq);
         self.newest_event.send_if_modified(|seq| std::mem::replace(seq, newest) != newest);

@@ -60,7 +60,7 @@ impl Trust {
 
 /// What holds a revision while nobody knows whom to believe.
 pub(super) fn no_policy(cause: String) -> Held {
-    Held::until_changed(cause, "put the file of trusted keys in order")
+    Held::until_changed(cause, "correct the file that trust.allowed_signers names")
 }
 
 /// The accepted revision, and whether it may be used.
@@ -115,7 +115,10 @@ impl Progress {
         let said = match (trust.policy(), applied) {
             (Ok(policy), _) => verify_again(proof, &policy, accepted, applied, now).map_err(|refused| {
                 let revision = &accepted.revision;
-                let cause = format!("nothing more of the accepted revision {revision} is applied: {refused}");
+                let cause = format!(
+                    "the accepted revision {revision} is no longer trusted, and nothing more of it is applied: \
+                     {refused}"
+                );
                 Held::until_changed(cause, refused.unblock())
             }),
             // What runs in full goes on, whoever was to be believed.
@@ -166,7 +169,7 @@ impl Daemon {
                 // Of what was taken back nothing can be said to be applied, and with leave it is placed anew.
                 self.progress.resolved = None;
                 self.tags.want(Wanted::new());
-                tracing::warn!(%cause, "the accepted revision is no longer trusted; what runs goes on");
+                tracing::warn!(%cause, "the accepted revision is no longer trusted; workloads keep running");
                 self.note("revision.held", revision.as_ref(), &cause, now);
             }
             None => self.progress.unread = self.progress.is_unread(),

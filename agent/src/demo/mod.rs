@@ -52,7 +52,7 @@ pub fn run(runtime: &Runtime, keep: bool) -> Result<()> {
         Ok(()) => {
             cleared?;
             std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
-            screen.chapter("That was all, and nothing of it is left.");
+            screen.chapter("That was the whole demo; all its files have been removed.");
             screen.say("`holdfast demo --keep` leaves the box running, to look around.");
             Ok(())
         }
@@ -80,7 +80,7 @@ fn first_commit(screen: &Screen, stage: &mut Stage) -> Result<()> {
     stage.start()?;
     answers(screen, hello, "Hello, this is version 1")?;
     answers(screen, menu, "Today: soup")?;
-    screen.wait("both were watched through their soak and found good", || {
+    screen.wait("both apps passed their soak and are good", || {
         stage.status().filter(|status| status.converged).map(drop)
     })
 }
@@ -90,7 +90,7 @@ fn a_change(screen: &Screen, stage: &mut Stage) -> Result<()> {
     stage.app("hello", stage.hello, "Hello, this is version 2", 200)?;
     push(screen, stage, "Say version 2", true)?;
     answers(screen, stage.hello, "Hello, this is version 2")?;
-    screen.wait("converged on it", || stage.status().filter(|status| status.converged).map(drop))
+    screen.wait("converged on the new commit", || stage.status().filter(|status| status.converged).map(drop))
 }
 
 fn an_unsigned_commit(screen: &Screen, stage: &mut Stage) -> Result<()> {
@@ -117,7 +117,7 @@ fn a_broken_document(screen: &Screen, stage: &mut Stage) -> Result<()> {
     answers(screen, stage.hello, "Hello, this is version 3")?;
     stage.app("menu", stage.menu, "Today: soup", 200)?;
     push(screen, stage, "Mend the menu", true)?;
-    screen.wait("mended by the next commit", || stage.status().filter(|status| status.converged).map(drop))
+    screen.wait("fixed by the next commit", || stage.status().filter(|status| status.converged).map(drop))
 }
 
 fn a_bad_release(screen: &Screen, stage: &mut Stage) -> Result<()> {
@@ -126,7 +126,7 @@ fn a_bad_release(screen: &Screen, stage: &mut Stage) -> Result<()> {
     let watch = Watch::start(stage.hello);
     push(screen, stage, "Say version 4", true)?;
     answers(screen, stage.hello, "Hello, this is version 4")?;
-    let held = screen.wait("taken back", || {
+    let held = screen.wait("rolled back", || {
         stage.app_status("hello").filter(|app| app.phase == "RolledBack").and_then(|app| app.held)
     })?;
     screen.say(&format!("the agent says: {}", held.cause));

@@ -17,7 +17,8 @@ use crate::api::{Client, ClientError};
 use crate::clock::Clock;
 use crate::config::units::format_size;
 use crate::config::{Config, Credentials, GitFolder, Place, TrustMode};
-use crate::{daemon as agent, sandbox};
+use crate::daemon as agent;
+use crate::sandbox::{self, Kept, Unseen};
 use holdfast_drivers::probe;
 
 /// How long the source's server may take to take a connection.
@@ -44,10 +45,10 @@ pub async fn all(path: &Path, config: &Config) -> Vec<Finding> {
 /// What the agent's process finds, within the sandbox of its unit.
 pub fn of_the_agent(config: &Config) -> Vec<Finding> {
     let mut findings = of_the_files(config);
-    findings.push(sandbox());
+    findings.push(sandbox(sandbox::kept_from_us()));
     #[cfg(feature = "wasm")]
     if config.drivers.wasm.enabled {
-        findings.push(workloads_cgroups());
+        findings.push(workloads_cgroups(holdfast_drivers::wasm::cgroups()));
     }
     findings
 }
@@ -76,27 +77,28 @@ fn add_what_differs(findings: &mut Vec<Finding>, of_the_agent: Vec<Finding>) {
 }
 
 /// What the unit keeps from the agent, where that may surprise somebody.
-fn sandbox() -> Finding {
+fn sandbox(kept: Result<Kept, Unseen>) -> Finding {
     let check = "sandbox";
-    let advice = "take ProtectHome=, PrivateTmp=, ProtectSystem=strict and the like from the unit (systemctl edit holdfast), \
-                  or don't use these places: file gates there hold, and workloads get nothing made there";
-    match sandbox::kept_from_us() {
+    let advice = "remove ProtectHome=, PrivateTmp=, ProtectSystem=strict and similar settings from the unit \
+                  (systemctl edit holdfast), or don't use these paths: a file gate there always says that the box is in \
+                  use, and the agent can't create anything there for workloads";
+    match kept {
         Err(unseen) => Finding::warn(check, unseen.to_string(), advice),
         Ok(kept) if kept.is_empty() => {
-            Finding::ok(check, "it sees the files of this box, and may write to what isn't the system's")
+            Finding::ok(check, "it sees the files of this box, and may write outside of the system's folders")
         }
-        Ok(kept) => Finding::warn(check, format!("{kept}, by its unit"), advice),
+        Ok(kept) => Finding::warn(check, format!("{kept}, because of its unit"), advice),
     }
 }
 
 #[cfg(feature = "wasm")]
-fn workloads_cgroups() -> Finding {
-    match holdfast_drivers::wasm::cgroups() {
+fn workloads_cgroups(found: Result<(), String>) -> Finding {
+    match found {
         Ok(()) => Finding::ok("wasm limits", "each workload has a cgroup with limits of its own"),
         Err(why) => Finding::warn(
             "wasm limits",
-            format!("workloads have no cgroups of their own: {why}; the engine alone keeps their limits"),
-            "use the unit that comes with this version, with systemd 254 or newer and cgroups of version 2",
+            format!("workloads have no cgroups of their own: {why}; only the engine enforces their limits"),
+            "use the unit that comes with this version; it needs systemd 254 or newer and cgroups of version 2",
         ),
     }
 }
@@ -107,7 +109,11 @@ pub fn of_the_system() -> Vec<Finding> {
 }
 
 fn with_clock(clock: &Clock) -> Vec<Finding> {
-    vec![time(&clock.now().time, Clock::is_synchronized()), systemd(), cgroups()]
+    vec![
+        time(&clock.now().time, Clock::is_synchronized()),
+        systemd(Path::new("/run/systemd")),
+        cgroups(Path::new("/sys/fs/cgroup")),
+    ]
 }
 
 fn configuration(path: &Path, config: &Config) -> Finding {
@@ -116,7 +122,7 @@ fn configuration(path: &Path, config: &Config) -> Finding {
         let advice = format!("chown root {0}; chmod 0644 {0}", path.display());
         return Finding::warn(check, format!("{} can be written by others", path.display()), advice);
     }
-    Finding::ok(check, format!("{} is for {}", path.display(), config.device.name))
+    Finding::ok(check, format!("{} configures the device {}", path.display(), config.device.name))
 }
 
 fn mode_of(path: &Path) -> Option<u32> {
@@ -149,7 +155,7 @@ fn secret(path: &Path, public: bool) -> Finding {
     if !public && mode_of(path).is_some_and(|mode| mode & 0o077 != 0) {
         return Finding::warn(check, format!("{shown} can be read by others"), format!("chmod 0600 {shown}"));
     }
-    Finding::ok(check, format!("{shown} is there"))
+    Finding::ok(check, format!("{shown} exists and can be read"))
 }
 
 fn trust(config: &Config) -> Finding {
@@ -157,7 +163,8 @@ fn trust(config: &Config) -> Finding {
     let Some(path) =
         config.trust.allowed_signers.as_deref().filter(|_| config.trust.mode == TrustMode::Signed)
     else {
-        let message = "mode is \"none\": this box runs whatever its source says";
+        let message = "mode is \"none\": this box applies every revision of its source, without checking a \
+                       signature";
         return Finding::warn(check, message, "sign commits, and set mode = \"signed\"");
     };
     let shown = path.display();
@@ -169,10 +176,12 @@ fn trust(config: &Config) -> Finding {
     };
     match AllowedSigners::parse(&text) {
         Err(error) => Finding::fail(check, format!("{shown}: {error}"), advice),
-        Ok(signers) if signers.is_empty() => Finding::fail(check, format!("{shown} allows nobody"), advice),
+        Ok(signers) if signers.is_empty() => {
+            Finding::fail(check, format!("{shown} lists no signers"), advice)
+        }
         Ok(_) if mode_of(path).is_some_and(|mode| mode & 0o022 != 0) => Finding::fail(
             check,
-            format!("{shown} can be written by others: whoever does decides what runs here"),
+            format!("{shown} can be written by others, who could then decide what runs on this box"),
             format!("chown root {shown}; chmod 0644 {shown}"),
         ),
         Ok(signers) => Finding::ok(check, format!("{} signers in {shown}", signers.len())),
@@ -183,15 +192,13 @@ fn time(time: &Time, is_synchronized: bool) -> Finding {
     let check = "clock";
     match time {
         Time::Known(now) => {
-            let how = if is_synchronized {
-                "synchronized"
-            } else {
-                "not synchronized, and nothing speaks against it"
-            };
+            let how = if is_synchronized { "synchronized" } else { "not synchronized, but plausible" };
             Finding::ok(check, format!("it is {}, {how}", now.strftime("%Y-%m-%dT%H:%M:%SZ")))
         }
         Time::Unknown(doubt) => {
-            let message = format!("{doubt}: windows are closed, and grace times stand still");
+            let message = format!(
+                "{doubt}; until it is trusted, windows count as closed and grace times do not advance"
+            );
             match doubt.why {
                 // Servers' certificates will look not yet valid.
                 Suspicion::Behind => Finding::fail(check, message, doubt.unblock()),
@@ -201,30 +208,30 @@ fn time(time: &Time, is_synchronized: bool) -> Finding {
     }
 }
 
-fn systemd() -> Finding {
-    if !Path::new("/run/systemd/system").is_dir() {
+fn systemd(run: &Path) -> Finding {
+    if !run.join("system").is_dir() {
         return Finding::warn(
             "systemd",
-            "systemd doesn't run here: no watchdog, and nobody starts the agent again",
-            "let what starts services here run `holdfast run` and start it again when it ends",
+            "systemd is not running: there is no watchdog, and nothing restarts the agent",
+            "have this system's service manager run `holdfast run` and restart it when it ends",
         );
     }
-    let journal = Path::new("/run/systemd/journal/socket").exists();
+    let journal = run.join("journal/socket").exists();
     Finding::ok(
         "systemd",
         if journal { "systemd runs, with a journal" } else { "systemd runs, without a journal" },
     )
 }
 
-fn cgroups() -> Finding {
-    let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+fn cgroups(root: &Path) -> Finding {
+    let controllers = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
     let has = |name: &str| controllers.split_whitespace().any(|controller| controller == name);
     if has("memory") && has("cpu") {
         return Finding::ok("cgroups", "version 2, with cpu and memory");
     }
     Finding::warn(
         "cgroups",
-        "no cgroup version 2 with cpu and memory: limits of workloads are kept less exactly",
+        "no cgroup version 2 with cpu and memory: limits of workloads are enforced less exactly",
         "boot with systemd.unified_cgroup_hierarchy=1",
     )
 }
@@ -234,7 +241,11 @@ fn state(config: &Config) -> Vec<Finding> {
     let shown = dir.display();
     // It is made at the first start: then what counts is the folder that it is made in.
     let Some(there) = dir.ancestors().find(|ancestor| ancestor.is_dir()) else {
-        return vec![Finding::fail("state", format!("no folder leads to {shown}"), "correct [state] dir")];
+        return vec![Finding::fail(
+            "state",
+            format!("no parent folder of {shown} exists"),
+            "correct [state] dir",
+        )];
     };
     vec![writable(dir, there), space(there, config.state.disk_budget)]
 }
@@ -244,11 +255,13 @@ fn writable(dir: &Path, there: &Path) -> Finding {
     let shown = dir.display();
     if there != dir {
         return match access(there, AccessFlags::W_OK) {
-            Ok(()) => Finding::ok(check, format!("{shown} isn't there yet; the first start makes it")),
+            Ok(()) => {
+                Finding::ok(check, format!("{shown} doesn't exist yet; the agent creates it when it starts"))
+            }
             Err(error) => Finding::fail(
                 check,
-                format!("{shown} isn't there, and {} can't be written: {error}", there.display()),
-                "make the folder, for root and with mode 0700, or run this as root",
+                format!("{shown} doesn't exist, and {} can't be written: {error}", there.display()),
+                "create the folder, owned by root and with mode 0700, or run this as root",
             ),
         };
     }
@@ -261,11 +274,15 @@ fn writable(dir: &Path, there: &Path) -> Finding {
         return Finding::fail(
             check,
             format!("{shown} can't be written by user {who}: {error}"),
-            "run this as root; if it is root, look at the disk (dmesg) and at its free space (df, df -i)",
+            "run this as root; if you are root, check the disk (dmesg) and its free space (df, df -i)",
         );
     }
     if mode_of(dir).is_some_and(|mode| mode & 0o077 != 0) {
-        return Finding::warn(check, format!("{shown} is open to others"), format!("chmod 0700 {shown}"));
+        return Finding::warn(
+            check,
+            format!("{shown} can be accessed by others"),
+            format!("chmod 0700 {shown}"),
+        );
     }
     Finding::ok(check, format!("{shown} can be written"))
 }
@@ -275,7 +292,7 @@ fn space(there: &Path, budget: u64) -> Finding {
     let found = match statvfs(there) {
         Ok(found) => found,
         Err(error) => {
-            return Finding::fail(check, format!("{}: {error}", there.display()), "look at the disk (dmesg)");
+            return Finding::fail(check, format!("{}: {error}", there.display()), "check the disk (dmesg)");
         }
     };
     // Both are of the width that the system's C library gives them.
@@ -287,14 +304,14 @@ fn space(there: &Path, budget: u64) -> Finding {
         return Finding::fail(
             check,
             format!("{} is mounted read-only", there.display()),
-            "look at the disk (dmesg)",
+            "check the disk (dmesg)",
         );
     }
     if found.files() > 0 && found.files_available() < 1000 {
         return Finding::fail(
             check,
-            "fewer than 1000 files can be made (df -i)",
-            "remove small files that nobody needs",
+            "fewer than 1000 inodes are free (df -i)",
+            "remove files that are not needed",
         );
     }
     match free {
@@ -314,7 +331,7 @@ async fn source(config: &Config) -> Finding {
                 Err(error) => Finding::fail(
                     check,
                     format!("{shown}: {error}"),
-                    "correct [source] url, or bring the medium",
+                    "correct [source] url, or attach the medium",
                 ),
             };
         }
@@ -327,11 +344,12 @@ async fn source(config: &Config) -> Finding {
         return Finding::fail(check, format!("{asked} names no host"), "correct [source]");
     };
     match probe::tcp(&address, CONNECT).await {
-        Ok(()) => Finding::ok(check, format!("{what} at {address} takes connections")),
+        Ok(()) => Finding::ok(check, format!("{what} at {address} accepts connections")),
         Err(why) => Finding::warn(
             check,
             why,
-            "look at cable, address (ip addr), names (resolvectl query) and firewall; what runs goes on without",
+            "check the cable, the address (ip addr), DNS (resolvectl query) and the firewall; workloads keep \
+             running meanwhile",
         ),
     }
 }
@@ -362,7 +380,11 @@ fn drivers(config: &Config) -> Vec<Finding> {
         if print.usable {
             Finding::ok("driver", message)
         } else {
-            Finding::warn("driver", message, format!("apps for {} are held until it is usable", print.driver))
+            Finding::warn(
+                "driver",
+                message,
+                format!("make it usable as described; until then, apps for {} are held", print.driver),
+            )
         }
     };
     fingerprints.into_iter().map(finding).chain(network).collect()
@@ -377,7 +399,7 @@ async fn daemon(config: &Config) -> Finding {
         Err(ClientError::NotRunning(_)) => Finding::warn(
             check,
             format!(
-                "doesn't run: nobody answers at {socket}; what its unit would let it see and write is not known"
+                "not running: nothing answers at {socket}, so what its unit lets it see and write can't be checked"
             ),
             "systemctl start holdfast",
         ),
@@ -386,52 +408,4 @@ async fn daemon(config: &Config) -> Finding {
 }
 
 #[cfg(test)]
-mod tests {
-    use holdfast_core::clock::Doubt;
-
-    use super::*;
-
-    #[test]
-    fn a_clock_that_is_not_trusted_is_told_with_the_reason() {
-        let (shown, proven) =
-            ("2099-01-01T00:00:00Z".parse().unwrap(), "2026-11-21T00:00:00Z".parse().unwrap());
-        let found = |why| time(&Time::Unknown(Doubt { shown, proven, why }), false);
-        assert_eq!(found(Suspicion::Behind).state, State::Fail);
-        assert_eq!(found(Suspicion::Ahead).state, State::Warn);
-        assert!(found(Suspicion::Ahead).message.contains("not trusted: it shows 2099"));
-        assert_eq!(time(&Time::Known(proven), true).state, State::Ok);
-        assert!(time(&Time::Known(proven), false).message.contains("not synchronized"));
-    }
-
-    #[test]
-    fn the_address_of_a_source_is_found_with_its_port() {
-        for (url, address) in [
-            ("https://git.example/x.git", Some("git.example:443")),
-            ("https://git.example:8443/x.git", Some("git.example:8443")),
-            ("ssh://git@git.example/x.git", Some("git.example:22")),
-            ("https://[::1]/x", Some("[::1]:443")),
-            ("https://[::1]:8443/x", Some("[::1]:8443")),
-            ("file:///x", None),
-        ] {
-            assert_eq!(address_of(url).as_deref(), address, "{url}");
-        }
-    }
-
-    #[test]
-    fn a_folder_that_cannot_be_written_is_told_apart_from_one_that_is_not_there_yet() {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().unwrap();
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
-        let missing = folder.path().join("a/b");
-        assert_eq!(writable(&missing, folder.path()).state, State::Ok);
-        assert_eq!(writable(folder.path(), folder.path()).state, State::Ok);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-        assert_eq!(writable(Path::new("/proc/self"), Path::new("/proc/self")).state, State::Fail);
-    }
-
-    #[test]
-    fn a_budget_that_the_disk_cannot_hold_is_told() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_ne!(space(folder.path(), u64::MAX).state, State::Ok);
-    }
-}
+mod tests;

@@ -28,12 +28,12 @@ fn judge(version: Option<&str>, folders: &[PathBuf]) -> Finding {
         // containers.conf may have another `firewall_driver` than podman has by itself.
         (false, true) => Finding::warn(
             check,
-            format!("{} is not on this box, only {} is", wanted.0, other.0),
+            format!("{} is not installed on this box, only {} is", wanted.0, other.0),
             format!("install {} unless firewall_driver in containers.conf says otherwise", wanted.1),
         ),
         (false, false) => Finding::fail(
             check,
-            "neither nft nor iptables is on this box: no pod gets a network of its own, those with hostNetwork run",
+            "neither nft nor iptables is installed on this box: only pods with hostNetwork can run",
             format!("install {}", wanted.1),
         ),
     }

@@ -7,6 +7,7 @@ mod firewall;
 
 use std::borrow::Cow;
 
+use holdfast_core::report::text::printable;
 use serde::{Deserialize, Serialize};
 
 /// How a check came out.
@@ -36,6 +37,20 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// The finding as text: a line, and one with what to do.
+    pub fn render(&self) -> String {
+        let word = match self.state {
+            State::Ok => "ok  ",
+            State::Warn => "warn",
+            State::Fail => "FAIL",
+        };
+        let mut text = format!("{word}  {:<14} {}", self.check, printable(&self.message));
+        if let Some(advice) = &self.advice {
+            text.push_str(&format!("\n      {:<14} -> {}", "", printable(advice)));
+        }
+        text
+    }
+
     pub(crate) fn ok(check: &'static str, message: impl Into<String>) -> Self {
         Finding { check: check.into(), state: State::Ok, message: message.into(), advice: None }
     }

@@ -38,7 +38,7 @@ pub(crate) fn explain(error: &ureq::Error, waits: &Waits) -> Failure {
             Failure::TimedOut(match step {
                 Timeout::Global => format!("it took longer than {:?} in all", waits.total),
                 Timeout::RecvResponse => format!("no answer within {patience:?}"),
-                step => format!("nothing moved for {:?} ({step})", patience.min(waits.total)),
+                step => format!("no data was transferred for {:?} ({step})", patience.min(waits.total)),
             })
         }
         ureq::Error::HostNotFound => Failure::Unreachable("the name is unknown to DNS".to_owned()),

@@ -27,7 +27,7 @@ impl Pace {
         }
         if self.came < self.slowest.saturating_mul(self.patience.as_secs()) {
             return Err(format!(
-                "it sent {} bytes in {:?}, and less than {} a second is given up",
+                "it sent {} bytes in {:?}, which is slower than the minimum of {} bytes a second",
                 self.came, self.waited, self.slowest
             ));
         }

@@ -25,7 +25,7 @@ impl Roots {
             .collect::<Result<_, _>>()
             .map_err(|error| format!("it cannot be read: {error}"))?;
         match found.is_empty() {
-            true => Err("it has no certificate in it (PEM is wanted)".to_owned()),
+            true => Err("it contains no certificate in PEM form".to_owned()),
             false => Ok(Roots(found)),
         }
     }

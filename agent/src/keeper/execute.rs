@@ -337,7 +337,7 @@ impl<J: Journal> Keeper<J> {
 
     /// What was taken over is no longer its former app's.
     fn handed_over(&mut self, step: &Step, from: &AppName, now: &Now) -> Result<(), JournalError> {
-        let message = format!("{} is handed over by {from}", step.object);
+        let message = format!("{} was handed over by the app {from}", step.object);
         self.journal.note(Note::of("app.takeover", &step.app, message), now);
         let mut left = self.inventory.get(from).cloned().unwrap_or_default();
         left.remove(&step.object);
@@ -350,7 +350,7 @@ impl<J: Journal> Keeper<J> {
     /// A step for an app that was at rest puts right what somebody changed, and that is written down.
     fn note_repair(&mut self, step: &Step, now: &Now) {
         if self.is_at_rest(&step.app) {
-            let message = format!("{} was put right: {}", step.object, step.reason);
+            let message = format!("drift of {} was corrected: {}", step.object, step.reason);
             self.journal.note(Note::of("app.drift", &step.app, message), now);
         }
     }
@@ -383,13 +383,18 @@ impl<J: Journal> Keeper<J> {
             (Some(error), ..) => self.stick(name, |app| app.stick(&error.to_string(), now), now),
             (None, Phase::Applying, Some(id)) => {
                 self.change(name, |app| app.applied(now))?;
-                self.journal
-                    .note(Note::of("app.applied", name, format!("{id} runs and is being judged")), now);
+                self.journal.note(
+                    Note::of("app.applied", name, format!("{id} was applied and is being judged")),
+                    now,
+                );
                 Ok(())
             }
             (None, Phase::RollingBack { reason }, _) => {
                 self.change(name, |app| app.restored(now))?;
-                let back = release.map_or("nothing ran before".to_owned(), |id| format!("{id} is back"));
+                let back = release
+                    .map_or("there is no earlier good release to roll back to".to_owned(), |id| {
+                        format!("rolled back to {id}")
+                    });
                 self.journal.note(Note::of("app.rolledback", name, format!("{reason}; {back}")), now);
                 self.health.remove(name);
                 Ok(())
@@ -415,7 +420,7 @@ impl<J: Journal> Keeper<J> {
         }
         self.save_inventory(name, owned)?;
         self.journal.save_apps(&[(name, None)])?;
-        self.journal.note(Note::of("app.removed", name, "it is no longer placed here"), now);
+        self.journal.note(Note::of("app.removed", name, "removed: it is no longer placed on this box"), now);
         self.apps.remove(name);
         self.health.remove(name);
         self.looks.remove(name);
@@ -438,11 +443,12 @@ impl<J: Journal> Keeper<J> {
         let before = app.stuck.as_ref().map(|stuck| stuck.cause.clone());
         if app.not_yet(reason, deadline, now) {
             if before.as_deref() != Some(reason) {
-                tracing::info!(app = %name, reason, "the runtime doesn't take the release yet");
+                tracing::info!(app = %name, reason, "the runtime doesn't accept the release yet");
             }
             return self.change(name, |known| *known = app);
         }
-        let reason = format!("the runtime did not take it within its deadline of {deadline:?}: {reason}");
+        let reason =
+            format!("the runtime did not accept the release within its deadline of {deadline:?}: {reason}");
         self.fail(name, id, &reason, now)
     }
 
@@ -457,9 +463,9 @@ impl<J: Journal> Keeper<J> {
         self.change(name, stick)?;
         let cause = self.apps.get(name).and_then(|app| app.stuck.as_ref()).map(|stuck| &stuck.cause);
         if cause == before.as_ref() {
-            tracing::debug!(app = %name, cause, "the app still can't be brought to what it should be");
+            tracing::debug!(app = %name, cause, "the app still can't be reconciled");
         } else {
-            tracing::warn!(app = %name, cause, "the app can't be brought to what it should be");
+            tracing::warn!(app = %name, cause, "the app can't be reconciled");
         }
         Ok(())
     }
@@ -492,7 +498,7 @@ fn note_failure(failed: &mut Option<DriverError>, error: DriverError) {
 }
 
 fn not_asked(kind: DriverKind, name: &AppName, error: &DriverError) -> String {
-    format!("{kind} could not be asked what it holds of {name}: {error}")
+    format!("{kind} could not be asked for the objects of {name}: {error}")
 }
 
 /// What was answered, in the form that plans are made from: who didn't answer is left out.

@@ -76,7 +76,7 @@ impl<J: Journal> Keeper<J> {
             return Ok(Err(format!("there is no app {name} on this box")));
         };
         if !matches!(app.phase, Phase::RolledBack { .. } | Phase::Held { .. }) && app.stuck.is_none() {
-            return Ok(Err(format!("nothing of {name} failed: it is {}", app.phase.word())));
+            return Ok(Err(format!("nothing to retry: {name} has not failed, it is {}", app.phase.word())));
         }
         // Whatever failed of its group keeps it from being tried.
         let group = app.group().cloned();
@@ -87,7 +87,7 @@ impl<J: Journal> Keeper<J> {
             self.failed.remove(name);
             self.try_now(name, now);
         }
-        self.journal.note(Note::of("app.retried", name, format!("asked for by {who}")), now);
+        self.journal.note(Note::of("app.retried", name, format!("retry requested by {who}")), now);
         Ok(Ok(()))
     }
 }

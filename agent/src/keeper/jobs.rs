@@ -155,7 +155,7 @@ impl<J: Journal> Keeper<J> {
         self.looks.insert(name.clone(), now.moment_in(Judging::next_look(&policy)));
         if let Some(other) = shaken {
             **judging = Judging::begin(now.moment.clone());
-            let remark = format!("not judged while {other} is changed, which it depends on");
+            let remark = format!("not judged while {other}, on which it depends, is being changed");
             self.remarks.insert(name.clone(), remark);
             return Ok(());
         }
@@ -178,7 +178,7 @@ impl<J: Journal> Keeper<J> {
         now: &Now,
     ) -> Result<(), JournalError> {
         let remark = remark.map(|remark| format!("; {remark}")).unwrap_or_default();
-        let message = format!("{id} was healthy through its soak{remark}");
+        let message = format!("{id} stayed healthy for its whole soak{remark}");
         let Some(group) = self.apps.get(name).and_then(App::group).cloned() else {
             self.change(name, |app| app.pass(now))?;
             self.journal.note(Note::of("app.good", name, message), now);
@@ -188,14 +188,20 @@ impl<J: Journal> Keeper<J> {
         if !group::is_settled(&group, &self.apps) {
             // That it has passed is written down once: it outlives the agent.
             self.change_together(std::slice::from_ref(name), |_, _| {})?;
-            self.remarks.insert(name.clone(), format!("well, and good once all of its group {group} is"));
+            self.remarks.insert(
+                name.clone(),
+                format!(
+                    "it passed its soak, and is good as soon as all apps of the group {group} have passed"
+                ),
+            );
             return Ok(());
         }
         let members = group::others(&group, name, &self.apps).filter(|(_, app)| app.has_passed());
         let members: Vec<AppName> = members.map(|(name, _)| name.clone()).chain([name.clone()]).collect();
         self.change_together(&members, |_, app| app.pass(now))?;
         for name in &members {
-            let message = format!("healthy through its soak, with all of its group {group}");
+            let message =
+                format!("it stayed healthy for its whole soak, as did all other apps of the group {group}");
             self.journal.note(Note::of("app.good", name, message), now);
         }
         self.forget_releases();

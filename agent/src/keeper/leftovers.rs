@@ -108,8 +108,8 @@ impl Leftovers {
             known.values().take(NAMED).map(|leftover| leftover.cause.as_str()).collect();
         let more = format!("{} more", known.len().saturating_sub(NAMED));
         causes.extend((known.len() > NAMED).then_some(more.as_str()));
-        let cause = format!("what it no longer wants is still there: {}", causes.join("; "));
-        let unblock = "what is still there is tried again by itself, and goes once the cause is gone";
+        let cause = format!("leftover objects, no longer wanted but not removed yet: {}", causes.join("; "));
+        let unblock = "the agent retries the removal automatically, and it succeeds once the cause is gone";
         let next = known.values().map(|leftover| leftover.retry_wall).min();
         Some(match held {
             Some(held) => Held {
@@ -149,11 +149,14 @@ impl<J: Journal> Keeper<J> {
     /// What is to be removed stays for now, in the inventory too; nothing else of the app waits for it.
     pub(super) fn step_left(&mut self, step: &Step, why: &str, now: &Now) {
         if self.leftovers.note(step, why, now) {
-            tracing::warn!(app = %step.app, object = %step.object, why, "what is no longer wanted can't be removed yet");
-            let message = format!("no longer wanted, and stays for now: {}", named(&step.object, why));
+            tracing::warn!(app = %step.app, object = %step.object, why, "a leftover can't be removed yet");
+            let message = format!(
+                "leftover: no longer wanted, but it can't be removed yet: {}",
+                named(&step.object, why)
+            );
             self.journal.note(Note::of("app.leftover", &step.app, message), now);
         } else {
-            tracing::debug!(app = %step.app, object = %step.object, why, "what is no longer wanted still can't be removed");
+            tracing::debug!(app = %step.app, object = %step.object, why, "a leftover still can't be removed");
         }
     }
 

@@ -228,7 +228,7 @@ impl<J: Journal> Keeper<J> {
         }
         let times = self.journal.times_set_aside(&open.app, &open.release) + 1;
         let cause =
-            format!("the agent died {} times while it changed this app to {}", open.deaths, open.release);
+            format!("the agent died {} times while changing this app to {}", open.deaths, open.release);
         self.journal.set_aside(&open.app, &open.release, times, now)?;
         self.journal.note(Note::of("app.setaside", &open.app, &cause), now);
         self.change(&open.app, |app| app.set_aside(&cause, times, pause(SET_ASIDE_FOR, times), now))?;
@@ -492,7 +492,7 @@ impl<J: Journal> Keeper<J> {
         let held = app.held(name).map(|held| match self.blamed(name, app) {
             Some((group, other)) if app.stuck.is_none() => Held {
                 unblock: format!(
-                    "commit a change to {other}; `holdfast retry {name}` tries all of the group {group} again"
+                    "commit a change to {other}; `holdfast retry {name}` retries all apps of the group {group}"
                 ),
                 ..held
             },

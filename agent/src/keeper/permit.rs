@@ -43,8 +43,8 @@ impl Permit {
 
     /// Nothing, until somebody has looked at what the revision says.
     pub fn unknown() -> Self {
-        let cause = "it is not known yet when the revision allows changes";
-        let held = Held::until_changed(cause, "nothing to do: it goes on once the revision was read");
+        let cause = "the agent has not read yet when the revision allows changes";
+        let held = Held::until_changed(cause, "nothing to do: it continues once the revision has been read");
         Permit { download: Some(held.clone()), apply: Some(held), revoked: false }
     }
 }

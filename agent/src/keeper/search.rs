@@ -114,7 +114,7 @@ impl<J: Journal> Keeper<J> {
             found.entry(key.clone()).or_insert_with(|| Owned::by(driver));
         }
         self.save_inventory(&name, found)?;
-        self.journal.note(Note::of("app.found", &name, "a runtime has it with our mark"), now);
+        self.journal.note(Note::of("app.found", &name, "found in a runtime, with this agent's mark"), now);
         let app = App::found(now);
         self.journal.save_apps(&[(&name, Some(&app))])?;
         self.apps.insert(name, app);

@@ -40,7 +40,7 @@ pub(super) fn read(path: &Path, names: &[&str]) -> Result<Option<Login>, String>
 fn parse(text: &[u8], names: &[&str]) -> Result<Option<Login>, String> {
     // serde's own words would repeat a value, which may be the password.
     let file: File = serde_json::from_slice(text).map_err(|error| {
-        let kind = if error.is_data() { "not as Docker's config.json has it" } else { "no JSON" };
+        let kind = if error.is_data() { "not in the format of Docker's config.json" } else { "not JSON" };
         format!("line {}, column {}: it is {kind}", error.line(), error.column())
     })?;
     let entry = names.iter().find_map(|name| file.auths.iter().find(|(key, _)| host_of(key) == *name));

@@ -101,7 +101,7 @@ fn check_length(response: &Response<Body>, expected: u64) -> Result<(), Reason> 
     let value = response.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     match value.and_then(|value| value.parse::<u64>().ok()) {
         Some(length) if length != expected => {
-            Err(Reason::WrongSize { why: format!("{length} bytes where {expected} are due") })
+            Err(Reason::WrongSize { why: format!("{length} bytes, but {expected} are expected") })
         }
         _ => Ok(()),
     }
@@ -123,9 +123,7 @@ fn receive(
             Ok(()) => {}
             Err(StoreError::ContentTooLarge { limit, .. }) => {
                 partial.restart().map_err(Stop::Disk)?;
-                return Err(
-                    Reason::WrongSize { why: format!("more than the {limit} bytes that are due") }.into()
-                );
+                return Err(Reason::WrongSize { why: format!("more than the expected {limit} bytes") }.into());
             }
             Err(error) => return Err(Stop::Disk(error)),
         }

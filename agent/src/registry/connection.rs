@@ -278,7 +278,7 @@ fn client(server: &Server, others: bool, line: &Line) -> Result<http::Client, Re
 fn follow(url: &str, location: &str, redirects: usize) -> Result<String, Reason> {
     let refuse = |why: &str| Reason::Protocol { why: format!("it redirects {why}") };
     if redirects > MAX_REDIRECTS {
-        return Err(refuse("without end"));
+        return Err(refuse("too many times"));
     }
     let (scheme, _) = url.split_once("://").unwrap_or(("https", ""));
     let target = if location.contains("://") {
@@ -296,14 +296,14 @@ fn follow(url: &str, location: &str, redirects: usize) -> Result<String, Reason>
         return Err(refuse("to an address that is not https"));
     }
     match authority(&target) {
-        host if host.is_empty() || host.contains('@') => Err(refuse("to an address that is none")),
+        host if host.is_empty() || host.contains('@') => Err(refuse("to an invalid address")),
         _ => Ok(target),
     }
 }
 
 /// The same reason, but it was another server than the one that was asked first.
 fn elsewhere(url: &str, reason: Reason) -> Reason {
-    let add = |why: String| format!("{why} (at {}, to which it leads)", authority(url));
+    let add = |why: String| format!("{why} (at {}, to which it redirects)", authority(url));
     match reason {
         Reason::Unreachable { why } => Reason::Unreachable { why: add(why) },
         Reason::TimedOut { why } => Reason::TimedOut { why: add(why) },
@@ -320,13 +320,13 @@ fn at(url: &str, response: &Response<Body>) -> String {
 /// What a status means, whoever sent it.
 fn refused(url: &str, response: &Response<Body>, elsewhere: bool) -> Reason {
     let why = match elsewhere {
-        true => format!("{}, to which it leads", at(url, response)),
+        true => format!("{}, to which it redirects", at(url, response)),
         false => format!("HTTP status {}", response.status()),
     };
     match response.status().as_u16() {
         404 | 410 => Reason::NotFound { why },
         401 | 403 => Reason::Refused { why },
-        407 => Reason::Unreachable { why: "the proxy wants a password".to_owned() },
+        407 => Reason::Unreachable { why: "the proxy requires authentication".to_owned() },
         408 | 425 | 429 | 500..=599 => Reason::Busy { why, retry_after: http::retry_after(response) },
         _ => Reason::Protocol { why },
     }
@@ -351,6 +351,6 @@ mod tests {
             assert!(follow(from, location, 1).is_err(), "{location}");
         }
         assert!(follow("http://r.example/a", "http://s3.example/b", 1).is_ok());
-        assert!(follow(from, "/b", MAX_REDIRECTS + 1).unwrap_err().to_string().contains("without end"));
+        assert!(follow(from, "/b", MAX_REDIRECTS + 1).unwrap_err().to_string().contains("too many times"));
     }
 }

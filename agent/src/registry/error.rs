@@ -135,7 +135,7 @@ pub enum Reason {
         why: String,
     },
     /// It wants to know who asks, or refuses whoever does.
-    #[error("it refuses the box: {why}")]
+    #[error("it refuses access to this box: {why}")]
     Refused {
         /// What it said, and what to do.
         why: String,
@@ -155,13 +155,15 @@ pub enum Reason {
         retry_after: Option<Duration>,
     },
     /// It says what no registry says.
-    #[error("it does not answer as a registry: {why}")]
+    #[error("it does not answer like a registry: {why}")]
     Protocol {
         /// What was wrong.
         why: String,
     },
     /// It sends something else than what was asked for.
-    #[error("what it sends has the digest {got} and not {expected}: it is damaged, or not what was meant")]
+    #[error(
+        "the content it sent has the digest {got} instead of {expected}: it is damaged, or it is the wrong content"
+    )]
     WrongDigest {
         /// What was asked for.
         expected: Digest,
@@ -169,7 +171,7 @@ pub enum Reason {
         got: Digest,
     },
     /// It sends more, or less, than there is.
-    #[error("it sends {why}")]
+    #[error("it sent {why}")]
     WrongSize {
         /// How much, and how much it should be.
         why: String,
@@ -181,7 +183,7 @@ pub enum Reason {
     #[error("{0}")]
     UsedUp(UsedUp),
     /// The box can't ask it: a file that agent.toml names for it can't be used.
-    #[error("it is not asked: {0}")]
+    #[error("it was not asked: {0}")]
     Local(String),
 }
 
@@ -213,7 +215,7 @@ impl From<Failure> for Reason {
 
 fn later(retry_after: &Option<Duration>) -> String {
     match retry_after {
-        Some(wait) => format!(" and asks to be asked again in {} s", wait.as_secs()),
+        Some(wait) => format!("; retry after {} s", wait.as_secs()),
         None => String::new(),
     }
 }

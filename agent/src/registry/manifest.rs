@@ -49,7 +49,7 @@ pub(super) fn resolve(
     Err(RegistryError::Unusable {
         image: Box::new(image.clone()),
         cause: holdfast_core::oci::BadManifest::Malformed(
-            "its indexes lead to each other without end".to_owned(),
+            "its indexes refer to each other in a loop".to_owned(),
         ),
     })
 }

@@ -78,16 +78,16 @@ pub(super) fn request(
     scope: &str,
     login: Option<&Login>,
 ) -> Result<Request, Reason> {
-    let wrong = |why: &str| Reason::Protocol { why: format!("it sends for a token to an address {why}") };
+    let wrong = |why: &str| Reason::Protocol { why: format!("it names a token server at an address {why}") };
     let clear = realm.starts_with("http://") && server.is_plain();
     if !realm.starts_with("https://") && !clear {
         return Err(wrong("that is not https"));
     }
     if crate::http::url::authority(realm).contains('@') || realm.contains('#') || realm.len() > 2000 {
-        return Err(wrong("that is none"));
+        return Err(wrong("that is not valid"));
     }
     if login.is_some() && !Server::may_send_secret_to(realm) {
-        return Err(wrong("without TLS, to which no password is sent"));
+        return Err(wrong("without TLS, and passwords are not sent without TLS"));
     }
     let service = service.map_or(String::new(), |service| format!("service={}&", escaped(service)));
     let query = format!("{service}scope={}", escaped(scope));

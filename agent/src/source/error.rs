@@ -10,7 +10,8 @@ use crate::http::allowance::UsedUp;
 pub enum SourceError {
     /// There is no way to the server.
     #[error(
-        "{url} cannot be reached: {why}; check the network, the name and the proxy (the box tries again by itself)"
+        "{url} cannot be reached: {why}; check the network, the host name and the proxy (the agent retries \
+         automatically)"
     )]
     Unreachable {
         /// The source, without credentials.
@@ -19,7 +20,7 @@ pub enum SourceError {
         why: String,
     },
     /// The server says that it can't answer now.
-    #[error("{url} cannot answer now: {why}{} (the box tries again by itself)", later(*.retry_after))]
+    #[error("{url} cannot answer now: {why}{} (the agent retries automatically)", later(*.retry_after))]
     Busy {
         /// The source, without credentials.
         url: String,
@@ -30,7 +31,8 @@ pub enum SourceError {
     },
     /// The server was too slow.
     #[error(
-        "{url} took too long: {why}; check the network and the server, or raise source.timeout (the box tries again by itself)"
+        "{url} took too long: {why}; check the network and the server, or raise source.timeout (the agent retries \
+         automatically)"
     )]
     TimedOut {
         /// The source, without credentials.
@@ -39,7 +41,7 @@ pub enum SourceError {
         why: String,
     },
     /// Nothing is left of the box's byte budget.
-    #[error("{url} is not downloaded from now: {cause}")]
+    #[error("nothing can be downloaded from {url} for now: {cause}")]
     UsedUp {
         /// The source, without credentials.
         url: String,
@@ -67,13 +69,13 @@ pub enum SourceError {
         why: String,
     },
     /// The repository or the reference isn't there.
-    #[error("{what} is not there: check source.url and source.branch, tag or revision")]
+    #[error("{what} does not exist: check source.url and source.branch, tag or revision")]
     NotFound {
         /// What was looked for, where.
         what: String,
     },
     /// The server said something that is not Git.
-    #[error("{url} does not answer as a Git server: {why}")]
+    #[error("{url} does not answer like a Git server: {why}; check source.url")]
     Protocol {
         /// The source, without credentials.
         url: String,
@@ -81,7 +83,7 @@ pub enum SourceError {
         why: String,
     },
     /// The commit is what its id says, and no commit that can be read.
-    #[error("commit {revision} cannot be used: {why}; push another commit on top of the one before it")]
+    #[error("commit {revision} cannot be used: {why}; push a corrected commit on top of its parent")]
     Unusable {
         /// Which.
         revision: String,
@@ -89,7 +91,7 @@ pub enum SourceError {
         why: String,
     },
     /// More was sent than the box takes.
-    #[error("{what} is larger than the limit of {limit} bytes; nothing of it was kept")]
+    #[error("{what} is larger than the limit of {limit} bytes and was discarded")]
     TooLarge {
         /// What.
         what: String,
@@ -98,8 +100,9 @@ pub enum SourceError {
     },
     /// What was sent doesn't fit into the disk budget.
     #[error(
-        "what this box needs of the revision is larger than the {room} bytes that state.disk_budget leaves for it, and \
-         nothing of it was kept; make it smaller in a new commit, remove apps from this box, or raise state.disk_budget"
+        "the files of the revision that this box needs are larger than the {room} bytes that state.disk_budget \
+         leaves for them, and were discarded; make them smaller in a new commit, remove apps from this box, or \
+         raise state.disk_budget"
     )]
     OverBudget {
         /// How many bytes there was room for.
@@ -159,5 +162,5 @@ impl SourceError {
 }
 
 fn later(retry_after: Option<Duration>) -> String {
-    retry_after.map_or_else(String::new, |after| format!(", and asks to be left alone for {after:?}"))
+    retry_after.map_or_else(String::new, |after| format!("; it asks for no further request within {after:?}"))
 }

@@ -94,7 +94,7 @@ pub enum ReadError {
     },
     /// A link to somewhere else.
     #[error(
-        "{path}: a symbolic link that leaves the repository (to {target:?}); link inside of the repository only"
+        "{path}: a symbolic link to outside of the repository ({target:?}); link only to files in the repository"
     )]
     LinkLeaves {
         /// The path, from the repository's top.
@@ -119,7 +119,7 @@ pub enum ReadError {
         wanted: &'static str,
     },
     /// A file beyond what the reader takes.
-    #[error("{path}: has {size} bytes, and at most {limit} are read")]
+    #[error("{path}: has {size} bytes, but at most {limit} are read")]
     TooLarge {
         /// The path, from the repository's top.
         path: String,
@@ -130,7 +130,8 @@ pub enum ReadError {
     },
     /// A large file that the source keeps as a difference to another one.
     #[error(
-        "{path}: has {size} bytes and is stored as a difference to another file, and at most {limit} such bytes are read; lower core.bigFileThreshold on the Git server below its size and push it again"
+        "{path}: has {size} bytes and is stored as a delta of another file, but of such files at most {limit} \
+         bytes are read; set core.bigFileThreshold on the Git server below its size and push it again"
     )]
     Difference {
         /// The path, from the repository's top.
@@ -141,13 +142,13 @@ pub enum ReadError {
         limit: u64,
     },
     /// A path that can't be meant.
-    #[error("{path:?} is no path inside of the repository")]
+    #[error("{path:?} is not a path inside the repository")]
     BadPath {
         /// The path.
         path: String,
     },
     /// It was left out when the revision was fetched. Whoever gathers what the box needs brings it.
-    #[error("{path}: is not in the mirror yet; a running agent fetches it with its next poll")]
+    #[error("{path}: is not in the mirror yet; the agent, when it runs, fetches it with its next poll")]
     NotHere {
         /// The path, from the repository's top.
         path: String,

@@ -108,7 +108,7 @@ pub enum StoreError {
     Disk(#[from] DiskError),
     /// Another process uses the state folder.
     #[error(
-        "cannot use the state folder {}: {holder} holds its lock; stop that, or ask it through its socket",
+        "cannot use the state folder {}: {holder} holds its lock; stop that process, or query it through its socket",
         path.display()
     )]
     Locked {
@@ -126,7 +126,7 @@ pub enum StoreError {
         cause: String,
     },
     /// What is in the database is damaged. [`crate::Store::rebuild_database`] helps.
-    #[error("cannot {doing} in the database: {cause}; it must be set aside and rebuilt")]
+    #[error("cannot {doing} in the database: {cause}; the agent must set the database aside and rebuild it")]
     Damaged {
         /// What was being done.
         doing: String,
@@ -168,7 +168,7 @@ pub enum StoreError {
         limit: u64,
     },
     /// Content isn't what it is said to be.
-    #[error("cannot keep {expected}: the bytes that came have the digest {got}; fetch them again")]
+    #[error("cannot store {expected}: the received bytes have the digest {got}; fetch them again")]
     DigestMismatch {
         /// What it should be.
         expected: Digest,
@@ -177,7 +177,7 @@ pub enum StoreError {
     },
     /// The disk budget is used up.
     #[error(
-        "cannot keep {size} more bytes of content: {used} of {budget} are in use{}; raise state.disk_budget, or \
+        "cannot store {size} more bytes of content: {used} of {budget} are in use{}; raise state.disk_budget, or \
          remove apps from this box",
         after(evicted)
     )]
@@ -193,8 +193,8 @@ pub enum StoreError {
     },
     /// The file system has too little room.
     #[error(
-        "cannot keep {size} more bytes of content: {free} are free on the file system of {}, beside what is kept for \
-         going back{}; free some space there, or remove apps from this box", path.display(), after(evicted)
+        "cannot store {size} more bytes of content: {free} are free on the file system of {}, not counting the \
+         reserve for a rollback{}; free some space there, or remove apps from this box", path.display(), after(evicted)
     )]
     NoSpace {
         /// The size of what should be added, in bytes.
@@ -207,7 +207,9 @@ pub enum StoreError {
         evicted: Collected,
     },
     /// Another thread downloads the same for longer than anybody waits.
-    #[error("cannot download {digest}: another download of it is still under way; it is tried again")]
+    #[error(
+        "cannot download {digest}: another download of it is still in progress; the agent retries automatically"
+    )]
     Busy {
         /// Which content.
         digest: Digest,
@@ -230,9 +232,9 @@ pub enum StoreError {
 /// What was tried before.
 fn after(evicted: &Collected) -> String {
     match evicted {
-        Collected { removed: 0, .. } => ", and nothing there could be evicted".to_owned(),
+        Collected { removed: 0, .. } => ", and nothing could be garbage-collected".to_owned(),
         Collected { removed, bytes } => {
-            format!(", after {removed} pieces of {bytes} bytes that nothing needs were evicted")
+            format!(", after {removed} unneeded files with {bytes} bytes were garbage-collected")
         }
     }
 }

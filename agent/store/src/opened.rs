@@ -69,14 +69,14 @@ impl fmt::Display for Opened {
         match self {
             Opened::FirstStart => write!(f, "the state folder was empty and is set up"),
             Opened::AnchorLost { reason, set_aside } => {
-                write!(f, "the anchor was lost ({reason}); what runs goes on")?;
+                write!(f, "the anchor was lost ({reason}); workloads keep running")?;
                 kept_at(f, set_aside.as_ref())
             }
             Opened::AnchorTorn(why) => {
-                write!(f, "the anchor's other slot isn't whole ({why}); the newest that is whole holds")
+                write!(f, "one slot of the anchor is damaged ({why}); the newest intact slot is used")
             }
             Opened::DatabaseRebuilt(rebuilt) => {
-                write!(f, "the database was damaged ({}) and is begun anew", rebuilt.reason)?;
+                write!(f, "the database was damaged ({}) and was replaced by a new one", rebuilt.reason)?;
                 kept_at(f, rebuilt.set_aside.as_ref())
             }
             Opened::PagesSetAside(lost) => {
@@ -87,13 +87,14 @@ impl fmt::Display for Opened {
             Opened::KeyReplaced(key) => {
                 write!(
                     f,
-                    "the box's {} key couldn't be read ({}) and was made anew; tell whoever knew the old one",
+                    "the box's {} key couldn't be read ({}) and was replaced by a new one; inform whoever relies \
+                     on the old one",
                     key.key, key.reason
                 )?;
                 kept_at(f, Some(&key.set_aside))
             }
             Opened::OtherDevice { was, is } => {
-                write!(f, "the state folder was made for {was}, and this is {is}")
+                write!(f, "the state folder was created for the device {was}, but this is {is}")
             }
         }
     }

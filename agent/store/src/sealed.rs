@@ -18,7 +18,7 @@ const NONCE: usize = 24;
 
 /// What is sealed can't be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it was sealed by another box or another key, or is damaged: the next fetch seals it anew")]
+#[error("it was sealed by another box or with another key, or is damaged: the next fetch seals it again")]
 pub struct NotOurs;
 
 /// Seals a secret.

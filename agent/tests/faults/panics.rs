@@ -14,7 +14,7 @@ fn a_job_that_panics_is_told_of_and_the_next_poll_makes_up_for_it() {
         it.wait_until("up", |_, _| true);
         if mark == "render" {
             it.wait_until("the revision held", |_, status| {
-                status.held.iter().any(|held| held.cause.contains("a fault of the agent"))
+                status.held.iter().any(|held| held.cause.contains("a bug in the agent"))
             });
         }
         it.write_app("pos", &[], 2, Kind::Good);

@@ -73,7 +73,7 @@ fn no_member_of_a_group_changes_while_one_of_them_is_faulty() {
     let (code, status) = test_box.once();
     assert_eq!(code, 2);
     let held = of(&status, "pos")["held"]["cause"].as_str().unwrap();
-    assert!(held.contains("it waits for menu, whose documents are faulty"), "{held}");
+    assert!(held.contains("waiting for menu, whose documents are faulty"), "{held}");
     assert_eq!(test_box.runs("pos").as_deref(), Some("1"));
 }
 
@@ -127,7 +127,7 @@ fn somebody_may_have_what_failed_tried_again() {
     });
     assert_eq!(test_box.count("app.retried"), 1);
     let output = test_box.holdfast(&["retry", "pos"]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("nothing of pos failed"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("nothing to retry: pos has not failed"));
 }
 
 /// `db` with a claim.

@@ -105,7 +105,7 @@ fn what_moved_to_an_app_that_fails_goes_back_as_it_was() {
     assert_are_of(&test_box, "pos");
     assert_eq!(times(&test_box), before);
     let held = of(&status, "pos")["held"]["cause"].as_str().unwrap_or_default();
-    assert!(held.contains("goes over to the app menu"), "{status:#}");
+    assert!(held.contains("to the app menu, which is"), "{status:#}");
 
     // A renamed app that fails leaves the old one as it was, too.
     let test_box = two_apps();

@@ -35,7 +35,7 @@ fn a_release_whose_program_fails_in_the_workload_goes_back_with_the_command_as_t
     assert_eq!((code, &of(&status, "pos")["phase"]), (0, &json!("Good")), "{status:#}");
 
     for (version, how, said) in
-        [("2", "fail", "ask till ended with 1"), ("3", "hang", "ask till did not end within 1s")]
+        [("2", "fail", "ask till exited with code 1"), ("3", "hang", "ask till did not end within 1s")]
     {
         let script = format!("simulated.holdfast.dev/exec: {how}");
         test_box.commit(&with_health(version, &script, health));
@@ -106,8 +106,8 @@ fn a_release_whose_own_metrics_are_bad_goes_back_with_the_numbers_as_the_reason(
 
     page.grows_by(90, 10);
     for (version, what, said) in [
-        ("2", RATE, "requests succeeded, and at least 99% must"),
-        ("3", LATENCY, "p99 of took_seconds was 4.55s, and may be at most 500ms"),
+        ("2", RATE, "requests succeeded, but at least 99% must"),
+        ("3", LATENCY, "p99 of took_seconds was 4.55s, but may be at most 500ms"),
     ] {
         test_box.commit(&with_health(version, "", &page.health(what)));
         let (code, status) = test_box.once();
@@ -163,7 +163,7 @@ fn a_release_that_flaps_goes_back_though_it_never_stays_ill() {
     let (code, status) = test_box.once();
     assert_eq!((code, &of(&status, "pos")["phase"]), (2, &json!("RolledBack")), "{status:#}");
     let why = why_it_failed(&test_box);
-    assert!(why.contains("it flaps: it was well and fell ill again 5 times"), "{why}");
+    assert!(why.contains("it is flapping: it became healthy and then unhealthy again 5 times"), "{why}");
 }
 
 /// Answers `200` to each request; while it is held, it waits, and the first that waited gets a `500`.

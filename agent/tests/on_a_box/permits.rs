@@ -65,7 +65,7 @@ fn nothing_is_downloaded_or_removed_outside_of_the_windows_for_that() {
     let status =
         update(&test_box, "2", &format!("windows: {{ download: [ {{ from: \"{from}\", to: \"{to}\" }} ] }}"));
     assert_eq!(of(&status, "pos")["phase"], "Preparing", "{status:#}");
-    assert!(held(&status).contains("downloaded only in the windows"), "{status:#}");
+    assert!(held(&status).contains("downloads for a change are allowed only in the windows"), "{status:#}");
 
     test_box.remove("apps/pos");
     test_box.commit(&[policy(&format!("windows: {{ apply: [ {{ from: \"{from}\", to: \"{to}\" }} ] }}"))]);
@@ -111,7 +111,7 @@ fn a_change_waits_while_the_box_is_in_use_and_is_made_when_it_is_free() {
     assert!(held(&status).contains("the gate open-sale"), "{status:#}");
     let agent = test_box.start();
     let status = agent.wait("the gate", |status| held(status).contains("the gate open-sale"));
-    assert!(held(&status).contains("is there"), "{status:#}");
+    assert!(held(&status).contains("exists"), "{status:#}");
     assert!(of(&status, "pos")["held"]["next"].is_string());
     assert_eq!(test_box.runs("pos").as_deref(), Some("1"));
     fs::remove_file(&sale).unwrap();

@@ -194,7 +194,7 @@ fn probes_that_loop_or_leave_the_box_or_want_too_much_take_their_release_back() 
     for (version, fields, said) in [
         ("2", "args: [spin], timeout: 400ms", "did not end within 400ms, and was killed: it goes round"),
         ("3", "args: [connect, '192.0.2.1:80']", "exited with code 1: PermissionDenied"),
-        ("4", "args: [say, x], memory: 64Ki", "it wanted more memory than the 65536 bytes that it may use"),
+        ("4", "args: [say, x], memory: 64Ki", "it tried to exceed its memory limit of 65536 bytes"),
         (
             "5",
             "target: Deployment/pos, port: 80",

@@ -112,7 +112,7 @@ fn a_clock_that_is_far_ahead_closes_windows_and_does_no_harm_that_stays() {
         test_box.commit(&files)
     };
     for (days, shown, state) in
-        [(80 * 365, "days after the last time", "warn"), (-80 * 365, "or later", "fail")]
+        [(80 * 365, "days after the last proven time", "warn"), (-80 * 365, "or later", "fail")]
     {
         move_clock(&test_box, days, "");
         commit("2");
@@ -180,7 +180,10 @@ fn a_clock_that_stood_while_the_box_was_off_is_trusted_once_it_is_synchronized()
     move_clock(&test_box, 0, "stood");
     let (_, status) = test_box.once();
     assert!(
-        status["clock"]["doubt"].as_str().unwrap().contains("has none that goes on while it is off"),
+        status["clock"]["doubt"]
+            .as_str()
+            .unwrap()
+            .contains("has no clock that keeps running while it is off"),
         "{status:#}"
     );
     move_clock(&test_box, 400, "synchronized");

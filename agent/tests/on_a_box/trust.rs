@@ -136,8 +136,7 @@ fn waits_for_gate(status: &Value) -> bool {
 
 fn has_lost_its_leave(status: &Value) -> bool {
     let held = status["held"].as_array().unwrap();
-    let told =
-        |held: &Value| held["cause"].as_str().unwrap().starts_with("nothing more of the accepted revision");
+    let told = |held: &Value| held["cause"].as_str().unwrap().contains("nothing more of it is applied");
     held.iter().any(told)
 }
 

@@ -38,7 +38,7 @@ fn an_app_with_an_account_can_not_touch_what_the_account_may_not() {
     // It may not make Deployments, whatever the agent itself may.
     shop.write("serviceAccount: deployer", &(config_map("config", "2") + &deployment("web", "1", "ready")));
     shop.push();
-    shop.wait_held("may do what that account may");
+    shop.wait_held("has only its permissions");
     let status = shop.status().unwrap();
     let held = status.apps[0].held.clone().unwrap();
     assert!(held.cause.contains("deployer") && held.cause.contains("deployments"), "{held:?}");

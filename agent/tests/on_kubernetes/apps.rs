@@ -85,7 +85,7 @@ fn what_a_manifest_sets_is_put_right_and_all_else_is_left_alone() {
     plane.until(&shop.path("deployments/web"), |web| web["status"]["availableReplicas"] == 1);
     shop.wait_until("told", |shop, _| put_right(shop).len() == 2);
     let told = put_right(&shop);
-    assert!(told[0].contains("data.value is \"by hand\" instead of \"1\", by "), "{told:?}");
+    assert!(told[0].contains("data.value is \"by hand\", but should be \"1\", changed by "), "{told:?}");
     assert!(told[1].contains("Deployment"), "{told:?}");
 }
 

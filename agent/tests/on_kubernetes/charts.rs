@@ -152,13 +152,13 @@ fn a_chart_arrives_untouched_and_is_good_once_its_job_is_complete() {
     let commit = shop.push();
     shop.wait_app("waiting for the controller", |app| {
         (app.phase.as_str(), app.health.as_str()) == ("Judging", "Starting")
-            && app.reason.as_ref().is_some_and(|why| why.contains("has not made a Job"))
+            && app.reason.as_ref().is_some_and(|why| why.contains("has not created a Job"))
     });
     assert_eq!(helm.chart()["spec"], spec("27.0.2"), "the chart's spec was touched");
 
     helm.take_up("exit-0");
     shop.wait_app("waiting for the Job", |app| {
-        app.health == "Starting" && app.reason.as_ref().is_some_and(|why| why.contains("let its Job run"))
+        app.health == "Starting" && app.reason.as_ref().is_some_and(|why| why.contains("unsuspended its Job"))
     });
     helm.let_run();
     shop.wait_converged(&commit);
@@ -169,7 +169,7 @@ fn a_chart_arrives_untouched_and_is_good_once_its_job_is_complete() {
     helm.until_version("27.0.3");
     shop.wait_app("waiting for the next Job", |app| {
         (app.phase.as_str(), app.health.as_str()) == ("Judging", "Starting")
-            && app.reason.as_ref().is_some_and(|why| why.contains("take up this version"))
+            && app.reason.as_ref().is_some_and(|why| why.contains("has not processed this version"))
     });
     helm.take_up("exit-0");
     helm.let_run();

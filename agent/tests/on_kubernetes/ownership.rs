@@ -46,7 +46,7 @@ fn an_object_with_all_our_marks_and_not_our_proof_is_neither_removed_nor_taken_o
     // An app that comes to want it is held.
     shop.write("", &(config_map("config", "4") + &config_map("victim", "4")));
     shop.push();
-    shop.wait_held("not the proof that only we can write");
+    shop.wait_held("not the proof that only this agent can write");
     assert_eq!(shop.get("configmaps/victim"), forged);
     assert_eq!(shop.get("configmaps/config")["data"]["value"], "3");
 }

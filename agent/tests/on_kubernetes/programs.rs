@@ -62,7 +62,7 @@ fn a_program_in_the_container_says_whether_the_release_is_good() {
     shop.start(&[]);
     shop.converge();
     for (script, said) in [
-        ("echo no paper >&2; exit 7", "ended with 7: no paper"),
+        ("echo no paper >&2; exit 7", "exited with code 7: no paper"),
         ("/bin/busybox sleep 1000", "did not end within 2s"),
         ("echo half of it; /bin/busybox sleep 1000", "did not end within 2s"),
     ] {
@@ -88,11 +88,11 @@ fn a_program_that_says_much_is_judged_by_how_it_ends() {
     shop.converge();
     let long = format!("{talk}; printf %09000d 1 >&2; echo ' the drawer is open' >&2; exit 3");
     let cause = shop.fails(&patient, &web(&long));
-    assert!(cause.contains("ended with 3: ") && !cause.contains("warning"), "{cause}");
+    assert!(cause.contains("exited with code 3: ") && !cause.contains("warning"), "{cause}");
     assert!(cause.len() < 800, "{} bytes", cause.len());
     // What it says without an error counts too.
     let cause = shop.fails(&patient, &web("echo one; echo the till is locked; exit 3"));
-    assert!(cause.contains("ended with 3: the till is locked"), "{cause}");
+    assert!(cause.contains("exited with code 3: the till is locked"), "{cause}");
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn a_program_runs_in_the_container_that_is_named() {
     shop.start(&[]);
     shop.converge();
     let cause = shop.fails(&asks(""), &(two(0) + &config_map("config", "1")));
-    assert!(cause.contains("ended with 9"), "the first one unless one is named: {cause}");
+    assert!(cause.contains("exited with code 9"), "the first one unless one is named: {cause}");
     let cause = shop.fails(&asks(", container: till"), &(two(0) + &config_map("config", "2")));
     assert!(cause.contains("till"), "{cause}");
 }

@@ -61,8 +61,8 @@ fn a_program_that_ends_with_0_again_and_again_is_named() {
     shop.write(longer, &web("command: [/webapp, exit, \"0\"]", ""));
     shop.start(&[]);
     shop.push();
-    // "ended with 0" at first, then "ends again and again: the last time with 0".
-    wait_reason(&mut shop, &["container web", "with 0"]);
+    // "exited with code 0" at first, then "keeps exiting, the last time with code 0".
+    wait_reason(&mut shop, &["container web", "with code 0"]);
     shop.wait_app("failed", |app| app.held.is_some());
 }
 
@@ -79,7 +79,7 @@ fn a_good_app_whose_program_ends_with_0_again_and_again_is_ill() {
     let done = node.kubectl_with(&touch, "");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     shop.wait_app("ill", |app| app.phase == "Good" && app.health == "Unhealthy");
-    wait_reason(&mut shop, &["container web", "with 0"]);
+    wait_reason(&mut shop, &["container web", "with code 0"]);
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
     command.args(["status", "--config"]).arg(shop.dir().join("agent.toml"));
     assert_eq!(command.output().unwrap().status.code(), Some(2));

@@ -13,7 +13,7 @@ fn the_demo_shows_the_whole_way_in_containers_and_leaves_nothing() {
     let text = String::from_utf8_lossy(&demo.stdout);
     let said = String::from_utf8_lossy(&demo.stderr);
     assert!(demo.status.success(), "{text}\n{said}\n{}", podman.log());
-    for part in ["two apps in containers on podman", "taken back", "nothing of it is left"] {
+    for part in ["two apps in containers on podman", "rolled back", "all its files have been removed"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     // While the bad release came and went, and while the agent was dead.

@@ -36,7 +36,7 @@ fn what_somebody_removes_pauses_stops_or_kills_is_back_and_the_neighbour_is_left
     murder(other.pid);
     db.wait_renewed(&shop, &other.id, "1");
     let said = shop.wait_drift("db", 1);
-    assert!(said[0].contains("killed (137)"), "{said:?}");
+    assert!(said[0].contains("killed (exit code 137)"), "{said:?}");
 
     neighbour.assert_untouched(&shop);
     let head = shop.agent.repo.head();

@@ -41,7 +41,7 @@ fn boot_offline(meddle: impl FnOnce(&Shop)) {
         // What ended with the box was not killed by anybody. Where podman lost the container there is nothing to say.
         assert!(!said.contains("137"), "{app}: {said}");
         assert!(
-            said.is_empty() || said.contains("the box was started again") || said.contains("is gone"),
+            said.is_empty() || said.contains("the box was rebooted") || said.contains("is gone"),
             "{said}"
         );
     }

@@ -21,8 +21,8 @@ fn what_crashes_again_is_started_after_a_pause_and_says_why_it_is_unhealthy_mean
     let second = pos.wait_renewed(&shop, &first.id, "1");
     // The second time, it waits.
     murder(second.pid);
-    let said = shop.wait_said("pos", "killed (137): by somebody");
-    assert!(said.contains("started again 1 times"), "{said}");
+    let said = shop.wait_said("pos", "killed (exit code 137): from outside");
+    assert!(said.contains("restarted 1 times"), "{said}");
     let ill = |status: &AppStatus| status.health == "Unhealthy" && status.phase == "Good";
     let status = shop.agent.status().unwrap();
     assert!(ill(app(&status, "pos").unwrap()), "{status:#?}");
@@ -31,7 +31,7 @@ fn what_crashes_again_is_started_after_a_pause_and_says_why_it_is_unhealthy_mean
         app(status, "pos").is_some_and(|status| status.health == "Healthy")
     });
     let said = shop.wait_drift("pos", 2);
-    assert!(said[0].contains("ended with 1") && said[1].contains("137"), "{said:?}");
+    assert!(said[0].contains("exited with code 1") && said[1].contains("137"), "{said:?}");
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn a_release_that_crashes_again_and_again_is_taken_back_to_the_good_one() {
         app(status, "pos").is_some_and(|status| status.phase == "RolledBack")
     });
     pos.wait_answer(&shop, "1");
-    let said = shop.wait_said("pos", "ended with 3");
+    let said = shop.wait_said("pos", "exited with code 3");
     assert!(said.contains("the release failed"), "{said}");
     assert_eq!(pos.container(&shop).state, "running");
     shop.assert_no_strays();

@@ -109,7 +109,7 @@ fn a_registry_that_hangs_holds_up_what_names_a_tag_of_it_and_nothing_else() {
     shop.agent.start(&[]);
     shop.commit();
     // What is asked of that registry hangs from here on, and another commit comes meanwhile.
-    shop.wait_said("menu", "isn't known yet");
+    shop.wait_said("menu", "is not known yet");
     let mut commits = 1;
     loop {
         let before = given_up.load(Ordering::SeqCst);

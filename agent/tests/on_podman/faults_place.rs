@@ -29,7 +29,7 @@ fn a_port_that_another_program_has_is_named_and_nobody_is_harmed() {
     write_bridged(&shop, &one, port);
     shop.agent.start(&[]);
     shop.commit();
-    shop.wait_said("pos", &format!("port {port} of this box is taken"));
+    shop.wait_said("pos", &format!("port {port} of this box is in use"));
     drop(owner);
     let head = shop.agent.repo.head();
     shop.agent.wait_converged(&head);
@@ -39,7 +39,7 @@ fn a_port_that_another_program_has_is_named_and_nobody_is_harmed() {
     let owner = TcpListener::bind(("127.0.0.1", other_port)).unwrap();
     write_bridged(&shop, &two, other_port);
     let commit = shop.commit();
-    shop.wait_said("pos", &format!("port {other_port} of this box is taken"));
+    shop.wait_said("pos", &format!("port {other_port} of this box is in use"));
     assert_eq!(get(&format!("127.0.0.1:{port}"), "/").unwrap(), "1");
     drop(owner);
     shop.agent.wait_converged(&commit);

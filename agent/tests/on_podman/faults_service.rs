@@ -21,7 +21,7 @@ fn while_podmans_service_is_dead_apps_answer_and_what_was_committed_comes_when_i
     let before = pos.container(&shop);
 
     shop.podman.kill_service();
-    shop.wait_said("pos", "podman can't be asked");
+    shop.wait_said("pos", "podman can't be reached");
     assert_eq!(pos.answer().unwrap(), "1");
     shop.podman.restart_service();
     let head = shop.agent.repo.head();
@@ -31,7 +31,7 @@ fn while_podmans_service_is_dead_apps_answer_and_what_was_committed_comes_when_i
     shop.podman.kill_service();
     pos.write(&shop, &two, "");
     let commit = shop.commit();
-    shop.wait_said("pos", "podman can't be asked");
+    shop.wait_said("pos", "podman can't be reached");
     assert_eq!(pos.answer().unwrap(), "1");
     shop.podman.restart_service();
     shop.agent.wait_converged(&commit);
@@ -68,7 +68,7 @@ fn an_agent_that_starts_before_podman_waits_for_it() {
     shop.agent.start(&[]);
     shop.agent.wait_until("up", |_, _| true);
     let commit = shop.commit();
-    shop.wait_said("pos", "podman can't be asked");
+    shop.wait_said("pos", "podman can't be reached");
     shop.podman.restart_service();
     shop.agent.wait_converged(&commit);
     assert_eq!(pos.answer().unwrap(), "1");

@@ -152,7 +152,7 @@ fn a_job_runs_once_to_its_end_and_is_good_then() {
     shop.agent.wait_until("taken back", |_, status| {
         app(status, "import").is_some_and(|app| app.phase == "RolledBack")
     });
-    assert!(shop.agent.log().contains("import ended with 3"), "{}", shop.agent.log_tail());
+    assert!(shop.agent.log().contains("import exited with code 3"), "{}", shop.agent.log_tail());
 }
 
 #[test]

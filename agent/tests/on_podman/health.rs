@@ -28,7 +28,7 @@ fn a_program_in_the_container_says_whether_the_release_is_good() {
     shop.converge();
     let back = |_: &_, status: &_| app(status, "pos").is_some_and(|app| app.phase == "RolledBack");
     for (version, command, said) in [
-        ("2", "/webapp, exit, \"7\"", "exec in Deployment/pos: /webapp exit 7 ended with 7"),
+        ("2", "/webapp, exit, \"7\"", "exec in Deployment/pos: /webapp exit 7 exited with code 7"),
         ("3", "/webapp, sleep", "/webapp sleep did not end within 2s"),
     ] {
         write(&shop, version, command);

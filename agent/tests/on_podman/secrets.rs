@@ -71,7 +71,7 @@ fn what_a_container_said_before_it_failed_is_in_the_diagnosis_and_nowhere_else()
         crate::support::agent_box::app(status, "pos").is_some_and(|app| app.phase == "RolledBack")
     });
     let said = shop.events("app.rolledback", "pos").join("\n");
-    assert!(said.contains("migrate ended with"), "{said}");
+    assert!(said.contains("migrate exited with code"), "{said}");
     let status = format!("{:?}", shop.agent.status().unwrap());
     for (place, text) in [("the events", said), ("status", status), ("the journal", shop.agent.log())] {
         assert!(!text.contains("hunter2"), "{place} has a line of the container's log: {text}");

@@ -79,7 +79,7 @@ fn a_wrong_password_is_said_and_not_repeated() {
     let expected = format!("{} has no entry for {}", other.display(), registry.host());
     assert!(error.contains(&expected), "{error}");
     std::fs::write(&other, "{").unwrap();
-    assert!(bench.resolve(&name).unwrap_err().to_string().contains("no JSON"));
+    assert!(bench.resolve(&name).unwrap_err().to_string().contains("not JSON"));
 }
 
 #[test]

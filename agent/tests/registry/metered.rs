@@ -99,7 +99,11 @@ fn a_layer_that_does_not_fit_any_more_is_not_begun() {
     shop.fetch().unwrap();
     let name = format!("{}/other@{digest}", shop.proxy.host());
     let said = shop.bench.fetch(&name, digest).unwrap_err().to_string();
-    assert!(said.contains("it needs 600.") && said.contains("of 900 KiB a month are used"), "{said}");
+    assert!(
+        said.contains("it needs 600.")
+            && said.contains("of the byte budget (900 KiB a month) are already used"),
+        "{said}"
+    );
     let content = shop.bench.content();
     assert_eq!(content.downloaded(&Digest::of(&other.layers()[0].bytes)), 0);
     drop(content);

@@ -125,7 +125,7 @@ fn what_no_container_runtime_can_run_is_refused_by_name() {
     let layer = registry.put_blob("odd", b"layer");
     for (kind, why) in [
         ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", "foreign"),
-        ("application/wasm", "no layer of a container image"),
+        ("application/wasm", "not a container image layer"),
     ] {
         let manifest = json!({
             "schemaVersion": 2,

@@ -118,7 +118,7 @@ impl Allowance {
     /// those of UTC.
     pub fn open(keep: impl Keep + 'static, time: impl Time + 'static) -> Self {
         let kept = keep.load().unwrap_or_else(|error| {
-            tracing::warn!(%error, "what was used of the byte budget is lost: it begins at nothing");
+            tracing::warn!(%error, "the record of the used byte budget is lost: counting starts from zero");
             None
         });
         let state = State {
@@ -138,7 +138,7 @@ impl Allowance {
         let mut state = self.state();
         let changed = state.kept.limits != limits;
         if changed {
-            tracing::info!(%limits, "what downloads may use of the link has changed");
+            tracing::info!(%limits, "the limits for downloads have changed");
         }
         if state.kept.limits.rate != limits.rate || urgent {
             state.bucket.forgive(self.0.time.uptime());
@@ -289,7 +289,7 @@ impl Allowance {
                 let mut state = self.state();
                 state.unwritten = state.unwritten.saturating_sub(unwritten);
             }
-            Err(error) => tracing::warn!(%error, "what was used of the byte budget can't be written down"),
+            Err(error) => tracing::warn!(%error, "the used byte budget can't be saved"),
         }
     }
 }
@@ -309,7 +309,7 @@ impl State {
                 }
             }
             none => {
-                tracing::info!("the byte budget begins with nothing used");
+                tracing::info!("counting for the byte budget starts from zero");
                 *none = Some(Usage::new(budget.per, now, &self.zone));
             }
         }

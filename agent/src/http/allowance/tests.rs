@@ -135,7 +135,7 @@ fn a_used_up_budget_stops_content_and_says_when_it_goes_on() {
     assert_eq!(allowance.used(), Some(MIB));
     assert_eq!(
         stopped.to_string(),
-        "the byte budget of this link is used up (1 MiB of 1 MiB a month); it goes on from 2026-03-01T00:00:00Z on"
+        "the byte budget of this link is used up (1 MiB of 1 MiB a month); it continues at 2026-03-01T00:00:00Z"
     );
     assert_eq!(stopped.held("x").next, Some("2026-03-01T00:00:00Z".parse().unwrap()));
     assert!(line.begin(Purpose::Content(1)).is_err(), "nothing is used by trying");
@@ -153,7 +153,9 @@ fn what_does_not_fit_any_more_is_not_begun_unless_it_never_would() {
     download(&line, Purpose::Content(MIB / 2), MIB / 2).unwrap();
     let refused = line.begin(Purpose::Content(MIB / 2 + 1)).unwrap_err();
     assert!(
-        refused.to_string().starts_with("it needs 512.0 KiB, and 512 KiB of 1 MiB a month are used"),
+        refused.to_string().starts_with(
+            "it needs 512.0 KiB, but 512 KiB of the byte budget (1 MiB a month) are already used"
+        ),
         "{refused}"
     );
     assert!(line.begin(Purpose::Content(MIB / 2)).is_ok());
@@ -228,7 +230,7 @@ fn a_file_that_did_not_fit_is_begun_again_only_with_more_room() {
     assert!(line.begin(Purpose::Files(MIB)).is_ok());
     download(&line, Purpose::Files(0), MIB + 4 * KIB).unwrap();
     let refused = line.begin(Purpose::Files(MIB)).unwrap_err().held_files();
-    assert!(refused.cause.contains("files of it wait") && refused.next.is_some(), "{refused:?}");
+    assert!(refused.cause.contains("its files wait") && refused.next.is_some(), "{refused:?}");
 }
 
 #[test]

@@ -27,12 +27,12 @@ impl fmt::Display for UsedUp {
         match self.wanted.filter(|_| self.used < self.budget.bytes) {
             Some(wanted) => write!(
                 f,
-                "it needs {}, and {used} of {bytes} a {per} are used of the byte budget",
+                "it needs {}, but {used} of the byte budget ({bytes} a {per}) are already used",
                 Size(wanted)
             )?,
             None => write!(f, "the byte budget of this link is used up ({used} of {bytes} a {per})")?,
         }
-        write!(f, "; it goes on from {} on", self.next)
+        write!(f, "; it continues at {}", self.next)
     }
 }
 
@@ -40,13 +40,14 @@ impl std::error::Error for UsedUp {}
 
 impl UsedUp {
     /// What a person can do about it.
-    pub const ADVICE: &str = "nothing to do: it goes on when the next period of the byte budget begins; or raise \
-                              policy.downloads.budget, or mark the revision as urgent";
+    pub const ADVICE: &str = "nothing to do: it continues when the next period of the byte budget begins; to \
+                              continue earlier, raise policy.downloads.budget or mark the revision as urgent";
 
     /// What a person can do about a revision that doesn't come.
-    pub const ADVICE_REVISION: &str = "nothing to do: it goes on then. It needs more than the documents of a revision \
-         may use beyond the byte budget; if the Git server sends whole commits, let it leave out what a box doesn't \
-         need (git config uploadpack.allowFilter true)";
+    pub const ADVICE_REVISION: &str = "nothing to do: it continues at that time. The revision needs more bytes \
+                                       than its documents may use beyond the byte budget; if the Git server sends \
+                                       whole commits, allow partial fetches on it (git config \
+                                       uploadpack.allowFilter true)";
 
     /// The same, as what holds a revision that is described by `cause`: what it says of budgets and urgency isn't
     /// known yet.
@@ -64,13 +65,14 @@ impl UsedUp {
         let ByteBudget { bytes, per } = self.budget;
         let budget = format!("the byte budget of this link ({} a {})", Size(bytes), per.word());
         if self.is_hopeless() {
-            let cause =
-                format!("a file of it needs more than all of {budget}, and Git can't go on in the middle");
+            let cause = format!(
+                "one of its files needs more than all of {budget}, and Git can't resume an interrupted download"
+            );
             let advice = "raise policy.downloads.budget, mark the revision as urgent, or put the file into an image \
                           of a registry";
             return Held::until_changed(cause, advice);
         }
-        self.held(format!("files of it wait for {budget}; it goes on from {} on", self.next))
+        self.held(format!("its files wait for {budget}; it continues at {}", self.next))
     }
 
     /// The same, as what holds something that is described by `cause`.

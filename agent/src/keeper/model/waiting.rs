@@ -46,7 +46,8 @@ fn what_the_runtime_never_takes_fails_at_its_deadline_and_goes_back() {
         let app = history.disk.lock().unwrap().loaded.apps[&name(0)].clone();
         let Phase::RolledBack { reason } = &app.phase else { panic!("{app:?}") };
         assert!(
-            reason.contains("did not take it within its deadline") && reason.contains("the script says"),
+            reason.contains("did not accept the release within its deadline")
+                && reason.contains("the script says"),
             "{reason}"
         );
         assert_eq!(app.current, app.good);

@@ -76,7 +76,7 @@ impl Local {
             }
             (id, kind) = objects.tagged(&id).map_err(|damage| self.broken(&damage))?;
         }
-        Err(self.broken(&format!("more than {MAX_TAGS} tags of tags lead to {id}")))
+        Err(self.broken(&format!("there are more than {MAX_TAGS} nested tags before {id}")))
     }
 
     fn broken(&self, why: &dyn std::fmt::Display) -> SourceError {

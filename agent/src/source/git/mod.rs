@@ -260,7 +260,7 @@ fn check_reference(reference: &Reference) -> Result<(), SourceError> {
         Reference::Branch(name) | Reference::Tag(name) => {
             let full = full_name(reference).unwrap_or_default();
             gix::validate::reference::name(full.as_str().into()).map(|_| ()).map_err(|error| {
-                SourceError::Config(format!("{name:?} is no name of a branch or tag: {error}"))
+                SourceError::Config(format!("{name:?} is not a valid branch or tag name: {error}"))
             })
         }
     }

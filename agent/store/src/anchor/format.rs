@@ -34,10 +34,10 @@ pub enum BadSlot {
     #[error("it was never written")]
     Empty,
     /// It is too short, or doesn't begin as a slot does.
-    #[error("it doesn't begin as an anchor does")]
+    #[error("it doesn't have the header of an anchor")]
     NoHeader,
     /// It was half written, or altered since.
-    #[error("its checksum doesn't fit: it was half written or altered")]
+    #[error("its checksum doesn't match: it was only partly written, or altered")]
     Torn,
     /// A newer agent wrote it.
     #[error("it is of format {0}, which only a newer agent knows")]

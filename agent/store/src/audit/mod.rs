@@ -96,9 +96,13 @@ pub struct LogCut {
 
 impl fmt::Display for LogCut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the audit log must hold event {} ({}), and ", self.expected.seq, self.expected.hash)?;
+        write!(
+            f,
+            "the audit log must contain event {} ({}), but it ",
+            self.expected.seq, self.expected.hash
+        )?;
         match &self.found {
-            Some(found) if found.seq >= self.expected.seq => write!(f, "holds another one in its place"),
+            Some(found) if found.seq >= self.expected.seq => write!(f, "contains another event in its place"),
             Some(found) => write!(f, "ends with event {}", found.seq),
             None => write!(f, "is empty"),
         }
@@ -280,10 +284,10 @@ impl AuditLog {
         fault::point("audit.event-written");
         self.now = next;
         if full && let Err(error) = self.remove_sealed() {
-            tracing::warn!(%error, "sealed events stay on disk for now");
+            tracing::warn!(%error, "sealed events can't be removed from disk yet");
         }
         let moved = self.begin_page().unwrap_or_else(|error| {
-            tracing::warn!(%error, "older events stay in the database for now");
+            tracing::warn!(%error, "older events can't be moved out of the database yet");
             self.next_page = event.seq.saturating_add((self.bounds.of_page().events / 8).max(1));
             false
         });

@@ -268,7 +268,7 @@ impl Content {
             Ok(_) => {}
         }
         if Digest::of(&bytes) != *digest {
-            self.discard(digest, "its bytes don't have its digest any more");
+            self.discard(digest, "its content no longer matches its digest");
             return Ok(None);
         }
         self.state().pins.touch(digest);
@@ -293,7 +293,7 @@ impl Content {
         };
         match whole {
             true => self.state().pins.touch(digest),
-            false => self.discard(digest, "its bytes don't have its digest any more"),
+            false => self.discard(digest, "its content no longer matches its digest"),
         }
         Ok(whole)
     }

@@ -83,7 +83,7 @@ fn what_lies_beside_counts_to_the_budget_and_the_error_says_what_was_tried() {
     let store = content(&dir.path().join("content")).within(vec![Beside::all_in(beside)], Arc::new(reserve));
     store.put(&[1; 400]).unwrap();
     let refused = store.make_room(200, &BTreeSet::new()).unwrap_err().to_string();
-    assert!(refused.contains("900 of 1000 are in use, and nothing there could be evicted"), "{refused}");
+    assert!(refused.contains("900 of 1000 are in use, and nothing could be garbage-collected"), "{refused}");
     store.set_pins(BTreeSet::new());
     store.make_room(200, &BTreeSet::new()).unwrap();
     let refused = store.make_room(600, &BTreeSet::new()).unwrap_err().to_string();

@@ -366,12 +366,12 @@ fn close(handle: Handle) {
 fn begin_anew(dir: &Path, options: &DbOptions, reason: String) -> Result<(sled::Db, Rebuilt), StoreError> {
     let set_aside = if dir.symlink_metadata().is_ok() { Some(disk::set_aside(dir)?) } else { None };
     fault::point("db.set-aside");
-    tracing::warn!(reason, "the database is damaged: it is set aside and begun anew");
+    tracing::warn!(reason, "the database is damaged: it is set aside and replaced by a new one");
     match open::guarded(dir, options) {
         Ok(db) => Ok((db, Rebuilt { reason, set_aside })),
         Err(OpenFailure::Refused(error)) => Err(error),
         Err(OpenFailure::Damaged(cause)) => {
-            Err(StoreError::Database { doing: "begin anew".to_owned(), cause })
+            Err(StoreError::Database { doing: "create new tables".to_owned(), cause })
         }
     }
 }

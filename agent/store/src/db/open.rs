@@ -34,7 +34,7 @@ pub(super) enum OpenFailure {
 /// Opens the database in `dir`, and looks at all its pages but those of events, which are many.
 pub(super) fn guarded(dir: &Path, options: &DbOptions) -> Result<sled::Db, OpenFailure> {
     if fs::symlink_metadata(dir).is_ok_and(|found| !found.is_dir()) {
-        return Err(OpenFailure::Damaged("there is no folder in its place".to_owned()));
+        return Err(OpenFailure::Damaged("its path is not a folder".to_owned()));
     }
     disk::private_dir(dir).map_err(refused)?;
     sweep_snapshots(dir).map_err(refused)?;

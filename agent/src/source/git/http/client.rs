@@ -34,7 +34,7 @@ impl Client {
         }
         if authority.is_empty() || config.url.contains(['?', '#']) {
             return Err(SourceError::Config(format!(
-                "source.url {:?} is no address of a repository",
+                "source.url {:?} is not the address of a repository",
                 config.url
             )));
         }
@@ -56,7 +56,9 @@ fn proxy(config: &GitConfig) -> Result<Option<Proxy>, SourceError> {
     let proxy = match &config.proxy {
         // The text may hold a password: it is not repeated.
         Some(text) => Some(Proxy::new(text).map_err(|_| {
-            SourceError::Config("source.proxy is no proxy: write http://host:port".to_owned())
+            SourceError::Config(
+                "source.proxy is not a valid proxy address: write http://host:port".to_owned(),
+            )
         })?),
         None => http::proxy_of_environment(),
     };

@@ -69,7 +69,7 @@ impl GitHttp {
             }
             return Ok(Advertisement { base, body });
         }
-        Err(SourceError::Protocol { url: shown_url(&base), why: "it redirects without end".to_owned() })
+        Err(SourceError::Protocol { url: shown_url(&base), why: "it redirects too many times".to_owned() })
     }
 }
 
@@ -78,8 +78,8 @@ pub(crate) fn old_protocol(url: &str) -> SourceError {
     SourceError::Protocol {
         url: shown_url(url),
         why:
-            "it does not speak version 2 of Git's protocol: it needs Git 2.18 or newer, and a web server in \
-              front of it must hand on the header Git-Protocol"
+            "it does not support version 2 of Git's protocol: it needs Git 2.18 or newer, and a web server in \
+             front of it must forward the header Git-Protocol"
                 .to_owned(),
     }
 }
@@ -118,7 +118,7 @@ fn check_status(url: &str, response: &Response<Body>) -> Result<(), SourceError>
         404 | 410 => Err(SourceError::NotFound { what: format!("a repository at {shown} ({})", said()) }),
         407 => Err(SourceError::Unreachable {
             url: shown,
-            why: format!("the proxy wants a password ({})", said()),
+            why: format!("the proxy requires authentication ({})", said()),
         }),
         408 | 425 | 429 | 500..=599 => {
             Err(SourceError::Busy { url: shown, why: said(), retry_after: http::retry_after(response) })
@@ -133,7 +133,7 @@ fn check_type(url: &str, response: &Response<Body>, wanted: &str) -> Result<(), 
         Some(found) if found.split(';').next().map(str::trim) == Some(wanted) => Ok(()),
         _ => Err(SourceError::Protocol {
             url: shown_url(url),
-            why: format!("its answer is of the type {:?} and not {wanted:?}", found.unwrap_or("none")),
+            why: format!("its answer has the type {:?} instead of {wanted:?}", found.unwrap_or("none")),
         }),
     }
 }

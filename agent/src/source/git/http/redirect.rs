@@ -27,19 +27,19 @@ pub(crate) fn follow(base: &str, tail: &str, location: &str, secret: bool) -> Re
         return Err(refuse("which is not https"));
     }
     if !target.starts_with("https://") && !target.starts_with("http://") {
-        return Err(refuse("which is no web address"));
+        return Err(refuse("which is not a web address"));
     }
     if authority(&target).contains('@') {
         return Err(refuse("which names a user"));
     }
     if secret && !same_origin(&target, base) {
         return Err(refuse(
-            "and the box sends its password or token to source.url only: set that to the new address",
+            "but the agent sends its password or token to source.url only: set source.url to the new address",
         ));
     }
     match target.strip_suffix(tail) {
         Some(base) => Ok(base.trim_end_matches('/').to_owned()),
-        None => Err(refuse("which is no Git repository (a login page?)")),
+        None => Err(refuse("which is not a Git repository (a login page?)")),
     }
 }
 

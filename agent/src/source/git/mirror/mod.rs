@@ -127,7 +127,7 @@ impl Mirror {
     /// source turn out to be unreachable. The markers go first, and come back last: while there are none, a
     /// start after a crash takes back what is aside.
     pub(crate) fn set_aside(&self) -> Result<(), SourceError> {
-        tracing::warn!(mirror = %self.dir.display(), "the mirror is damaged and is built anew");
+        tracing::warn!(mirror = %self.dir.display(), "the mirror is damaged and is rebuilt");
         let aside = self.dir.join("aside");
         // What goes aside goes for good once the new one is whole.
         self.widen_room(Beside::all_in(self.dir.join("objects")).size());

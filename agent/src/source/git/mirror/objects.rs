@@ -30,7 +30,7 @@ pub(crate) enum Damage {
     #[error("object {0} is missing")]
     Missing(ObjectId),
     /// It is there, is what its id says, and makes no sense.
-    #[error("object {id} is no good: {why}")]
+    #[error("object {id} is not valid: {why}")]
     Unusable {
         /// Which.
         id: ObjectId,
@@ -193,7 +193,10 @@ impl<'a> Walk<'a> {
                 continue;
             }
             if depth > MAX_DEPTH {
-                return Err(Damage::Broken { id, why: format!("folders deeper than {MAX_DEPTH}") });
+                return Err(Damage::Broken {
+                    id,
+                    why: format!("folders are nested deeper than {MAX_DEPTH}"),
+                });
             }
             self.objects.read(&id, Kind::Tree, &mut data)?;
             self.met.push(id);

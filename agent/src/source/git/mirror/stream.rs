@@ -90,7 +90,7 @@ impl BlobStream {
                 Err(error) => return Err(self.broken(error)),
                 Ok(_) if written > 0 => return Ok(written),
                 Ok(Status::StreamEnd) => return Ok(0),
-                Ok(_) if at_end || read == 0 => return Err(self.broken("it breaks off")),
+                Ok(_) if at_end || read == 0 => return Err(self.broken("it is truncated")),
                 Ok(_) => {}
             }
         }
@@ -121,7 +121,7 @@ impl Read for BlobStream {
         match found {
             Some(Ok(found)) if found == self.id => Ok(0),
             Some(Err(error)) => Err(self.broken(error)),
-            _ => Err(self.broken("its bytes don't have its id")),
+            _ => Err(self.broken("its content doesn't match its id")),
         }
     }
 }

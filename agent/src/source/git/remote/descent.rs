@@ -33,7 +33,7 @@ impl Remote {
             }),
             Err(SourceError::OverBudget { room }) => Ok(Ancestry::Unproven {
                 why: format!(
-                    "the history between them doesn't fit into the {room} bytes that the disk budget leaves"
+                    "the history between them is larger than the {room} bytes that the disk budget leaves"
                 ),
             }),
             found => found,

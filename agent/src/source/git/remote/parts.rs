@@ -128,7 +128,10 @@ impl Remote {
         why: &str,
     ) -> Result<Extent, SourceError> {
         self.fetch_whole(id, mirror, purpose)?;
-        tracing::warn!(why, "the server sends no single objects: whole commits are fetched from now on");
+        tracing::warn!(
+            why,
+            "the server doesn't support fetching single objects: whole commits are fetched from now on"
+        );
         self.refused = refused;
         Ok(Extent::Whole)
     }
