@@ -171,10 +171,7 @@ fn what_holds_data_outlives_its_app_is_listed_and_goes_by_a_purge_after_its_grac
     let (_, plan) = test_box.json(&["plan"]);
     assert_eq!(plan["steps"].as_array().map(Vec::len), Some(1), "{plan:#}");
     assert_eq!((&plan["steps"][0]["action"], &plan["steps"][0]["app"]), (&json!("remove"), &json!("db")));
-    assert!(
-        plan["steps"][0]["reason"].as_str().unwrap().starts_with("purges/db.yaml asks for it"),
-        "{plan:#}"
-    );
+    assert!(plan["steps"][0]["reason"].as_str().unwrap().starts_with("purges/db.yaml names it"), "{plan:#}");
     test_box.remove("stops/all.yaml");
     test_box.commit(&[]);
     let (code, status) = test_box.once();

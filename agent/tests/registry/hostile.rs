@@ -68,7 +68,7 @@ fn a_registry_that_drips_is_given_up() {
     bench.limits.patience = Duration::from_secs(1);
     bench.limits.slowest = 10_000;
     let error = bench.fetch(&format!("{}/pos:v1", proxy.host()), digest).unwrap_err();
-    assert!(error.to_string().contains("less than 10000 a second"), "{error}");
+    assert!(error.to_string().contains("slower than the minimum of 10000 bytes a second"), "{error}");
 }
 
 #[test]
