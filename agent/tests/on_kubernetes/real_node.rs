@@ -48,7 +48,7 @@ fn an_app_runs_is_asked_in_its_container_and_at_its_address_and_says_its_last_wo
     assert!(!said.contains("unable to retrieve container logs"), "{said}");
     let status = shop.status().unwrap();
     let held = app(&status, APP).unwrap().held.clone().unwrap();
-    assert!(held.cause.contains("with 3"), "{held:?}");
+    assert!(held.cause.contains("with code 3"), "{held:?}");
 }
 
 #[test]
