@@ -86,7 +86,7 @@ fn choose_sink() -> Sink {
 
 fn parse_filter(text: &str) -> Result<Targets, String> {
     text.parse().map_err(|_| {
-        format!("{text:?} is no log level: write error, warn, info, debug or trace, or target=level,…")
+        format!("{text:?} is not a log level: write error, warn, info, debug or trace, or target=level,…")
     })
 }
 

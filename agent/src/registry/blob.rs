@@ -69,7 +69,7 @@ fn transfer(
         200 => partial.restart().map_err(Stop::Disk)?,
         206 if is_range(&response, from, wanted.size) => {}
         status if from > 0 => {
-            tracing::debug!(status, blob = %wanted.digest, "the server can't go on in the middle: from the beginning");
+            tracing::debug!(status, blob = %wanted.digest, "the server can't resume a download: starting from the beginning");
             connection.is_without_ranges = true;
             return transfer(connection, url, wanted, partial);
         }

@@ -73,7 +73,7 @@ fn http(node: &Node, ports: &[Port], context: &mut Context<'_>) -> Option<Ask> {
     record.finish();
     let path = if path.starts_with('/') { path } else { format!("/{path}") };
     if path.contains([' ', '\r', '\n']) {
-        context.error(node.at, format!("the path {} is none of HTTP", quoted(&path)));
+        context.error(node.at, format!("{} is not a valid HTTP path", quoted(&path)));
         return None;
     }
     Some(Ask::Http { tls, host, port: port?, path, headers })

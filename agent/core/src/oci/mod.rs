@@ -200,7 +200,7 @@ fn shortened(text: &str) -> String {
 fn manifest(media_type: &str, config: Descriptor, layers: Vec<Descriptor>) -> Result<Manifest, BadManifest> {
     let malformed = |why: String| Err(BadManifest::Malformed(why));
     if layers.len() > MAX_LAYERS {
-        return malformed(format!("it has {} layers, and at most {MAX_LAYERS} are taken", layers.len()));
+        return malformed(format!("it has {} layers, but at most {MAX_LAYERS} are allowed", layers.len()));
     }
     if config.size > DOCUMENT_LIMIT as u64 {
         return malformed(format!("its configuration has more than {DOCUMENT_LIMIT} bytes"));
@@ -214,7 +214,7 @@ fn manifest(media_type: &str, config: Descriptor, layers: Vec<Descriptor>) -> Re
 fn index(entries: Vec<RawEntry>) -> Result<Index, BadManifest> {
     if entries.len() > MAX_ENTRIES {
         return Err(BadManifest::Malformed(format!(
-            "it lists {} manifests, and at most {MAX_ENTRIES} are taken",
+            "it lists {} manifests, but at most {MAX_ENTRIES} are allowed",
             entries.len()
         )));
     }

@@ -77,7 +77,7 @@ pub(super) fn objects(
         errors.push(Diagnostic::of_file(folder, "the app has no objects").hint(hint));
     }
     if found.len() > OBJECT_LIMIT {
-        let message = format!("the app has {} objects; at most {OBJECT_LIMIT} are taken", found.len());
+        let message = format!("the app has {} objects; at most {OBJECT_LIMIT} are allowed", found.len());
         errors.push(Diagnostic::of_file(format!("apps/{app}/manifests"), message));
     }
     if !errors.is_empty() {

@@ -42,7 +42,10 @@ impl fmt::Display for BadAllowedSigners {
             if index > 0 {
                 f.write_str("; ")?;
             }
-            write!(f, "{line}")?;
+            match line.line {
+                0 => f.write_str(&line.cause)?,
+                _ => write!(f, "{line}")?,
+            }
         }
         Ok(())
     }
@@ -326,7 +329,7 @@ impl Options {
     }
 
     fn set(&mut self, name: &str, value: Option<String>) -> Result<(), String> {
-        let twice = || format!("the option {name:?} is there twice");
+        let twice = || format!("the option {name:?} is given twice");
         let needed = || value.clone().ok_or_else(|| format!("the option {name:?} needs a value"));
         match name.to_ascii_lowercase().as_str() {
             "namespaces" => {
@@ -380,7 +383,7 @@ fn take_quoted<'a>(name: &str, text: &'a str) -> Result<(String, &'a str), Strin
 
 /// `YYYYMMDD[Z]` or `YYYYMMDDHHMM[SS][Z]`, in UTC.
 fn parse_time(text: &str) -> Result<Timestamp, String> {
-    let wrong = || format!("{text:?} is no time: write YYYYMMDD, YYYYMMDDHHMM or YYYYMMDDHHMMSS, in UTC");
+    let wrong = || format!("{text:?} is not a time: write YYYYMMDD, YYYYMMDDHHMM or YYYYMMDDHHMMSS, in UTC");
     let digits = text.strip_suffix(['Z', 'z']).unwrap_or(text);
     if !matches!(digits.len(), 8 | 12 | 14) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(wrong());
@@ -439,9 +442,9 @@ mod tests {
         for (line, expected) in [
             (format!("a cert-authority {KEY}"), "cert-authority is not supported"),
             (format!("a namespace=\"git\" {KEY}"), "the option \"namespace\" is unknown"),
-            (format!("a valid-after=2026 {KEY}"), "is no time"),
-            (format!("a valid-after=20261301 {KEY}"), "is no time"),
-            (format!("a valid-after=20260230 {KEY}"), "is no time"),
+            (format!("a valid-after=2026 {KEY}"), "is not a time"),
+            (format!("a valid-after=20261301 {KEY}"), "is not a time"),
+            (format!("a valid-after=20260230 {KEY}"), "is not a time"),
             (format!("a valid-after=\"20260101 {KEY}"), "has no end"),
             (format!("a valid-after=20260101,valid-after=20260101 {KEY}"), "twice"),
             (format!("a valid-after=20260101,valid-before=20260101 {KEY}"), "never valid"),

@@ -108,12 +108,12 @@ impl<'a> Wanted<'a> {
             self.open(&mut body, secrets)?;
         }
         let Some(fields) = body.as_object_mut() else {
-            return Err(DriverError::Release(format!("{} is no object", self.key())));
+            return Err(DriverError::Release(format!("{} is not an object", self.key())));
         };
         fields.remove("status");
         let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
         let Some(metadata) = metadata.as_object_mut() else {
-            return Err(DriverError::Release(format!("{}: metadata is no object", self.key())));
+            return Err(DriverError::Release(format!("{}: metadata is not an object", self.key())));
         };
         // What only the server may say.
         for field in

@@ -270,7 +270,8 @@ fn duration(text: &str) -> Option<Duration> {
 
 fn duration_field<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    duration(&text).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no time: write 200ms or 5s")))
+    duration(&text)
+        .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not a duration: write 200ms or 5s")))
 }
 
 fn limit_field<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {

@@ -36,7 +36,7 @@ impl WasmDriver {
         }
         if *step.object != spec::key_of(step.app) {
             return Err(DriverError::Release(format!(
-                "{} is no object of the WebAssembly driver for the app {}",
+                "{} is not an object of the WebAssembly driver for the app {}",
                 step.object, step.app
             )));
         }

@@ -99,7 +99,7 @@ fn check(workload: &WasmWorkload<Digest>) -> Result<(), String> {
             return Err(format!("dirs: the guest's path {:?} must begin with '/'", dir.guest));
         }
         if !guests.insert(&dir.guest) {
-            return Err(format!("dirs: the guest's path {:?} is there twice", dir.guest));
+            return Err(format!("dirs: two folders are mounted at {:?} in the guest", dir.guest));
         }
     }
     if workload.limits.memory < LEAST_MEMORY {

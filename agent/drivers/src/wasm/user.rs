@@ -34,7 +34,7 @@ impl RunAs {
             RunAs::Named(name) => match nix::unistd::User::from_name(name) {
                 Ok(Some(user)) => Ok(Some(User { uid: user.uid.as_raw(), gid: user.gid.as_raw() })),
                 Ok(None) => Err(format!(
-                    "there is no user {name} for WebAssembly to run as: make it (systemd-sysusers, or useradd --system \
+                    "there is no user {name} for WebAssembly to run as: create it (systemd-sysusers, or useradd --system \
                      {name}), or set drivers.wasm.user to \"\" in agent.toml"
                 )),
                 Err(error) => Err(format!("the user {name} can't be looked up: {error}")),

@@ -188,7 +188,7 @@ impl Pages {
                 Some(page) if page.last <= sealed => remove(&path),
                 Some(page) => found.push(page),
                 None if name.ends_with(UNFINISHED) => remove(&path),
-                None => tracing::debug!(path = %path.display(), "this is no page of the audit log"),
+                None => tracing::debug!(path = %path.display(), "this is not a page of the audit log"),
             }
         }
         found.sort_by_key(|page| page.first);

@@ -100,7 +100,7 @@ fn run(
     let mut output = String::new();
     evaluate(&env, instructions, &blocks, root, &mut output)?;
     if output.len() > OUTPUT_LIMIT {
-        let message = format!("the output has {} bytes; at most {OUTPUT_LIMIT} are taken", output.len());
+        let message = format!("the output has {} bytes; at most {OUTPUT_LIMIT} are allowed", output.len());
         return Err(Error::new(minijinja::ErrorKind::InvalidOperation, message));
     }
     Ok(output)

@@ -293,7 +293,7 @@ fn ids_in(dir: &Path) -> Result<Vec<ObjectId>, SourceError> {
 /// A revision's id as Git's.
 pub(crate) fn object_id(revision: &Revision) -> Result<ObjectId, SourceError> {
     ObjectId::from_hex(revision.0.as_bytes()).ok().filter(|id| id.kind() == gix::hash::Kind::Sha1).ok_or_else(
-        || SourceError::Config(format!("{:?} is no commit id of 40 hexadecimal digits", revision.0)),
+        || SourceError::Config(format!("{:?} is not a commit id of 40 hexadecimal digits", revision.0)),
     )
 }
 
