@@ -31,6 +31,7 @@ mkdir -p /etc/holdfast
 fetch holdfast /usr/bin/holdfast
 chmod 0755 /usr/bin/holdfast
 fetch holdfast.service /usr/lib/systemd/system/holdfast.service
+fetch holdfast-workloads.service /usr/lib/systemd/system/holdfast-workloads.service
 fetch holdfast.sysusers /usr/lib/sysusers.d/holdfast.conf
 fetch holdfast.tmpfiles /usr/lib/tmpfiles.d/holdfast.conf
 fetch agent.toml /etc/holdfast/agent.toml

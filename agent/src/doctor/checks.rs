@@ -98,7 +98,8 @@ fn workloads_cgroups(found: Result<(), String>) -> Finding {
         Err(why) => Finding::warn(
             "wasm limits",
             format!("workloads have no cgroups of their own: {why}; only the engine enforces their limits"),
-            "use the unit that comes with this version; it needs systemd 254 or newer and cgroups of version 2",
+            "systemctl start holdfast-workloads.service, which comes with this version and needs cgroups of version 2; workloads \
+             get theirs when they are next started",
         ),
     }
 }

@@ -13,6 +13,7 @@ use holdfast_core::plan::Action;
 use holdfast_core::release::{Release, WasmWorkload};
 use tokio::time::{Instant, sleep};
 
+use super::cgroup::Groups;
 use super::client::Client;
 use super::files::{self, CONTROL_SOCKET, LAST_WORDS, LIFE_LOCK, RECORD, read_json};
 use super::launch::{self, StartError};
@@ -147,7 +148,7 @@ impl WasmDriver {
             user,
             takes_over_from: before.filter(|(_, answers)| *answers).map(|(record, _)| record.pid),
         };
-        let loaded = launch::load(&self.config.program, self.groups(), &order).await?;
+        let loaded = launch::load(&self.config.program, &Groups::open(), &order).await?;
         if let Some((record, answers)) = before {
             stop(&dir, record, *answers).await.map_err(StartError::Driver)?;
         }

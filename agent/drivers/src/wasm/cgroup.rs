@@ -1,13 +1,15 @@
-//! A cgroup for each workload's process, with limits that the kernel keeps: the fence behind the engine's own. systemd
-//! gives the agent its unit's cgroup (`Delegate=`) and starts it in a leaf of that (`DelegateSubgroup=agent`):
+//! A cgroup for each workload's process, with limits that the kernel keeps: the fence behind the engine's own. A unit beside
+//! the agent's has the cgroup that they are in, which is given to us (`Delegate=`), and a process that keeps it there:
 //!
 //! ```text
-//! system.slice/holdfast.service/agent               the agent, and what it compiles
-//! system.slice/holdfast.service/wasm/<app>.<pid>    a workload
+//! system.slice/holdfast.service                         the agent, and what it compiles
+//! system.slice/holdfast-workloads.service/hold          what keeps the unit there: it sleeps
+//! system.slice/holdfast-workloads.service/<app>.<pid>   a workload
 //! ```
 //!
-//! Whoever has no such leaf (no systemd, one before 254, cgroups of version 1) gets no cgroups, and says so. The agent
-//! doesn't move itself: systemd couldn't start it again in a cgroup that has others below it.
+//! They can't be in the agent's own unit: a service is started in the unit's cgroup, and the kernel lets nobody into one
+//! that has others with controllers below it, so the agent could not be started again while a workload runs (systemd since
+//! 258, and each where the agent isn't in a leaf). Whoever has no such unit gets no cgroups, and says so.
 
 use std::fs;
 use std::io;
@@ -17,8 +19,10 @@ use holdfast_core::release::WasmLimits;
 
 /// Where the kernel shows cgroups of version 2.
 const CGROUPS: &str = "/sys/fs/cgroup";
-/// The leaf that the unit names.
-const LEAF: &str = "agent";
+/// The unit whose cgroup is given to us, beside the agent's own.
+const UNIT: &str = "holdfast-workloads.service";
+/// The leaf that its process is in.
+const LEAF: &str = "hold";
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 /// What a process may use beside its guests: code, buffers, what the kernel keeps for it.
 const OWN_MEMORY: u64 = 64 << 20;
@@ -76,42 +80,39 @@ fn settings(limits: &WasmLimits) -> [(&'static str, String); 4] {
     ]
 }
 
-/// The unit's cgroup, if a process whose `/proc/self/cgroup` is `own` was put into the leaf of one.
+/// The cgroup of the workloads' unit, which is beside that of the agent, whose `/proc/self/cgroup` is `own`; the agent may
+/// be in a leaf of its unit.
 fn delegated(root: &Path, own: &str) -> Result<PathBuf, String> {
     let has = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
     if let Some(lacking) = CONTROLLERS.iter().find(|name| !has.split_whitespace().any(|has| has == **name)) {
         return Err(format!("this system has no cgroups of version 2 with the controller {lacking}"));
     }
-    let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    match Path::new(path).parent().filter(|unit| Path::new(path).ends_with(LEAF) && *unit != Path::new("")) {
-        Some(unit) => Ok(root.join(unit)),
-        None => {
-            Err("the agent does not run in a delegated cgroup: use a unit with DelegateSubgroup=agent, and systemd \
-                 254 or newer"
-                .into())
-        }
-    }
+    let path = Path::new(own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default());
+    let beside = path.ancestors().skip(1).take(2).map(|above| root.join(above).join(UNIT));
+    let mut running = beside.filter(|unit| unit.is_dir());
+    running.next().ok_or_else(|| format!("{UNIT} is not running beside the agent"))
 }
 
-/// Has the controllers at work, and returns the folder of the workloads' cgroups.
+/// Has the controllers at work below the unit, whose own process must be in a leaf for that.
 fn prepare(unit: &Path) -> io::Result<PathBuf> {
-    let all = unit.join("wasm");
-    match fs::create_dir(&all) {
+    let leaf = unit.join(LEAF);
+    match fs::create_dir(&leaf) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    let wanted = CONTROLLERS.map(|name| format!("+{name}")).join(" ");
-    for group in [unit, &all] {
-        fs::write(group.join("cgroup.subtree_control"), &wanted)?;
+    for pid in fs::read_to_string(unit.join("cgroup.procs"))?.lines() {
+        fs::write(leaf.join("cgroup.procs"), pid)?;
     }
-    tidy(&all);
-    Ok(all)
+    let wanted = CONTROLLERS.map(|name| format!("+{name}")).join(" ");
+    fs::write(unit.join("cgroup.subtree_control"), &wanted)?;
+    tidy(unit);
+    Ok(unit.to_owned())
 }
 
 /// Removes the cgroups of processes that are gone; the kernel keeps those of others.
 fn tidy(all: &Path) {
     for group in fs::read_dir(all).into_iter().flatten().flatten() {
-        if group.file_type().is_ok_and(|kind| kind.is_dir()) {
+        if group.file_name() != LEAF && group.file_type().is_ok_and(|kind| kind.is_dir()) {
             let _ = fs::remove_dir(group.path());
         }
     }
@@ -122,19 +123,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_leaf_that_systemd_gave_is_used() {
+    fn workloads_are_put_beside_the_agents_unit_and_nowhere_else() {
         let root = tempfile::tempdir().unwrap();
         let unit = |own: &str| delegated(root.path(), own);
-        assert!(unit("0::/system.slice/holdfast.service/agent\n").unwrap_err().contains("version 2"));
+        assert!(unit("0::/system.slice/holdfast.service\n").unwrap_err().contains("version 2"));
         fs::write(root.path().join("cgroup.controllers"), "cpuset cpu io memory pids\n").unwrap();
-        assert_eq!(
-            unit("0::/system.slice/holdfast.service/agent\n"),
-            Ok(root.path().join("system.slice/holdfast.service"))
-        );
-        for own in ["0::/system.slice/holdfast.service\n", "0::/\n", "0::/agent\n", "4:memory:/x/agent\n", ""]
-        {
-            assert!(unit(own).unwrap_err().contains("DelegateSubgroup"), "{own}");
+        assert!(unit("0::/system.slice/holdfast.service\n").unwrap_err().contains(UNIT));
+        let given = root.path().join("system.slice").join(UNIT);
+        fs::create_dir_all(&given).unwrap();
+        for own in ["0::/system.slice/holdfast.service\n", "0::/system.slice/holdfast.service/agent\n"] {
+            assert_eq!(unit(own), Ok(given.clone()), "{own}");
         }
+        for own in [
+            "0::/user.slice/a.scope\n",
+            "0::/system.slice/a/b/c\n",
+            "0::/\n",
+            "4:memory:/system.slice/a\n",
+            "",
+        ] {
+            assert!(unit(own).unwrap_err().contains(UNIT), "{own}");
+        }
+    }
+
+    #[test]
+    fn the_units_own_process_is_moved_into_a_leaf_which_stays() {
+        let unit = tempfile::tempdir().unwrap();
+        fs::write(unit.path().join("cgroup.procs"), "17\n").unwrap();
+        fs::create_dir(unit.path().join("gone.9")).unwrap();
+        prepare(unit.path()).unwrap();
+        assert_eq!(fs::read_to_string(unit.path().join("hold/cgroup.procs")).unwrap(), "17");
+        assert_eq!(
+            fs::read_to_string(unit.path().join("cgroup.subtree_control")).unwrap(),
+            "+memory +cpu +pids"
+        );
+        assert!(unit.path().join("hold").exists() && !unit.path().join("gone.9").exists());
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! `<state>/wasm/ended/<app>.json` says how a job ended.
 //!
 //! In the unit file of a systemd service `KillMode=process` is needed, else systemd ends the workloads with
-//! the agent; with `Delegate=` and `DelegateSubgroup=agent` each has a cgroup.
+//! the agent; with `holdfast-workloads.service` beside it each has a cgroup.
 
 mod apply;
 mod cache;
@@ -37,7 +37,7 @@ mod watch;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use holdfast_core::digest::Digest;
@@ -107,7 +107,6 @@ pub struct WasmDriver {
     watchers: Watchers,
     /// Probes that may run at once.
     probes: Semaphore,
-    groups: OnceLock<Groups>,
 }
 
 impl WasmDriver {
@@ -124,23 +123,12 @@ impl WasmDriver {
             config.mac_key,
             config.user.clone(),
         );
-        WasmDriver {
-            config,
-            cache,
-            watchers: Watchers::default(),
-            probes: Semaphore::new(PROBES_AT_ONCE),
-            groups: OnceLock::new(),
-        }
+        WasmDriver { config, cache, watchers: Watchers::default(), probes: Semaphore::new(PROBES_AT_ONCE) }
     }
 
     /// The folder of an app in the run directory.
     fn dir_of(&self, app: &AppName) -> PathBuf {
         self.config.run_dir.join(app.as_str())
-    }
-
-    /// Where workloads have cgroups.
-    fn groups(&self) -> &Groups {
-        self.groups.get_or_init(Groups::open)
     }
 
     fn outcome_of(&self, app: &AppName) -> PathBuf {
@@ -165,7 +153,7 @@ impl Driver for WasmDriver {
             Ok(()) if let Err(why) = self.config.user.user() => (false, why),
             Ok(()) => {
                 let without =
-                    self.groups().ready().err().map(|why| format!("; without cgroups of their own: {why}"));
+                    Groups::open().ready().err().map(|why| format!("; without cgroups of their own: {why}"));
                 let found = format!("workloads are found at {}", self.config.run_dir.display());
                 (true, found + &without.unwrap_or_default())
             }
