@@ -340,9 +340,11 @@ def the_status_says_that_no_agent_runs(box):
 
 
 def without_a_network_a_reboot_brings_all_back(box):
-    """After a reboot with the cable out every app answers."""
+    """After a reboot with the cable out every app answers. The shutdown doesn't wait for the agent until it has to kill it."""
     box.guest.link(False)
     box.guest.reboot()
+    last = box.run("journalctl --boot=-1 --unit=holdfast --output=cat --no-pager | tail -n 12")
+    must("holdfast.service: Deactivated successfully" in last and "timed out" not in last, last)
     for port in (WASM, BRIDGE, HOST):
         box.wait(f"port {port} answers", lambda: answers(box, port))
     box.guest.link(True)
