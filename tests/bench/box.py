@@ -94,6 +94,7 @@ class Box:
         self.binary, self.process, self.events = str(binary), None, None
         self.dir = Path(tempfile.mkdtemp(prefix="holdfast-bench-", dir=FOLDER))
         self.repository = self.dir / "edge"
+        self.log = self.dir / "agent.log"
         self.repository.mkdir()
         run("git", "init", "-q", "-b", "main", self.repository, env=GIT)
         key = self.dir / "key"
@@ -126,7 +127,7 @@ class Box:
 
     def start(self, follow=True):
         """Starts the agent; gives when, on the boot clock, just before it was started."""
-        with open(self.dir / "agent.log", "ab") as log:
+        with open(self.log, "ab") as log:
             command = [self.binary, "run", "--config", str(self.dir / "agent.toml")]
             before = now()
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -136,7 +137,7 @@ class Box:
 
     def _follow(self):
         if self.process.poll() is not None:
-            raise RuntimeError(f"the agent ended: {(self.dir / 'agent.log').read_text()[-2000:]}")
+            raise RuntimeError(f"the agent ended: {self.log.read_text()[-2000:]}")
         try:
             return Events(self.dir / "api.sock")
         except (FileNotFoundError, ConnectionError):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import flash
 import fleets
 import scale
 from box import GIT, run
@@ -293,4 +294,5 @@ def sizes(binary, _):
 
 ALL = {
     "sizes": sizes, "idle": idle, "start": start, "apps": thousand, "deploy": deploy, "scale": scale.scale,
+    "flash": flash.flash,
 }

@@ -170,7 +170,11 @@ impl App {
                     self.enter(Phase::Good, now);
                 }
             }
-            Phase::Removing => self.aim(target, failed, stays, now),
+            // Until there is something else to go to it is what it was: nothing more of it goes.
+            Phase::Removing => {
+                self.current = self.good.clone();
+                self.aim(target, failed, stays, now);
+            }
             // Another of its group failed while it waited.
             Phase::Preparing | Phase::Pending if same_target && failed.is_some() => {
                 self.aim(target, failed, stays, now);
