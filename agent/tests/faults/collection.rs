@@ -30,6 +30,6 @@ fn a_revision_that_comes_while_the_mirror_is_garbage_collected_stays_in_it() {
     fs::remove_file(&held).unwrap();
     it.wait_converged(&second);
     it.stop();
-    let marker = it.state().join("mirror/complete").join(&second);
+    let marker = it.state().join("mirror/objects/pack").join(format!("{second}.complete"));
     assert!(marker.exists(), "the mirror has forgotten the revision that was accepted\n{}", it.log_tail());
 }

@@ -121,6 +121,12 @@ fn bytes(requests: &[String]) -> u64 {
     requests.iter().map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
+/// How many files of packs there are, two for each.
+fn pack_files(mirror: &tempfile::TempDir) -> usize {
+    let files = std::fs::read_dir(mirror.path().join("objects/pack")).unwrap();
+    files.filter(|file| file.as_ref().unwrap().file_name().as_encoded_bytes().starts_with(b"pack-")).count()
+}
+
 #[test]
 fn only_what_the_box_reads_comes_over_the_wire() {
     let repo = fleet();
@@ -260,8 +266,7 @@ fn a_server_that_filters_only_in_words_is_asked_for_the_whole() {
     source.fetch(&tip, None).unwrap();
     assert_eq!(way.asked().len(), 2, "the commit, which came with more, and the whole");
     assert_eq!(read_unneeded(&source, &tip), "neither");
-    let packs = std::fs::read_dir(mirror.path().join("objects/pack")).unwrap().count();
-    assert_eq!(packs, 2, "nothing was kept of what wasn't asked for");
+    assert_eq!(pack_files(&mirror), 2, "nothing was kept of what wasn't asked for");
 }
 
 fn read_unneeded(source: &GitSource, revision: &Revision) -> String {
@@ -360,7 +365,7 @@ fn collection_keeps_what_the_kept_revisions_need_and_lets_the_rest_go() {
     let left = objects(mirror.path());
     assert!(left.is_superset(&needed(&repo)));
     assert!(!left.contains(&first), "the packs were many");
-    assert_eq!(std::fs::read_dir(mirror.path().join("objects/pack")).unwrap().count(), 2);
+    assert_eq!(pack_files(&mirror), 2);
     server.forget_requests();
     for revision in [&previous, &last] {
         assert!(source.has(revision));

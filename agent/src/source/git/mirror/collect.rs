@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use gix::ObjectId;
 
-use super::{CopyError, Mirror, Walk, sync_dir};
+use super::{CopyError, Mirror, Walk};
 use crate::source::error::SourceError;
 
 /// As many packs may pile up before they are written anew: rewriting them at each commit would wear out the
@@ -49,11 +49,6 @@ impl Mirror {
             self.forget_part(id)?;
             forgotten = true;
         }
-        if forgotten {
-            // Before any object goes: a marker must never outlive its objects.
-            sync_dir(&self.dir.join("complete"))?;
-            sync_dir(&self.dir.join("gathered"))?;
-        }
         let objects = self.objects()?;
         let kept: Vec<ObjectId> = keep.iter().copied().filter(|id| objects.exists(id)).collect();
         let all_whole = kept.iter().all(|id| self.has(id));
@@ -75,7 +70,11 @@ impl Mirror {
     fn pack_files(&self) -> Result<Vec<PathBuf>, SourceError> {
         let dir = self.packs();
         let entries = fs::read_dir(&dir).map_err(|error| SourceError::local("reading", &dir, error))?;
-        Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
+        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let is_pack = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"pack-"))
+        };
+        Ok(paths.filter(is_pack).collect())
     }
 
     fn rewrite(&self, kept: &[ObjectId], old: &[PathBuf]) -> Result<(), SourceError> {
@@ -97,6 +96,8 @@ impl Mirror {
             CopyError::Source(damage) => self.note_damage(damage),
             CopyError::Mirror(error) => error,
         })?;
+        // Before any object goes, what takes its place is there, and a marker that would outlive it is not.
+        self.sync()?;
         // It has the name of an old one if it holds the same.
         let old: Vec<&PathBuf> = old.iter().filter(|path| path.file_stem() != new.as_deref()).collect();
         self.drop_packs(&old)
@@ -110,7 +111,7 @@ impl Mirror {
         for (_, path) in old {
             fs::remove_file(path).map_err(|error| SourceError::local("removing", path, error))?;
         }
-        sync_dir(&self.packs())
+        Ok(())
     }
 }
 

@@ -2,15 +2,16 @@
 //!
 //! ```text
 //! objects/pack/       packs, each complete by itself or on top of the others, synced before they appear here
-//! complete/<id>       an empty file: every object of this revision's tree is in the packs
-//! gathered/<id>       an empty file: what this box reads of this revision is in the packs
+//!   <id>.complete     an empty file: every object of this revision's tree is in the packs
+//!   <id>.gathered     an empty file: what this box reads of this revision is in the packs
 //! parts               an empty file, while a folder may be here without what is below it
 //! incoming/ copying/  what is being received or copied; removed at every start
 //! aside/              a damaged mirror, until a new one is whole
 //! ```
 //!
 //! The order of writes makes a crash at any point harmless: a pack is synced before it gets its name, and a
-//! revision is marked complete only after its whole tree was walked. Every object that is read is hashed and
+//! revision is marked complete only after its whole tree was walked. One sync of the folder makes the names of its packs and of
+//! its mark durable. Every object that is read is hashed and
 //! compared with its id, so damage can't go unseen. A damaged mirror is emptied and filled from the source.
 
 mod collect;
@@ -40,6 +41,11 @@ pub(crate) use self::parts::Taken;
 pub(crate) use self::scan::MAX_COMMIT;
 use super::config::Limits;
 use crate::source::error::SourceError;
+
+/// What marks a revision of which every object is here.
+const COMPLETE: &str = "complete";
+/// What marks one of which that is here what the box reads of it.
+const GATHERED: &str = "gathered";
 
 /// The mirror's folder.
 #[derive(Clone, Debug)]
@@ -77,8 +83,11 @@ impl Mirror {
     }
 
     fn lay_out(&self) -> Result<(), SourceError> {
-        for dir in [self.packs(), self.dir.join("complete"), self.dir.join("gathered")] {
-            fs::create_dir_all(&dir).map_err(|error| SourceError::local("making", &dir, error))?;
+        let packs = self.packs();
+        if !packs.is_dir() {
+            fs::create_dir_all(&packs).map_err(|error| SourceError::local("making", &packs, error))?;
+            sync_dir(&self.dir.join("objects"))?;
+            sync_dir(&self.dir)?;
         }
         remove(&self.dir.join("incoming"))?;
         remove(&self.dir.join("copying"))
@@ -89,7 +98,7 @@ impl Mirror {
     }
 
     fn marker(&self, id: &ObjectId) -> PathBuf {
-        self.dir.join("complete").join(id.to_string())
+        self.packs().join(format!("{id}.{COMPLETE}"))
     }
 
     /// The flag that says that something on disk is wrong.
@@ -115,7 +124,7 @@ impl Mirror {
 
     /// The revisions of which everything is here.
     pub(crate) fn complete(&self) -> Result<Vec<ObjectId>, SourceError> {
-        ids_in(&self.dir.join("complete"))
+        self.marked(COMPLETE)
     }
 
     /// Whether something on disk was found missing or wrong since the mirror was opened.
@@ -124,8 +133,8 @@ impl Mirror {
     }
 
     /// Puts a damaged mirror aside and begins an empty one, so that what is not damaged isn't lost should the
-    /// source turn out to be unreachable. The markers go first, and come back last: while there are none, a
-    /// start after a crash takes back what is aside.
+    /// source turn out to be unreachable. While nothing is marked in the new one, a start after a crash takes back what is
+    /// aside.
     pub(crate) fn set_aside(&self) -> Result<(), SourceError> {
         tracing::warn!(mirror = %self.dir.display(), "the mirror is damaged and is rebuilt");
         let aside = self.dir.join("aside");
@@ -134,16 +143,13 @@ impl Mirror {
         // What waits there already is worth more than what never became whole since.
         let waits = aside.join("objects").exists();
         fs::create_dir_all(&aside).map_err(|error| SourceError::local("making", &aside, error))?;
-        for name in ["complete", "gathered", "objects"] {
-            match waits {
-                true => remove(&self.dir.join(name))?,
-                false => {
-                    remove(&aside.join(name))?;
-                    rename(&self.dir.join(name), &aside.join(name))?;
-                }
-            }
-            sync_dir(&self.dir)?;
+        let objects = self.dir.join("objects");
+        if waits {
+            remove(&objects)?;
+        } else {
+            rename(&objects, &aside.join("objects"))?;
         }
+        sync_dir(&self.dir)?;
         self.lay_out()?;
         self.damaged.store(false, Ordering::Relaxed);
         Ok(())
@@ -152,13 +158,11 @@ impl Mirror {
     /// Takes back what was put aside, damaged as it is.
     pub(crate) fn take_back(&self) -> Result<(), SourceError> {
         let aside = self.dir.join("aside");
-        for name in ["objects", "gathered", "complete"] {
-            let here = self.dir.join(name);
-            if aside.join(name).exists() {
-                remove(&here)?;
-                rename(&aside.join(name), &here)?;
-                sync_dir(&self.dir)?;
-            }
+        if aside.join("objects").exists() {
+            let here = self.dir.join("objects");
+            remove(&here)?;
+            rename(&aside.join("objects"), &here)?;
+            sync_dir(&self.dir)?;
         }
         remove(&aside)?;
         self.damaged.store(true, Ordering::Relaxed);
@@ -240,7 +244,8 @@ impl Mirror {
         Ok((dir, pack.explain(done)?))
     }
 
-    /// Makes a pack part of the mirror. Gives its name; a pack without objects has none.
+    /// Makes a pack part of the mirror. Gives its name; a pack without objects has none. The names are on disk once the revision
+    /// is marked, or with [`Mirror::sync`].
     fn add(&self, indexed: &Indexed) -> Result<Option<OsString>, SourceError> {
         for path in indexed.iter() {
             sync_file(path)?;
@@ -251,7 +256,6 @@ impl Mirror {
             let name = path.file_name().unwrap_or_default();
             rename(path, &self.packs().join(name))?;
         }
-        sync_dir(&self.packs())?;
         fault::point("fetch.pack-renamed");
         Ok(indexed.iter().next().and_then(|path| path.file_stem()).map(OsString::from))
     }
@@ -266,9 +270,23 @@ impl Mirror {
     /// Marks the revision complete if nothing of it is missing.
     pub(crate) fn seal(&self, id: &ObjectId) -> Result<(), SourceError> {
         self.check(id)?;
-        self.write_marker(&self.marker(id))?;
-        // The folders themselves may be new.
-        sync_dir(&self.dir)
+        self.mark(&self.marker(id))
+    }
+
+    /// Makes the names of packs and markers durable.
+    pub(super) fn sync(&self) -> Result<(), SourceError> {
+        sync_dir(&self.packs())
+    }
+
+    /// The revisions that are marked so.
+    fn marked(&self, how: &str) -> Result<Vec<ObjectId>, SourceError> {
+        let dir = self.packs();
+        let entries = fs::read_dir(&dir).map_err(|error| SourceError::local("reading", &dir, error))?;
+        let marked = |path: PathBuf| {
+            let id = ObjectId::from_hex(path.file_stem()?.as_encoded_bytes()).ok()?;
+            (path.extension()? == how).then_some(id)
+        };
+        Ok(entries.filter_map(|entry| marked(entry.ok()?.path())).collect())
     }
 }
 
@@ -280,14 +298,6 @@ impl Drop for Scratch {
         // If it can't be removed, the next start does it.
         let _ = remove(&self.0);
     }
-}
-
-/// The ids that a folder's files are called by.
-fn ids_in(dir: &Path) -> Result<Vec<ObjectId>, SourceError> {
-    let entries = fs::read_dir(dir).map_err(|error| SourceError::local("reading", dir, error))?;
-    Ok(entries
-        .filter_map(|entry| ObjectId::from_hex(entry.ok()?.file_name().to_str()?.as_bytes()).ok())
-        .collect())
 }
 
 /// A revision's id as Git's.

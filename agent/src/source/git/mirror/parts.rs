@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use gix::ObjectId;
 
-use super::{Mirror, ids_in, pack, sync_dir};
+use super::{GATHERED, Mirror, pack, sync_dir};
 use crate::source::error::SourceError;
 
 /// What became of a pack that was to have certain objects.
@@ -20,7 +20,7 @@ pub(crate) enum Taken {
 
 impl Mirror {
     fn part_marker(&self, id: &ObjectId) -> PathBuf {
-        self.dir.join("gathered").join(id.to_string())
+        self.packs().join(format!("{id}.{GATHERED}"))
     }
 
     /// Whether everything of this revision is here that the box read of it.
@@ -30,7 +30,7 @@ impl Mirror {
 
     /// The revisions of which everything is here that the box read of them.
     pub(crate) fn gathered(&self) -> Result<Vec<ObjectId>, SourceError> {
-        ids_in(&self.dir.join("gathered"))
+        self.marked(GATHERED)
     }
 
     /// Whether there may be folders without what is below them.
@@ -43,7 +43,7 @@ impl Mirror {
         if self.is_in_parts() {
             return Ok(());
         }
-        self.write_marker(&self.dir.join("parts"))
+        self.mark(&self.dir.join("parts"))
     }
 
     /// No folder is left without what is below it.
@@ -61,8 +61,7 @@ impl Mirror {
     /// is not needed any more.
     pub(crate) fn seal_part(&self, id: &ObjectId) -> Result<(), SourceError> {
         if !self.has(id) && !self.has_part(id) {
-            self.write_marker(&self.part_marker(id))?;
-            sync_dir(&self.dir)?;
+            self.mark(&self.part_marker(id))?;
         }
         self.drop_aside()
     }
@@ -72,9 +71,9 @@ impl Mirror {
         fs::remove_file(&marker).map_err(|error| SourceError::local("removing", &marker, error))
     }
 
-    pub(super) fn write_marker(&self, marker: &std::path::Path) -> Result<(), SourceError> {
-        let file = File::create(marker).map_err(|error| SourceError::local("making", marker, error))?;
-        file.sync_all().map_err(|error| SourceError::local("syncing", marker, error))?;
+    /// Makes an empty file, whose name is all that there is to it, and returns once that is on disk.
+    pub(super) fn mark(&self, marker: &std::path::Path) -> Result<(), SourceError> {
+        File::create(marker).map_err(|error| SourceError::local("making", marker, error))?;
         sync_dir(marker.parent().unwrap_or(&self.dir))
     }
 
