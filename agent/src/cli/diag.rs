@@ -5,7 +5,7 @@ use holdfast_core::name::AppName;
 use jiff::Timestamp;
 
 use super::output::{print, print_json};
-use super::{Common, Exit, agent, block_on, client, unless_not_running};
+use super::{Common, Exit, agent, ask_or, block_on, client};
 
 /// What `diag` takes.
 #[derive(Debug, Args)]
@@ -16,11 +16,11 @@ pub(super) struct Arguments {
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> anyhow::Result<Exit> {
     let config = common.load()?;
-    let answer = unless_not_running(block_on(client(&config.api.socket).diagnosis(&arguments.app))?)?;
-    let diagnosis = match answer {
-        Some(diagnosis) => diagnosis,
-        None => agent::offline_diagnosis(&config, &arguments.app)?,
-    };
+    let app = &arguments.app;
+    let diagnosis = ask_or(
+        || block_on(client(&config.api.socket).diagnosis(app)),
+        || agent::offline_diagnosis(&config, app),
+    )?;
     if common.json {
         print_json(&diagnosis)?;
     } else {

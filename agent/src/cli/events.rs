@@ -6,7 +6,7 @@ use holdfast_core::event::Event;
 use holdfast_core::event::segment::{Seal, verify_log};
 
 use super::output::{print, print_error, print_json, try_print};
-use super::{Common, Exit, agent, block_on, client, unless_not_running};
+use super::{Common, Exit, agent, ask_or, block_on, client, unless_not_running};
 
 /// How often the log is read when its oldest events are sealed meanwhile.
 const SEAL_TRIES: usize = 5;
@@ -59,23 +59,33 @@ pub(super) fn run(common: &Common, arguments: &Arguments) -> anyhow::Result<Exit
 fn all_events(common: &Common, since: u64) -> anyhow::Result<Vec<Event>> {
     let config = common.load()?;
     let asked = client(&config.api.socket);
-    let mut events = Vec::new();
-    let keep = |event: Event| {
-        events.push(event);
-        true
+    let ask = || {
+        let mut events = Vec::new();
+        let keep = |event: Event| {
+            events.push(event);
+            true
+        };
+        Ok(block_on(asked.events(since, false, keep))?.map(|_| events))
     };
-    if unless_not_running(block_on(asked.events(since, false, keep))?)?.is_none() {
-        return agent::offline_events(&config, since);
-    }
-    Ok(events)
+    ask_or(ask, || agent::offline_events(&config, since))
+}
+
+/// Who says what the log is checked by.
+enum Audited {
+    /// The agent, which is asked for the events as well.
+    Running(Seal),
+    /// The state folder, with all events.
+    Offline((Vec<Event>, Seal)),
 }
 
 /// All events and what they are checked by, as they were at one moment.
 fn audit(common: &Common) -> anyhow::Result<(Vec<Event>, Seal)> {
     let config = common.load()?;
     let asked = client(&config.api.socket);
-    let Some(mut before) = unless_not_running(block_on(asked.seal())?)? else {
-        return agent::offline_audit(&config);
+    let ask = || Ok(block_on(asked.seal())?.map(Audited::Running));
+    let mut before = match ask_or(ask, || agent::offline_audit(&config).map(Audited::Offline))? {
+        Audited::Running(seal) => seal,
+        Audited::Offline(all) => return Ok(all),
     };
     for _ in 0..SEAL_TRIES {
         let events = all_events(common, 0)?;

@@ -24,9 +24,11 @@ mod version;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
+use holdfast_store::StoreError;
 
 use crate::api::{Client, ClientError};
 use crate::config::{Config, DEFAULT_PATH};
@@ -195,6 +197,33 @@ fn usage(error: &clap::Error) -> Exit {
 fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(work))
+}
+
+/// How long an agent that holds the state folder and doesn't answer yet is waited for: it is starting, or ending.
+const AGENT_LIMIT: Duration = Duration::from_secs(20);
+
+/// What the daemon says, or, when none runs, what the state folder says.
+fn ask_or<T>(
+    mut ask: impl FnMut() -> anyhow::Result<Result<T, ClientError>>,
+    mut offline: impl FnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = unless_not_running(ask()?)? {
+            return Ok(answer);
+        }
+        match offline() {
+            Err(error) if is_locked(&error) && started.elapsed() < AGENT_LIMIT => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Whether the state folder is another process's at the moment.
+fn is_locked(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(StoreError::Locked { .. }))
 }
 
 /// What the daemon says, or `None` when none runs.

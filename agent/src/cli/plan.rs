@@ -3,15 +3,11 @@
 use jiff::Timestamp;
 
 use super::output::{print, print_json};
-use super::{Common, Exit, agent, block_on, client, unless_not_running};
+use super::{Common, Exit, agent, ask_or, block_on, client};
 
 pub(super) fn run(common: &Common) -> anyhow::Result<Exit> {
     let config = common.load()?;
-    let answer = unless_not_running(block_on(client(&config.api.socket).plan())?)?;
-    let plan = match answer {
-        Some(plan) => plan,
-        None => agent::offline_plan(&config)?,
-    };
+    let plan = ask_or(|| block_on(client(&config.api.socket).plan()), || agent::offline_plan(&config))?;
     if common.json {
         print_json(&plan)?;
     } else {

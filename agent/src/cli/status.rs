@@ -4,15 +4,11 @@ use holdfast_core::report::Status;
 use jiff::Timestamp;
 
 use super::output::{print, print_json};
-use super::{Common, Exit, agent, block_on, client, unless_not_running};
+use super::{Common, Exit, agent, ask_or, block_on, client};
 
 pub(super) fn run(common: &Common) -> anyhow::Result<Exit> {
     let config = common.load()?;
-    let answer = unless_not_running(block_on(client(&config.api.socket).status())?)?;
-    let status = match answer {
-        Some(status) => status,
-        None => agent::offline_status(&config)?,
-    };
+    let status = ask_or(|| block_on(client(&config.api.socket).status()), || agent::offline_status(&config))?;
     show(common, &status)?;
     Ok(exit_of(&status))
 }
