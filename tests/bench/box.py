@@ -110,6 +110,7 @@ class Box:
         self.stop()
         for pid in with_arguments(f"{self.dir}/"):
             os.kill(pid, signal.SIGKILL)
+        self.log.unlink(missing_ok=True)
         shutil.rmtree(self.dir)
 
     def put(self, path, text):

@@ -7,8 +7,8 @@ import signal
 import statistics
 import subprocess
 import time
-from pathlib import Path
 from collections import Counter
+from pathlib import Path
 
 import fleets
 from process import wait_until, written
@@ -51,8 +51,12 @@ class Trace:
 def on_a_journal(box):
     """What it logs is the service manager's to write, not the agent's."""
     box.log = Path("/dev/shm") / f"{box.dir.name}.log"
-    box.log.touch()
     return box
+
+
+def named(box, calls):
+    """What was synced, without what tells one file of its kind from the next."""
+    return [f"{call} of {re.sub('[0-9a-f]{40,}|[0-9]+-[0-9]+', '*', os.path.relpath(path, box.dir))}" for call, path in calls]
 
 
 def of_commits(box, change, number, label):
@@ -69,7 +73,7 @@ def of_commits(box, change, number, label):
             nbytes.append(written(box.pid)["bytes"] - before)
             new = trace.calls()[calls:]
             syncs.append(len(new))
-            kinds.update(f"{call} of {os.path.relpath(path, box.dir)}" for call, path in new)
+            kinds.update(named(box, new))
     parts = "; ".join(f"{count / number:.1f} {what}" for what, count in kinds.most_common(12))
     return statistics.median(nbytes), statistics.median(syncs), parts
 
@@ -88,7 +92,7 @@ def flash(binary, options):
         size, syncs, parts = of_commits(box, elsewhere, COMMITS, "For others")
         label = "flash, a commit that changes nothing here:"
         yield Row(f"{label} bytes", f"{size / 1024:.0f} KiB", target="≤ 64 KiB", met=size <= 64 << 10,
-                  notes=f"/proc/PID/io, median of {COMMITS}; without what the file system writes of its own")
+                  notes=f"/proc/PID/io, median of {COMMITS}; without the file system's own journal")
         yield Row(f"{label} syncs", f"{syncs:.0f}", target="≤ 4", met=syncs <= 4, notes=parts)
 
         one = lambda number: fleets.change(box, count // 2, f"text {number}")
@@ -115,7 +119,7 @@ def first_converge(binary, count):
             box.events.wait("revision.applied", commit, timeout=1200)
             time.sleep(1.5)
             size, new = written(box.pid)["bytes"] - before, trace.calls()[calls:]
-    kinds = Counter(f"{call} of {os.path.relpath(path, box.dir)}" for call, path in new)
+    kinds = Counter(named(box, new))
     parts = "; ".join(f"{times} {what}" for what, times in kinds.most_common(8))
     label = f"flash, first converge of {count:,} apps:"
     yield Row(f"{label} bytes an app", f"{size / count / 1024:.1f} KiB")
