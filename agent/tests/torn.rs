@@ -155,7 +155,7 @@ fn put_unreadable<K: Key>(it: &AgentBox, table: &'static str, key: &K) {
 
 #[test]
 fn a_record_that_this_version_cannot_read_does_not_keep_the_box_from_converging() {
-    for (table, key) in [("apps", "pos"), ("inventory", "db"), ("meta", "revisions")] {
+    for (table, key) in [("apps", "pos"), ("inventory", "db"), ("revisions", "followed")] {
         let it = killed_box();
         put_unreadable(&it, table, &key.to_owned());
         comes_back(it, &format!("{key} in {table}"));

@@ -195,14 +195,14 @@ impl Daemon {
         if self.progress.accepted.as_ref() == Some(&floor) {
             return Ok(());
         }
-        lock(&self.store).update_anchor(|anchor| {
+        lock(&self.store).stage_anchor(|anchor| {
             anchor.floor = Some(anchor::Floor {
                 revision: floor.revision.clone(),
                 committed: floor.committed,
                 sequence: floor.sequence,
             });
             anchor.time_floor = anchor.time_floor.max(now.proven).max(floor.committed);
-        })?;
+        });
         self.clock.not_before(floor.committed);
         fault::point("accept.floor-written");
         self.note(
@@ -231,9 +231,12 @@ impl Daemon {
             ask: Some(self.allowance.clone()),
         };
         let revision = verified.revision().clone();
+        let known = self.keeper.releases_at_hand();
         let job = tokio::task::spawn_blocking(move || {
             fault::mark("render");
-            let result = renderer.render(&verified);
+            let result = renderer
+                .render(&verified)
+                .and_then(|rendered| renderer.pin_releases(&rendered.resolved, &known).map(|()| rendered));
             Event::Rendered(verified.revision().clone(), Box::new(result))
         });
         self.await_job(job, |why| Event::Rendered(revision, Box::new(Err(NotRendered::Broken(why)))));

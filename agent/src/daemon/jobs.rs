@@ -39,7 +39,9 @@ impl Daemon {
 
     /// Runtimes take their time for what they are asked, each app's beside those of the others.
     pub(super) fn start_work(&mut self) {
-        for work in self.keeper.take_work() {
+        let (works, committed) = self.keeper.take_work();
+        self.note_trouble(committed, &self.clock.now());
+        for work in works {
             let ticket = work.ticket();
             let job = tokio::spawn(async move { Event::Done(work.run().await) });
             self.await_job(job, |why| Event::Done(ticket.lost(why)));
@@ -144,6 +146,13 @@ impl Daemon {
         let pins = self.syncing || !self.preparing.is_empty() || self.tags.are_asked();
         if !self.uncollected || pins || !self.sweeping.is_empty() {
             return;
+        }
+        // What goes must not be what the box would have again after a crash.
+        if self.trouble.is_some() {
+            return;
+        }
+        if let Err(error) = self.commit() {
+            return self.note_trouble(Err(error), &self.clock.now());
         }
         self.uncollected = false;
         let keep = self.images.with_parts(self.keeper.pinned());

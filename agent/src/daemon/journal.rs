@@ -78,14 +78,18 @@ impl Journal for StoreJournal {
         })
     }
 
+    fn commit(&mut self) -> Result<(), JournalError> {
+        if lock(&self.store).commit()? {
+            fault::point("state.saved");
+        }
+        Ok(())
+    }
+
     fn save_apps(&mut self, changed: &[(&AppName, Option<&App>)]) -> Result<(), JournalError> {
         let store = lock(&self.store);
         let gone = changed.iter().filter(|(_, app)| app.is_none()).map(|(name, _)| (*name, None));
         store.diagnoses().change(gone)?;
-        if store.apps().change(changed.iter().copied())? {
-            store.flush()?;
-            fault::point("state.saved");
-        }
+        store.apps().change(changed.iter().copied())?;
         Ok(())
     }
 
@@ -94,18 +98,13 @@ impl Journal for StoreJournal {
         let owned: BTreeMap<_, _> =
             owned.iter().map(|(key, owned)| ((*key).clone(), (*owned).clone())).collect();
         let record = (!owned.is_empty()).then_some(OwnedObjects(owned));
-        if store.inventory().change(std::iter::once((app, record.as_ref())))? {
-            store.flush()?;
-        }
+        store.inventory().change(std::iter::once((app, record.as_ref())))?;
         Ok(())
     }
 
     fn pin(&mut self, releases: &[Arc<Release>]) -> Result<(), JournalError> {
-        let store = lock(&self.store);
-        for release in releases {
-            store.content().put_small(&release.to_bytes())?;
-        }
-        Ok(())
+        let content = lock(&self.store).shared_content();
+        Ok(content.put_small_all(releases.iter().map(|release| release.to_bytes()))?)
     }
 
     fn release(&mut self, id: &ReleaseId) -> Option<Release> {
@@ -127,7 +126,7 @@ impl Journal for StoreJournal {
 
     fn open_transaction(&mut self, transaction: &Transaction, now: &Now) -> Result<(), JournalError> {
         let Transaction { app, release, boot, deaths, under_way } = transaction;
-        lock(&self.store).update_anchor(|anchor| {
+        lock(&self.store).stage_anchor(|anchor| {
             let before = anchor.transaction(app).filter(|open| open.release == Some(*release)).cloned();
             let boots = before.as_ref().map_or(1, |open| open.boots + u32::from(open.boot != *boot));
             anchor.open_transaction(AnchorTransaction {
@@ -140,17 +139,17 @@ impl Journal for StoreJournal {
                 opened: before.map_or(now.wall, |open| open.opened),
                 under_way: *under_way,
             });
-        })?;
+        });
         Ok(())
     }
 
     fn close_transaction(&mut self, app: &AppName, settled: bool) -> Result<(), JournalError> {
-        lock(&self.store).update_anchor(|anchor| {
+        lock(&self.store).stage_anchor(|anchor| {
             anchor.close_transaction(app);
             if settled {
                 anchor.set_aside.remove(app);
             }
-        })?;
+        });
         fault::point("executor.transaction-closed");
         Ok(())
     }
@@ -204,8 +203,7 @@ impl Journal for StoreJournal {
             let lines = of_app.map(|event| format!("{} {} {}", event.time, event.kind, event.message));
             diagnosis.events = lines.rev().take(EVENTS_KEPT).collect();
             diagnosis.events.reverse();
-            store.diagnoses().put(app, &diagnosis)?;
-            store.flush()
+            store.diagnoses().put(app, &diagnosis)
         });
         if let Err(error) = kept {
             tracing::warn!(%app, %error, "the diagnosis of an app that failed can't be saved");

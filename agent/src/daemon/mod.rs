@@ -221,6 +221,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
     daemon.notifier.ready();
     // The last known good comes first: before the network.
     daemon.pass();
+    daemon.start_work();
     daemon.start_watching();
     daemon.render_accepted();
     let limit = once.map(|limit| daemon.clock.now().moment.uptime + limit);
@@ -275,6 +276,7 @@ impl Daemon {
     async fn bring_up(&mut self, events: &mut mpsc::Receiver<Event>) {
         loop {
             self.pass();
+            self.start_work();
             if self.keeper.is_idle() || self.trouble.is_some() {
                 return;
             }
@@ -458,6 +460,11 @@ impl Daemon {
             self.widen(Scope::All);
             self.progress.unread |= self.progress.is_unread();
         }
+        // Before what follows brings it all to the disk: what a revision means for this box, which mostly is nothing.
+        if self.trouble.is_none() {
+            self.pass();
+        }
+        self.note_applied();
         if self.progress.unread && !self.syncing {
             self.render_accepted();
         }
@@ -478,6 +485,9 @@ impl Daemon {
             self.start_looking();
         }
         self.note_applied();
+        if self.trouble.is_none() {
+            self.start_work();
+        }
         self.collect();
         self.publish();
         if self.untrimmed && self.at_rest() {
@@ -486,7 +496,7 @@ impl Daemon {
         }
     }
 
-    /// Finds out what is to be done, if there is a reason to, and begins it.
+    /// Finds out what is to be done, if there is a reason to: [`Daemon::start_work`] begins it.
     fn pass(&mut self) {
         let Some(scope) = self.due.take() else { return };
         self.untrimmed = true;
@@ -494,7 +504,6 @@ impl Daemon {
         self.renew_permit(&now);
         let result = self.keeper.pass(&scope, &now);
         self.note_trouble(result, &now);
-        self.start_work();
     }
 
     /// A disk that refuses writes stops changes, and nothing that runs; it is tried again.

@@ -281,7 +281,7 @@ impl Daemon {
 
     fn save_hold(&mut self) {
         if let Some(held) = self.gates.take_unsaved() {
-            let store = lock(&self.store);
+            let mut store = lock(&self.store);
             if let Err(error) = store.set_gate_hold(held).and_then(|_| store.flush()) {
                 tracing::warn!(%error, "the time for which gates have held a change can't be saved");
             }

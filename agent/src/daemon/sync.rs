@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use holdfast_core::digest::{Digest, Revision};
+use holdfast_core::digest::{Digest, ReleaseId, Revision};
 use holdfast_core::held::Held;
 use holdfast_core::image::ImageReference;
 use holdfast_core::limit::FileKind;
@@ -211,6 +211,17 @@ impl Renderer {
             }
             done => done,
         }
+    }
+
+    /// Pins the releases of what was rendered that aren't among `known`. Where many are new, that takes its time.
+    pub(super) fn pin_releases(
+        &self,
+        resolved: &Resolved,
+        known: &BTreeSet<ReleaseId>,
+    ) -> Result<(), NotRendered> {
+        let content = lock(&self.store).shared_content();
+        let new = resolved.releases.iter().filter(|(id, _)| !known.contains(id));
+        Ok(content.put_small_all(new.map(|(_, release)| release.to_bytes()))?)
     }
 
     fn render_within(&self, verified: &Verified) -> Result<Rendered, NotRendered> {

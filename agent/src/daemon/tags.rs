@@ -229,7 +229,7 @@ impl Daemon {
 
     /// Writes down what tags mean for the apps that want to know.
     fn keep_tags(&self, digests: &BTreeMap<ImageReference, Digest>) -> Result<(), StoreError> {
-        let store = lock(&self.store);
+        let mut store = lock(&self.store);
         let table = store.tags();
         for (app, WantedTags { asked, images }) in &self.tags.wanted {
             let found = images.iter().filter_map(|image| Some((image.clone(), *digests.get(image)?)));

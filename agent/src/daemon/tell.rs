@@ -4,12 +4,13 @@ use holdfast_core::clock::Now;
 use holdfast_core::digest::Revision;
 use holdfast_core::name::AppName;
 use holdfast_core::report::{PlanReport, Status};
+use holdfast_store::records::Revisions;
 use tokio::sync::oneshot;
 
 use super::journal::lock;
 use super::{Daemon, Event, status};
 use crate::api::Request;
-use crate::keeper::{Answered, Journal, Note, Scope};
+use crate::keeper::{Answered, Journal, JournalError, Note, Scope};
 
 /// Where a plan is waited for.
 pub(super) type PlanReply = oneshot::Sender<Result<PlanReport, String>>;
@@ -84,21 +85,28 @@ impl Daemon {
         self.keeper.journal().note(Note { kind, app: None, revision, message: message.to_owned() }, now);
     }
 
-    /// Writes down how far it came, and tells whoever follows.
-    pub(super) fn publish(&mut self) {
-        let revisions = holdfast_store::records::Revisions {
+    /// Returns once all that happened is on disk, and how far the source was followed.
+    pub(super) fn commit(&mut self) -> Result<(), JournalError> {
+        let revisions = Revisions {
             fetched: self.progress.fetched.clone(),
             accepted: self.progress.accepted.as_ref().map(|floor| floor.revision.clone()),
             applied: self.progress.applied.clone(),
         };
-        let store = lock(&self.store);
-        let written = store.set_revisions(&revisions).and_then(|_| store.flush());
-        if let Err(error) = written {
-            tracing::warn!(%error, "the agent's progress can't be saved");
-        }
-        let newest = store.audit().head().map_or(0, |head| head.seq);
+        lock(&self.store).set_revisions(&revisions)?;
+        self.keeper.commit()
+    }
+
+    /// Writes down how far it came, and tells whoever follows.
+    pub(super) fn publish(&mut self) {
+        let newest = lock(&self.store).audit().head().map_or(0, |head| head.seq);
         self.newest_event.send_if_modified(|seq| std::mem::replace(seq, newest) != newest);
-        drop(store);
+        // That a revision was accepted goes to the disk together with what it turns out to mean for this box, which mostly is
+        // nothing: nothing is done for it before.
+        let is_rendered = self.syncing && self.progress.is_unread();
+        if !is_rendered && !self.keeper.is_searching() && self.trouble.is_none() {
+            let committed = self.commit();
+            self.note_trouble(committed, &self.clock.now());
+        }
         let apps = self.keeper.apps();
         let good = apps.values().filter(|app| app.converged()).count();
         let line = format!("{good} of {} apps are good", apps.len());

@@ -115,9 +115,41 @@ impl<J: Journal> Keeper<J> {
         begun
     }
 
-    /// The work that was found since this was last asked, to be run beside each other.
-    pub fn take_work(&mut self) -> Vec<Work> {
-        std::mem::take(&mut self.outbox)
+    /// The work that was found since this was last asked, to be run beside each other. Whatever it follows from is on disk
+    /// then. Where the disk refuses that, only such work is handed out as has nothing to do with what isn't on disk, and the
+    /// rest is kept for the next time.
+    pub fn take_work(&mut self) -> (Vec<Work>, Result<(), JournalError>) {
+        let mut committed = Ok(());
+        if !self.outbox.iter().all(|work| self.is_on_disk(work)) {
+            committed = self.commit();
+        }
+        let outbox = std::mem::take(&mut self.outbox);
+        let (ready, waiting) = outbox.into_iter().partition(|work| self.is_on_disk(work));
+        self.outbox = waiting;
+        (ready, committed)
+    }
+
+    /// Returns once everything that was written down is on disk.
+    pub fn commit(&mut self) -> Result<(), JournalError> {
+        self.journal.commit()?;
+        self.uncommitted.clear();
+        self.is_placed_on_disk = true;
+        Ok(())
+    }
+
+    fn is_on_disk(&self, work: &Work) -> bool {
+        if matches!(work.calls, Calls::Walk(_)) && !self.is_placed_on_disk {
+            return false;
+        }
+        let Some(name) = work.ticket.app.as_ref().filter(|_| !self.uncommitted.is_empty()) else {
+            return true;
+        };
+        !self.uncommitted.contains(name) && !self.claims().shares_any(name, self.uncommitted.iter())
+    }
+
+    /// Whether the runtimes are being searched for apps that nobody knows of: a revision is only applied after that.
+    pub fn is_searching(&self) -> bool {
+        self.search.is_under_way()
     }
 
     /// Whether no work is under way or about to begin.
@@ -231,6 +263,7 @@ impl<J: Journal> Keeper<J> {
 
     pub(super) fn save_transaction(&mut self, open: Transaction, now: &Now) -> Result<(), JournalError> {
         if self.transactions.get(&open.app) != Some(&open) {
+            self.uncommitted.insert(open.app.clone());
             self.journal.open_transaction(&open, now)?;
             self.transactions.insert(open.app.clone(), open);
         }
@@ -262,7 +295,7 @@ impl<J: Journal> Keeper<J> {
         for open in self.transactions.values().cloned().collect::<Vec<_>>() {
             self.save_transaction(Transaction { under_way: false, ..open }, now)?;
         }
-        Ok(())
+        self.commit()
     }
 
     /// Removes what holds data where a Purge document asks for it and its grace time is over.

@@ -420,6 +420,7 @@ impl<J: Journal> Keeper<J> {
         }
         self.save_inventory(name, owned)?;
         self.journal.save_apps(&[(name, None)])?;
+        self.uncommitted.insert(name.clone());
         self.journal.note(Note::of("app.removed", name, "removed: it is no longer placed on this box"), now);
         self.apps.remove(name);
         self.health.remove(name);
@@ -479,6 +480,7 @@ impl<J: Journal> Keeper<J> {
             return Ok(());
         }
         self.journal.save_inventory(name, &owned.iter().collect::<Vec<_>>())?;
+        self.uncommitted.insert(name.clone());
         if owned.is_empty() {
             self.inventory.remove(name);
         } else {

@@ -64,11 +64,15 @@ impl Note {
     }
 }
 
-/// Durable memory. Every method that returns `Ok` has its effect on disk; writing what is there already
-/// writes nothing.
+/// Durable memory. What is written is on disk once [`Journal::commit`] has returned: until then a crash may leave any part of
+/// it. Releases that failed and changes that are set aside are on disk at once, and so is what was written before them. Writing
+/// what is there already writes nothing.
 pub trait Journal {
     /// Everything that was written down.
     fn load(&mut self) -> Result<Loaded, JournalError>;
+
+    /// Returns once everything that was written is on disk.
+    fn commit(&mut self) -> Result<(), JournalError>;
 
     /// Keeps these apps' records; `None` forgets one. All of them or none.
     fn save_apps(&mut self, apps: &[(&AppName, Option<&App>)]) -> Result<(), JournalError>;

@@ -26,7 +26,6 @@ use std::time::Duration;
 
 use holdfast_core::app::{App, Phase, pause};
 use holdfast_core::clock::{Moment, Now};
-use holdfast_core::digest::Digest;
 use holdfast_core::generation::handover::{Claims, Handovers};
 use holdfast_core::generation::{Apps, Failed, Faulty, Inventory, advance, waits_for};
 use holdfast_core::health::Health;
@@ -102,6 +101,10 @@ pub struct Keeper<J> {
     patience: Patience,
     /// Work that was found and not handed out yet.
     outbox: Vec<Work>,
+    /// Apps of which something was written down that may not be on disk yet.
+    uncommitted: BTreeSet<AppName>,
+    /// That the newest revision was accepted is on disk: nothing is done for it before.
+    is_placed_on_disk: bool,
     /// How many pieces of work there were.
     sent: u64,
 }
@@ -187,6 +190,8 @@ impl<J: Journal> Keeper<J> {
             met: BTreeSet::new(),
             patience: Patience::default(),
             outbox: Vec::new(),
+            uncommitted: BTreeSet::new(),
+            is_placed_on_disk: true,
             sent: 0,
         })
     }
@@ -240,6 +245,7 @@ impl<J: Journal> Keeper<J> {
     pub fn place(&mut self, resolved: &Resolved, now: &Now) -> Result<(), JournalError> {
         self.journal.pin(&self.releases.lacks(resolved))?;
         self.permit = Permit::unknown();
+        self.is_placed_on_disk = false;
         self.search.await_first();
         self.releases.copy(resolved);
         let before = self.resolved.replace(Resolved { releases: BTreeMap::new(), ..resolved.clone() });
@@ -310,6 +316,7 @@ impl<J: Journal> Keeper<J> {
         self.handovers = handovers;
         let changed: Vec<_> = advance.changed.iter().map(|name| (name, apps.get(name))).collect();
         self.journal.save_apps(&changed)?;
+        self.uncommitted.extend(advance.changed.iter().cloned());
         let before = std::mem::replace(&mut self.apps, apps);
         for name in &advance.changed {
             self.note_stance(name, before.get(name));
@@ -412,13 +419,14 @@ impl<J: Journal> Keeper<J> {
         }
     }
 
-    /// Changes an app's record, on disk before in memory.
+    /// Changes an app's record, in the journal before in memory.
     fn change(&mut self, name: &AppName, change: impl FnOnce(&mut App)) -> Result<(), JournalError> {
         let Some(app) = self.apps.get(name) else { return Ok(()) };
         let mut changed = app.clone();
         change(&mut changed);
         if changed != *app {
             self.journal.save_apps(&[(name, Some(&changed))])?;
+            self.uncommitted.insert(name.clone());
             let before = self.apps.insert(name.clone(), changed);
             self.note_stance(name, before.as_ref());
         }
@@ -440,6 +448,7 @@ impl<J: Journal> Keeper<J> {
         }
         let records: Vec<_> = changed.iter().map(|(name, app)| (name, Some(app))).collect();
         self.journal.save_apps(&records)?;
+        self.uncommitted.extend(names.iter().cloned());
         for (name, app) in changed {
             let before = self.apps.insert(name.clone(), app);
             self.note_stance(&name, before.as_ref());
@@ -549,15 +558,6 @@ impl<J: Journal> Keeper<J> {
             })
     }
 
-    /// Every digest that must stay on disk.
-    pub fn pinned(&self) -> BTreeSet<Digest> {
-        // Probes belong to the policy: a release may come to be judged by others while it runs.
-        let resolved = self.resolved.iter().flat_map(|resolved| resolved.apps.values());
-        let targets = self.apps.values().flat_map(App::targets).chain(resolved);
-        let probes = targets.flat_map(|target| target.policy.components().copied());
-        self.releases.on_disk().chain(probes).collect()
-    }
-
     /// Writes down all that it knows, into a database that was begun anew.
     pub fn write_all(&mut self) -> Result<(), JournalError> {
         let apps: Vec<_> = self.apps.iter().map(|(name, app)| (name, Some(app))).collect();
@@ -577,11 +577,6 @@ impl<J: Journal> Keeper<J> {
             Phase::Preparing | Phase::Pending => true,
             _ => !app.waits(&now.moment),
         }
-    }
-
-    /// Lets go of releases that no app names any more.
-    fn forget_releases(&mut self) {
-        self.releases.keep_only(&self.apps, self.resolved.as_ref());
     }
 }
 

@@ -10,6 +10,8 @@ use holdfast_core::generation::Apps;
 use holdfast_core::release::Release;
 use holdfast_core::resolve::Resolved;
 
+use super::{Journal, Keeper};
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Releases {
@@ -72,6 +74,27 @@ impl Releases {
         let whole = self.whole.iter().map(|(id, release)| (id, &release.artifacts));
         let all = whole.chain(&self.former);
         all.flat_map(|(id, artifacts)| artifacts.iter().copied().chain([id.0]))
+    }
+}
+
+impl<J: Journal> Keeper<J> {
+    /// Every digest that must stay on disk.
+    pub fn pinned(&self) -> BTreeSet<Digest> {
+        // Probes belong to the policy: a release may come to be judged by others while it runs.
+        let resolved = self.resolved.iter().flat_map(|resolved| resolved.apps.values());
+        let targets = self.apps.values().flat_map(App::targets).chain(resolved);
+        let probes = targets.flat_map(|target| target.policy.components().copied());
+        self.releases.on_disk().chain(probes).collect()
+    }
+
+    /// The releases that needn't be pinned again.
+    pub fn releases_at_hand(&self) -> BTreeSet<ReleaseId> {
+        self.releases.whole().keys().copied().collect()
+    }
+
+    /// Lets go of releases that no app names any more.
+    pub(super) fn forget_releases(&mut self) {
+        self.releases.keep_only(&self.apps, self.resolved.as_ref());
     }
 }
 

@@ -117,6 +117,7 @@ impl<J: Journal> Keeper<J> {
         self.journal.note(Note::of("app.found", &name, "found in a runtime, with this agent's mark"), now);
         let app = App::found(now);
         self.journal.save_apps(&[(&name, Some(&app))])?;
+        self.uncommitted.insert(name.clone());
         self.apps.insert(name, app);
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Durable writes: what is acknowledged here has reached the disk, and a name never shows half a file.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -27,6 +29,21 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<(), DiskError> {
     // The parent of a relative path of one part is "".
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     File::open(dir).and_then(|file| file.sync_all()).map_err(at("sync the folder", dir))
+}
+
+/// Lets go of what the kernel keeps of a synced file in memory. It keeps what was written at once in one piece, of up to
+/// megabytes; of such a piece some file systems write all that was changed with it, and a process is charged for all of it.
+pub(crate) fn forget_pages(file: &File) {
+    let all = (0, 0);
+    // Only advice: without it everything works as well.
+    let _ =
+        nix::fcntl::posix_fadvise(file, all.0, all.1, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+}
+
+/// What is in `dir`.
+pub(crate) fn names_in(dir: &Path) -> Result<BTreeSet<OsString>, DiskError> {
+    let entries = fs::read_dir(dir).map_err(at("list", dir))?;
+    entries.map(|entry| Ok(entry.map_err(at("list", dir))?.file_name())).collect()
 }
 
 /// A new file that only the agent may read.

@@ -81,8 +81,11 @@ const WAITING_EVENTS: usize = 256;
 /// As much is kept for a start on a full disk, in bytes, or a quarter of a small reserve.
 const START_RESERVE: u64 = 512 << 10;
 const DIAGNOSES: &str = "diagnoses";
-/// The one record of the table of revisions.
 const REVISIONS: &str = "revisions";
+/// The one record of the table of revisions.
+const FOLLOWED: &str = "followed";
+/// As many bytes of events may be in the anchor instead of the database, as JSON.
+const UNFLUSHED_BYTES: usize = 12 << 10;
 const LINK: &str = "link";
 /// The one record of the table of what was used of the link.
 const LINK_USAGE: &str = "usage";
@@ -129,6 +132,10 @@ impl Options {
 pub struct Store {
     dir: PathBuf,
     anchor: AnchorFile,
+    /// The anchor as it is to be.
+    staged: Option<Anchor>,
+    /// The newest event that is in the database on disk.
+    flushed: u64,
     audit: AuditLog,
     db: Database,
     content: Arc<Content>,
@@ -188,9 +195,13 @@ impl Store {
 
         let dir = dir.to_owned();
         let bounds = options.audit;
+        let flushed =
+            audit.head().map_or(0, |head| head.seq.saturating_sub(anchor.get().unflushed.len() as u64));
         let mut store = Store {
             dir,
             anchor,
+            staged: None,
+            flushed,
             audit,
             db,
             content,
@@ -214,32 +225,86 @@ impl Store {
         &self.dir
     }
 
-    /// The anchor as it is on disk.
+    /// The anchor, with what is staged.
     pub fn anchor(&self) -> &Anchor {
-        self.anchor.get()
+        self.staged.as_ref().unwrap_or_else(|| self.anchor.get())
     }
 
-    /// Changes the anchor and returns once that is on disk, with the newest event as its head; gives whether
-    /// there was something to change. Without a change nothing is written.
+    /// Changes the anchor, and all else that is staged, and returns once that is on disk; gives whether there was something
+    /// to change. Without a change nothing is written.
     pub fn update_anchor(&mut self, change: impl FnOnce(&mut Anchor)) -> Result<bool, StoreError> {
-        let mut next = self.anchor.get().clone();
-        change(&mut next);
-        if next == *self.anchor.get() {
+        let before = self.staged.clone();
+        if !self.stage_anchor(change) {
             return Ok(false);
         }
-        // The floor must not wait for a database that is in trouble: its head then stays as it was.
-        match self.flush().and_then(|_| self.audit.catch_up()) {
-            Ok(()) => next.audit_head = self.audit.head().cloned(),
-            Err(error) => {
-                tracing::warn!(%error, "the anchor is written without the newest events");
-                next.audit_head = self.anchor.get().audit_head.clone();
-            }
+        // The floor must not wait for a database that is in trouble.
+        if let Err(error) = self.flush_records() {
+            tracing::warn!(%error, "the anchor is written without the newest records");
         }
-        let anchor = &mut self.anchor;
-        with_reserve(&self.reserve, || anchor.update(|anchor| *anchor = next.clone()))
+        let written = self.write_anchor();
+        if written.is_err() {
+            self.staged = before;
+        }
+        written
     }
 
-    /// Adds an event to the audit log. It is on disk after the next [`Store::flush`] or
+    /// Changes the anchor as it will be on disk after the next [`Store::commit`]; gives whether there was something to change.
+    pub fn stage_anchor(&mut self, change: impl FnOnce(&mut Anchor)) -> bool {
+        let mut next = self.anchor().clone();
+        change(&mut next);
+        let differs = next != *self.anchor();
+        if differs {
+            self.staged = Some(next);
+        }
+        differs
+    }
+
+    /// Returns once every record, every event and what is staged of the anchor is on disk, with as few writes as that takes;
+    /// gives whether there was something to do. Records are there before the anchor.
+    pub fn commit(&mut self) -> Result<bool, StoreError> {
+        let flushed = self.flush_records();
+        let written = self.write_anchor()?;
+        Ok(flushed? || written)
+    }
+
+    /// Flushes the database if it has records that are nowhere else: a few events, and how far the source was followed, are in
+    /// the anchor as well, and need no write of their own.
+    fn flush_records(&mut self) -> Result<bool, StoreError> {
+        let is_spared = !self.db.is_unflushed_besides(&[EVENTS, REVISIONS])
+            && (self.is_anchored()
+                || self.audit.few_after(self.flushed, UNFLUSHED_BYTES).is_ok_and(|events| events.is_some()));
+        if is_spared { Ok(false) } else { self.flush() }
+    }
+
+    /// Whether the anchor knows the newest event.
+    fn is_anchored(&self) -> bool {
+        self.audit.head() == self.anchor.get().audit_head.as_ref()
+    }
+
+    /// Writes the anchor if something of it is staged, or an event isn't on disk.
+    fn write_anchor(&mut self) -> Result<bool, StoreError> {
+        if self.staged.is_none() && self.is_anchored() {
+            return Ok(false);
+        }
+        let mut next = self.anchor().clone();
+        match self.audit.catch_up().and_then(|()| self.audit.few_after(self.flushed, UNFLUSHED_BYTES)) {
+            Ok(Some(events)) => {
+                if self.staged.is_none() && events.is_empty() {
+                    return Ok(false);
+                }
+                next.audit_head = self.audit.head().cloned();
+                next.unflushed = events;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the anchor is written without the newest events"),
+        }
+        let anchor = &mut self.anchor;
+        let written = with_reserve(&self.reserve, || anchor.update(|anchor| *anchor = next.clone()))?;
+        self.staged = None;
+        Ok(written)
+    }
+
+    /// Adds an event to the audit log. It is on disk after the next [`Store::commit`], [`Store::flush`] or
     /// [`Store::update_anchor`]. One that the disk refuses waits, and is written before the next one: what was wrong
     /// with the disk is in the log once that takes writes again.
     pub fn append_event(&mut self, now: Timestamp, draft: Draft) -> Result<Event, StoreError> {
@@ -332,15 +397,24 @@ impl Store {
         self.db.table(TAGS)
     }
 
-    /// How far the source was followed.
+    /// How far the source was followed, as the anchor has it; one that was lost, as the database has it.
     pub fn revisions(&self) -> Result<Revisions, StoreError> {
-        let table: Table<String, Revisions> = self.db.table(META);
-        Ok(table.get(&REVISIONS.to_owned())?.unwrap_or_default())
+        let Anchor { floor, fetched, applied, .. } = self.anchor();
+        if floor.is_some() || fetched.is_some() {
+            let accepted = floor.as_ref().map(|floor| floor.revision.clone());
+            return Ok(Revisions { fetched: fetched.clone(), accepted, applied: applied.clone() });
+        }
+        let table: Table<String, Revisions> = self.db.table(REVISIONS);
+        Ok(table.get(&FOLLOWED.to_owned())?.unwrap_or_default())
     }
 
-    /// Keeps how far the source was followed; gives whether that differs.
-    pub fn set_revisions(&self, revisions: &Revisions) -> Result<bool, StoreError> {
-        self.db.table(META).put(&REVISIONS.to_owned(), revisions)
+    /// Keeps how far the source was followed; gives whether that differs. It is on disk after the next [`Store::commit`]. What
+    /// was accepted is the anchor's floor, and only kept in case that is lost.
+    pub fn set_revisions(&mut self, revisions: &Revisions) -> Result<bool, StoreError> {
+        let table: Table<String, Revisions> = self.db.table(REVISIONS);
+        let differs = table.put(&FOLLOWED.to_owned(), revisions)?;
+        let Revisions { fetched, accepted: _, applied } = revisions.clone();
+        Ok(self.stage_anchor(|anchor| (anchor.fetched, anchor.applied) = (fetched, applied)) || differs)
     }
 
     /// What was used of the box's link.
@@ -376,9 +450,11 @@ impl Store {
         self.db.table(META).put(&SEEN.to_owned(), &SeenTime { seen })
     }
 
-    /// Returns once every record and event is on disk; gives whether there was something to do.
-    pub fn flush(&self) -> Result<bool, StoreError> {
-        self.db.flush()
+    /// Returns once every record and event is in the database on disk; gives whether there was something to do.
+    pub fn flush(&mut self) -> Result<bool, StoreError> {
+        let flushed = self.db.flush()?;
+        self.flushed = self.audit.head().map_or(0, |head| head.seq);
+        Ok(flushed)
     }
 
     /// What of the database was found damaged, if anything was. Then [`Store::rebuild_database`] helps.
@@ -391,9 +467,11 @@ impl Store {
     pub fn rebuild_database(&mut self, now: Timestamp, reason: &str) -> Result<Opened, StoreError> {
         let taken = self.audit.take_out();
         let rebuilt = self.db.rebuild(reason)?;
+        self.flushed = 0;
         AuditLog::put_back(&self.db, &taken)?;
-        let anchored = self.anchor.get().audit_head.as_ref();
-        (self.audit, _) = AuditLog::open(&self.db, &self.dir.join(PAGES), anchored, self.bounds)?;
+        let Anchor { audit_head, unflushed, .. } = self.anchor.get();
+        let pages = self.dir.join(PAGES);
+        (self.audit, _) = AuditLog::open(&self.db, &pages, audit_head.as_ref(), unflushed, self.bounds)?;
         let report = Opened::DatabaseRebuilt(rebuilt);
         self.append_event(now, report.draft())?;
         self.anchor_head()?;
@@ -404,13 +482,11 @@ impl Store {
     pub fn anchor_head(&mut self) -> Result<(), StoreError> {
         self.flush()?;
         self.audit.catch_up()?;
-        let head = self.audit.head().cloned();
-        if head == self.anchor.get().audit_head {
+        if self.staged.is_none() && self.is_anchored() {
             return Ok(());
         }
-        let anchor = &mut self.anchor;
-        with_reserve(&self.reserve, || anchor.update(|anchor| anchor.audit_head.clone_from(&head)))
-            .map(|_| ())
+        self.staged.get_or_insert_with(|| self.anchor.get().clone());
+        self.write_anchor().map(drop)
     }
 }
 
@@ -431,7 +507,7 @@ fn check_records(db: &Database) -> Result<(), StoreError> {
     db.table::<AppName, OwnedObjects>(INVENTORY).all()?;
     db.table::<AppName, Diagnosis>(DIAGNOSES).all()?;
     db.table::<AppName, Tags>(TAGS).all()?;
-    db.table::<String, Revisions>(META).get(&REVISIONS.to_owned())?;
+    db.table::<String, Revisions>(REVISIONS).get(&FOLLOWED.to_owned())?;
     db.table::<String, GateHold>(META).get(&GATE_HOLD.to_owned())?;
     db.table::<String, SeenTime>(META).get(&SEEN.to_owned())?;
     db.table::<String, LinkUsage>(LINK).get(&LINK_USAGE.to_owned()).map(drop)
@@ -449,7 +525,7 @@ fn open_audit(
     bounds: Bounds,
     fresh: bool,
 ) -> Result<(AuditLog, Vec<Opened>), StoreError> {
-    let open = || AuditLog::open(db, pages, anchor.audit_head.as_ref(), bounds);
+    let open = || AuditLog::open(db, pages, anchor.audit_head.as_ref(), &anchor.unflushed, bounds);
     let (taken, rebuilt, cut) = match open() {
         Ok((audit, None)) => match check_records(db) {
             Ok(()) => return Ok((audit, Vec::new())),

@@ -107,7 +107,7 @@ fn a_full_disk_is_an_error_and_leaves_room_for_the_anchor_and_the_log() {
     store.update_anchor(|anchor| anchor.time_floor = Timestamp::MAX).unwrap();
     store.append_event(Timestamp::UNIX_EPOCH, Draft::new("disk.full", "x".repeat(2000))).unwrap();
     store.set_revisions(&revisions("during".into())).unwrap();
-    store.flush().unwrap();
+    store.commit().unwrap();
     drop(store);
 
     // A start on a disk that is full to the brim is one too, and loses nothing.
@@ -228,7 +228,7 @@ fn an_error_of_a_write_in_the_background_fails_nothing_that_comes_when_there_is_
     let dir = disk.path().join("state");
     // It is sled that finds the disk full, whenever it writes what it has gathered.
     let db = DbOptions { room: 0, ..DbOptions::default() };
-    let (store, _) = Store::open(&dir, &Options { db, ..options() }).unwrap();
+    let (mut store, _) = Store::open(&dir, &Options { db, ..options() }).unwrap();
     store.flush().unwrap();
     store.reserve().release().unwrap();
     // After so many records it has gathered enough, wherever it was in its segment before.
@@ -252,7 +252,7 @@ fn an_error_of_a_write_in_the_background_fails_nothing_that_comes_when_there_is_
 fn the_first_write_that_finds_the_disk_full_is_done_by_the_reserve() {
     let disk = Tmpfs::new("size=8m");
     let dir = disk.path().join("state");
-    let (store, _) = Store::open(&dir, &options()).unwrap();
+    let (mut store, _) = Store::open(&dir, &options()).unwrap();
     store.flush().unwrap();
     let mut last = None;
     for n in 0..3000 {

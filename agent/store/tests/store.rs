@@ -63,7 +63,7 @@ fn what_was_kept_is_there_at_the_next_start() {
     assert_eq!(opened, [] as [&str; 0]);
     assert_eq!(store.content().read(&digest, 100).unwrap().unwrap(), b"hello");
     assert_eq!(store.inventory().all().unwrap()[&app()], inventory(b"1"));
-    assert_eq!(store.revisions().unwrap(), revisions);
+    assert_eq!(store.revisions().unwrap(), Revisions { accepted: Some(Revision("abc".into())), ..revisions });
     assert_eq!(store.anchor().floor, Some(floor("abc")));
     assert_eq!(store.keys().age_recipient(), recipient);
     assert_eq!(store.audit().after(0, 10).unwrap()[0].kind, "store.created");
@@ -314,7 +314,7 @@ impl Record for Newer {
 #[test]
 fn a_record_that_cannot_be_read_has_the_database_rebuilt_and_its_events_stay() {
     let dir = tempfile::tempdir().unwrap();
-    let (store, options) = paged(dir.path());
+    let (mut store, options) = paged(dir.path());
     store.table::<AppName, Newer>("apps").put(&app(), &Newer(1)).unwrap();
     store.flush().unwrap();
     drop(store);
@@ -515,4 +515,71 @@ fn full_anchor() -> Anchor {
     });
     anchor.set_aside.insert(app(), SetAside { release: None, attempts: 3, next: at });
     anchor
+}
+
+/// A state folder as a crash would leave it now: what is only in memory is lost.
+fn crashed(dir: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    let copied = Command::new("cp").arg("-a").arg(dir.join(".")).arg(copy.path()).status().unwrap();
+    assert!(copied.success());
+    copy
+}
+
+fn database(dir: &Path) -> Vec<u8> {
+    fs::read(dir.join("db/db")).unwrap()
+}
+
+#[test]
+fn a_few_events_and_how_far_the_source_was_followed_are_on_disk_without_a_write_of_the_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(dir.path());
+    store.inventory().put(&app(), &inventory(b"1")).unwrap();
+    store.commit().unwrap();
+    let before = database(dir.path());
+    let revisions = Revisions { fetched: Some(Revision("abc".into())), ..Revisions::default() };
+    for n in 0..5 {
+        store.append_event(Timestamp::UNIX_EPOCH, Draft::new("few", n.to_string())).unwrap();
+        store.set_revisions(&revisions).unwrap();
+        assert!(store.commit().unwrap());
+        assert!(!store.commit().unwrap(), "there is nothing more to do");
+    }
+    assert_eq!(database(dir.path()), before);
+
+    let copy = crashed(dir.path());
+    let (mut after, opened) = open(copy.path());
+    assert_eq!(opened, [] as [&str; 0]);
+    assert_eq!(after.revisions().unwrap(), revisions);
+    let messages: Vec<_> = after.audit().newest(5).unwrap().into_iter().map(|event| event.message).collect();
+    assert_eq!(messages, ["0", "1", "2", "3", "4"]);
+    assert_eq!(after.audit().head(), store.audit().head());
+    // And once more, before the database was written and after.
+    after.append_event(Timestamp::UNIX_EPOCH, Draft::new("few", "5")).unwrap();
+    after.commit().unwrap();
+    let again = crashed(copy.path());
+    assert_eq!(open(again.path()).0.audit().newest(1).unwrap()[0].message, "5");
+    after.inventory().put(&app(), &inventory(b"2")).unwrap();
+    after.commit().unwrap();
+    assert_ne!(database(copy.path()), before);
+    let (last, opened) = open(crashed(copy.path()).path());
+    assert_eq!(opened, [] as [&str; 0]);
+    assert_eq!(
+        last.audit().verify(last.seal().anchored.as_ref()).unwrap().unwrap().as_ref(),
+        after.audit().head()
+    );
+}
+
+#[test]
+fn events_that_are_many_or_large_are_in_the_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(dir.path());
+    for (count, message) in [(40, "x".to_owned()), (3, "y".repeat(8000))] {
+        for _ in 0..count {
+            store.append_event(Timestamp::UNIX_EPOCH, Draft::new("many", message.clone())).unwrap();
+        }
+        store.commit().unwrap();
+        let (after, opened) = open(crashed(dir.path()).path());
+        assert_eq!(opened, [] as [&str; 0]);
+        assert_eq!(after.audit().head(), store.audit().head());
+        assert_eq!(after.audit().newest(1).unwrap(), store.audit().newest(1).unwrap());
+    }
 }

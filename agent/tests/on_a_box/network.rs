@@ -125,7 +125,7 @@ fn a_restart_without_a_network_brings_up_the_last_known_good() {
 /// Writes what downloads may use, and what they used, as the agent left it.
 fn remember(test_box: &TestBox, usage: &LinkUsage) {
     let options = StoreOptions::new(DEVICE.parse().unwrap(), Timestamp::now());
-    let (store, _) = Store::open(&test_box.path("state"), &options).unwrap();
+    let (mut store, _) = Store::open(&test_box.path("state"), &options).unwrap();
     store.set_link_usage(usage).unwrap();
     store.flush().unwrap();
 }

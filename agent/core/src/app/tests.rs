@@ -153,7 +153,20 @@ fn an_app_that_comes_back_while_it_is_removed_is_placed_again() {
     let mut app = good("v1");
     app.withdraw(&now());
     app.place(&target("v1"), None, false, &now());
-    assert_eq!(app.phase, Phase::Preparing);
+    assert_eq!(
+        (app.phase, app.current),
+        (Phase::Preparing, Some(target("v1"))),
+        "it is looked at before it counts as good"
+    );
+
+    let mut app = good("v1");
+    app.withdraw(&now());
+    app.place(&target("v2"), None, false, &now());
+    assert_eq!(
+        (app.phase, app.current),
+        (Phase::Preparing, Some(target("v1"))),
+        "what it was stays until then"
+    );
 }
 
 #[test]

@@ -35,7 +35,7 @@ impl Keep for Arc<Mutex<Store>> {
     }
 
     fn save(&self, usage: &LinkUsage) -> Result<(), String> {
-        let store = self.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut store = self.lock().unwrap_or_else(PoisonError::into_inner);
         let written = store.set_link_usage(usage).and_then(|_| store.flush());
         written.map(|_| ()).map_err(|error| error.to_string())
     }

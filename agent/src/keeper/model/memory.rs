@@ -39,16 +39,62 @@ impl Fuse {
     }
 }
 
-/// What is on the disk.
-#[derive(Debug, Default)]
+/// Where something is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Medium {
+    Database,
+    Anchor,
+}
+
+type Act = Arc<dyn Fn(&mut Loaded) + Send + Sync>;
+
+/// What is on the disk, and on its way there.
+#[derive(Default)]
 pub(super) struct Disk {
+    /// As the process sees it.
     pub(super) loaded: Loaded,
+    /// As it is on the disk.
+    durable: Loaded,
+    /// What makes the one of the other.
+    staged: Vec<(Medium, Act)>,
     pub(super) releases: BTreeMap<ReleaseId, Release>,
     pub(super) set_aside: BTreeMap<(AppName, ReleaseId), u32>,
     pub(super) notes: Vec<Note>,
     pub(super) diagnoses: BTreeMap<AppName, Diagnosis>,
     /// It takes no write.
     pub(super) is_full: bool,
+}
+
+impl std::fmt::Debug for Disk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} {:?} {:?} {:?}", self.loaded, self.releases, self.set_aside, self.notes)
+    }
+}
+
+impl Disk {
+    fn settle(&mut self, medium: Medium) {
+        for (_, act) in self.staged.extract_if(.., |(on, _)| *on == medium) {
+            act(&mut self.durable);
+        }
+    }
+
+    /// The process is dead. Of what it had put into the database, up to `some` may be there; the anchor is written as a whole.
+    pub(super) fn crash(&mut self, some: usize) {
+        let staged = std::mem::take(&mut self.staged);
+        let put = staged.iter().filter(|(medium, _)| *medium == Medium::Database);
+        let some = some % (put.clone().count() + 1);
+        put.take(some).for_each(|(_, act)| act(&mut self.durable));
+        self.loaded = self.durable.clone();
+    }
+
+    /// The database is lost, and begun again.
+    pub(super) fn lose_database(&mut self) {
+        self.crash(0);
+        for loaded in [&mut self.loaded, &mut self.durable] {
+            loaded.apps.clear();
+            loaded.inventory.clear();
+        }
+    }
 }
 
 /// The journal of one process.
@@ -70,6 +116,24 @@ impl Memory {
         act(&mut disk);
         Ok(())
     }
+
+    /// Writes what a commit takes to the disk.
+    fn stage(
+        &self,
+        medium: Medium,
+        act: impl Fn(&mut Loaded) + Send + Sync + 'static,
+    ) -> Result<(), JournalError> {
+        if self.fuse.is_burnt() {
+            return Err(JournalError("the process is dead".into()));
+        }
+        let mut disk = self.disk.lock().unwrap();
+        if disk.is_full {
+            return Err(JournalError("no space left on device".into()));
+        }
+        act(&mut disk.loaded);
+        disk.staged.push((medium, Arc::new(act)));
+        Ok(())
+    }
 }
 
 impl Journal for Memory {
@@ -77,25 +141,37 @@ impl Journal for Memory {
         Ok(self.disk.lock().unwrap().loaded.clone())
     }
 
+    fn commit(&mut self) -> Result<(), JournalError> {
+        for medium in [Medium::Database, Medium::Anchor] {
+            if self.disk.lock().unwrap().staged.iter().any(|(on, _)| *on == medium) {
+                self.write(|disk| disk.settle(medium))?;
+            }
+        }
+        Ok(())
+    }
+
     fn save_apps(&mut self, apps: &[(&AppName, Option<&App>)]) -> Result<(), JournalError> {
-        self.write(|disk| {
-            for (name, app) in apps {
+        let apps: Vec<(AppName, Option<App>)> =
+            apps.iter().map(|(name, app)| ((*name).clone(), app.cloned())).collect();
+        self.stage(Medium::Database, move |loaded| {
+            for (name, app) in apps.iter().cloned() {
                 match app {
-                    Some(app) => disk.loaded.apps.insert((*name).clone(), (*app).clone()),
-                    None => disk.loaded.apps.remove(*name),
+                    Some(app) => loaded.apps.insert(name, app),
+                    None => loaded.apps.remove(&name),
                 };
             }
         })
     }
 
     fn save_inventory(&mut self, app: &AppName, owned: &[(&ObjectKey, &Owned)]) -> Result<(), JournalError> {
-        self.write(|disk| {
-            let owned: BTreeMap<_, _> =
-                owned.iter().map(|(key, owned)| ((*key).clone(), (*owned).clone())).collect();
+        let owned: BTreeMap<_, _> =
+            owned.iter().map(|(key, owned)| ((*key).clone(), (*owned).clone())).collect();
+        let app = app.clone();
+        self.stage(Medium::Database, move |loaded| {
             if owned.is_empty() {
-                disk.loaded.inventory.remove(app);
+                loaded.inventory.remove(&app);
             } else {
-                disk.loaded.inventory.insert(app.clone(), owned);
+                loaded.inventory.insert(app.clone(), owned.clone());
             }
         })
     }
@@ -111,19 +187,19 @@ impl Journal for Memory {
     }
 
     fn open_transaction(&mut self, transaction: &Transaction, _: &Now) -> Result<(), JournalError> {
-        self.write(|disk| {
-            disk.loaded.transactions.retain(|open| open.app != transaction.app);
-            disk.loaded.transactions.push(transaction.clone());
+        let transaction = transaction.clone();
+        self.stage(Medium::Anchor, move |loaded| {
+            loaded.transactions.retain(|open| open.app != transaction.app);
+            loaded.transactions.push(transaction.clone());
         })
     }
 
     fn close_transaction(&mut self, app: &AppName, settled: bool) -> Result<(), JournalError> {
-        self.write(|disk| {
-            disk.loaded.transactions.retain(|open| open.app != *app);
-            if settled {
-                disk.set_aside.retain(|(name, _), _| name != app);
-            }
-        })
+        if settled {
+            self.disk.lock().unwrap().set_aside.retain(|(name, _), _| name != app);
+        }
+        let app = app.clone();
+        self.stage(Medium::Anchor, move |loaded| loaded.transactions.retain(|open| open.app != app))
     }
 
     fn times_set_aside(&mut self, app: &AppName, release: &ReleaseId) -> u32 {
@@ -150,13 +226,20 @@ impl Journal for Memory {
         _: &Now,
     ) -> Result<(), JournalError> {
         self.write(|disk| {
-            disk.loaded.failed.entry(app.clone()).or_default().insert(*release, failure.clone());
+            for medium in [Medium::Database, Medium::Anchor] {
+                disk.settle(medium);
+            }
+            for loaded in [&mut disk.loaded, &mut disk.durable] {
+                loaded.failed.entry(app.clone()).or_default().insert(*release, failure.clone());
+            }
         })
     }
 
     fn forget_failed(&mut self, app: &AppName) -> Result<(), JournalError> {
         self.write(|disk| {
-            disk.loaded.failed.remove(app);
+            for loaded in [&mut disk.loaded, &mut disk.durable] {
+                loaded.failed.remove(app);
+            }
         })
     }
 

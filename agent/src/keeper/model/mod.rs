@@ -168,6 +168,7 @@ impl History {
             return;
         }
         self.fuse = Fuse::default();
+        self.disk.lock().unwrap().crash(self.played);
         // What the agent before had asked for and nobody has begun is lost with it.
         self.pending.forget();
         let driver: Arc<dyn Driver> =
@@ -296,9 +297,7 @@ impl History {
             }
             Op::LoseStore => {
                 self.keeper = None;
-                let mut disk = self.disk.lock().unwrap();
-                disk.loaded.apps.clear();
-                disk.loaded.inventory.clear();
+                self.disk.lock().unwrap().lose_database();
                 self.has_forgotten = true;
             }
         }
@@ -374,8 +373,9 @@ async fn turn_of_the_loop(
     let mut scope = Scope::All;
     loop {
         let passed = keeper.pass(&scope, now);
-        pending.take_on(keeper.take_work(), played, now);
-        passed?;
+        let (works, committed) = keeper.take_work();
+        pending.take_on(works, played, now);
+        passed.and(committed)?;
         let mut came = false;
         while let Some(done) = pending.next(shared, now).await {
             came = true;
@@ -386,6 +386,7 @@ async fn turn_of_the_loop(
         }
         scope = Scope::default();
     }
+    keeper.commit()?;
     let keep = keeper.pinned();
     keeper.journal().collect(&keep);
     Ok(())
@@ -468,6 +469,21 @@ fn what_the_newest_commit_wants_again_is_not_purged_while_its_app_goes_back() {
         commit(1),
         commit(1),
         Op::Wait(95),
+    ]);
+}
+
+#[test]
+fn what_is_wanted_again_in_another_release_while_it_is_removed_is_not_removed() {
+    let sign = 3;
+    let mut without = [Says::Version(0, Kind::Good); 5];
+    without[sign] = Says::Nothing;
+    play(&[
+        Op::Change(sign, 0, Kind::Good),
+        Op::Wait(140),
+        Op::Pace(10),
+        Op::Commit(without),
+        Op::Die(1),
+        Op::Rename(0, sign),
     ]);
 }
 

@@ -167,7 +167,8 @@ fn applied(width: usize, refused: Option<&str>) -> (Arc<Wide>, Arc<Mutex<Disk>>)
         let mut scope = Scope::All;
         loop {
             keeper.pass(&scope, &now()).unwrap();
-            let works = keeper.take_work();
+            let (works, committed) = keeper.take_work();
+            committed.unwrap();
             if works.is_empty() {
                 break;
             }

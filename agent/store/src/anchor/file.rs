@@ -108,6 +108,7 @@ impl AnchorFile {
         fault::point("anchor.slot-written");
         self.file.sync_all().map_err(at("sync the anchor", &self.path))?;
         fault::point("anchor.slot-synced");
+        disk::forget_pages(&self.file);
         (self.current, self.sequence, self.slot) = (next, sequence, slot);
         Ok(true)
     }

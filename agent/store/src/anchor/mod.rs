@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use holdfast_core::clock::BootId;
 use holdfast_core::digest::{ReleaseId, Revision};
-use holdfast_core::event::ChainHead;
+use holdfast_core::event::{ChainHead, Event};
 use holdfast_core::generation::Failure;
 use holdfast_core::name::{AppName, DeviceName};
 use holdfast_core::release::JudgedBy;
@@ -44,6 +44,15 @@ pub struct Anchor {
     /// The newest event when the anchor was last written.
     #[serde(default)]
     pub audit_head: Option<ChainHead>,
+    /// The newest events, up to that one, that may be missing in the database after a crash: few of them need no write there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unflushed: Vec<Event>,
+    /// The newest revision that was fetched.
+    #[serde(default)]
+    pub fetched: Option<Revision>,
+    /// The newest revision that was applied in full.
+    #[serde(default)]
+    pub applied: Option<Revision>,
     /// The changes that are open, at most one for each app. Agents that made one change at a time wrote one, or null.
     #[serde(default, alias = "transaction", deserialize_with = "one_or_several")]
     pub transactions: Vec<Transaction>,
@@ -166,6 +175,9 @@ impl Anchor {
             time_floor: proven,
             failed: BTreeMap::new(),
             audit_head: None,
+            unflushed: Vec::new(),
+            fetched: None,
+            applied: None,
             transactions: Vec::new(),
             set_aside: BTreeMap::new(),
         }

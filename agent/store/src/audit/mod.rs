@@ -37,6 +37,8 @@ use page::Pages;
 const LOT: usize = page::LARGEST;
 /// A page has so much of a full log: one part in this many.
 const PAGES: u64 = 40;
+/// So many events are few.
+const FEW: u64 = 32;
 /// The place of the segments.
 const SEGMENTS: u64 = 0;
 /// The place of the first event of all.
@@ -204,11 +206,13 @@ fn sealed(segments: &Segments) -> u64 {
 
 impl AuditLog {
     /// Opens the log in `db`, with its pages in the folder `dir`, which keeps to `bounds`. `anchored` is the head that
-    /// the anchor knows. If the log lacks it, the chain goes on from there: a gap stays visible.
+    /// the anchor knows, and `unflushed` what it has of the newest events, which are put where they are missing. If the log
+    /// lacks the head then, the chain goes on from there: a gap stays visible.
     pub(crate) fn open(
         db: &Database,
         dir: &Path,
         anchored: Option<&ChainHead>,
+        unflushed: &[Event],
         bounds: Bounds,
     ) -> Result<(Self, Option<LogCut>), StoreError> {
         let (events, kept, segments) = (db.table(EVENTS), db.table(EVENTS), db.table(EVENTS));
@@ -225,6 +229,7 @@ impl AuditLog {
             bounds,
             next_page: 0,
         };
+        log.take_in(unflushed)?;
         let newest = log.now.head.clone();
         let cut = match anchored {
             Some(expected) if !log.holds(expected)? => {
@@ -240,6 +245,37 @@ impl AuditLog {
         });
         log.base.clone_from(&log.now.head);
         Ok((log, cut))
+    }
+
+    /// Puts those of `events` that come after the newest one.
+    fn take_in(&mut self, events: &[Event]) -> Result<(), StoreError> {
+        for event in events {
+            let head = self.now.head.as_ref();
+            let follows = head.map_or(event.seq == FIRST, |head| {
+                event.seq == head.seq.saturating_add(1) && event.prev == head.hash
+            });
+            if !follows || event.computed_hash() != event.hash {
+                continue;
+            }
+            let (mut next, mut staged) = (self.now.clone(), Staged::default());
+            next.go_on_from(head.cloned());
+            self.stage(&mut staged, &mut next, event.clone())?;
+            self.events.apply(staged)?;
+            self.now = next;
+        }
+        Ok(())
+    }
+
+    /// The events after the one with place `after`, if they aren't many or large: at most `bytes` as JSON.
+    pub(crate) fn few_after(&self, after: u64, bytes: usize) -> Result<Option<Vec<Event>>, StoreError> {
+        let newest = self.head().map_or(0, |head| head.seq);
+        if newest.saturating_sub(after) > FEW {
+            return Ok(None);
+        }
+        let events = self.after(after, FEW as usize)?;
+        let size: usize =
+            events.iter().map(|event| serde_json::to_vec(event).map_or(bytes, |json| json.len())).sum();
+        Ok((size <= bytes).then_some(events))
     }
 
     /// Whether the log has this event, or had it until it was sealed.

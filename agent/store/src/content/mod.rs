@@ -40,6 +40,24 @@ pub const SMALL: u64 = 1 << 20;
 /// How much is read at once.
 const CHUNK: usize = 64 * 1024;
 
+/// With more than this, one sync of the file system takes less of the disk than one for each file.
+const MANY: usize = 8;
+
+/// A file that has no name yet, and goes unless it gets one.
+struct Temp(PathBuf);
+
+impl Temp {
+    fn sync(&self) -> Result<(), DiskError> {
+        File::open(&self.0).and_then(|file| file.sync_all()).map_err(at("sync", &self.0))
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
 /// What a collection did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
@@ -123,6 +141,37 @@ impl Content {
         self.put_known(bytes, Some(digest), size, (size, size <= SMALL))
     }
 
+    /// The same for each of `all`. Many of them are brought to the disk in one go, with all else that the file system has not
+    /// written yet; so that isn't done where others wait for it.
+    pub fn put_small_all(&self, all: impl IntoIterator<Item = Vec<u8>>) -> Result<(), StoreError> {
+        let mut written: Vec<(Temp, Digest, u64)> = Vec::new();
+        let mut promises = Vec::new();
+        for bytes in all {
+            let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
+            if self.verify(&digest)? {
+                continue;
+            }
+            let temp = self.new_temp();
+            let mut promise = Promise { small: size <= SMALL, ..Promise::of(self) };
+            self.fill(&temp.0, bytes.as_slice(), Some(digest), (size, size), &mut promise)?;
+            written.push((temp, digest, size));
+            promises.push(promise);
+        }
+        if written.len() > MANY {
+            let dir = File::open(&self.temp).map_err(at("open", &self.temp))?;
+            nix::unistd::syncfs(&dir)
+                .map_err(|error| at("sync the file system of", &self.temp)(error.into()))?;
+        } else {
+            written.iter().try_for_each(|(temp, ..)| temp.sync())?;
+        }
+        fault::point("content.temp-synced");
+        if written.is_empty() {
+            return Ok(());
+        }
+        written.iter().try_for_each(|(temp, digest, size)| self.name(&temp.0, *digest, *size))?;
+        self.sync_names()
+    }
+
     /// Keeps what `open` gives, with its size, without holding it in memory. It is opened twice: what is here already is
     /// not written again, and its digest is only known once all of it was read. A size of up to [`SMALL`] is small, as in
     /// [`Content::put_small`]. The inner error is that of `open`.
@@ -179,19 +228,21 @@ impl Content {
         {
             return Ok(digest);
         }
-        let number = self.next_temp.fetch_add(1, Ordering::Relaxed);
-        let temp = self.temp.join(format!("{}-{number}", std::process::id()));
+        let temp = self.new_temp();
         let mut promise = Promise { small, ..Promise::of(self) };
-        let written = self
-            .fill(&temp, source, expected, (limit, known), &mut promise)
-            .and_then(|(digest, size)| self.pin(&temp, digest, size).map(|()| digest));
-        if written.is_err() {
-            let _ = fs::remove_file(&temp);
-        }
-        written
+        let (digest, size) = self.fill(&temp.0, source, expected, (limit, known), &mut promise)?;
+        temp.sync()?;
+        fault::point("content.temp-synced");
+        self.pin(&temp.0, digest, size)?;
+        Ok(digest)
     }
 
-    /// Writes `source` to `temp` and syncs it.
+    fn new_temp(&self) -> Temp {
+        let number = self.next_temp.fetch_add(1, Ordering::Relaxed);
+        Temp(self.temp.join(format!("{}-{number}", std::process::id())))
+    }
+
+    /// Writes `source` to `temp`.
     fn fill(
         &self,
         temp: &Path,
@@ -226,13 +277,17 @@ impl Content {
         if let Some(expected) = expected.filter(|expected| *expected != got) {
             return Err(StoreError::DigestMismatch { expected, got });
         }
-        file.sync_all().map_err(at("sync", temp))?;
-        fault::point("content.temp-synced");
         Ok((got, size))
     }
 
-    /// Gives the file `temp` its name.
+    /// Gives the file `temp` its name, for good.
     fn pin(&self, temp: &Path, digest: Digest, size: u64) -> Result<(), StoreError> {
+        self.name(temp, digest, size)?;
+        self.sync_names()
+    }
+
+    /// Gives the file `temp` its name.
+    fn name(&self, temp: &Path, digest: Digest, size: u64) -> Result<(), StoreError> {
         let path = self.path_of(&digest);
         fs::rename(temp, &path).map_err(at("rename", temp))?;
         fault::point("content.renamed");
@@ -241,7 +296,10 @@ impl Content {
         let replaced = state.sizes.insert(digest, size).unwrap_or(0);
         state.pins.came(&digest);
         state.used = state.used.saturating_sub(replaced).saturating_add(size);
-        drop(state);
+        Ok(())
+    }
+
+    fn sync_names(&self) -> Result<(), StoreError> {
         disk::sync_dir(&self.pinned)?;
         fault::point("content.pinned");
         Ok(())

@@ -22,6 +22,8 @@
 mod open;
 mod table;
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -101,6 +103,8 @@ struct State {
     unflushed: Vec<(&'static str, Vec<Change>)>,
     /// How large that is, in bytes.
     unflushed_bytes: usize,
+    /// The files of large records whose names are on disk.
+    blobs: BTreeSet<OsString>,
     /// Which record was found damaged, where sled itself found nothing.
     damage: Option<String>,
 }
@@ -112,6 +116,7 @@ impl State {
             dirty: true,
             unflushed: Vec::new(),
             unflushed_bytes: 0,
+            blobs: BTreeSet::new(),
             damage: None,
         }
     }
@@ -147,6 +152,11 @@ impl Database {
         Table::new(self.clone(), name)
     }
 
+    /// Whether something was put since the last flush in a table that isn't among these.
+    pub(crate) fn is_unflushed_besides(&self, tables: &[&str]) -> bool {
+        self.state().unflushed.iter().any(|(table, _)| !tables.contains(table))
+    }
+
     /// Returns once everything that was put is on disk; gives whether there was something to do.
     pub fn flush(&self) -> Result<bool, StoreError> {
         self.flush_state(&mut self.state())
@@ -159,9 +169,17 @@ impl Database {
         let bytes = state.unflushed_bytes as u64;
         self.with_room(bytes, || self.with_state(state, "flush", |db| db.flush()))?;
         let file = self.shared.dir.join("db");
-        File::open(&file).and_then(|file| file.sync_all()).map_err(at("sync", &file))?;
-        // Large records have files of their own; sled syncs these, but not their names.
-        disk::sync_dir(&self.shared.dir.join("blobs"))?;
+        let opened = File::open(&file).map_err(at("sync", &file))?;
+        opened.sync_all().map_err(at("sync", &file))?;
+        disk::forget_pages(&opened);
+        // Large records have files of their own; sled syncs these, but not their names. It also writes many small ones anew as
+        // one that is large.
+        let blobs = self.shared.dir.join("blobs");
+        let names = disk::names_in(&blobs)?;
+        if !names.is_subset(&state.blobs) {
+            disk::sync_dir(&blobs)?;
+        }
+        state.blobs = names;
         state.dirty = false;
         state.unflushed.clear();
         state.unflushed_bytes = 0;
@@ -344,6 +362,15 @@ impl Drop for Shared {
 }
 
 fn apply(db: &sled::Db, table: &str, changes: &[Change]) -> sled::Result<()> {
+    let tree = db.open_tree(table)?;
+    // One record alone needs no batch, each of which begins by writing out what was put before it.
+    if let [(key, value)] = changes {
+        return match value {
+            Some(value) => tree.insert(key, value.as_slice()),
+            None => tree.remove(key),
+        }
+        .map(drop);
+    }
     let mut batch = sled::Batch::default();
     for (key, value) in changes {
         match value {
@@ -351,7 +378,7 @@ fn apply(db: &sled::Db, table: &str, changes: &[Change]) -> sled::Result<()> {
             None => batch.remove(key.as_slice()),
         }
     }
-    db.open_tree(table)?.apply_batch(batch)
+    tree.apply_batch(batch)
 }
 
 /// Drops sled, which flushes, and may panic when the disk refuses that.
