@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::app::{App, Phase};
+use crate::change::PruneLimit;
 use crate::clock::Now;
 use crate::digest::ReleaseId;
 use crate::held::Held;
@@ -70,29 +71,6 @@ pub struct OwnedObjects(pub BTreeMap<ObjectKey, Owned>);
 
 /// What we made, app by app. Written before an object is made, and cleared after it is gone.
 pub type Inventory = BTreeMap<AppName, BTreeMap<ObjectKey, Owned>>;
-
-/// How much a plan may remove.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PruneLimit {
-    /// So many apps may always go at once.
-    pub max_apps: usize,
-    /// And so many in a hundred of those that are here.
-    pub max_share_percent: u32,
-}
-
-impl Default for PruneLimit {
-    fn default() -> Self {
-        PruneLimit { max_apps: 1, max_share_percent: 25 }
-    }
-}
-
-impl PruneLimit {
-    /// Whether `going` apps of `present` may be removed: only what is over both limits is held.
-    pub fn allows(&self, going: usize, present: usize) -> bool {
-        going <= self.max_apps || going * 100 <= present * self.max_share_percent as usize
-    }
-}
 
 /// What [`advance`] did.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -4,6 +4,7 @@
 //! None of these hold back what keeps the box as it is: drift is put right, and what fails goes back.
 
 mod gate;
+mod prune;
 mod window;
 
 use std::time::Duration;
@@ -12,10 +13,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 pub use gate::{Gate, GateAnswer, GateProbe};
+pub use prune::PruneLimit;
 pub use window::{DailyWindow, TimeOfDay, Windows, Zone};
 
 use crate::clock::Time;
-use crate::generation::PruneLimit;
 use crate::held::Held;
 use crate::name::{AppName, ObjectKey};
 use crate::network::DownloadLimits;

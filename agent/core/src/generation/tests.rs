@@ -221,15 +221,6 @@ fn what_is_depended_on_comes_first_and_a_cycle_ends() {
 }
 
 #[test]
-fn the_prune_limit_holds_only_what_is_over_both_bounds() {
-    let limit = PruneLimit::default();
-    assert!(limit.allows(1, 1));
-    assert!(limit.allows(2, 8));
-    assert!(!limit.allows(2, 7));
-    assert!(limit.allows(0, 0));
-}
-
-#[test]
 fn apps_that_were_found_after_the_store_was_lost_go_only_within_the_prune_limit() {
     let mut held: Apps = ["a", "b", "c"].iter().map(|app| (name(app), App::found(&now()))).collect();
     let kept =
