@@ -14,6 +14,17 @@ use crate::keeper::Scope;
 /// With less than this a write that failed is taken for the disk's fault.
 const LITTLE: Room = Room { bytes: 1 << 20, inodes: Some(16), is_read_only: false };
 
+/// What the disk refuses.
+#[derive(Default)]
+pub(super) struct DiskTrouble {
+    /// Until when nothing is written down, and why.
+    pub(super) trouble: Option<(Moment, String)>,
+    /// The database is a new one, and what is known isn't written down in it yet.
+    pub(super) unwritten: bool,
+    /// It refused something, for want of room as it seems.
+    pub(super) short: Option<Short>,
+}
+
 /// The disk refused something, and had no more room than this.
 pub(super) struct Short {
     lowest: Room,
@@ -52,16 +63,16 @@ impl Daemon {
         match rebuilt {
             Some(Ok(opened)) => {
                 tracing::error!("{opened}");
-                self.unwritten = true;
+                self.disk.unwritten = true;
             }
             Some(Err(error)) => return self.note_trouble(Err(error.into()), now),
             None => {}
         }
-        if self.unwritten {
+        if self.disk.unwritten {
             match self.keeper.write_all() {
                 Ok(()) => {
-                    self.unwritten = false;
-                    self.trouble = None;
+                    self.disk.unwritten = false;
+                    self.disk.trouble = None;
                     self.widen(Scope::All);
                 }
                 Err(error) => self.note_trouble(Err(error), now),
@@ -80,20 +91,21 @@ impl Daemon {
             || room.bytes < LITTLE.bytes
             || room.inodes.zip(LITTLE.inodes).is_some_and(|(now, little)| now < little);
         // Somebody else's disk may be full: what waits for that is tried again by its own pauses.
-        let is_ours = self.trouble.is_some() || cause.contains(&*self.config.state.dir.to_string_lossy());
+        let is_ours =
+            self.disk.trouble.is_some() || cause.contains(&*self.config.state.dir.to_string_lossy());
         let is_told = is_ours && Trouble::is_named_in(cause);
         if !little && !is_told {
             return;
         }
         let next = self.disk_pause(now);
-        match &mut self.short {
+        match &mut self.disk.short {
             Some(short) => {
                 short.cause = cause.to_owned();
                 short.lowest = lower(&short.lowest, &room);
                 short.lacks_reserve |= lacks_reserve;
             }
             None => {
-                self.short = Some(Short { lowest: room, lacks_reserve, cause: cause.to_owned(), next });
+                self.disk.short = Some(Short { lowest: room, lacks_reserve, cause: cause.to_owned(), next });
                 self.note(kind(&room), None, cause, now);
             }
         }
@@ -105,13 +117,13 @@ impl Daemon {
 
     /// When the disk is looked at next.
     pub(super) fn disk_is_due(&self) -> Option<Moment> {
-        self.short.as_ref().map(|short| short.next.clone())
+        self.disk.short.as_ref().map(|short| short.next.clone())
     }
 
     /// Looks whether there is room again. Then everything is tried again at once: what waits for the source, for the
     /// disk, and each app.
     pub(super) fn look_at_disk(&mut self, now: &Now) {
-        let Some(short) = self.short.as_ref() else { return };
+        let Some(short) = self.disk.short.as_ref() else { return };
         if self.clock.until(&short.next) > Duration::ZERO {
             return;
         }
@@ -124,24 +136,25 @@ impl Daemon {
         let over = self.nothing_waits() || room.as_ref().is_ok_and(|room| short.is_over(room, held));
         if !over {
             let next = self.disk_pause(now);
-            if let Some(short) = &mut self.short {
+            if let Some(short) = &mut self.disk.short {
                 short.next = next;
             }
             return;
         }
-        self.short = None;
-        self.trouble = None;
+        self.disk.short = None;
+        self.disk.trouble = None;
         self.note("disk.room", None, "the disk accepts writes again; everything that waited is retried", now);
-        self.progress.known = None;
-        self.poll_asked = true;
+        self.follow.progress.known = None;
+        self.follow.poll_asked = true;
         self.keeper.try_all_now(now);
         self.widen(crate::keeper::Scope::All);
     }
 
     fn nothing_waits(&self) -> bool {
-        let progress = &self.progress;
+        let progress = &self.follow.progress;
         let followed = progress.accepted.as_ref().map(|floor| &floor.revision) == progress.resolved.as_ref();
-        let well = progress.error.is_none() && progress.held().next().is_none() && self.trouble.is_none();
+        let well =
+            progress.error.is_none() && progress.held().next().is_none() && self.disk.trouble.is_none();
         well && followed && self.keeper.converged()
     }
 
@@ -160,7 +173,7 @@ impl Daemon {
             unblock: "free space on the disk, or repair it; the agent then continues automatically"
                 .to_owned(),
         };
-        match (&self.trouble, &self.short) {
+        match (&self.disk.trouble, &self.disk.short) {
             (Some((_, cause)), _) => Some(held(format!("the agent can't save its state: {cause}"))),
             (None, Some(short)) => Some(held(format!("the disk refuses writes: {}", short.cause))),
             (None, None) => None,

@@ -13,6 +13,7 @@ use holdfast_core::resolve::Resolved;
 use holdfast_core::verify::{Fetched, Floor, verify};
 use holdfast_store::{Trouble, anchor, fault};
 
+use super::following::SourceJob;
 use super::journal::lock;
 use super::sync::{self, Found, NotRendered, Rendered, Renderer};
 use super::trust::{Standing, Trust, no_policy};
@@ -40,15 +41,15 @@ pub(super) fn random() -> u64 {
 impl Daemon {
     pub(super) fn start_fetch(&mut self, now: &Now) {
         self.review_trust(now);
-        self.syncing = true;
-        let asked = std::mem::take(&mut self.poll_asked);
+        self.follow.begin(SourceJob::Fetch);
+        let asked = std::mem::take(&mut self.follow.poll_asked);
         self.look_at = Scope::All;
         self.widen(Scope::All);
-        self.progress.poll_in(self.config.source.interval, now);
-        let source = Arc::clone(&self.source);
+        self.follow.progress.poll_in(self.config.source.interval, now);
+        let source = Arc::clone(&self.follow.source);
         let content = lock(&self.store).shared_content();
-        let known = self.progress.known.clone();
-        let accepted = self.progress.accepted.as_ref().map(|floor| floor.revision.clone());
+        let known = self.follow.progress.known.clone();
+        let accepted = self.follow.progress.accepted.as_ref().map(|floor| floor.revision.clone());
         let job = tokio::task::spawn_blocking(move || {
             Event::Fetched(sync::fetch(&source, &content, known.as_ref(), accepted.as_ref(), asked))
         });
@@ -70,24 +71,24 @@ impl Daemon {
             Ok(found) => found,
             Err(error) => {
                 self.poll_failed(&error, now);
-                self.progress.unfetched = match &error {
+                self.follow.progress.unfetched = match &error {
                     SourceError::UsedUp { cause, .. } => {
                         Some(cause.held_revision(format!("a new revision can't be fetched yet: {cause}")))
                     }
                     SourceError::OverBudget { .. } => {
-                        Some(NotRendered::Source(error.clone()).held(self.progress.next_poll_wall))
+                        Some(NotRendered::Source(error.clone()).held(self.follow.progress.next_poll_wall))
                     }
                     _ => None,
                 };
                 return Ok(());
             }
         };
-        self.progress.error = None;
-        self.progress.unfetched = None;
-        self.progress.last_poll = Some(now.wall);
+        self.follow.progress.error = None;
+        self.follow.progress.unfetched = None;
+        self.follow.progress.last_poll = Some(now.wall);
         match found {
             Found::Same => {
-                self.backoff.succeeded();
+                self.follow.backoff.succeeded();
                 Ok(())
             }
             Found::New(fetched) => self.verify(*fetched, now),
@@ -109,35 +110,35 @@ impl Daemon {
         if let Some(waits) = waits {
             tracing::warn!(%error, "{waits}");
             // It answers, and is asked as often as ever and no more: each time costs.
-            self.backoff.succeeded();
-            self.progress.last_poll = Some(now.wall);
-            self.progress.poll_in(self.config.source.interval, now);
-            self.progress.error = None;
+            self.follow.backoff.succeeded();
+            self.follow.progress.last_poll = Some(now.wall);
+            self.follow.progress.poll_in(self.config.source.interval, now);
+            self.follow.progress.error = None;
             return;
         }
         let text = error.to_string();
-        if self.progress.error.as_ref() == Some(&text) {
+        if self.follow.progress.error.as_ref() == Some(&text) {
             tracing::debug!(%error, "the source still can't be polled");
         } else {
             tracing::warn!(%error, "the source can't be polled; the box keeps its current state");
         }
-        let wait = self.backoff.failed(random());
+        let wait = self.follow.backoff.failed(random());
         let wait = pause_after(error, wait, self.config.source.interval);
-        self.progress.poll_in(wait, now);
-        self.progress.error = Some(text);
+        self.follow.progress.poll_in(wait, now);
+        self.follow.progress.error = Some(text);
         if matches!(error, SourceError::Local(_)) || Trouble::is_named_in(&error.to_string()) {
             self.note_disk(&error.to_string(), now);
         }
         // What waits for the source waits for the next poll.
-        if let Some(held) = self.progress.unrendered.as_mut().filter(|held| held.next.is_some()) {
-            held.next = self.progress.next_poll_wall;
+        if let Some(held) = self.follow.progress.unrendered.as_mut().filter(|held| held.next.is_some()) {
+            held.next = self.follow.progress.next_poll_wall;
         }
     }
 
     pub(super) fn verify(&mut self, fetched: Fetched, now: &Now) -> Result<(), JournalError> {
         let revision = fetched.revision.clone();
-        self.progress.fetched = Some(revision.clone());
-        if self.progress.accepted.as_ref().is_some_and(|floor| floor.revision == revision) {
+        self.follow.progress.fetched = Some(revision.clone());
+        if self.follow.progress.accepted.as_ref().is_some_and(|floor| floor.revision == revision) {
             return self.accepted_again(fetched, now);
         }
         let trust = Trust::read(&self.config);
@@ -149,19 +150,19 @@ impl Daemon {
                 return Ok(());
             }
         };
-        match verify(&fetched, &policy, self.progress.accepted.as_ref(), now) {
+        match verify(&fetched, &policy, self.follow.progress.accepted.as_ref(), now) {
             Ok(verified) => {
                 self.accept(verified.floor(), now)?;
-                self.progress.known = Some(revision);
-                self.progress.refused = None;
-                self.progress.standing = Standing::accepted(fetched, verified, &trust);
+                self.follow.progress.known = Some(revision);
+                self.follow.progress.refused = None;
+                self.follow.progress.standing = Standing::accepted(fetched, verified, &trust);
                 self.render_accepted();
             }
             Err(refused) => {
                 // What could not be shown may be shown by the next answer, and a key's time may come; the rest stays as
                 // it is.
                 let unproven = refused.may_pass();
-                self.progress.known = (!unproven).then(|| revision.clone());
+                self.follow.progress.known = (!unproven).then(|| revision.clone());
                 self.refuse(&revision, Held::from(refused), now);
             }
         }
@@ -170,29 +171,29 @@ impl Daemon {
 
     /// The source shows what was accepted before: after a start, or because the mirror lacked it.
     fn accepted_again(&mut self, fetched: Fetched, now: &Now) -> Result<(), JournalError> {
-        self.progress.known = Some(fetched.revision.clone());
-        self.progress.refused = None;
-        self.progress.show(fetched);
+        self.follow.progress.known = Some(fetched.revision.clone());
+        self.follow.progress.refused = None;
+        self.follow.progress.show(fetched);
         self.review_trust(now);
-        self.backoff.succeeded();
+        self.follow.backoff.succeeded();
         self.render_accepted();
         Ok(())
     }
 
     pub(super) fn refuse(&mut self, revision: &Revision, held: Held, now: &Now) {
-        if self.progress.refused.as_ref() != Some(&held) {
+        if self.follow.progress.refused.as_ref() != Some(&held) {
             self.note("revision.held", Some(revision), &held.cause, now);
         }
-        self.progress.refused = Some(held);
+        self.follow.progress.refused = Some(held);
         // What was accepted before may still lack what the source is to send.
-        match self.progress.unrendered.as_ref().is_some_and(|held| held.next.is_some()) {
+        match self.follow.progress.unrendered.as_ref().is_some_and(|held| held.next.is_some()) {
             true => self.render_accepted(),
-            false => self.backoff.succeeded(),
+            false => self.follow.backoff.succeeded(),
         }
     }
 
     pub(super) fn accept(&mut self, floor: Floor, now: &Now) -> Result<(), JournalError> {
-        if self.progress.accepted.as_ref() == Some(&floor) {
+        if self.follow.progress.accepted.as_ref() == Some(&floor) {
             return Ok(());
         }
         lock(&self.store).stage_anchor(|anchor| {
@@ -211,23 +212,23 @@ impl Daemon {
             "verified and accepted; older revisions are refused from now on",
             now,
         );
-        self.progress.accepted = Some(floor);
+        self.follow.progress.accepted = Some(floor);
         Ok(())
     }
 
     /// Verified -> Resolved, for what was accepted, unless it may not be used any more; needs no network unless that
     /// was lost before all came.
     pub(super) fn render_accepted(&mut self) {
-        self.progress.unread = false;
-        let Some(verified) = self.progress.standing.verified().cloned() else { return };
-        self.syncing = true;
-        self.render_due = None;
+        self.follow.progress.unread = false;
+        let Some(verified) = self.follow.progress.standing.verified().cloned() else { return };
+        self.follow.begin(SourceJob::Render);
+        self.follow.render_due = None;
         let renderer = Renderer {
-            source: Arc::clone(&self.source),
+            source: Arc::clone(&self.follow.source),
             store: Arc::clone(&self.store),
             device: self.config.device.name.clone(),
             runtimes: images::runtimes(&self.config, self.keeper.drivers()),
-            unknown: self.tags.unknown().clone(),
+            unknown: self.follow.tags.unknown().clone(),
             ask: Some(self.allowance.clone()),
         };
         let revision = verified.revision().clone();
@@ -248,17 +249,17 @@ impl Daemon {
         result: Result<Rendered, NotRendered>,
         now: &Now,
     ) -> Result<(), JournalError> {
-        if self.progress.standing.refused.is_some() {
+        if self.follow.progress.standing.refused.is_some() {
             // It lost its leave while it was rendered.
             self.uncollected = true;
             return Ok(());
         }
         match result {
             Ok(Rendered { resolved, wanted }) => {
-                self.backoff.succeeded();
-                self.tags.want(wanted);
-                self.progress.unrendered = None;
-                self.unread_stop = None;
+                self.follow.backoff.succeeded();
+                self.follow.tags.want(wanted);
+                self.follow.progress.unrendered = None;
+                self.follow.unread_stop = None;
                 let before: BTreeMap<AppName, Held> =
                     self.keeper.faulty().map(|(name, held)| (name.clone(), held.clone())).collect();
                 if let Err(error) = self.keeper.place(&resolved, now) {
@@ -271,38 +272,38 @@ impl Daemon {
                 self.note_faulty(&before, &resolved, now);
                 self.retry_what_is_held(&resolved, now);
                 // Not only once everything is good: what is held for weeks must not keep what others have replaced.
-                self.uncollected |= self.progress.resolved.as_ref() != Some(&resolved.revision);
-                self.progress.resolved = Some(resolved.revision);
+                self.uncollected |= self.follow.progress.resolved.as_ref() != Some(&resolved.revision);
+                self.follow.progress.resolved = Some(resolved.revision);
                 self.widen(Scope::All);
             }
             Err(NotRendered::Source(error)) => {
                 // As if the poll had failed: what came stays in the mirror, and the rest is asked for again.
-                self.progress.known = None;
+                self.follow.progress.known = None;
                 self.poll_failed(&error, now);
-                let held = NotRendered::Source(error).held(self.progress.next_poll_wall);
-                self.progress.unrendered = Some(held);
+                let held = NotRendered::Source(error).held(self.follow.progress.next_poll_wall);
+                self.follow.progress.unrendered = Some(held);
             }
             Err(why) => {
-                self.backoff.succeeded();
+                self.follow.backoff.succeeded();
                 // What the mirror lacks is fetched anew with the next poll; a full disk is tried again then.
                 if !matches!(why, NotRendered::Documents(_)) {
-                    self.progress.known = None;
+                    self.follow.progress.known = None;
                 }
                 if let NotRendered::Documents(refused) = &why {
-                    self.unread_stop = refused.stops.then(|| unread_stop(revision));
+                    self.follow.unread_stop = refused.stops.then(|| unread_stop(revision));
                     self.widen(Scope::All);
                 }
                 let of_disk = matches!(why, NotRendered::Disk(_) | NotRendered::Mirror(_));
                 // What was pinned of a revision that can't be had whole may go.
                 self.uncollected |= matches!(why, NotRendered::Budget(_));
-                let held = why.held(self.progress.next_poll_wall);
+                let held = why.held(self.follow.progress.next_poll_wall);
                 if of_disk {
                     self.note_disk(&held.cause, now);
                 }
-                if self.progress.unrendered.as_ref() != Some(&held) {
+                if self.follow.progress.unrendered.as_ref() != Some(&held) {
                     self.note("revision.held", Some(revision), &held.cause, now);
                 }
-                self.progress.unrendered = Some(held);
+                self.follow.progress.unrendered = Some(held);
             }
         }
         Ok(())
@@ -310,17 +311,17 @@ impl Daemon {
 
     /// What an app lacks that the source has is asked for again by itself, whenever the source is polled next.
     fn retry_what_is_held(&mut self, resolved: &Resolved, now: &Now) {
-        let late = resolved.held.iter().filter(|(app, _)| !self.tags.are_wanted_by(app));
+        let late = resolved.held.iter().filter(|(app, _)| !self.follow.tags.are_wanted_by(app));
         let Some(next) = late.filter_map(|(_, held)| held.next).min() else { return };
         let wait = Duration::try_from(next.duration_since(now.wall)).unwrap_or_default();
-        self.render_due = Some(now.moment_in(wait.max(Duration::from_secs(1))));
+        self.follow.render_due = Some(now.moment_in(wait.max(Duration::from_secs(1))));
     }
 
     /// Writes down which apps' documents are at fault, and weren't so before. That a registry is being asked is no fault.
     fn note_faulty(&mut self, before: &BTreeMap<AppName, Held>, resolved: &Resolved, now: &Now) {
         let is_new =
             |name: &AppName, held: &Held| before.get(name).is_none_or(|before| before.cause != held.cause);
-        let at_fault = resolved.held.iter().filter(|(name, _)| !self.tags.are_unasked_for(name));
+        let at_fault = resolved.held.iter().filter(|(name, _)| !self.follow.tags.are_unasked_for(name));
         for (name, held) in at_fault.filter(|(name, held)| is_new(name, held)) {
             let revision = Some(resolved.revision.0.clone());
             let note = Note { revision, ..Note::of("app.held", name, &held.cause) };

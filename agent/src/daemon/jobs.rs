@@ -12,6 +12,7 @@ use holdfast_store::fault;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::following::SourceJob;
 use super::journal::lock;
 use super::{Daemon, Event, WAITING_EVENTS, look, probes};
 use crate::keeper::{Journal, Preparation};
@@ -60,7 +61,7 @@ impl Daemon {
         let new: Vec<_> = todo.filter(|todo| self.preparing.insert((todo.app.clone(), todo.id))).collect();
         // Downloads may take the room of what no release needs. While a job may be pinning something new, what came
         // since the pins were last set stays as well.
-        if !new.is_empty() && !self.syncing {
+        if !new.is_empty() && !self.follow.is_busy() {
             let pins = self.images.with_parts(self.keeper.pinned());
             lock(&self.store).content().set_pins(pins);
         }
@@ -132,7 +133,7 @@ impl Daemon {
                 Some(Event::Swept(driver)) => {
                     self.sweeping.remove(&driver);
                 }
-                Some(Event::Tidied | Event::Fetched(_) | Event::Rendered(..)) => self.syncing = false,
+                Some(Event::Tidied | Event::Fetched(_) | Event::Rendered(..)) => self.follow.ended(),
                 // What else comes now is as lost as it would be a moment later.
                 Some(_) => {}
                 None => return,
@@ -143,12 +144,12 @@ impl Daemon {
     /// Drops what no app can need any more. Not while a job may be pinning something new, and none is begun before the
     /// mirror is tidied up: a revision that was fetched meanwhile isn't among those that are kept.
     pub(super) fn collect(&mut self) {
-        let pins = self.syncing || !self.preparing.is_empty() || self.tags.are_asked();
+        let pins = self.follow.is_busy() || !self.preparing.is_empty() || self.follow.tags.are_asked();
         if !self.uncollected || pins || !self.sweeping.is_empty() {
             return;
         }
         // What goes must not be what the box would have again after a crash.
-        if self.trouble.is_some() {
+        if self.disk.trouble.is_some() {
             return;
         }
         if let Err(error) = self.commit() {
@@ -169,11 +170,11 @@ impl Daemon {
             });
             self.await_job(job, move |_| Event::Swept(kind));
         }
-        let revisions = [self.progress.fetched.clone(), self.progress.resolved.clone()];
-        let source = Arc::clone(&self.source);
-        let accepted = self.progress.accepted.as_ref().map(|floor| floor.revision.clone());
+        let revisions = [self.follow.progress.fetched.clone(), self.follow.progress.resolved.clone()];
+        let source = Arc::clone(&self.follow.source);
+        let accepted = self.follow.progress.accepted.as_ref().map(|floor| floor.revision.clone());
         let scarce = self.is_scarce();
-        self.syncing = true;
+        self.follow.begin(SourceJob::Collect);
         let job = tokio::task::spawn_blocking(move || {
             fault::mark("mirror.collect");
             let keep: Vec<Revision> = revisions.into_iter().chain([accepted]).flatten().collect();

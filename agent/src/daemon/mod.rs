@@ -11,6 +11,7 @@
 
 mod disk;
 mod follow;
+mod following;
 mod gates;
 mod gather;
 mod images;
@@ -40,21 +41,21 @@ use holdfast_core::change::{Gate, GateAnswer};
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::{ReleaseId, Revision};
 use holdfast_core::health::Sight;
-use holdfast_core::held::Held;
 use holdfast_core::name::AppName;
 use holdfast_core::release::DriverKind;
 use holdfast_core::report::Status;
 use holdfast_drivers::{DriverError, DriverEvent};
 use tokio::sync::{mpsc, watch};
 
+use self::disk::DiskTrouble;
+use self::following::Following;
 use self::images::BoxImages;
 use self::journal::{SharedStore, StoreJournal, lock};
 use self::outside::{Outside, Signals};
 use self::permit::{GateWatch, Waiting};
-use self::progress::Progress;
 use self::starting::Parts;
-use self::sync::{Found, NotRendered, Rendered, SharedSource};
-use self::tags::{Said, Tags};
+use self::sync::{Found, NotRendered, Rendered};
+use self::tags::Said;
 use self::tell::PlanReply;
 use self::windows::Windows;
 use crate::api::Request;
@@ -106,22 +107,13 @@ struct Daemon {
     config: Config,
     clock: Clock,
     store: SharedStore,
-    source: SharedSource,
+    follow: Following,
     images: BoxImages,
     /// What all downloads may use of the link.
     allowance: Allowance,
     keeper: Keeper<StoreJournal>,
-    progress: Progress,
-    backoff: Backoff,
-    tags: Tags,
-    /// When what apps lack of the source is asked for again.
-    render_due: Option<Moment>,
     /// What the next pass is about; none when there is no reason for one.
     due: Option<Scope>,
-    /// A job uses the source: it fetches, renders or garbage-collects. One at a time, each begun with what the loop knew
-    /// then: what one brings, another that was begun before it would take for something that nobody needs.
-    syncing: bool,
-    poll_asked: bool,
     preparing: BTreeSet<(AppName, ReleaseId)>,
     /// The apps that are being looked at, and whether something happened meanwhile that the look may not have seen.
     looking: BTreeMap<AppName, bool>,
@@ -132,16 +124,10 @@ struct Daemon {
     look_at: Scope,
     uncollected: bool,
     gates: GateWatch,
-    /// The newest revision can't be read, and may hold an emergency stop.
-    unread_stop: Option<Held>,
     waiting: Waiting,
     /// Much was done since memory was last given back.
     untrimmed: bool,
-    trouble: Option<(Moment, String)>,
-    /// The database was begun anew, and what is known isn't written down in it yet.
-    unwritten: bool,
-    /// The disk refused something.
-    short: Option<disk::Short>,
+    disk: DiskTrouble,
     /// Deadlines up to here have been seen to.
     handled: Moment,
     jobs: mpsc::Sender<Event>,
@@ -178,17 +164,11 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         config,
         clock,
         store,
-        source,
+        follow: Following::new(source, progress, backoff),
         images,
         allowance,
         keeper,
-        progress,
-        backoff,
-        tags: Tags::default(),
-        render_due: None,
         due: Some(Scope::All),
-        syncing: false,
-        poll_asked: true,
         preparing: BTreeSet::new(),
         looking: BTreeMap::new(),
         sweeping: BTreeSet::new(),
@@ -196,12 +176,9 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         look_at: Scope::All,
         uncollected: true,
         gates,
-        unread_stop: None,
         waiting: Waiting::new(&now),
         untrimmed: true,
-        trouble: None,
-        unwritten: false,
-        short: None,
+        disk: DiskTrouble::default(),
         handled: now.moment,
         jobs,
         newest_event,
@@ -277,7 +254,7 @@ impl Daemon {
         loop {
             self.pass();
             self.start_work();
-            if self.keeper.is_idle() || self.trouble.is_some() {
+            if self.keeper.is_idle() || self.disk.trouble.is_some() {
                 return;
             }
             let Some(event) = events.recv().await else { return };
@@ -320,17 +297,15 @@ impl Daemon {
     fn until_deadline(&self, limit: Option<Duration>) -> Option<Duration> {
         let now = self.clock.now();
         let limit = limit.map(|uptime| Moment { boot: now.moment.boot.clone(), uptime });
-        let poll = (!self.syncing).then(|| self.progress.next_poll.clone()).flatten();
-        let render = if self.syncing { None } else { self.render_due.clone() };
-        let trouble = self.trouble.as_ref().map(|(until, _)| until.clone());
+        let trouble = self.disk.trouble.as_ref().map(|(until, _)| until.clone());
         // While the disk refuses writes, nothing of the keeper's can be done.
         let keeper = if trouble.is_some() { None } else { self.keeper.next_wake(&self.handled) };
         let permit = if trouble.is_some() { None } else { self.waiting.due.clone() };
         let purge = if trouble.is_some() { None } else { self.keeper.next_purge(&now) };
-        let tags = self.tags.next();
-        [limit, poll, render, tags, trouble, keeper, permit, purge, self.disk_is_due()]
+        [limit, trouble, keeper, permit, purge, self.disk_is_due()]
             .into_iter()
             .flatten()
+            .chain(self.follow.wakes())
             .map(|at| self.clock.until(&at))
             .min()
     }
@@ -354,9 +329,9 @@ impl Daemon {
                 Ok(())
             }
             Event::PollNow => {
-                self.poll_asked = true;
-                self.tags.ask_all_now(&now);
-                self.render_due = self.render_due.is_some().then(|| now.moment.clone());
+                self.follow.poll_asked = true;
+                self.follow.tags.ask_all_now(&now);
+                self.follow.render_due = self.follow.render_due.is_some().then(|| now.moment.clone());
                 self.keeper.try_all_now(&now);
                 self.widen(Scope::All);
                 Ok(())
@@ -372,7 +347,7 @@ impl Daemon {
                 Ok(())
             }
             Event::Tidied => {
-                self.syncing = false;
+                self.follow.ended();
                 self.untrimmed = true;
                 Ok(())
             }
@@ -385,11 +360,11 @@ impl Daemon {
                 Ok(())
             }
             Event::Fetched(result) => {
-                self.syncing = false;
+                self.follow.ended();
                 self.fetched(result, &now)
             }
             Event::Rendered(revision, result) => {
-                self.syncing = false;
+                self.follow.ended();
                 self.rendered(&revision, *result, &now)
             }
             Event::Tags(said) => {
@@ -455,29 +430,30 @@ impl Daemon {
         let now = self.clock.now();
         self.mend_database(&now);
         self.look_at_disk(&now);
-        if self.trouble.as_ref().is_some_and(|(until, _)| self.clock.until(until).is_zero()) {
-            self.trouble = None;
+        if self.disk.trouble.as_ref().is_some_and(|(until, _)| self.clock.until(until).is_zero()) {
+            self.disk.trouble = None;
             self.widen(Scope::All);
-            self.progress.unread |= self.progress.is_unread();
+            self.follow.progress.unread |= self.follow.progress.is_unread();
         }
         // Before what follows brings it all to the disk: what a revision means for this box, which mostly is nothing.
-        if self.trouble.is_none() {
+        if self.disk.trouble.is_none() {
             self.pass();
         }
         self.note_applied();
-        if self.progress.unread && !self.syncing {
+        if self.follow.progress.unread && !self.follow.is_busy() {
             self.render_accepted();
         }
         // Before the next fetch: where one follows the other without a pause, nothing would ever be let go of.
         self.collect();
-        if !self.syncing && (self.poll_asked || self.progress.is_due(&now)) {
+        if self.follow.is_poll_due(&now) {
             self.start_fetch(&now);
         }
-        if !self.syncing && self.render_due.as_ref().is_some_and(|at| self.clock.until(at).is_zero()) {
+        let render_due = self.follow.render_due.as_ref().is_some_and(|at| self.clock.until(at).is_zero());
+        if render_due && !self.follow.is_busy() {
             self.render_accepted();
         }
         self.ask_registries(&now);
-        if self.trouble.is_none() {
+        if self.disk.trouble.is_none() {
             self.pass();
             let now = self.clock.now();
             self.renew_permit(&now);
@@ -485,7 +461,7 @@ impl Daemon {
             self.start_looking();
         }
         self.note_applied();
-        if self.trouble.is_none() {
+        if self.disk.trouble.is_none() {
             self.start_work();
         }
         self.collect();
@@ -510,7 +486,7 @@ impl Daemon {
     fn note_trouble(&mut self, result: Result<(), JournalError>, now: &Now) {
         if let Err(error) = result {
             tracing::error!(%error, "the agent can't save its state, and waits");
-            self.trouble = Some((now.moment_in(DISK_PAUSE), error.to_string()));
+            self.disk.trouble = Some((now.moment_in(DISK_PAUSE), error.to_string()));
             self.note_disk(&error.to_string(), now);
         }
     }
@@ -518,23 +494,24 @@ impl Daemon {
     /// Whether every verdict is in.
     fn at_rest(&self) -> bool {
         let jobs = self.gates.is_asking()
-            || self.syncing
-            || self.poll_asked
+            || self.follow.is_busy()
+            || self.follow.poll_asked
             || !self.preparing.is_empty()
             || !self.sweeping.is_empty()
             || !self.looking.is_empty()
-            || self.tags.are_asked();
-        !jobs && self.due.is_none() && self.trouble.is_none() && self.keeper.at_rest()
+            || self.follow.tags.are_asked();
+        !jobs && self.due.is_none() && self.disk.trouble.is_none() && self.keeper.at_rest()
     }
 
     /// Everything of a revision is good: that is remembered, and what is no longer needed goes.
     fn note_applied(&mut self) {
         let now = self.clock.now();
         // First what costs nothing: with every turn nearly always there is no news.
-        let is_news = self.progress.resolved.is_some() && self.progress.applied != self.progress.resolved;
+        let is_news = self.follow.progress.resolved.is_some()
+            && self.follow.progress.applied != self.follow.progress.resolved;
         if is_news && self.keeper.converged() {
-            self.progress.applied.clone_from(&self.progress.resolved);
-            let revision = self.progress.applied.clone();
+            self.follow.progress.applied.clone_from(&self.follow.progress.resolved);
+            let revision = self.follow.progress.applied.clone();
             self.note(
                 "revision.applied",
                 revision.as_ref(),

@@ -162,14 +162,14 @@ impl Daemon {
     /// Tells the keeper what may be done now, and asks the gates if that is all that a change waits for.
     pub(super) fn renew_permit(&mut self, now: &Now) {
         self.review_trust(now);
-        if let Some(held) = self.progress.standing.refused.clone() {
+        if let Some(held) = self.follow.progress.standing.refused.clone() {
             self.keeper.permit(Permit::revoked(&held));
             self.waiting.due = None;
             self.gates.interrupt();
             return;
         }
         let Some(policy) = self.keeper.policy() else { return };
-        if self.progress.resolved.is_none() {
+        if self.follow.progress.resolved.is_none() {
             // What is placed is of a revision that was refused, and another one that is trusted is being read: the leave is
             // that one's, and not for what still stands in its place.
             self.keeper.permit(Permit::unknown());
@@ -179,7 +179,7 @@ impl Daemon {
         let is_in_use = self.keeper.is_in_use();
         let mut permit = Permit::by_clock(policy, is_in_use, &now.time);
         let by_clock = [&permit.download, &permit.apply].into_iter().any(Option::is_some);
-        if let Some(held) = &self.unread_stop {
+        if let Some(held) = &self.follow.unread_stop {
             permit = Permit { download: Some(held.clone()), apply: Some(held.clone()), revoked: false };
         }
         let opens =
@@ -191,7 +191,7 @@ impl Daemon {
         let gated = is_in_use
             && permit.apply.is_some()
             && policy.holds_apply(&now.time).is_none()
-            && self.unread_stop.is_none();
+            && self.follow.unread_stop.is_none();
         let hold = permit.apply.as_ref().map(|held| held.cause.clone());
         self.keeper.permit(permit);
         let wants = self.keeper.wants_change(now);

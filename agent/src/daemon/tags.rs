@@ -203,7 +203,7 @@ fn owes_an_answer(registry: &str, unknown: &Unknown) -> bool {
 impl Daemon {
     /// Has the registries asked that have something to say and aren't in a pause.
     pub(super) fn ask_registries(&mut self, now: &Now) {
-        for (registry, names) in self.tags.begin(now) {
+        for (registry, names) in self.follow.tags.begin(now) {
             let (images, asked, name) = (self.images.clone(), names.clone(), registry.clone());
             let job = move || Event::Tags(ask(&images, name, asked));
             self.await_job(tokio::task::spawn_blocking(job), move |why| {
@@ -216,22 +216,22 @@ impl Daemon {
     /// Takes in what a registry said: the revision is rendered again with that.
     pub(super) fn tags_said(&mut self, said: Said, now: &Now) {
         self.untrimmed = true;
-        let digests = self.tags.take(said, random(), now);
+        let digests = self.follow.tags.take(said, random(), now);
         match self.keep_tags(&digests) {
-            Ok(()) => self.tags.settle(),
+            Ok(()) => self.follow.tags.settle(),
             Err(error) => {
                 self.note_disk(&error.to_string(), now);
-                self.tags.give_back(digests, &error, now);
+                self.follow.tags.give_back(digests, &error, now);
             }
         }
-        self.progress.unread = true;
+        self.follow.progress.unread = true;
     }
 
     /// Writes down what tags mean for the apps that want to know.
     fn keep_tags(&self, digests: &BTreeMap<ImageReference, Digest>) -> Result<(), StoreError> {
         let mut store = lock(&self.store);
         let table = store.tags();
-        for (app, WantedTags { asked, images }) in &self.tags.wanted {
+        for (app, WantedTags { asked, images }) in &self.follow.tags.wanted {
             let found = images.iter().filter_map(|image| Some((image.clone(), *digests.get(image)?)));
             let found: BTreeMap<ImageReference, Digest> = found.collect();
             if found.is_empty() {

@@ -57,7 +57,7 @@ impl Daemon {
                 let _ = reply.send(answer);
             }
             Request::Poll(reply) => {
-                self.poll_asked = true;
+                self.follow.poll_asked = true;
                 let _ = reply.send(());
             }
         }
@@ -67,11 +67,11 @@ impl Daemon {
     pub(super) fn planned(&self, reply: PlanReply, answered: Answered, now: &Now) {
         let plan = self.keeper.plan_to_target(answered, now);
         let (held, orphans) = (self.status().held, self.keeper.orphans(now));
-        let _ = reply.send(Ok(status::plan_report(&plan, &self.progress, held, orphans)));
+        let _ = reply.send(Ok(status::plan_report(&plan, &self.follow.progress, held, orphans)));
     }
 
     pub(super) fn status(&self) -> Status {
-        let mut status = status::status(&self.config, &self.keeper, &self.progress, &self.clock.now());
+        let mut status = status::status(&self.config, &self.keeper, &self.follow.progress, &self.clock.now());
         status.downloads = self.allowance.standing();
         if let Some(held) = self.held_by_disk() {
             status.converged = false;
@@ -88,9 +88,9 @@ impl Daemon {
     /// Returns once all that happened is on disk, and how far the source was followed.
     pub(super) fn commit(&mut self) -> Result<(), JournalError> {
         let revisions = Revisions {
-            fetched: self.progress.fetched.clone(),
-            accepted: self.progress.accepted.as_ref().map(|floor| floor.revision.clone()),
-            applied: self.progress.applied.clone(),
+            fetched: self.follow.progress.fetched.clone(),
+            accepted: self.follow.progress.accepted.as_ref().map(|floor| floor.revision.clone()),
+            applied: self.follow.progress.applied.clone(),
         };
         lock(&self.store).set_revisions(&revisions)?;
         self.keeper.commit()
@@ -102,8 +102,7 @@ impl Daemon {
         self.newest_event.send_if_modified(|seq| std::mem::replace(seq, newest) != newest);
         // That a revision was accepted goes to the disk together with what it turns out to mean for this box, which mostly is
         // nothing: nothing is done for it before.
-        let is_rendered = self.syncing && self.progress.is_unread();
-        if !is_rendered && !self.keeper.is_searching() && self.trouble.is_none() {
+        if !self.follow.is_rendering_news() && !self.keeper.is_searching() && self.disk.trouble.is_none() {
             let committed = self.commit();
             self.note_trouble(committed, &self.clock.now());
         }

@@ -154,25 +154,25 @@ impl Daemon {
     /// whether what they refused is to be looked at again.
     pub(super) fn review_trust(&mut self, now: &Now) {
         let trust = Trust::read(&self.config);
-        if self.progress.trusted.replace(trust.stamp).is_some_and(|before| before != trust.stamp) {
+        if self.follow.progress.trusted.replace(trust.stamp).is_some_and(|before| before != trust.stamp) {
             // What was refused may be allowed now.
-            self.progress.known = None;
+            self.follow.progress.known = None;
         }
         let waits = self.keeper.has_due_purge(now) || self.keeper.awaits_purge(now);
-        if !self.progress.review(&trust, waits, now) {
+        if !self.follow.progress.review(&trust, waits, now) {
             return;
         }
-        let revision = self.progress.accepted.as_ref().map(|floor| floor.revision.clone());
-        match &self.progress.standing.refused {
+        let revision = self.follow.progress.accepted.as_ref().map(|floor| floor.revision.clone());
+        match &self.follow.progress.standing.refused {
             Some(held) => {
                 let cause = held.cause.clone();
                 // Of what was taken back nothing can be said to be applied, and with leave it is placed anew.
-                self.progress.resolved = None;
-                self.tags.want(Wanted::new());
+                self.follow.progress.resolved = None;
+                self.follow.tags.want(Wanted::new());
                 tracing::warn!(%cause, "the accepted revision is no longer trusted; workloads keep running");
                 self.note("revision.held", revision.as_ref(), &cause, now);
             }
-            None => self.progress.unread = self.progress.is_unread(),
+            None => self.follow.progress.unread = self.follow.progress.is_unread(),
         }
         self.widen(Scope::All);
     }

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::check::Url;
 use super::decode::{Context, Decode, Placed, Whole, record, text, words};
 use super::units::{Bytes, Percent, Span};
-use crate::change::{ChangePolicy, DailyWindow, GRACE, Gate, GateProbe, PruneLimit, TimeOfDay, Windows, Zone};
+use crate::change::{
+    ChangePolicy, DailyWindow, GRACE, Gate, GateProbe, PruneLimit, TimeOfDay, Windows, Zone,
+};
 use crate::diagnostic::Position;
 use crate::network::{BudgetPeriod, ByteBudget, DownloadLimits};
 use crate::yaml::Node;
