@@ -174,9 +174,12 @@ fn a_change_of_one_file_brings_the_folders_on_its_way_and_the_file() {
         ways.iter().map(|path| repo.git(&["rev-parse", &format!("HEAD:{path}")])).collect();
     wanted.insert(second.0.clone());
     assert_eq!(new, wanted);
-    let requests = server.requests(7);
-    assert!(requests.len() <= 7, "the poll, the commit, four levels and the file: {requests:#?}");
-    assert!(bytes(&requests) < 8_000, "{requests:#?}");
+    let requests = server.requests(6);
+    assert!(
+        requests.len() <= 6,
+        "the poll, the commit, two levels at once, two more and the file: {requests:#?}"
+    );
+    assert!(bytes(&requests) < 5_000, "{requests:#?}");
     // Nothing is left to ask for, by this process or by the next.
     server.forget_requests();
     for mut source in [source, open(of(&server), &mirror)] {

@@ -228,6 +228,14 @@ impl Mirror {
         self.add(&indexed).map(drop)
     }
 
+    /// The same for a pack with folders without what is below them.
+    pub(crate) fn ingest_part(&self, pack: &mut dyn BufRead) -> Result<(), SourceError> {
+        let (_scratch, indexed) = self.index(pack, &AtomicBool::new(false), self.room())?;
+        self.take_room(&indexed)?;
+        self.begin_parts()?;
+        self.add(&indexed).map(drop)
+    }
+
     /// Unpacks and hashes a pack of at most `room` bytes, in a folder that goes unless the pack is added.
     fn index(
         &self,

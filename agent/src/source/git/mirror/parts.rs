@@ -39,7 +39,7 @@ impl Mirror {
     }
 
     /// From here on there may be such folders.
-    fn begin_parts(&self) -> Result<(), SourceError> {
+    pub(super) fn begin_parts(&self) -> Result<(), SourceError> {
         if self.is_in_parts() {
             return Ok(());
         }

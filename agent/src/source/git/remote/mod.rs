@@ -46,6 +46,8 @@ pub(crate) struct Remote {
     client: Option<Client>,
     remembered: Arc<Mutex<Option<Advertisement>>>,
     refused: Refused,
+    /// The topmost folders couldn't be had as changes, and aren't asked for like that again.
+    no_changes: bool,
     line: Line,
     /// What files needed at least that didn't come within the budget, in bytes.
     too_large: BTreeMap<ObjectId, u64>,
@@ -78,6 +80,7 @@ impl Remote {
             client: None,
             remembered: Arc::default(),
             refused: Refused::Nothing,
+            no_changes: false,
             line,
             too_large: BTreeMap::new(),
         })

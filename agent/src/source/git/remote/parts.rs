@@ -1,13 +1,14 @@
 //! Asking for single objects: a commit without its tree, and then the folders and files that the box needs.
 //!
 //! `filter tree:0` leaves out every tree and blob that isn't asked for by its id, so that a request brings what
-//! it names and nothing below. No presence is named: what is here was found out before.
+//! it names and nothing below. No presence is named: what is here was found out before. Only the topmost folders are asked
+//! for as changes to those of a revision that is here.
 
 use std::sync::Arc;
 
 use gix::ObjectId;
 
-use super::{MAX_TALK, Refused, Remote, Session};
+use super::{MAX_HAVES, MAX_TALK, Refused, Remote, Session};
 use crate::http::allowance::{Purpose, UsedUp};
 use crate::source::Parts;
 use crate::source::error::SourceError;
@@ -72,6 +73,11 @@ impl Remote {
         meter: &Arc<Meter>,
     ) -> Result<Extent, SourceError> {
         self.line.documents_of(&id.to_string());
+        if let (Parts::Documents, [root], false) = (what, ids, self.no_changes)
+            && self.fetch_top(id, root, mirror, meter)?
+        {
+            return Ok(Extent::Commit);
+        }
         let at_once = match what {
             _ if !self.line.has_budget() => MAX_WANTS,
             Parts::Documents => DOCUMENTS_AT_ONCE,
@@ -109,6 +115,51 @@ impl Remote {
             Some((url, cause)) => Err(SourceError::UsedUp { url, cause }),
             None => Ok(Extent::Commit),
         }
+    }
+
+    /// Brings the topmost folders of the commit `id`, as changes to those of revisions that are here, if `root` is its tree;
+    /// gives whether it did. Where a repository has hundreds of apps, the folder that lists them is larger than all else that
+    /// a change of one of them brings. Git makes such changes only for what it meets on its way from a commit: asked for a
+    /// folder by its id, it sends it whole. A change to a folder that isn't here can't be used: then it is asked for by id.
+    fn fetch_top(
+        &mut self,
+        id: &ObjectId,
+        root: &ObjectId,
+        mirror: &Mirror,
+        meter: &Arc<Meter>,
+    ) -> Result<bool, SourceError> {
+        if mirror.objects()?.commit(id).map_or(true, |commit| commit.tree != *root) {
+            return Ok(false);
+        }
+        let here = mirror.gathered()?.into_iter().chain(mirror.complete()?);
+        let haves: Vec<ObjectId> = here.filter(|have| have != id).take(MAX_HAVES).collect();
+        if haves.is_empty() {
+            return Ok(false);
+        }
+        let asked = self.operate_within(meter, Purpose::Documents, |session| {
+            if !session.can("filter") || !session.can("shallow") {
+                return Ok(Ok(()));
+            }
+            let mut arguments: Vec<String> =
+                ["ofs-delta", "no-progress", "thin-pack", "filter combine:blob:none+tree:2", "deepen 1"]
+                    .map(String::from)
+                    .into();
+            arguments.extend(haves.iter().map(|id| format!("shallow {id}")));
+            arguments.extend(haves.iter().map(|id| format!("have {id}")));
+            arguments.push(format!("want {id}"));
+            arguments.push("done".to_owned());
+            session.ask(arguments, |_, pack| pack.map_or(Ok(()), |pack| mirror.ingest_part(pack)))
+        });
+        match asked {
+            Ok(()) if mirror.objects()?.exists(root) => return Ok(true),
+            Ok(()) => {}
+            Err(SourceError::Protocol { why, .. }) => {
+                tracing::debug!(why, "the topmost folders can't be fetched as changes");
+            }
+            Err(error) => return Err(error),
+        }
+        self.no_changes = true;
+        Ok(false)
     }
 
     fn note_too_large(&mut self, id: ObjectId, taken: u64) {
