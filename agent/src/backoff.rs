@@ -1,4 +1,5 @@
-//! How long to wait before trying again.
+//! How long to wait before a server (the source, a registry) is asked again: after a failure, with exponential back-off, and
+//! after a success, with jitter. What an app waits before another try is in core's `app`.
 
 use std::time::Duration;
 
@@ -29,8 +30,7 @@ impl Backoff {
         let ceiling = self.ceiling();
         self.failures = self.failures.saturating_add(1);
         let least = ceiling / 4;
-        let share = (random >> 11) as f64 / (1u64 << 53) as f64;
-        least + (ceiling - least).mul_f64(share)
+        least + (ceiling - least).mul_f64(share(random))
     }
 
     /// Failures in a row.
@@ -44,6 +44,17 @@ impl Backoff {
     }
 }
 
+/// The usual interval, and up to a tenth more, given a random number of all 64 bits: boxes that were started together, after
+/// a power cut of a region, must not ask together for ever.
+pub fn spread(interval: Duration, random: u64) -> Duration {
+    interval + (interval / 10).mul_f64(share(random))
+}
+
+/// A random number from 0 to below 1.
+fn share(random: u64) -> f64 {
+    (random >> 11) as f64 / (1u64 << 53) as f64
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -51,6 +62,16 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn boxes_that_were_started_together_ask_at_other_times_and_no_sooner_than_the_interval() {
+        let minute = SECOND * 60;
+        assert_eq!(spread(minute, 0), minute);
+        assert_eq!(spread(minute, u64::MAX / 2 + 1), minute + SECOND * 3);
+        assert!(
+            spread(minute, u64::MAX) > minute + SECOND * 5 && spread(minute, u64::MAX) <= minute + SECOND * 6
+        );
+    }
 
     #[test]
     fn each_failure_doubles_the_wait_up_to_the_most_and_a_success_ends_it() {

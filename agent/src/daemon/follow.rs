@@ -18,6 +18,7 @@ use super::journal::lock;
 use super::sync::{self, Found, NotRendered, Rendered, Renderer};
 use super::trust::{Standing, Trust, no_policy};
 use super::{Daemon, Event, images};
+use crate::backoff::spread;
 use crate::keeper::{Journal, JournalError, Note, Scope};
 use crate::source::SourceError;
 
@@ -45,7 +46,7 @@ impl Daemon {
         let asked = std::mem::take(&mut self.follow.poll_asked);
         self.look_at = Scope::All;
         self.widen(Scope::All);
-        self.follow.progress.poll_in(self.config.source.interval, now);
+        self.poll_after_interval(now);
         let source = Arc::clone(&self.follow.source);
         let content = lock(&self.store).shared_content();
         let known = self.follow.progress.known.clone();
@@ -54,6 +55,10 @@ impl Daemon {
             Event::Fetched(sync::fetch(&source, &content, known.as_ref(), accepted.as_ref(), asked))
         });
         self.await_job(job, |why| Event::Fetched(Err(SourceError::Local(why))));
+    }
+
+    fn poll_after_interval(&mut self, now: &Now) {
+        self.follow.progress.poll_in(spread(self.config.source.interval, random()), now);
     }
 
     /// Fetched -> Verified: and from here on the box takes nothing older.
@@ -112,7 +117,7 @@ impl Daemon {
             // It answers, and is asked as often as ever and no more: each time costs.
             self.follow.backoff.succeeded();
             self.follow.progress.last_poll = Some(now.wall);
-            self.follow.progress.poll_in(self.config.source.interval, now);
+            self.poll_after_interval(now);
             self.follow.progress.error = None;
             return;
         }
@@ -123,7 +128,7 @@ impl Daemon {
             tracing::warn!(%error, "the source can't be polled; the box keeps its current state");
         }
         let wait = self.follow.backoff.failed(random());
-        let wait = pause_after(error, wait, self.config.source.interval);
+        let wait = spread(pause_after(error, wait, self.config.source.interval), random());
         self.follow.progress.poll_in(wait, now);
         self.follow.progress.error = Some(text);
         if matches!(error, SourceError::Local(_)) || Trouble::is_named_in(&error.to_string()) {
