@@ -178,12 +178,12 @@ fn withdraw(
 fn prune_held(going: usize, present: usize, limit: &PruneLimit) -> Held {
     Held::until_changed(
         format!(
-            "the revision would prune {going} of {present} apps; the Fleet's policy.prune allows {} app(s) or {} \
-             %, whichever is more",
+            "the revision would prune {going} of {present} apps; policy.prune allows {} app(s) or {} %, whichever is \
+             more",
             limit.max_apps, limit.max_share_percent
         ),
-        "restore the apps in a new commit, or raise spec.policy.prune in holdfast.yaml in the same commit that \
-         removes them",
+        "restore the apps in a new commit, or raise policy.prune where it is set (in holdfast.yaml, by default), in \
+         the same commit that removes them",
     )
 }
 

@@ -41,7 +41,7 @@ pub(super) enum Source {
 }
 
 impl Source {
-    fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Source::ConfigMap => "ConfigMap",
             Source::Secret => "Secret",

@@ -55,25 +55,30 @@ pub(super) fn read(
     let args = expanded(&mut record, "args", &env, context);
     let ports: Vec<Port> =
         record.items("ports", context).iter().filter_map(|node| port(node, context)).collect();
+    let working_dir = record.optional("workingDir", context);
+    let mounts = record.items("volumeMounts", context);
+    let mounts = mounts.iter().filter_map(|node| mount(node, context)).collect();
+    let security = security(record.node("securityContext"), around.security, context);
+    let mut read_probe = |key| record.node(key).and_then(|node| probe::read(node, &ports, context));
+    let [startup, liveness, readiness] =
+        ["startupProbe", "livenessProbe", "readinessProbe"].map(&mut read_probe);
+    record.finish();
+    // Only now: all of its errors are told at once.
+    let (name, image) = (name?, image?);
     let container = Container {
-        name: name?,
-        image: image?,
+        name,
+        image,
         command,
         args,
-        working_dir: record.optional("workingDir", context),
+        working_dir,
         env,
-        mounts: record
-            .items("volumeMounts", context)
-            .iter()
-            .filter_map(|node| mount(node, context))
-            .collect(),
+        mounts,
         limits,
-        security: security(record.node("securityContext"), around.security, context),
-        startup: record.node("startupProbe").and_then(|node| probe::read(node, &ports, context)),
-        liveness: record.node("livenessProbe").and_then(|node| probe::read(node, &ports, context)),
-        readiness: record.node("readinessProbe").and_then(|node| probe::read(node, &ports, context)),
+        security,
+        startup,
+        liveness,
+        readiness,
     };
-    record.finish();
     Some((container, ports))
 }
 
@@ -199,7 +204,8 @@ fn key_ref(
     }
     let value = around.configs.env(source, &name, &key);
     if value.is_none() && !optional {
-        let message = format!("{} has no text under the key {}", quoted(&name.1), quoted(&key));
+        let (name, key) = (quoted(&name.1), quoted(&key));
+        let message = format!("the {} {name} has no usable value for the key {key}", source.word());
         context.error(node.at, message);
     }
     value

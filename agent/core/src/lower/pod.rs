@@ -88,8 +88,12 @@ pub(super) fn read(node: &Node, place: &Place<'_>, context: &mut Context<'_>) ->
         security: &security,
     };
     let (init, _) = containers(record.items("initContainers", context), &around, context);
-    let list = record.required_node("containers", context);
-    let (containers, ports) = containers(record.items("containers", context), &around, context);
+    let list = record.required_node("containers", context).map(|list| list.at);
+    let nodes = record.items("containers", context);
+    if let Some(at) = list.filter(|_| nodes.is_empty()) {
+        context.error(at, "the pod has no containers");
+    }
+    let (containers, ports) = containers(nodes, &around, context);
     let volumes = volumes(&mut record, place, context);
     let host = record.flag("hostNetwork", context);
     let network = network(host, &ports, context);
@@ -115,7 +119,7 @@ pub(super) fn read(node: &Node, place: &Place<'_>, context: &mut Context<'_>) ->
     };
     let deadline_seconds = seconds(record.number::<1, 4_000_000>("activeDeadlineSeconds", context));
     record.finish();
-    check(&pod, list.map_or(node.at, |list| list.at), context);
+    check(&pod, list.unwrap_or(node.at), context);
     (context.errors.len() == errors_before).then_some(Read {
         pod,
         ports,
@@ -158,9 +162,6 @@ fn volumes(
 
 /// What can only be seen of the pod as a whole.
 fn check(pod: &Pod<ImageReference>, at: Position, context: &mut Context<'_>) {
-    if pod.containers.is_empty() {
-        context.error(at, "the pod has no containers");
-    }
     let mut names = BTreeSet::new();
     for container in pod.all_containers() {
         if !is_label(&container.name) {
