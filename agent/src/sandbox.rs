@@ -80,7 +80,7 @@ pub struct Kept {
 
 impl Kept {
     /// For tests of what is said about it.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "kubernetes"))]
     pub(crate) fn of(hidden: &[&str], read_only: &[&str]) -> Self {
         let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect();
         Kept { hidden: paths(hidden), read_only: paths(read_only) }

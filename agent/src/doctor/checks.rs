@@ -409,4 +409,7 @@ async fn daemon(config: &Config) -> Finding {
 }
 
 #[cfg(test)]
+#[cfg(feature = "kubernetes")]
+mod printed;
+#[cfg(test)]
 mod tests;

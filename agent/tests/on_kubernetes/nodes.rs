@@ -67,7 +67,9 @@ fn one_node_leads_the_other_stands_by_and_takes_over_when_the_first_dies_or_stop
     two.signal(Signal::SIGHUP);
     two.wait_until("standing by", |_, status| {
         let held = app(status, APP).and_then(|app| app.held.clone());
-        held.is_some_and(|held| held.cause.contains(&format!("test/{namespace}/one leads")))
+        held.is_some_and(|held| {
+            held.cause.contains(&format!("standing by: test/{namespace}/one holds the lease"))
+        })
     });
     assert_eq!(plane.get(&map)["data"]["value"], "1");
     one.kill();
