@@ -14,8 +14,10 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use holdfast_core::release::WasmLimits;
+use nix::errno::Errno;
 
 /// Where the kernel shows cgroups of version 2.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -33,6 +35,9 @@ const PERIOD: u64 = 100_000;
 /// Threads: processors, files and a few more.
 const THREADS: u32 = 256;
 
+/// Held while a cgroup is made, and while those of processes that are gone are removed.
+static MAKING: Mutex<()> = Mutex::new(());
+
 /// The cgroup under which workloads have theirs.
 #[derive(Clone, Debug)]
 pub(super) struct Groups(Result<PathBuf, String>);
@@ -41,8 +46,9 @@ impl Groups {
     /// Makes it ready, where it is given to us.
     pub(super) fn open() -> Self {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        Groups(delegated(Path::new(CGROUPS), &own).and_then(|unit| {
-            prepare(&unit).map_err(|error| format!("the cgroup {} can't be used: {error}", unit.display()))
+        Groups(delegated(Path::new(CGROUPS), &own).and_then(|unit| match prepare(&unit) {
+            Ok(()) => Ok(unit),
+            Err(error) => Err(format!("the cgroup {} can't be used: {error}", unit.display())),
         }))
     }
 
@@ -54,6 +60,8 @@ impl Groups {
     /// Puts a process into a cgroup of its own. Without cgroups, does nothing.
     pub(super) fn put(&self, app: &str, pid: u32, limits: &WasmLimits) -> io::Result<()> {
         let Ok(all) = &self.0 else { return Ok(()) };
+        // One that is being made is as empty as one whose process is gone.
+        let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
         tidy(all);
         let group = all.join(format!("{app}.{pid}"));
         fs::create_dir(&group)?;
@@ -94,19 +102,21 @@ fn delegated(root: &Path, own: &str) -> Result<PathBuf, String> {
 }
 
 /// Has the controllers at work below the unit, whose own process must be in a leaf for that.
-fn prepare(unit: &Path) -> io::Result<PathBuf> {
+fn prepare(unit: &Path) -> io::Result<()> {
     let leaf = unit.join(LEAF);
     match fs::create_dir(&leaf) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
     for pid in fs::read_to_string(unit.join("cgroup.procs"))?.lines() {
-        fs::write(leaf.join("cgroup.procs"), pid)?;
+        match fs::write(leaf.join("cgroup.procs"), pid) {
+            // It has ended meanwhile.
+            Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => {}
+            moved => moved?,
+        }
     }
     let wanted = CONTROLLERS.map(|name| format!("+{name}")).join(" ");
-    fs::write(unit.join("cgroup.subtree_control"), &wanted)?;
-    tidy(unit);
-    Ok(unit.to_owned())
+    fs::write(unit.join("cgroup.subtree_control"), &wanted)
 }
 
 /// Removes the cgroups of processes that are gone; the kernel keeps those of others.
@@ -156,6 +166,8 @@ mod tests {
             fs::read_to_string(unit.path().join("cgroup.subtree_control")).unwrap(),
             "+memory +cpu +pids"
         );
+        assert!(unit.path().join("gone.9").exists(), "it may be one that is being made");
+        tidy(unit.path());
         assert!(unit.path().join("hold").exists() && !unit.path().join("gone.9").exists());
     }
 
