@@ -61,7 +61,7 @@ impl Daemon {
         self.follow.progress.poll_in(spread(self.config.source.interval, random()), now);
     }
 
-    /// Fetched -> Verified: and from here on the box takes nothing older.
+    /// Fetched -> Verified.
     pub(super) fn fetched(
         &mut self,
         result: Result<Found, SourceError>,
@@ -157,7 +157,7 @@ impl Daemon {
         };
         match verify(&fetched, &policy, self.follow.progress.accepted.as_ref(), now) {
             Ok(verified) => {
-                self.accept(verified.floor(), now)?;
+                self.accept(verified.floor(), now);
                 self.follow.progress.known = Some(revision);
                 self.follow.progress.refused = None;
                 self.follow.progress.standing = Standing::accepted(fetched, verified, &trust);
@@ -180,6 +180,11 @@ impl Daemon {
         self.follow.progress.refused = None;
         self.follow.progress.show(fetched);
         self.review_trust(now);
+        // An anchor that was lost learns its floor again.
+        let floor = self.follow.progress.standing.verified().map(|verified| verified.floor());
+        if let Some(floor) = floor.filter(|_| lock(&self.store).anchor().floor.is_none()) {
+            self.accept(floor, now);
+        }
         self.follow.backoff.succeeded();
         self.render_accepted();
         Ok(())
@@ -197,9 +202,10 @@ impl Daemon {
         }
     }
 
-    pub(super) fn accept(&mut self, floor: Floor, now: &Now) -> Result<(), JournalError> {
+    /// Nothing older is taken from here on. It is on disk before anything is done for this revision.
+    fn accept(&mut self, floor: Floor, now: &Now) {
         if self.follow.progress.accepted.as_ref() == Some(&floor) {
-            return Ok(());
+            return;
         }
         lock(&self.store).stage_anchor(|anchor| {
             anchor.floor = Some(anchor::Floor {
@@ -207,10 +213,11 @@ impl Daemon {
                 committed: floor.committed,
                 sequence: floor.sequence,
             });
+            anchor.fetched = Some(floor.revision.clone());
             anchor.time_floor = anchor.time_floor.max(now.proven).max(floor.committed);
         });
         self.clock.not_before(floor.committed);
-        fault::point("accept.floor-written");
+        fault::point("accept.floor-staged");
         self.note(
             "revision.accepted",
             Some(&floor.revision),
@@ -218,7 +225,6 @@ impl Daemon {
             now,
         );
         self.follow.progress.accepted = Some(floor);
-        Ok(())
     }
 
     /// Verified -> Resolved, for what was accepted, unless it may not be used any more; needs no network unless that

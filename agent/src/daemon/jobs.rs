@@ -148,14 +148,13 @@ impl Daemon {
         if !self.uncollected || pins || !self.sweeping.is_empty() {
             return;
         }
-        // What goes must not be what the box would have again after a crash.
-        if self.disk.trouble.is_some() {
-            return;
-        }
-        if let Err(error) = self.commit() {
-            return self.note_trouble(Err(error), &self.clock.now());
-        }
         self.uncollected = false;
+        // So that little has to stay for what the box would have again after a crash. Where the disk refuses that, all the
+        // more is to go: it may be full.
+        if self.disk.trouble.is_none() {
+            let committed = self.commit();
+            self.note_trouble(committed, &self.clock.now());
+        }
         let keep = self.images.with_parts(self.keeper.pinned());
         self.keeper.journal().collect(&keep);
         let keep = Arc::new(keep);

@@ -85,6 +85,10 @@ impl Journal for StoreJournal {
         Ok(())
     }
 
+    fn is_accepted_on_disk(&self) -> bool {
+        lock(&self.store).is_anchor_on_disk()
+    }
+
     fn save_apps(&mut self, changed: &[(&AppName, Option<&App>)]) -> Result<(), JournalError> {
         let store = lock(&self.store);
         let gone = changed.iter().filter(|(_, app)| app.is_none()).map(|(name, _)| (*name, None));

@@ -190,6 +190,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         Err(error) => {
             // Nobody can ask, but what should run can be seen to before the agent is started again.
             let _ = tokio::time::timeout(BRING_UP_LIMIT, daemon.bring_up(&mut events)).await;
+            daemon.wind_down().await;
             return Err(error);
         }
     };
@@ -237,7 +238,7 @@ impl Daemon {
     /// others wait for.
     async fn wind_down(&mut self) {
         let now = self.clock.now();
-        if let Err(error) = self.keeper.set_down(&now) {
+        if let Err(error) = self.keeper.set_down(&now).and_then(|()| self.commit()) {
             tracing::warn!(%error, "can't record that the agent is stopping during a change");
         }
         let stopped = self.keeper.drivers().values().map(|driver| driver.stop());

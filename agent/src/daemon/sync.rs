@@ -205,6 +205,8 @@ impl Renderer {
         match self.render_within(verified) {
             Err(NotRendered::Budget(_) | NotRendered::Source(SourceError::OverBudget { .. }))
                 if self.ask.is_some()
+                    // What goes must not be what the box would read again after a crash.
+                    && lock(&self.store).commit().is_ok()
                     && tidy(&mut **lock_source(), &content, std::slice::from_ref(verified.revision())) =>
             {
                 self.render_within(verified)

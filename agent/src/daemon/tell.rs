@@ -92,19 +92,26 @@ impl Daemon {
             accepted: self.follow.progress.accepted.as_ref().map(|floor| floor.revision.clone()),
             applied: self.follow.progress.applied.clone(),
         };
-        lock(&self.store).set_revisions(&revisions)?;
+        let kept = lock(&self.store).set_revisions(&revisions);
+        if let Err(error) = kept {
+            tracing::warn!(%error, "the database can't keep a copy of how far the source was followed");
+        }
         self.keeper.commit()
     }
 
     /// Writes down how far it came, and tells whoever follows.
     pub(super) fn publish(&mut self) {
-        let newest = lock(&self.store).audit().head().map_or(0, |head| head.seq);
-        self.newest_event.send_if_modified(|seq| std::mem::replace(seq, newest) != newest);
         // That a revision was accepted goes to the disk together with what it turns out to mean for this box, which mostly is
-        // nothing: nothing is done for it before.
-        if !self.follow.is_rendering_news() && !self.keeper.is_searching() && self.disk.trouble.is_none() {
-            let committed = self.commit();
-            self.note_trouble(committed, &self.clock.now());
+        // nothing: nothing is done for it before. Whoever follows the events is told of it after that as well: after a crash
+        // another event might have its place.
+        let finds_out = self.follow.is_rendering_news() || self.keeper.is_searching();
+        if !(finds_out && self.keeper.is_committed()) {
+            if self.disk.trouble.is_none() {
+                let committed = self.commit();
+                self.note_trouble(committed, &self.clock.now());
+            }
+            let newest = lock(&self.store).audit().head().map_or(0, |head| head.seq);
+            self.newest_event.send_if_modified(|seq| std::mem::replace(seq, newest) != newest);
         }
         let apps = self.keeper.apps();
         let good = apps.values().filter(|app| app.converged()).count();

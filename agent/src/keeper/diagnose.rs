@@ -87,5 +87,7 @@ impl<J: Journal> Keeper<J> {
             events: Vec::new(),
         };
         self.journal.keep_diagnosis(name, diagnosis.bounded());
+        // Before anything of it is removed.
+        self.uncommitted.insert(name.clone());
     }
 }

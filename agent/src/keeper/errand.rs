@@ -131,10 +131,28 @@ impl<J: Journal> Keeper<J> {
 
     /// Returns once everything that was written down is on disk.
     pub fn commit(&mut self) -> Result<(), JournalError> {
-        self.journal.commit()?;
+        let committed = self.journal.commit();
+        self.is_placed_on_disk |= self.journal.is_accepted_on_disk();
+        committed?;
         self.uncommitted.clear();
-        self.is_placed_on_disk = true;
+        self.pinned_on_disk = self.pinned_now();
         Ok(())
+    }
+
+    /// Writes down all that it knows, into a database that was begun anew.
+    pub fn write_all(&mut self) -> Result<(), JournalError> {
+        let apps: Vec<_> = self.apps.iter().map(|(name, app)| (name, Some(app))).collect();
+        self.journal.save_apps(&apps)?;
+        for (app, owned) in &self.inventory {
+            self.journal.save_inventory(app, &owned.iter().collect::<Vec<_>>())?;
+        }
+        self.uncommitted.extend(self.apps.keys().chain(self.inventory.keys()).cloned());
+        Ok(())
+    }
+
+    /// Whether nothing of an app was written down that may not be on disk yet.
+    pub fn is_committed(&self) -> bool {
+        self.uncommitted.is_empty()
     }
 
     fn is_on_disk(&self, work: &Work) -> bool {

@@ -74,6 +74,9 @@ pub trait Journal {
     /// Returns once everything that was written is on disk.
     fn commit(&mut self) -> Result<(), JournalError>;
 
+    /// Whether that the newest revision was accepted is on disk, as it may be though the rest isn't.
+    fn is_accepted_on_disk(&self) -> bool;
+
     /// Keeps these apps' records; `None` forgets one. All of them or none.
     fn save_apps(&mut self, apps: &[(&AppName, Option<&App>)]) -> Result<(), JournalError>;
 

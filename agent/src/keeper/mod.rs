@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use holdfast_core::app::{App, Phase, pause};
 use holdfast_core::clock::{Moment, Now};
+use holdfast_core::digest::Digest;
 use holdfast_core::generation::handover::{Claims, Handovers};
 use holdfast_core::generation::{Apps, Failed, Faulty, Inventory, advance, waits_for};
 use holdfast_core::health::Health;
@@ -105,6 +106,8 @@ pub struct Keeper<J> {
     uncommitted: BTreeSet<AppName>,
     /// That the newest revision was accepted is on disk: nothing is done for it before.
     is_placed_on_disk: bool,
+    /// What must stay on disk for what is written down there.
+    pinned_on_disk: BTreeSet<Digest>,
     /// How many pieces of work there were.
     sent: u64,
 }
@@ -155,6 +158,7 @@ impl<J: Journal> Keeper<J> {
     /// takes no write keeps no agent from starting.
     pub fn open(journal: J, drivers: Drivers) -> Result<Self, JournalError> {
         let mut keeper = Keeper::load(journal, drivers)?;
+        keeper.pinned_on_disk = keeper.pinned_now();
         keeper.find_undiagnosed();
         Ok(keeper)
     }
@@ -192,6 +196,7 @@ impl<J: Journal> Keeper<J> {
             outbox: Vec::new(),
             uncommitted: BTreeSet::new(),
             is_placed_on_disk: true,
+            pinned_on_disk: BTreeSet::new(),
             sent: 0,
         })
     }
@@ -313,6 +318,13 @@ impl<J: Journal> Keeper<J> {
         let defers = withheld.is_some() || self.permit.download.is_some();
         let handovers = Handovers::of(&apps, resolved, self.releases.whole(), &self.inventory);
         let advance = advance(&mut apps, resolved, &self.failed, withheld, defers, &handovers, now);
+        for (name, app) in &mut apps {
+            let was_removed = self.apps.get(name).is_some_and(|app| app.phase == Phase::Removing);
+            // Of what has begun to go nothing is brought back before its successor comes.
+            if was_removed && app.phase == Phase::Preparing && !self.is_all_here(name, app) {
+                app.current = None;
+            }
+        }
         self.handovers = handovers;
         let changed: Vec<_> = advance.changed.iter().map(|name| (name, apps.get(name))).collect();
         self.journal.save_apps(&changed)?;
@@ -556,16 +568,6 @@ impl<J: Journal> Keeper<J> {
                 Phase::Preparing if self.permit.download.is_some() => is_calm(app),
                 _ => given_up(app),
             })
-    }
-
-    /// Writes down all that it knows, into a database that was begun anew.
-    pub fn write_all(&mut self) -> Result<(), JournalError> {
-        let apps: Vec<_> = self.apps.iter().map(|(name, app)| (name, Some(app))).collect();
-        self.journal.save_apps(&apps)?;
-        for (app, owned) in &self.inventory {
-            self.journal.save_inventory(app, &owned.iter().collect::<Vec<_>>())?;
-        }
-        Ok(())
     }
 
     /// Whether an app may be brought to what it should run. What ran before an update is kept up while the update can't

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use holdfast_core::app::App;
 use holdfast_core::digest::{Digest, ReleaseId};
 use holdfast_core::generation::Apps;
+use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::release::Release;
 use holdfast_core::resolve::Resolved;
 
@@ -78,8 +79,24 @@ impl Releases {
 }
 
 impl<J: Journal> Keeper<J> {
-    /// Every digest that must stay on disk.
+    /// Every digest that must stay on disk: for what is to be, and for what would be again after a crash.
     pub fn pinned(&self) -> BTreeSet<Digest> {
+        let mut pinned = self.pinned_now();
+        pinned.extend(&self.pinned_on_disk);
+        pinned
+    }
+
+    /// Whether everything of what an app should run is listed as made.
+    pub(super) fn is_all_here(&self, name: &AppName, app: &App) -> bool {
+        let release = app.current.as_ref().and_then(|target| self.releases.get(&target.release));
+        let owned = self.inventory.get(name);
+        release.is_some_and(|release| {
+            let is_here = |key: &ObjectKey| owned.is_some_and(|owned| owned.contains_key(key));
+            release.objects.iter().all(|object| is_here(&object.key))
+        })
+    }
+
+    pub(super) fn pinned_now(&self) -> BTreeSet<Digest> {
         // Probes belong to the policy: a release may come to be judged by others while it runs.
         let resolved = self.resolved.iter().flat_map(|resolved| resolved.apps.values());
         let targets = self.apps.values().flat_map(App::targets).chain(resolved);

@@ -35,7 +35,7 @@ pub const AGENT_NAMES: &[&str] = &[
     "fetch.pack-synced",
     "fetch.pack-renamed",
     "fetch.objects-stored",
-    "accept.floor-written",
+    "accept.floor-staged",
     "executor.intent-written",
     "executor.step-done",
     "executor.transaction-closed",

@@ -136,6 +136,9 @@ pub struct Store {
     staged: Option<Anchor>,
     /// The newest event that is in the database on disk.
     flushed: u64,
+    /// Whether the database was flushed since it was opened: before that, what a killed process wrote may be there to be read,
+    /// and not on disk.
+    is_flushed: bool,
     audit: AuditLog,
     db: Database,
     content: Arc<Content>,
@@ -202,6 +205,7 @@ impl Store {
             anchor,
             staged: None,
             flushed,
+            is_flushed: false,
             audit,
             db,
             content,
@@ -228,6 +232,11 @@ impl Store {
     /// The anchor, with what is staged.
     pub fn anchor(&self) -> &Anchor {
         self.staged.as_ref().unwrap_or_else(|| self.anchor.get())
+    }
+
+    /// Whether nothing of the anchor is staged.
+    pub fn is_anchor_on_disk(&self) -> bool {
+        self.staged.is_none()
     }
 
     /// Changes the anchor, and all else that is staged, and returns once that is on disk; gives whether there was something
@@ -260,7 +269,8 @@ impl Store {
     }
 
     /// Returns once every record, every event and what is staged of the anchor is on disk, with as few writes as that takes;
-    /// gives whether there was something to do. Records are there before the anchor.
+    /// gives whether there was something to do. Records are there before the anchor; but a database that takes no write holds
+    /// up nothing of the anchor, which is written in place.
     pub fn commit(&mut self) -> Result<bool, StoreError> {
         let flushed = self.flush_records();
         let written = self.write_anchor()?;
@@ -270,7 +280,8 @@ impl Store {
     /// Flushes the database if it has records that are nowhere else: a few events, and how far the source was followed, are in
     /// the anchor as well, and need no write of their own.
     fn flush_records(&mut self) -> Result<bool, StoreError> {
-        let is_spared = !self.db.is_unflushed_besides(&[EVENTS, REVISIONS])
+        let is_spared = self.is_flushed
+            && !self.db.is_unflushed_besides(&[EVENTS, REVISIONS])
             && (self.is_anchored()
                 || self.audit.few_after(self.flushed, UNFLUSHED_BYTES).is_ok_and(|events| events.is_some()));
         if is_spared { Ok(false) } else { self.flush() }
@@ -397,24 +408,27 @@ impl Store {
         self.db.table(TAGS)
     }
 
-    /// How far the source was followed, as the anchor has it; one that was lost, as the database has it.
+    /// How far the source was followed, as the anchor has it; what that doesn't know, since it was lost, as the database has it.
     pub fn revisions(&self) -> Result<Revisions, StoreError> {
-        let Anchor { floor, fetched, applied, .. } = self.anchor();
-        if floor.is_some() || fetched.is_some() {
-            let accepted = floor.as_ref().map(|floor| floor.revision.clone());
-            return Ok(Revisions { fetched: fetched.clone(), accepted, applied: applied.clone() });
-        }
         let table: Table<String, Revisions> = self.db.table(REVISIONS);
-        Ok(table.get(&FOLLOWED.to_owned())?.unwrap_or_default())
+        let kept = table.get(&FOLLOWED.to_owned())?.unwrap_or_default();
+        let Anchor { floor, fetched, applied, .. } = self.anchor();
+        let accepted = floor.as_ref().map(|floor| floor.revision.clone());
+        Ok(Revisions {
+            fetched: fetched.clone().or(kept.fetched),
+            accepted: accepted.or(kept.accepted),
+            applied: applied.clone().or(kept.applied),
+        })
     }
 
     /// Keeps how far the source was followed; gives whether that differs. It is on disk after the next [`Store::commit`]. What
     /// was accepted is the anchor's floor, and only kept in case that is lost.
     pub fn set_revisions(&mut self, revisions: &Revisions) -> Result<bool, StoreError> {
-        let table: Table<String, Revisions> = self.db.table(REVISIONS);
-        let differs = table.put(&FOLLOWED.to_owned(), revisions)?;
         let Revisions { fetched, accepted: _, applied } = revisions.clone();
-        Ok(self.stage_anchor(|anchor| (anchor.fetched, anchor.applied) = (fetched, applied)) || differs)
+        // First the anchor's, which a full disk takes as well.
+        let staged = self.stage_anchor(|anchor| (anchor.fetched, anchor.applied) = (fetched, applied));
+        let table: Table<String, Revisions> = self.db.table(REVISIONS);
+        Ok(table.put(&FOLLOWED.to_owned(), revisions)? || staged)
     }
 
     /// What was used of the box's link.
@@ -453,6 +467,7 @@ impl Store {
     /// Returns once every record and event is in the database on disk; gives whether there was something to do.
     pub fn flush(&mut self) -> Result<bool, StoreError> {
         let flushed = self.db.flush()?;
+        self.is_flushed = true;
         self.flushed = self.audit.head().map_or(0, |head| head.seq);
         Ok(flushed)
     }
@@ -467,7 +482,7 @@ impl Store {
     pub fn rebuild_database(&mut self, now: Timestamp, reason: &str) -> Result<Opened, StoreError> {
         let taken = self.audit.take_out();
         let rebuilt = self.db.rebuild(reason)?;
-        self.flushed = 0;
+        (self.flushed, self.is_flushed) = (0, false);
         AuditLog::put_back(&self.db, &taken)?;
         let Anchor { audit_head, unflushed, .. } = self.anchor.get();
         let pages = self.dir.join(PAGES);

@@ -127,7 +127,7 @@ impl Memory {
             return Err(JournalError("the process is dead".into()));
         }
         let mut disk = self.disk.lock().unwrap();
-        if disk.is_full {
+        if disk.is_full && medium == Medium::Database {
             return Err(JournalError("no space left on device".into()));
         }
         act(&mut disk.loaded);
@@ -142,12 +142,24 @@ impl Journal for Memory {
     }
 
     fn commit(&mut self) -> Result<(), JournalError> {
-        for medium in [Medium::Database, Medium::Anchor] {
-            if self.disk.lock().unwrap().staged.iter().any(|(on, _)| *on == medium) {
-                self.write(|disk| disk.settle(medium))?;
+        let is_staged = |on: Medium| self.disk.lock().unwrap().staged.iter().any(|(medium, _)| *medium == on);
+        let put = if is_staged(Medium::Database) {
+            self.write(|disk| disk.settle(Medium::Database))
+        } else {
+            Ok(())
+        };
+        if is_staged(Medium::Anchor) {
+            // It is written in place, on a full disk too.
+            if !self.fuse.burn() {
+                return Err(JournalError("the process is dead".into()));
             }
+            self.disk.lock().unwrap().settle(Medium::Anchor);
         }
-        Ok(())
+        put
+    }
+
+    fn is_accepted_on_disk(&self) -> bool {
+        self.disk.lock().unwrap().staged.iter().all(|(medium, _)| *medium == Medium::Database)
     }
 
     fn save_apps(&mut self, apps: &[(&AppName, Option<&App>)]) -> Result<(), JournalError> {

@@ -1,12 +1,13 @@
 //! What sled uses of parking_lot 0.11, on the standard library's locks: the workspace puts it in that crate's place.
 //!
 //! For one reason: sled keeps seven threads, each of which wakes once a second to see whether it is still needed. On a box
-//! that runs on a battery, these were nearly all that woke an idle processor. Here they look once an hour; work wakes them at
-//! once, as ever. It also leaves out four crates, of which one (instant) isn't maintained any more.
+//! that runs on a battery, these were nearly all that woke an idle processor. Here they look once an hour, and only those
+//! beyond seven, which sled starts for much work at once, as soon as they want to; work wakes them at once, as ever. It also leaves out four crates, of which one (instant) isn't maintained any more.
 //!
 //! As in parking_lot a panic while a lock is held doesn't poison it.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{self, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -100,14 +101,17 @@ impl WaitTimeoutResult {
     }
 }
 
+/// So many of sled's threads wait for work at all times.
+const WORKERS: usize = 7;
+
 /// As `std::sync::Condvar`.
 #[derive(Debug, Default)]
-pub struct Condvar(sync::Condvar);
+pub struct Condvar(sync::Condvar, AtomicUsize);
 
 impl Condvar {
     /// One that nobody waits for.
     pub const fn new() -> Self {
-        Condvar(sync::Condvar::new())
+        Condvar(sync::Condvar::new(), AtomicUsize::new(0))
     }
 
     /// Wakes one that waits; gives whether somebody may have.
@@ -140,7 +144,11 @@ impl Condvar {
     /// Waits until somebody notifies. In sled only its threads call this, which wait for work: `until` says when they want to
     /// look whether they are still needed, and that has time.
     pub fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, until: Instant) -> WaitTimeoutResult {
-        self.wait_for(guard, until.saturating_duration_since(Instant::now()).max(IDLE))
+        let asked = until.saturating_duration_since(Instant::now());
+        let before = self.1.fetch_add(1, Ordering::Relaxed);
+        let ended = self.wait_for(guard, if before < WORKERS { asked.max(IDLE) } else { asked });
+        self.1.fetch_sub(1, Ordering::Relaxed);
+        ended
     }
 }
 
@@ -165,6 +173,14 @@ mod tests {
         *shared.0.lock() = 7;
         shared.1.notify_all();
         assert_eq!(thread.join().unwrap(), 7);
+    }
+
+    #[test]
+    fn a_thread_beyond_those_that_always_wait_ends_its_wait_when_it_wants_to() {
+        let bell = Condvar::new();
+        bell.1.store(WORKERS, Ordering::Relaxed);
+        assert!(bell.wait_until(&mut Mutex::new(()).lock(), Instant::now()).timed_out());
+        assert_eq!(bell.1.load(Ordering::Relaxed), WORKERS);
     }
 
     #[test]

@@ -61,6 +61,10 @@ impl AnchorFile {
             let state = AnchorState::Lost { reason: reason.join("; "), set_aside: Some(aside) };
             return Ok((Self::create(path, fresh)?, state));
         };
+        // What a killed process wrote may be there to be read, and not on disk.
+        if let Err(error) = file.sync_all() {
+            tracing::warn!(path = %path.display(), %error, "the anchor can't be synced");
+        }
         let state = match bad.pop() {
             // Only before the second write of all is a slot empty.
             None => AnchorState::Intact,

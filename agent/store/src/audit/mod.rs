@@ -1,8 +1,8 @@
-//! The audit log: the chain of events, with its head in the anchor.
+//! The audit log: the chain of events, bounded by count and bytes ([`crate::Options`]), with its head in the anchor.
 //!
-//! An event is kept at once for this process and on disk at the next flush; the anchor's head is only written
-//! after one. So after any crash the anchor's head is in the log; if it isn't, the log was cut or altered, and
-//! the first event after that says so.
+//! An event is kept at once for this process and on disk at the next commit: in the anchor with the newest few, up to its
+//! head, or in the database, by a flush before the head is written. So after any crash the anchor's head is in the log; if it
+//! isn't, the log was cut or altered, and the first event after that says so.
 //!
 //! ```text
 //! event 1             ..                             ..          the newest

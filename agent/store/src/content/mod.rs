@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -83,6 +83,8 @@ pub struct Content {
     /// Told when a download is no longer under way.
     closed: Condvar,
     next_temp: AtomicU64,
+    /// Whether some of the names of what is pinned may not be on disk: a process that was killed may have left such.
+    unsynced: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -115,7 +117,8 @@ impl Content {
         state.used = state.sizes.values().sum::<u64>().saturating_add(state.partials.used());
         let (state, closed) = (Mutex::new(state), Condvar::new());
         let (beside, reserve, next_temp) = (Vec::new(), None, AtomicU64::new(0));
-        Ok(Content { pinned, temp, partial, budget, beside, reserve, state, closed, next_temp })
+        let unsynced = AtomicBool::new(true);
+        Ok(Content { pinned, temp, partial, budget, beside, reserve, state, closed, next_temp, unsynced })
     }
 
     /// The same, where what lies `beside` it counts to the budget as well, and the room of `reserve` is left alone.
@@ -144,8 +147,9 @@ impl Content {
     /// The same for each of `all`. Many of them are brought to the disk in one go, with all else that the file system has not
     /// written yet; so that isn't done where others wait for it.
     pub fn put_small_all(&self, all: impl IntoIterator<Item = Vec<u8>>) -> Result<(), StoreError> {
-        let mut written: Vec<(Temp, Digest, u64)> = Vec::new();
-        let mut promises = Vec::new();
+        let mut written = Vec::new();
+        // Opened first: whoever opens it later isn't told of what couldn't be written before.
+        let dir = File::open(&self.temp).map_err(at("open", &self.temp))?;
         for bytes in all {
             let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
             if self.verify(&digest)? {
@@ -154,21 +158,19 @@ impl Content {
             let temp = self.new_temp();
             let mut promise = Promise { small: size <= SMALL, ..Promise::of(self) };
             self.fill(&temp.0, bytes.as_slice(), Some(digest), (size, size), &mut promise)?;
-            written.push((temp, digest, size));
-            promises.push(promise);
+            written.push((temp, digest, size, promise));
         }
         if written.len() > MANY {
-            let dir = File::open(&self.temp).map_err(at("open", &self.temp))?;
             nix::unistd::syncfs(&dir)
                 .map_err(|error| at("sync the file system of", &self.temp)(error.into()))?;
         } else {
             written.iter().try_for_each(|(temp, ..)| temp.sync())?;
         }
         fault::point("content.temp-synced");
-        if written.is_empty() {
-            return Ok(());
+        for (temp, digest, size, promise) in written {
+            self.name(&temp.0, digest, size)?;
+            drop(promise);
         }
-        written.iter().try_for_each(|(temp, digest, size)| self.name(&temp.0, *digest, *size))?;
         self.sync_names()
     }
 
@@ -226,6 +228,7 @@ impl Content {
         if let Some(digest) = expected
             && self.verify(&digest)?
         {
+            self.sync_names()?;
             return Ok(digest);
         }
         let temp = self.new_temp();
@@ -289,6 +292,7 @@ impl Content {
     /// Gives the file `temp` its name.
     fn name(&self, temp: &Path, digest: Digest, size: u64) -> Result<(), StoreError> {
         let path = self.path_of(&digest);
+        self.unsynced.store(true, Ordering::Relaxed);
         fs::rename(temp, &path).map_err(at("rename", temp))?;
         fault::point("content.renamed");
         // Known from here on, even if the sync of the folder fails: the next collection must see it.
@@ -299,8 +303,14 @@ impl Content {
         Ok(())
     }
 
+    /// Makes the names of what is pinned durable, if some may not be.
     fn sync_names(&self) -> Result<(), StoreError> {
-        disk::sync_dir(&self.pinned)?;
+        if self.unsynced.swap(false, Ordering::Relaxed)
+            && let Err(error) = disk::sync_dir(&self.pinned)
+        {
+            self.unsynced.store(true, Ordering::Relaxed);
+            return Err(error.into());
+        }
         fault::point("content.pinned");
         Ok(())
     }

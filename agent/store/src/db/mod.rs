@@ -261,7 +261,7 @@ impl Database {
         let bytes: usize =
             changes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
         if state.unflushed_bytes + bytes > UNFLUSHED_LIMIT {
-            // The disk has refused this for long. What was put is kept, and nothing more is taken.
+            // It isn't to grow in memory. Where the disk refuses this, what was put is kept, and nothing more is taken.
             self.flush_state(state)?;
         }
         let doing = format!("write {table}");

@@ -57,6 +57,8 @@ impl Mirror {
         match self.is_in_parts() {
             true if all_whole && !kept.is_empty() => {
                 self.rewrite(&kept, &old)?;
+                // What was dropped must not come back without this mark.
+                self.sync()?;
                 self.end_parts()
             }
             // One pack of which nothing was forgotten since it was written holds nothing else.

@@ -79,6 +79,10 @@ impl Mirror {
             }
         }
         mirror.lay_out()?;
+        // What a killed process wrote may be there to be read, and not on disk.
+        if let Err(error) = mirror.sync() {
+            tracing::warn!(%error, "the mirror can't be synced");
+        }
         Ok(mirror)
     }
 
