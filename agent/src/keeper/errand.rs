@@ -131,11 +131,15 @@ impl<J: Journal> Keeper<J> {
 
     /// Returns once everything that was written down is on disk.
     pub fn commit(&mut self) -> Result<(), JournalError> {
+        // With every turn of the loop nearly always there is no news.
+        let is_news = !self.is_placed_on_disk || !self.uncommitted.is_empty();
         let committed = self.journal.commit();
         self.is_placed_on_disk |= self.journal.is_accepted_on_disk();
         committed?;
-        self.uncommitted.clear();
-        self.pinned_on_disk = self.pinned_now();
+        if is_news {
+            self.uncommitted.clear();
+            self.pinned_on_disk = self.pinned_now();
+        }
         Ok(())
     }
 

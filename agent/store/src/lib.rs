@@ -424,9 +424,13 @@ impl Store {
     /// Keeps how far the source was followed; gives whether that differs. It is on disk after the next [`Store::commit`]. What
     /// was accepted is the anchor's floor, and only kept in case that is lost.
     pub fn set_revisions(&mut self, revisions: &Revisions) -> Result<bool, StoreError> {
-        let Revisions { fetched, accepted: _, applied } = revisions.clone();
+        let Revisions { fetched, accepted: _, applied } = revisions;
+        let Anchor { fetched: known, applied: known_applied, .. } = self.anchor();
         // First the anchor's, which a full disk takes as well.
-        let staged = self.stage_anchor(|anchor| (anchor.fetched, anchor.applied) = (fetched, applied));
+        let staged = (known, known_applied) != (fetched, applied)
+            && self.stage_anchor(|anchor| {
+                (anchor.fetched, anchor.applied) = (fetched.clone(), applied.clone());
+            });
         let table: Table<String, Revisions> = self.db.table(REVISIONS);
         Ok(table.put(&FOLLOWED.to_owned(), revisions)? || staged)
     }
