@@ -163,6 +163,39 @@ pub struct Container<I> {
     /// While it fails, the app isn't healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readiness: Option<Probe>,
+    /// What is done after its start and before its stop.
+    #[serde(default, skip_serializing_if = "Lifecycle::is_none")]
+    pub lifecycle: Lifecycle,
+}
+
+/// What is done after a container's start and before its stop.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lifecycle {
+    /// Right after each start. Until it has succeeded the container isn't ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub post_start: Option<Hook>,
+    /// Before it is asked to stop. Its time counts as part of the pod's grace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pre_stop: Option<Hook>,
+}
+
+impl Lifecycle {
+    fn is_none(&self) -> bool {
+        *self == Lifecycle::default()
+    }
+}
+
+/// One thing that is done with a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Hook {
+    /// A program in the container, which must end with 0.
+    Exec(Vec<String>),
+    /// A GET that must be answered. As the kubelet does it, any status will do.
+    Http(HttpGet),
+    /// So many seconds pass.
+    Sleep(u32),
 }
 
 /// What a container may use. None is no limit.
@@ -353,22 +386,7 @@ pub enum Ask {
     /// A program in the container, which must end with 0.
     Exec(Vec<String>),
     /// A GET that must be answered with 200 to 399.
-    #[serde(rename_all = "camelCase")]
-    Http {
-        /// By TLS. As the kubelet does it, the certificate isn't checked: the pod is known by its address.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        tls: bool,
-        /// Instead of the pod's address.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        host: Option<String>,
-        /// The port in the pod.
-        port: u16,
-        /// The path with its query.
-        path: String,
-        /// Headers beside the usual ones.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        headers: Vec<(String, String)>,
-    },
+    Http(HttpGet),
     /// A connection that must be taken.
     #[serde(rename_all = "camelCase")]
     Tcp {
@@ -378,6 +396,25 @@ pub enum Ask {
         /// The port in the pod.
         port: u16,
     },
+}
+
+/// A GET.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpGet {
+    /// By TLS. As the kubelet does it, the certificate isn't checked: the pod is known by its address.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub tls: bool,
+    /// Instead of the pod's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The port in the pod.
+    pub port: u16,
+    /// The path with its query.
+    pub path: String,
+    /// Headers beside the usual ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
 }
 
 impl<I> Pod<I> {
@@ -440,6 +477,7 @@ impl<I> Container<I> {
             startup: self.startup,
             liveness: self.liveness,
             readiness: self.readiness,
+            lifecycle: self.lifecycle,
         })
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use holdfast_core::digest::Digest;
 use holdfast_core::name::{AppName, ObjectKey};
-use holdfast_core::pod::{Container, Limits, Network, PinnedImage, Pod, Security};
+use holdfast_core::pod::{Container, Lifecycle, Limits, Network, PinnedImage, Pod, Security};
 use holdfast_core::release::{DriverKind, EnvValue, Object, Release, Restart};
 use holdfast_core::secret::SecretBytes;
 use holdfast_drivers::conformance::Runtime;
@@ -83,6 +83,7 @@ impl Runtime for Bench {
             startup: None,
             liveness: None,
             readiness: None,
+            lifecycle: Lifecycle::default(),
         };
         let pod = Pod {
             workload: ObjectKey::new("Deployment", "web"),

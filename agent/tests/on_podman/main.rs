@@ -21,6 +21,7 @@ mod faults_service;
 mod features;
 mod handover;
 mod health;
+mod hooks;
 mod links;
 #[allow(dead_code, reason = "the test of kills needs a part of it alone")]
 mod meddler;

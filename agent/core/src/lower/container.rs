@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::config::{Configs, Name, Source};
+use super::lifecycle;
 use super::probe;
 use super::record::Record;
 use super::support::{
@@ -62,6 +63,7 @@ pub(super) fn read(
     let mut read_probe = |key| record.node(key).and_then(|node| probe::read(node, &ports, context));
     let [startup, liveness, readiness] =
         ["startupProbe", "livenessProbe", "readinessProbe"].map(&mut read_probe);
+    let lifecycle = lifecycle::read(record.node("lifecycle"), &ports, context);
     record.finish();
     // Only now: all of its errors are told at once.
     let (name, image) = (name?, image?);
@@ -78,6 +80,7 @@ pub(super) fn read(
         startup,
         liveness,
         readiness,
+        lifecycle,
     };
     Some((container, ports))
 }

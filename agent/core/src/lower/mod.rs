@@ -7,6 +7,7 @@
 
 pub(crate) mod config;
 mod container;
+mod lifecycle;
 pub mod markdown;
 mod pod;
 mod probe;

@@ -11,9 +11,9 @@ use crate::diagnostic::{Position, quoted};
 use crate::image::ImageReference;
 use crate::model::decode::{Context, from_text};
 use crate::name::ObjectKey;
-use crate::pod::{Container, HostAlias, Network, Pod, PortMapping, Security, Volume};
+use crate::pod::{Container, Hook, HostAlias, Network, Pod, PortMapping, Security, Volume};
 use crate::release::Restart;
-use crate::yaml::Node;
+use crate::yaml::{Node, NodeValue};
 
 /// How long containers may take to stop unless the pod says otherwise (Kubernetes' default).
 const GRACE_SECONDS: u32 = 30;
@@ -87,7 +87,13 @@ pub(super) fn read(node: &Node, place: &Place<'_>, context: &mut Context<'_>) ->
         fields: &fields,
         security: &security,
     };
-    let (init, _) = containers(record.items("initContainers", context), &around, context);
+    let init_nodes = record.items("initContainers", context);
+    let (init, _) = containers(init_nodes, &around, context);
+    let has_hooks = |node: &&Node| matches!(&node.value, NodeValue::Mapping(hooks) if !hooks.is_empty());
+    for node in init_nodes.iter().filter_map(|node| node.get("lifecycle")).filter(has_hooks) {
+        let hint = "Kubernetes doesn't take hooks there either: run the program in the container itself";
+        context.error_with(node.at, "podman does not support lifecycle of an init container", hint);
+    }
     let list = record.required_node("containers", context).map(|list| list.at);
     let nodes = record.items("containers", context);
     if let Some(at) = list.filter(|_| nodes.is_empty()) {
@@ -164,6 +170,19 @@ fn volumes(
 fn check(pod: &Pod<ImageReference>, at: Position, context: &mut Context<'_>) {
     let mut names = BTreeSet::new();
     for container in pod.all_containers() {
+        for hook in [&container.lifecycle.post_start, &container.lifecycle.pre_stop].into_iter().flatten() {
+            // Kubernetes refuses it as well.
+            if let Hook::Sleep(seconds) = hook
+                && *seconds > pod.grace_seconds
+            {
+                let (name, grace) = (&container.name, pod.grace_seconds);
+                let message = format!(
+                    "a hook of the container {name} sleeps for {seconds} s, longer than the pod's \
+                     terminationGracePeriodSeconds of {grace}"
+                );
+                context.error_with(at, message, "let it sleep less, or give the pod more time");
+            }
+        }
         if !is_label(&container.name) {
             context.error(
                 at,

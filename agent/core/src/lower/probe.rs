@@ -7,15 +7,15 @@ use super::record::Record;
 use super::support::{EXEC, HEADER, HTTP_GET, PROBE, TCP_SOCKET};
 use crate::diagnostic::quoted;
 use crate::model::decode::{Context, Decode, Whole};
-use crate::pod::{Ask, Probe};
+use crate::pod::{Ask, HttpGet, Probe};
 use crate::yaml::Node;
 
 /// Reads a probe; none after an error was noted.
 pub(super) fn read(node: &Node, ports: &[Port], context: &mut Context<'_>) -> Option<Probe> {
     let mut record = Record::of(&PROBE, node, context)?;
     let asks = [
-        record.node("exec").map(|node| exec(node, context)),
-        record.node("httpGet").map(|node| http(node, ports, context)),
+        record.node("exec").map(|node| exec(node, context).map(Ask::Exec)),
+        record.node("httpGet").map(|node| http(node, ports, context).map(Ask::Http)),
         record.node("tcpSocket").map(|node| tcp(node, ports, context)),
     ];
     let mut asks = asks.into_iter().flatten();
@@ -43,7 +43,8 @@ pub(super) fn read(node: &Node, ports: &[Port], context: &mut Context<'_>) -> Op
     })
 }
 
-fn exec(node: &Node, context: &mut Context<'_>) -> Option<Ask> {
+/// A program; none after an error was noted.
+pub(super) fn exec(node: &Node, context: &mut Context<'_>) -> Option<Vec<String>> {
     let mut record = Record::of(&EXEC, node, context)?;
     let command = record.required::<Vec<String>>("command", context);
     record.finish();
@@ -52,10 +53,11 @@ fn exec(node: &Node, context: &mut Context<'_>) -> Option<Ask> {
         context.error(node.at, "the command is empty");
         return None;
     }
-    Some(Ask::Exec(command))
+    Some(command)
 }
 
-fn http(node: &Node, ports: &[Port], context: &mut Context<'_>) -> Option<Ask> {
+/// A GET; none after an error was noted.
+pub(super) fn http(node: &Node, ports: &[Port], context: &mut Context<'_>) -> Option<HttpGet> {
     let mut record = Record::of(&HTTP_GET, node, context)?;
     let tls = match record.node("scheme").map(|node| (node, node.as_str())) {
         None | Some((_, Some("HTTP" | ""))) => false,
@@ -76,7 +78,7 @@ fn http(node: &Node, ports: &[Port], context: &mut Context<'_>) -> Option<Ask> {
         context.error(node.at, format!("{} is not a valid HTTP path", quoted(&path)));
         return None;
     }
-    Some(Ask::Http { tls, host, port: port?, path, headers })
+    Some(HttpGet { tls, host, port: port?, path, headers })
 }
 
 fn header(node: &Node, context: &mut Context<'_>) -> Option<(String, String)> {

@@ -259,7 +259,7 @@ pub const CONTAINER: Table = Table {
         ("stdin", Partly("false")),
         ("stdinOnce", Partly("false")),
         ("tty", Partly("false")),
-        ("lifecycle", Refused("handle SIGTERM in the program; start a helper as an init container")),
+        ("lifecycle", Partly("not of initContainers, as with Kubernetes")),
         ("restartPolicy", Refused("write it on the pod; sidecars are ordinary containers here")),
         ("resizePolicy", NoEffect("a change recreates the pod")),
         ("volumeDevices", Refused("block devices are given by a hostPath volume")),
@@ -398,6 +398,26 @@ pub const PROBE: Table = Table {
         ("grpc", Refused("use exec, httpGet or tcpSocket")),
     ],
 };
+
+/// `lifecycle` of a container.
+pub const LIFECYCLE: Table = Table {
+    record: "lifecycle",
+    fields: &[("postStart", Held), ("preStop", Held), ("stopSignal", Refused("set STOPSIGNAL in the image"))],
+};
+
+/// A hook of `lifecycle`.
+pub const HOOK: Table = Table {
+    record: "the hook",
+    fields: &[
+        ("exec", Held),
+        ("httpGet", Held),
+        ("sleep", Held),
+        ("tcpSocket", Refused("Kubernetes has deprecated it: use exec or httpGet")),
+    ],
+};
+
+/// `sleep` of a hook.
+pub const SLEEP: Table = Table { record: "sleep", fields: &[("seconds", Held)] };
 
 /// `exec` of a probe.
 pub const EXEC: Table = Table { record: "exec", fields: &[("command", Held)] };

@@ -281,3 +281,60 @@ fn what_cannot_be_held_is_refused_with_what_to_do_instead() {
     let cron = "apiVersion: batch/v1\nkind: CronJob\nmetadata: { name: c }\nspec: {}\n";
     assert!(lowered(cron, Strategy::StopStart).unwrap_err().contains("start it by a timer of the box"));
 }
+
+#[test]
+fn hooks_are_part_of_their_container_and_a_pod_without_any_is_what_it_was() {
+    use crate::pod::{Hook, HttpGet, Lifecycle};
+    let hooks = |lifecycle: &str| {
+        let more = format!("ports: [ {{ name: admin, containerPort: 9000 }} ], lifecycle: {lifecycle}");
+        Ok::<_, String>(pod(&more, "")?.pods[0].1.containers[0].lifecycle.clone())
+    };
+    let exec = Some(Hook::Exec(vec!["/bin/drain".to_owned()]));
+    let get = HttpGet {
+        tls: false,
+        host: None,
+        port: 9000,
+        path: "/warm".to_owned(),
+        headers: vec![("X-Hook".to_owned(), "1".to_owned())],
+    };
+    assert_eq!(
+        hooks(
+            "{ postStart: { httpGet: { port: admin, path: warm, httpHeaders: [ { name: X-Hook, value: '1' } ] } }, \
+             preStop: { exec: { command: [/bin/drain] } } }"
+        ),
+        Ok(Lifecycle { post_start: Some(Hook::Http(get)), pre_stop: exec })
+    );
+    let sleep = Lifecycle { pre_stop: Some(Hook::Sleep(30)), ..Lifecycle::default() };
+    assert_eq!(hooks("{ preStop: { sleep: { seconds: 30 } } }"), Ok(sleep));
+
+    // What runs must not be another pod for it.
+    let json = serde_json::to_string(&pod("", "").unwrap()).unwrap();
+    assert!(!json.contains("lifecycle"), "{json}");
+}
+
+#[test]
+fn a_hook_that_kubernetes_would_not_take_is_refused() {
+    let refused = |lifecycle: &str| pod(&format!("lifecycle: {lifecycle}"), "").unwrap_err();
+    let why = refused("{ preStop: { tcpSocket: { port: 1 } } }");
+    assert!(
+        why.contains("podman does not support tcpSocket of the hook (Kubernetes has deprecated it"),
+        "{why}"
+    );
+    assert_eq!(why.lines().count(), 1, "{why}");
+    let why = refused("{ preStop: { exec: { command: [x] }, sleep: { seconds: 1 } } }");
+    assert!(why.contains("must have one of exec, httpGet, sleep"), "{why}");
+    let why = refused("{ preStop: { sleep: { seconds: 31 } } }");
+    assert!(
+        why.contains("sleeps for 31 s, longer than the pod's terminationGracePeriodSeconds of 30"),
+        "{why}"
+    );
+    assert!(refused("{ preStop: { sleep: {} } }").contains("has no seconds"));
+    assert!(refused("{ preStop: { exec: {} } }").contains("has no command"));
+    assert!(refused("{ stopSignal: SIGUSR1 }").contains("set STOPSIGNAL in the image"));
+    let init = |lifecycle: &str| {
+        pod("", &format!("initContainers: [ {{ name: i, image: \"{IMAGE}\", lifecycle: {lifecycle} }} ]"))
+    };
+    let why = init("{ preStop: { sleep: { seconds: 1 } } }").unwrap_err();
+    assert!(why.contains("does not support lifecycle of an init container"), "{why}");
+    assert!(init("{}").is_ok());
+}

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use holdfast_core::name::ObjectKey;
 use holdfast_core::pod::{Container, Network, PinnedImage, Pod};
 use holdfast_core::release::{EnvValue, Release, Restart, SecretRef, Strategy};
@@ -16,6 +17,7 @@ use super::instance::{Instance, Standing, ended, ended_with_the_box, standing};
 use super::marks::PodId;
 use super::prober::Answer;
 use super::spec::{Places, PodSpec, Role};
+use super::strays::Made;
 use super::{PodmanDriver, images, ports, process};
 use crate::{DriverError, beneath};
 
@@ -210,7 +212,16 @@ impl<'a> Change<'a> {
             if made.is_some_and(|made| self.is_over(made)) {
                 continue;
             }
-            renewed |= index == 0 && self.spec.pod.network != Network::Host;
+            // What is dead is stopped, and stays as it ends then.
+            if there == Some(Standing::Running) && !renewed && self.spec.pod.restart == Restart::Never {
+                self.driver.stop_container(&self.spec.name_of(&container.name)).await?;
+                continue;
+            }
+            if index == 0 && self.spec.is_shared() {
+                renewed = true;
+                // podman would end the others with this one, without their hooks and their time.
+                self.stop_all(&own).await?;
+            }
             let role = if index == 0 { Role::Main } else { Role::Beside(&main_name) };
             self.run(container, there, images, role, &places).await?;
         }
@@ -220,7 +231,14 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
-    /// Whether its liveness was given up.
+    /// Stops what runs of the pod, asked together.
+    async fn stop_all(&self, own: &BTreeMap<String, Inspected>) -> Result<(), DriverError> {
+        let running = own.values().filter(|container| standing(container) == Standing::Running);
+        let stops = running.map(|container| self.driver.stop_container(&container.name));
+        join_all(stops).await.into_iter().collect()
+    }
+
+    /// Whether its liveness was given up, or its postStart hook failed.
     fn is_dead(&self, container: &Container<PinnedImage>, own: &BTreeMap<String, Inspected>) -> bool {
         let answer = own.get(&container.name).map(|there| self.driver.prober.answer(container, there));
         matches!(answer, Some(Answer::Dead(_)))
@@ -297,7 +315,15 @@ impl<'a> Change<'a> {
                 DriverError::Runtime(format!("the container {} is not started: {why}", container.name))
             })?;
         }
-        api.start(&name).await.map_err(refused)
+        api.start(&name).await.map_err(refused)?;
+        if container.lifecycle.post_start.is_some()
+            // Else it is run when somebody looks next.
+            && let Ok(Some(started)) = api.container(&name).await
+        {
+            let asked = [(self.spec.pod, container, &started)];
+            self.driver.prober.ask(self.spec.app, &asked, api, &self.driver.bell);
+        }
+        Ok(())
     }
 
     /// Runs the init containers one after the other. One that ended well before a crash isn't run again.
@@ -383,7 +409,7 @@ impl<'a> Change<'a> {
         }
         let body = self.spec.body(container, image, role, places);
         let id = api.create(&body).await.map_err(|error| self.refused(&container.name, error))?;
-        self.driver.strays.note(&id);
+        self.driver.strays.note(&id, Made::of(self.spec.pod, container));
         Ok(())
     }
 

@@ -45,22 +45,38 @@ pub(super) async fn run(
     command: &[String],
     limit: Duration,
 ) -> Result<(), ExecError> {
+    run_by(api, container, command, limit, None).await
+}
+
+/// As [`run`], and it is ended at `by` at the latest, however long podman took to start it.
+pub(super) async fn run_by(
+    api: &Api,
+    container: &str,
+    command: &[String],
+    limit: Duration,
+    by: Option<Instant>,
+) -> Result<(), ExecError> {
     let words = command.join(" ");
     let not_run = |error: ApiError| ExecError::NotRun(format!("{words} could not be run: {error}"));
     let id = api.exec_create(container, command).await.map_err(not_run)?;
     let mut running = pin!(api.exec_start(&id, limit + EXEC_PATIENCE));
     let mut pause = limit;
     loop {
-        if let Ok(ended) = timeout(pause, &mut running).await {
+        let left = by.map(|by| by.saturating_duration_since(Instant::now()));
+        if let Ok(ended) = timeout(left.map_or(pause, |left| left.min(pause)), &mut running).await {
             let state = settled(api, &id).await.map_err(not_run)?;
             return judged(&words, ended, &state);
         }
         let state = api.exec_state(&id).await.map_err(not_run)?;
+        let is_late = by.is_some_and(|by| Instant::now() >= by);
         pause = match ran_for(&state) {
-            Some(ran) if ran >= limit => {
+            Some(ran) if ran >= limit || is_late => {
                 // podman has no call that ends it.
                 process::end(state.pid);
                 return Err(ExecError::Failed(format!("{words} did not end within {limit:?}")));
+            }
+            None if is_late => {
+                return Err(ExecError::NotRun(format!("{words} was not started by podman within {limit:?}")));
             }
             Some(ran) => limit - ran,
             // podman has not started it yet, or is about to tell how it ended.

@@ -9,6 +9,7 @@ mod change;
 mod client;
 mod exec;
 mod files;
+mod hooks;
 mod images;
 mod instance;
 mod logs;
@@ -148,6 +149,7 @@ impl WantedPod<'_> {
 impl PodmanDriver {
     /// A driver for the podman at `config.socket`, which needn't be there yet.
     pub fn new(config: PodmanConfig) -> Self {
+        let strays = Strays::new(&config.run_dir);
         PodmanDriver {
             api: Api::new(Client::new(&config.socket)),
             owner: config.owner,
@@ -155,9 +157,9 @@ impl PodmanDriver {
             loading: Turns::default(),
             secrets: config.secrets,
             files: Files::new(&config.run_dir),
-            prober: Prober::default(),
+            prober: Prober::new(strays.clone()),
             restarts: Restarts::default(),
-            strays: Strays::new(&config.run_dir),
+            strays,
             bell: Bell::default(),
             vigils: Vigils::default(),
             last_logs: Mutex::default(),
@@ -245,6 +247,10 @@ impl PodmanDriver {
         for spec in &pod.containers {
             let Some(container) = own.containers.get(&spec.name) else { continue };
             if let Answer::Dead(why) = self.prober.answer(spec, container) {
+                let times = self.restarts.times(&container.name);
+                if pod.job.as_ref().is_some_and(|job| times >= job.backoff_limit) {
+                    return Observed::Same;
+                }
                 return self.after_pause(app, &container.name, &format!("{}: {why}", spec.name));
             }
         }
@@ -536,6 +542,14 @@ impl PodmanDriver {
             }
             Verdict::Well => {}
         }
+        let answers: Vec<Answer> = pod
+            .containers
+            .iter()
+            .filter_map(|spec| Some(self.prober.answer(spec, own.containers.get(&spec.name)?)))
+            .collect();
+        if let Some(Answer::Dead(reason)) = answers.iter().find(|answer| matches!(answer, Answer::Dead(_))) {
+            return Health::Unhealthy { reason: reason.clone() };
+        }
         // A job that still runs is not done, and not ill before its time is over.
         if let Some(job) = &pod.job {
             let limit = job.deadline_seconds.map(|seconds| Duration::from_secs(seconds.into()));
@@ -547,9 +561,8 @@ impl PodmanDriver {
             };
         }
         let mut starting = None;
-        for spec in &pod.containers {
-            let Some(container) = own.containers.get(&spec.name) else { continue };
-            match self.prober.answer(spec, container) {
+        for answer in answers {
+            match answer {
                 Answer::Well => {}
                 Answer::Starting(reason) => starting = Some(reason),
                 Answer::Unready(reason) | Answer::Dead(reason) => return Health::Unhealthy { reason },

@@ -6,25 +6,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_core::name::AppName;
-use holdfast_core::pod::{Ask, Container, Network, PinnedImage, Pod, Probe};
+use holdfast_core::pod::{Ask, Container, Hook, HttpGet, Network, PinnedImage, Pod, Probe};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use super::api::{Api, Inspected};
 use super::exec;
+use super::hooks;
 use super::process::{self, Listener, Listening};
 use super::sockets;
+use super::strays::Strays;
 use super::watch::Bell;
 use crate::{ExecError, probe};
 
 /// What the probes of one container found so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
+    /// The postStart hook succeeded.
+    post_started: bool,
     /// The startup probe succeeded.
     started: bool,
     /// The readiness probe's last word, or none yet.
     ready: Option<Result<(), String>>,
-    /// Why liveness was given up.
+    /// Why it must be started again: its hook, or its probes.
     dead: Option<String>,
     /// The last failure of any of them, for people.
     last: Option<String>,
@@ -52,12 +56,17 @@ struct Probed {
 }
 
 /// The probes of all containers, by the container's id and start.
-#[derive(Default)]
 pub(super) struct Prober {
+    /// Knows whose hook has succeeded already.
+    strays: Strays,
     probed: Mutex<BTreeMap<(String, i32), Probed>>,
 }
 
 impl Prober {
+    pub(super) fn new(strays: Strays) -> Self {
+        Prober { strays, probed: Mutex::default() }
+    }
+
     /// Asks the containers of these, and no others of the app.
     pub(super) fn keep(
         &self,
@@ -67,7 +76,12 @@ impl Prober {
         bell: &Bell,
     ) {
         self.probed.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, probes| {
-            let wanted = probes.app != *app || running.iter().any(|(.., container)| key(container) == *id);
+            // A hook that runs is not broken off, and one that failed not forgotten, because another version of the pod is
+            // looked at meanwhile: it would be run a second time.
+            let wanted = match probes.owes_hook() {
+                true => process::is_alive(id.1),
+                false => probes.app != *app || running.iter().any(|(.., container)| key(container) == *id),
+            };
             if !wanted {
                 probes.task.abort();
             }
@@ -86,15 +100,20 @@ impl Prober {
     ) {
         let mut probed = self.probed.lock().unwrap_or_else(PoisonError::into_inner);
         for (pod, spec, container) in running {
-            if spec.startup.is_none() && spec.readiness.is_none() && spec.liveness.is_none() {
+            let hook = &spec.lifecycle.post_start;
+            if hook.is_none() && spec.startup.is_none() && spec.readiness.is_none() && spec.liveness.is_none()
+            {
                 continue;
             }
             probed.entry(key(container)).or_insert_with(|| {
-                let found = Shared::default();
+                let post_started = hook.is_none()
+                    || self.strays.made(&container.id).post_started == Some(container.state.pid);
+                let found: Shared = Arc::new(Mutex::new(Found { post_started, ..Found::default() }));
                 let asker = Asker {
                     api: api.clone(),
                     app: app.clone(),
                     bell: bell.clone(),
+                    strays: self.strays.clone(),
                     container: container.id.clone(),
                     pid: container.state.pid,
                     address: address(pod, container),
@@ -117,14 +136,21 @@ impl Prober {
     }
 }
 
+impl Probed {
+    /// Whether its postStart hook has not succeeded.
+    fn owes_hook(&self) -> bool {
+        !self.found.lock().unwrap_or_else(PoisonError::into_inner).post_started
+    }
+}
+
 /// A container, and its start.
 fn key(container: &Inspected) -> (String, i32) {
     (container.id.clone(), container.state.pid)
 }
 
-/// Before the first look, a container with probes is coming up.
+/// Before the first look, a container with probes or a hook is coming up.
 fn not_asked(spec: &Container<PinnedImage>) -> Answer {
-    match spec.startup.is_some() || spec.readiness.is_some() {
+    match spec.lifecycle.post_start.is_some() || spec.startup.is_some() || spec.readiness.is_some() {
         true => Answer::Starting(format!("{} has not been probed yet", spec.name)),
         false => Answer::Well,
     }
@@ -135,6 +161,10 @@ impl Found {
         let last = || self.last.clone().unwrap_or_else(|| "it has not been probed yet".to_owned());
         if let Some(why) = &self.dead {
             return Answer::Dead(why.clone());
+        }
+        if spec.lifecycle.post_start.is_some() && !self.post_started {
+            let last = self.last.as_deref().unwrap_or("its postStart hook has not ended yet");
+            return Answer::Starting(format!("{}: {last}", spec.name));
         }
         if spec.startup.is_some() && !self.started {
             return Answer::Starting(format!("{}: {}", spec.name, last()));
@@ -160,6 +190,7 @@ struct Asker {
     api: Api,
     app: AppName,
     bell: Bell,
+    strays: Strays,
     container: String,
     pid: i32,
     address: Option<String>,
@@ -170,6 +201,9 @@ struct Asker {
 
 impl Asker {
     async fn run(self, spec: Container<PinnedImage>) {
+        if let Some(hook) = &spec.lifecycle.post_start {
+            self.until_post_started(hook).await;
+        }
         if let Some(startup) = &spec.startup {
             self.until_started(startup).await;
             self.note(|found| found.started = true).await;
@@ -199,12 +233,43 @@ impl Asker {
             let before = found.clone();
             change(&mut found);
             let words = |found: &Found| {
-                (found.started, found.ready.as_ref().map(Result::is_ok), found.dead.is_some())
+                let ready = found.ready.as_ref().map(Result::is_ok);
+                (found.post_started, found.started, ready, found.dead.is_some())
             };
             words(&before) != words(&found)
         };
         if changed {
             self.bell.ring(Some(self.app.clone()), "a probe's answer changed").await;
+        }
+    }
+
+    /// Runs the postStart hook, unless it has succeeded for this start of the container: again and again while podman
+    /// doesn't get to run it, and never again when it has failed.
+    async fn until_post_started(&self, hook: &Hook) {
+        let mut pause = Duration::from_secs(1);
+        loop {
+            if self.found.lock().unwrap_or_else(PoisonError::into_inner).post_started {
+                return;
+            }
+            let address = self.address.as_deref();
+            match hooks::run(&self.api, &self.container, address, hook, hooks::POST_START, None).await {
+                Ok(()) => {
+                    self.strays.note_post_started(&self.container, self.pid);
+                    return self.note(|found| (found.post_started, found.last) = (true, None)).await;
+                }
+                Err(ExecError::NotRun(why)) => {
+                    self.note(|found| {
+                        found.last = Some(format!("its postStart hook has not run yet: {why}"))
+                    })
+                    .await;
+                }
+                Err(ExecError::Failed(why)) => {
+                    self.note(|found| found.dead = Some(format!("its postStart hook failed: {why}"))).await;
+                    return std::future::pending().await;
+                }
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(30));
         }
     }
 
@@ -299,7 +364,7 @@ impl Asker {
     async fn connect(&self, probe: &Probe) -> Result<(), String> {
         match &probe.ask {
             Ask::Exec(_) => Ok(()),
-            Ask::Http { tls, host, port, path, headers } => {
+            Ask::Http(HttpGet { tls, host, port, path, headers }) => {
                 let host = self.host(host.as_deref(), *port)?;
                 let (scheme, tls) =
                     if *tls { ("https", Some(probe::unchecked_tls()?)) } else { ("http", None) };
@@ -345,5 +410,41 @@ impl Asker {
         };
         listeners.insert(port, found);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hooked(probe: &str) -> Container<PinnedImage> {
+        let digest = holdfast_core::digest::Digest::of(b"image");
+        let mut container = serde_json::json!({
+            "name": "web", "image": { "reference": "r.example/web:1", "digest": digest },
+            "lifecycle": { "postStart": { "exec": ["/bin/warm"] } },
+        });
+        if !probe.is_empty() {
+            container[probe] = serde_json::json!({
+                "ask": { "tcp": { "port": 80 } }, "initialDelay": { "secs": 0, "nanos": 0 },
+                "period": { "secs": 1, "nanos": 0 }, "timeout": { "secs": 1, "nanos": 0 },
+                "successThreshold": 1, "failureThreshold": 1,
+            });
+        }
+        serde_json::from_value(container).unwrap()
+    }
+
+    #[test]
+    fn a_container_is_starting_until_its_hook_has_succeeded_whatever_its_probes_would_say() {
+        let starts = |answer: Answer| matches!(answer, Answer::Starting(_));
+        for probe in ["", "readiness", "startup"] {
+            let spec = hooked(probe);
+            assert!(starts(not_asked(&spec)), "{probe}");
+            let ready = Found { started: true, ready: Some(Ok(())), ..Found::default() };
+            assert!(starts(ready.answer(&spec)), "{probe}");
+            let done = Found { post_started: true, ..ready.clone() };
+            assert_eq!(done.answer(&spec), Answer::Well, "{probe}");
+            let failed = Found { dead: Some("its postStart hook failed".to_owned()), ..ready };
+            assert_eq!(failed.answer(&spec), Answer::Dead("its postStart hook failed".to_owned()));
+        }
     }
 }

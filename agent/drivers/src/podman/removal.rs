@@ -23,7 +23,7 @@ impl PodmanDriver {
         join_all(all).await.into_iter().collect()
     }
 
-    /// Asks a container to stop, waits for that as long as its own pod let it take, whatever replaces it, and then kills
+    /// Has a container's preStop hook done, asks it to stop, waits for that as long as its own pod let it take, whatever replaces it, and then kills
     /// it. podman's own stop looks ten times a second; the kernel tells at once.
     pub(super) async fn stop_container(&self, name: &str) -> Result<(), DriverError> {
         let container = match self.api.container(name).await {
@@ -36,7 +36,7 @@ impl PodmanDriver {
             return Ok(());
         }
         let pid = container.state.pid;
-        let grace = container.grace().unwrap_or(GRACE);
+        let grace = self.before_stop(&container, container.grace().unwrap_or(GRACE)).await;
         // It may end in this moment.
         let asked = self.api.kill(name, &container.stop_signal()).await;
         if asked.is_ok() && timeout(grace, process::gone(pid)).await.is_ok() {

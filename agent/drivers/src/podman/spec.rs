@@ -73,6 +73,11 @@ impl PodSpec<'_> {
         self.pod.containers.first()
     }
 
+    /// Whether other containers share something of the first one, and can't be without it.
+    pub(super) fn is_shared(&self) -> bool {
+        self.pod.containers.len() > 1 && (self.pod.network != Network::Host || !self.pod.host_ipc)
+    }
+
     /// The body that makes `container` from the image `image_id`.
     pub(super) fn body(
         &self,

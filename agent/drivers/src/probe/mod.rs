@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper::http::uri::{Authority, Uri};
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -54,17 +54,33 @@ pub async fn http_with(
     tls: Option<TlsConnector>,
     limit: Duration,
 ) -> Result<(), String> {
+    let status = answered_with(url, headers, tls, limit).await?;
+    judged(status).map_err(|why| format!("GET {url}: {why}"))
+}
+
+/// As [`http_with`], and takes any answer: gives its status.
+///
+/// # Errors
+/// Why there was none, for people.
+#[cfg(feature = "podman")]
+pub async fn answered_with(
+    url: &str,
+    headers: &[(String, String)],
+    tls: Option<TlsConnector>,
+    limit: Duration,
+) -> Result<StatusCode, String> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let (uri, authority) = parse(url, scheme).map_err(|why| format!("GET {url}: {why}"))?;
+    let status = async |answer: Response<Incoming>| Ok(answer.status());
     let answer = within(limit, async {
         let request = request(&uri, &authority, headers)?;
         let Some(tls) = tls else {
-            return get(connect(&address(&authority, 80)).await?, request, status_only).await;
+            return get(connect(&address(&authority, 80)).await?, request, status).await;
         };
         let name = tls::name_of(authority.host())?;
         let stream = connect(&address(&authority, 443)).await?;
         let stream = tls.connect(name, stream).await.map_err(|error| format!("no TLS: {error}"))?;
-        get(stream, request, status_only).await
+        get(stream, request, status).await
     });
     answer.await.map_err(|why| format!("GET {url}: {why}"))
 }
@@ -174,7 +190,10 @@ fn request(
 }
 
 async fn status_only(answer: Response<Incoming>) -> Result<(), String> {
-    let status = answer.status();
+    judged(answer.status())
+}
+
+fn judged(status: StatusCode) -> Result<(), String> {
     if (200..=399).contains(&status.as_u16()) { Ok(()) } else { Err(format!("answered {status}")) }
 }
 
