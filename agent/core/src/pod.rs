@@ -2,6 +2,7 @@
 //! that a container needs stands in it, so that the same pod is the same value, and another value another pod.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -83,7 +84,7 @@ pub enum Network {
 pub struct PortMapping {
     /// The box's address; none is all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host_ip: Option<std::net::IpAddr>,
+    pub host_ip: Option<IpAddr>,
     /// The box's port.
     pub host_port: u16,
     /// The pod's port.
@@ -110,7 +111,7 @@ pub enum Protocol {
 #[serde(rename_all = "camelCase")]
 pub struct HostAlias {
     /// The address.
-    pub ip: std::net::IpAddr,
+    pub ip: IpAddr,
     /// Its names.
     pub names: Vec<String>,
 }
@@ -197,6 +198,12 @@ pub enum Hook {
     /// So many seconds pass.
     Sleep(u32),
 }
+
+/// Stands in a variable or an argument for the box's own address, which is known only where the container is made, and
+/// when. Neither can hold a zero byte, so that nothing that somebody writes is taken for it.
+pub const HOST_IP: &str = "\0status.hostIP\0";
+/// As [`HOST_IP`], for all addresses of the box, with commas.
+pub const HOST_IPS: &str = "\0status.hostIPs\0";
 
 /// What a container may use. None is no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -459,6 +466,36 @@ impl<I> Pod<I> {
             FileContent::Secret(secret_ref) => Some(secret_ref),
             _ => None,
         }))
+    }
+}
+
+impl<I: Clone> Container<I> {
+    /// Whether something in it stands for the box's address.
+    pub fn wants_address(&self) -> bool {
+        let env = self.env.values().filter_map(|value| match value {
+            EnvValue::Plain(text) => Some(text),
+            EnvValue::Secret { .. } => None,
+        });
+        let words = self.command.iter().chain(&self.args).flatten();
+        env.chain(words).any(|text| [HOST_IP, HOST_IPS].iter().any(|mark| text.contains(mark)))
+    }
+
+    /// The same container on a box with these addresses, of which the first is the box's own.
+    pub fn at(&self, first: IpAddr, all: &[IpAddr]) -> Self {
+        let all: Vec<String> = all.iter().map(IpAddr::to_string).collect();
+        let (first, all) = (first.to_string(), all.join(","));
+        let told = |text: &String| text.replace(HOST_IP, &first).replace(HOST_IPS, &all);
+        let words = |words: &Option<Vec<String>>| Some(words.as_ref()?.iter().map(told).collect());
+        let env = self.env.iter().map(|(name, value)| match value {
+            EnvValue::Plain(text) => (name.clone(), EnvValue::Plain(told(text))),
+            secret @ EnvValue::Secret { .. } => (name.clone(), secret.clone()),
+        });
+        Container {
+            env: env.collect(),
+            command: words(&self.command),
+            args: words(&self.args),
+            ..self.clone()
+        }
     }
 }
 

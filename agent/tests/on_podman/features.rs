@@ -54,6 +54,36 @@ fn settings_and_secrets_reach_a_container_as_variables_and_as_files() {
 }
 
 #[test]
+fn a_container_is_told_the_address_of_its_box_when_it_is_made() {
+    // Nothing is sent: the kernel says from where it would be.
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("192.0.2.1:9").expect("this machine has no default route");
+    let own = socket.local_addr().unwrap().ip().to_string();
+    let mut shop = Shop::new();
+    let image = shop.push("1");
+    let field = |name: &str, path: &str| {
+        format!("            - {{ name: {name}, valueFrom: {{ fieldRef: {{ fieldPath: {path} }} }} }}\n")
+    };
+    let bridged = free_port();
+    let env = field("HOST_IP", "status.hostIP")
+        + "            - { name: COLLECTOR, value: \"http://$(HOST_IP):4317\" }\n";
+    let container = format!("          env:\n{env}");
+    shop.write("pos", "", &published("pos", &image, bridged, "", &container));
+    let port = free_port();
+    let env =
+        field("POD_IP", "status.podIP") + &format!("            - {{ name: PORT, value: \"{port}\" }}\n");
+    let container = format!("          args: [serve]\n          env:\n{env}");
+    shop.write_app("host", &image, "", "      hostNetwork: true\n", &container);
+    shop.agent.start(&[]);
+    shop.converge();
+    let bridged = format!("127.0.0.1:{bridged}");
+    assert_eq!(get(&bridged, "/env/HOST_IP").unwrap(), own);
+    assert_eq!(get(&bridged, "/env/COLLECTOR").unwrap(), format!("http://{own}:4317"));
+    let told = wait_for("it listens", || get(&format!("127.0.0.1:{port}"), "/env/POD_IP").ok());
+    assert_eq!(told, own);
+}
+
+#[test]
 fn a_claim_outlives_its_pods_and_is_left_when_the_app_goes() {
     let mut shop = Shop::new();
     let (image, port) = (shop.push("1"), free_port());

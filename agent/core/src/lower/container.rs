@@ -283,23 +283,15 @@ fn field_ref(node: &Node, around: &Surroundings<'_>, context: &mut Context<'_>) 
     if ["metadata.labels['", "metadata.annotations['"].iter().any(|start| path.starts_with(start)) {
         return Some(String::new());
     }
-    let instead = match path.as_str() {
-        "status.podIP" | "status.podIPs" => Some(
-            "the address is known only once the pod runs: listen on 0.0.0.0, or use the pod's host name, which \
-             resolves to its address by /etc/hosts in the pod",
-        ),
-        "status.hostIP" | "status.hostIPs" => Some(
-            "the addresses of the box can change: use hostNetwork and 127.0.0.1, or define the address as a value \
-             of the site",
-        ),
-        _ => None,
-    };
-    if let Some(instead) = instead {
-        context.error_with(node.at, format!("{} is not available on podman", quoted(&path)), instead);
+    if ["status.podIP", "status.podIPs"].contains(&path.as_str()) {
+        let message = format!("{} is available on podman only with hostNetwork", quoted(&path));
+        let hint = "the pod's own address is known only once it runs: listen on 0.0.0.0, and let others use the \
+                    name of a Service";
+        context.error_with(node.at, message, hint);
         return None;
     }
-    let known =
-        "metadata.name, metadata.namespace, metadata.labels['…'], metadata.annotations['…'], spec.nodeName";
+    let known = "metadata.name, metadata.namespace, metadata.labels['…'], metadata.annotations['…'], \
+                 spec.nodeName, status.hostIP, status.hostIPs";
     context.error_with(
         node.at,
         format!("{} is not available on podman", quoted(&path)),
@@ -328,6 +320,10 @@ fn expand(
     node: &Node,
     context: &mut Context<'_>,
 ) -> Option<String> {
+    if text.contains('\0') {
+        context.error(node.at, "no variable and no argument can hold a zero byte");
+        return None;
+    }
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {

@@ -11,7 +11,9 @@ use crate::diagnostic::{Position, quoted};
 use crate::image::ImageReference;
 use crate::model::decode::{Context, from_text};
 use crate::name::ObjectKey;
-use crate::pod::{Container, Hook, HostAlias, Network, Pod, PortMapping, Security, Volume};
+use crate::pod::{
+    Container, HOST_IP, HOST_IPS, Hook, HostAlias, Network, Pod, PortMapping, Security, Volume,
+};
 use crate::release::Restart;
 use crate::yaml::{Node, NodeValue};
 
@@ -47,13 +49,19 @@ impl Place<'_> {
         self.workload.namespace.as_deref().unwrap_or_default()
     }
 
-    /// What `fieldRef` finds.
-    fn fields(&self) -> BTreeMap<String, String> {
+    /// What `fieldRef` finds. A pod on the box's own network has the box's addresses.
+    fn fields(&self, on_host: bool) -> BTreeMap<String, String> {
         let mut fields = BTreeMap::from([
+            ("status.hostIP".to_owned(), HOST_IP.to_owned()),
+            ("status.hostIPs".to_owned(), HOST_IPS.to_owned()),
             ("metadata.name".to_owned(), self.name.clone()),
             ("metadata.namespace".to_owned(), self.namespace().to_owned()),
             ("spec.nodeName".to_owned(), self.node_name.to_owned()),
         ]);
+        if on_host {
+            fields.insert("status.podIP".to_owned(), HOST_IP.to_owned());
+            fields.insert("status.podIPs".to_owned(), HOST_IPS.to_owned());
+        }
         let maps = [("labels", &self.labels), ("annotations", &self.annotations)];
         for (what, map) in maps {
             fields
@@ -80,7 +88,8 @@ pub(super) fn read(node: &Node, place: &Place<'_>, context: &mut Context<'_>) ->
     }
     let security =
         record.node("securityContext").map_or_else(Security::default, |node| rights(node, context));
-    let fields = place.fields();
+    let host = record.flag("hostNetwork", context);
+    let fields = place.fields(host);
     let around = Surroundings {
         configs: place.configs,
         namespace: place.namespace(),
@@ -101,7 +110,6 @@ pub(super) fn read(node: &Node, place: &Place<'_>, context: &mut Context<'_>) ->
     }
     let (containers, ports) = containers(nodes, &around, context);
     let volumes = volumes(&mut record, place, context);
-    let host = record.flag("hostNetwork", context);
     let network = network(host, &ports, context);
     let restart_node = record.node("restartPolicy");
     let restart = restart_node.and_then(|node| restart(node, context)).unwrap_or(Restart::Always);

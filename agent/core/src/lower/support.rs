@@ -328,7 +328,13 @@ pub const VALUE_FROM: Table = Table {
     fields: &[
         ("configMapKeyRef", Held),
         ("secretKeyRef", Held),
-        ("fieldRef", Partly("metadata.name, .namespace, .labels['…'], .annotations['…'], spec.nodeName")),
+        (
+            "fieldRef",
+            Partly(
+                "metadata.name, .namespace, .labels['…'], .annotations['…'], spec.nodeName, status.hostIP, \
+                 .hostIPs; with hostNetwork status.podIP, .podIPs",
+            ),
+        ),
         ("resourceFieldRef", Partly("limits.cpu, limits.memory, requests.cpu of the container itself")),
         ("fileKeyRef", Refused("use a ConfigMap")),
     ],

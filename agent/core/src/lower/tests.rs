@@ -269,8 +269,11 @@ fn what_cannot_be_held_is_refused_with_what_to_do_instead() {
         pod(&format!("env: [ {{ name: A, valueFrom: {{ fieldRef: {{ fieldPath: {path} }} }} }} ]"), "")
             .unwrap_err()
     };
-    assert!(by_field("status.podIP").contains("listen on 0.0.0.0"));
-    assert!(by_field("status.hostIP").contains("hostNetwork"));
+    for path in ["status.podIP", "status.podIPs"] {
+        let why = by_field(path);
+        assert!(why.contains("only with hostNetwork") && why.contains("known only once it runs"), "{why}");
+        assert!(why.contains("listen on 0.0.0.0") && why.contains("name of a Service"), "{why}");
+    }
     let gopher = pod("readinessProbe: { httpGet: { port: 70, scheme: gopher } }", "").unwrap_err();
     assert!(gopher.contains("must be HTTP or HTTPS"), "{gopher}");
     let missing = pod("envFrom: [ { configMapRef: { name: site } } ]", "").unwrap_err();
@@ -280,6 +283,36 @@ fn what_cannot_be_held_is_refused_with_what_to_do_instead() {
     );
     let cron = "apiVersion: batch/v1\nkind: CronJob\nmetadata: { name: c }\nspec: {}\n";
     assert!(lowered(cron, Strategy::StopStart).unwrap_err().contains("start it by a timer of the box"));
+}
+
+#[test]
+fn the_boxs_address_is_left_to_the_box_and_to_the_moment() {
+    use crate::pod::{HOST_IP, HOST_IPS};
+    use crate::release::EnvValue;
+    let env = |path: &str, name: &str| {
+        format!("{{ name: {name}, valueFrom: {{ fieldRef: {{ fieldPath: {path} }} }} }}")
+    };
+    let more = format!(
+        "args: [\"--at=$(A):80\"], env: [ {}, {}, {{ name: C, value: \"$(A) and $(B)\" }} ]",
+        env("status.hostIP", "A"),
+        env("status.podIPs", "B")
+    );
+    let lowered = pod(&more, "hostNetwork: true").unwrap();
+    let container = &lowered.pods[0].1.containers[0];
+    assert!(container.wants_address());
+    assert_eq!(container.env["A"], EnvValue::Plain(HOST_IP.to_owned()));
+    assert_eq!(container.env["B"], EnvValue::Plain(HOST_IPS.to_owned()));
+    let addresses = ["198.51.100.7".parse().unwrap(), "2001:db8::7".parse().unwrap()];
+    let made = container.at(addresses[0], &addresses);
+    assert!(!made.wants_address());
+    let is = |name: &str, value: &str| assert_eq!(made.env[name], EnvValue::Plain(value.to_owned()));
+    is("A", "198.51.100.7");
+    is("B", "198.51.100.7,2001:db8::7");
+    is("C", "198.51.100.7 and 198.51.100.7,2001:db8::7");
+    assert_eq!(made.args, Some(vec!["--at=198.51.100.7:80".to_owned()]));
+
+    let forged = pod("env: [ { name: A, value: \"\\0status.hostIP\\0\" } ]", "").unwrap_err();
+    assert!(forged.contains("zero byte"), "{forged}");
 }
 
 #[test]

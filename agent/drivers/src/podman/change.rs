@@ -1,7 +1,9 @@
 //! Bringing a pod about, replacing it, taking it away. Every step can be done again after a crash: what is there is
 //! looked at first, and what is half made is made anew, never mended.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -18,7 +20,7 @@ use super::marks::PodId;
 use super::prober::Answer;
 use super::spec::{Places, PodSpec, Role};
 use super::strays::Made;
-use super::{PodmanDriver, images, ports, process};
+use super::{PodmanDriver, address, images, ports, process};
 use crate::{DriverError, beneath};
 
 /// How long a new pod may take to be ready before the old one is stopped.
@@ -407,6 +409,7 @@ impl<'a> Change<'a> {
                 api.put_secret(&secret_name, secret.expose()).await?;
             }
         }
+        let container = &*with_address(container, address::of_the_box)?;
         let body = self.spec.body(container, image, role, places);
         let id = api.create(&body).await.map_err(|error| self.refused(&container.name, error))?;
         self.driver.strays.note(&id, Made::of(self.spec.pod, container));
@@ -476,6 +479,25 @@ impl<'a> Change<'a> {
     }
 }
 
+/// The container as it is on a box with these addresses.
+fn with_address<'a>(
+    container: &'a Container<PinnedImage>,
+    addresses: impl FnOnce() -> Vec<IpAddr>,
+) -> Result<Cow<'a, Container<PinnedImage>>, DriverError> {
+    if !container.wants_address() {
+        return Ok(Cow::Borrowed(container));
+    }
+    let addresses = addresses();
+    let Some(first) = addresses.first() else {
+        return Err(DriverError::Runtime(format!(
+            "the box has no address yet, which the container {} is to be told (status.hostIP): it has no default \
+             route; check its network",
+            container.name
+        )));
+    };
+    Ok(Cow::Owned(container.at(*first, &addresses)))
+}
+
 /// What to do about a box on which no pod gets a network.
 const NO_FIREWALL: &str = "; the firewall program that sets up pod networks is missing on this box: install \
                            nftables (iptables for podman 4); see `holdfast doctor`";
@@ -508,4 +530,30 @@ fn is_of_the_box(message: &str) -> bool {
     ];
     let message = message.to_ascii_lowercase();
     WORDS.iter().any(|words| message.contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_core::digest::Digest;
+
+    use super::*;
+
+    #[test]
+    fn a_box_without_an_address_keeps_only_those_waiting_who_ask_for_it() {
+        let container = |value: &str| -> Container<PinnedImage> {
+            let container = serde_json::json!({
+                "name": "web", "env": { "AT": value },
+                "image": { "reference": "r.example/web:1", "digest": Digest::of(b"image") },
+            });
+            serde_json::from_value(container).unwrap()
+        };
+        let asking = container(holdfast_core::pod::HOST_IP);
+        // The box is the reason, so it is tried again.
+        let error = with_address(&asking, Vec::new).unwrap_err();
+        assert!(matches!(&error, DriverError::Runtime(why) if why.starts_with("the box has no address yet")));
+        let made = with_address(&asking, || vec!["198.51.100.7".parse().unwrap()]).unwrap();
+        assert_eq!(made.env["AT"], EnvValue::Plain("198.51.100.7".to_owned()));
+        let other = container("x");
+        assert_eq!(*with_address(&other, || unreachable!()).unwrap(), other);
+    }
 }

@@ -4,6 +4,7 @@
 //! pod is another set of containers, so that the new one can be staged while the old one runs, and what is half
 //! made is never mistaken for what is whole. podman restarts nothing and probes nothing by itself; the agent does.
 
+mod address;
 mod api;
 mod change;
 mod client;

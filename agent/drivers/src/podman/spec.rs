@@ -338,7 +338,8 @@ mod tests {
                     "web" => Role::Main,
                     _ => Role::Beside(&main),
                 };
-                spec.body(container, "feedface", role, &places)
+                let address = "198.51.100.7".parse().unwrap();
+                spec.body(&container.at(address, &[address]), "feedface", role, &places)
             })
             .collect();
         let text = serde_json::to_string_pretty(&bodies).unwrap() + "\n";
