@@ -82,6 +82,17 @@ pub enum SourceError {
         /// What was wrong.
         why: String,
     },
+    /// The server sent all that it had to send, and it isn't all of the commit.
+    #[error(
+        "{url} sent an incomplete commit: {why}; check the repository on the server (git fsck), and what stands between it \
+         and the box"
+    )]
+    NotWhole {
+        /// The source, without credentials.
+        url: String,
+        /// What is missing.
+        why: String,
+    },
     /// The commit is what its id says, and no commit that can be read.
     #[error("commit {revision} cannot be used: {why}; push a corrected commit on top of its parent")]
     Unusable {

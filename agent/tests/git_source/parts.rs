@@ -299,7 +299,11 @@ fn a_server_that_sends_something_else_is_asked_for_the_whole_and_nothing_else_is
     let empty = tempfile::tempdir().unwrap();
     let mut source = open(config(lies.url()), &empty);
     let error = sync(&mut source, None).unwrap_err();
-    assert!(matches!(&error, SourceError::Protocol { .. }), "{error:?}");
+    assert!(matches!(&error, SourceError::NotWhole { .. }), "{error:?}");
+    // It has nothing else to send, and isn't asked at each poll.
+    let asked = lies.asked().len();
+    assert_eq!(sync(&mut source, None).unwrap_err(), error);
+    assert_eq!(lies.asked().len(), asked);
     assert!(source.snapshot(&Revision(repo.head())).is_err());
 }
 

@@ -1,6 +1,7 @@
 //! `https://`: a real server (nginx and git-http-backend).
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -12,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::support::git_repo::{SignedRepo, Signer, git_in};
 use crate::support::git_server::{GitServer, Options};
-use crate::support::tools::run;
+use crate::support::tools::{printed, run};
 use crate::{ancestry, shown, trusted};
 
 const LIMIT: u64 = 1 << 20;
@@ -173,6 +174,107 @@ fn descent_is_proved_by_commits_without_trees() {
 #[test]
 fn descent_is_proved_by_a_server_that_cannot_filter() {
     descent_case(false);
+}
+
+/// Text that can't be compressed away.
+fn noise(seed: u64, count: usize) -> String {
+    let mut state = seed;
+    let next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        char::from(b'!' + (state >> 33) as u8 % 94)
+    };
+    std::iter::repeat_with(next).take(count).collect()
+}
+
+#[test]
+fn packs_are_indexed_as_git_does_it() {
+    let repo = SignedRepo::new();
+    let large = noise(1, 40_000);
+    for n in 0..30 {
+        // Like each other, so that they come as differences.
+        repo.write(&[(&format!("apps/{n}"), &format!("{n} {large} {n}"))]);
+    }
+    repo.commit(&[], Signer::Ops);
+    repo.git(&["gc", "-q"]);
+    let server = start(&repo);
+    let mirror = tempfile::tempdir().unwrap();
+    let mut source = open(&server, &mirror);
+    let mut accepted = None;
+    for n in 0..3 {
+        // On top of what is in the mirror and not in the pack.
+        let id = repo.commit(&[("apps/3", &format!("changed {n} {large}"))], Signer::Ops);
+        repo.push(&server.bare());
+        let revision = source.poll().unwrap();
+        assert_eq!(revision.0, id);
+        source.fetch(&revision, accepted.as_ref()).unwrap();
+        assert_eq!(read(&source, &revision, "apps/3"), format!("changed {n} {large}"));
+        accepted = Some(revision);
+    }
+    let mut differences = 0;
+    let packs = std::fs::read_dir(mirror.path().join("objects/pack")).unwrap();
+    let packs: Vec<PathBuf> = packs.map(|entry| entry.unwrap().path()).collect();
+    let packs = packs.iter().filter(|path| path.extension().is_some_and(|extension| extension == "pack"));
+    for (n, pack) in packs.enumerate() {
+        let (index, log) = (pack.with_extension("idx"), mirror.path().join(format!("{n}.idx")));
+        run(git_in(mirror.path()).arg("index-pack").arg("-o").arg(&log).arg(pack));
+        assert!(std::fs::read(&index).unwrap() == std::fs::read(&log).unwrap(), "{}", index.display());
+        let listed = printed(git_in(mirror.path()).args(["verify-pack", "-v"]).arg(&index));
+        // An object that is a difference has seven fields.
+        differences += listed.lines().filter(|line| line.split_whitespace().count() == 7).count();
+        assert!(pack.file_stem().unwrap().to_str().unwrap().len() == 45, "{}", pack.display());
+    }
+    assert!(differences > 25, "{differences}");
+}
+
+#[test]
+fn large_files_that_come_as_differences_come_whole_where_these_take_too_much_memory() {
+    // Little on the wire, and still less as a difference.
+    let large = "x".repeat(34 << 20);
+    let read = |files: &dyn SourceTree, path: &str| {
+        let stream = files.open(path, 1 << 30).ok().flatten();
+        stream.map(|mut stream| {
+            let mut text = String::new();
+            stream.bytes.read_to_string(&mut text).unwrap();
+            text
+        })
+    };
+    for filter in [true, false] {
+        let repo = SignedRepo::new();
+        let mut first = repo.commit(&[("a", &large)], Signer::Ops);
+        if filter {
+            // Both at once: one of them is a difference to the other.
+            first = repo.commit(&[("b", &format!("{large} b"))], Signer::Ops);
+        }
+        let server = GitServer::with(&repo, &Options { filter, ..Options::default() });
+        run(git_in(&server.bare()).args(["repack", "-adfq", "--depth=5"]));
+        let mirror = tempfile::tempdir().unwrap();
+        let mut source = open(&server, &mirror);
+        let mut bring = |id: &str| {
+            let revision = source.poll().unwrap();
+            assert_eq!(revision.0, id);
+            source.fetch(&revision, None).unwrap();
+            let mut gathering = source.gather(&trusted(&source, &revision), true).unwrap();
+            let found = gathering.read(|files| (read(files, "a"), read(files, "b"))).unwrap();
+            gathering.finish().unwrap();
+            found
+        };
+        let b = filter.then(|| format!("{large} b"));
+        server.forget_requests();
+        assert!(bring(&first) == (Some(large.clone()), b.clone()), "filter {filter}");
+        if filter {
+            let fetched = server.requests(6).iter().filter(|line| line.starts_with("POST")).count();
+            assert_eq!(fetched, 6, "the poll, the commit, its folder, both files at once, and each of them");
+        }
+        if !filter {
+            // On top of what is in the mirror: a difference to that.
+            let second = repo.commit(&[("a", &format!("{large} changed"))], Signer::Ops);
+            repo.push(&server.bare());
+            server.forget_requests();
+            assert!(bring(&second) == (Some(format!("{large} changed")), None));
+            let fetched = server.requests(4).iter().filter(|line| line.starts_with("POST")).count();
+            assert_eq!(fetched, 3, "the poll, the difference, and the file");
+        }
+    }
 }
 
 #[test]

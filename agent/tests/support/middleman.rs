@@ -33,8 +33,17 @@ impl Middleman {
     /// Starts a server with what `repo` has; `deed` gets the ids that each request wants, and how many such
     /// requests there were before.
     pub fn start(repo: &SignedRepo, deed: impl Fn(&[String], usize) -> Deed + Send + Sync + 'static) -> Self {
+        Self::with(repo, &Options::default(), deed)
+    }
+
+    /// The same, before a server that is as `options` say.
+    pub fn with(
+        repo: &SignedRepo,
+        options: &Options,
+        deed: impl Fn(&[String], usize) -> Deed + Send + Sync + 'static,
+    ) -> Self {
         let port = free_port();
-        let server = GitServer::with(repo, &Options { plain_port: Some(port), ..Options::default() });
+        let server = GitServer::with(repo, &Options { plain_port: Some(port), ..options.clone() });
         let asked: Arc<Mutex<Vec<Vec<String>>>> = Arc::default();
         let seen = asked.clone();
         let hostile = Hostile::start(move |mut peer| {
@@ -87,6 +96,17 @@ fn answer(peer: &mut Conversation, port: u16, head: &str, body: &[u8], wanted: &
             peer.send(&bytes);
         }
     }
+}
+
+/// The answer of a server that sends this pack.
+pub fn sends(pack: &[u8]) -> Vec<u8> {
+    let mut answer = packet("packfile\n").into_bytes();
+    for piece in pack.chunks(65_000) {
+        answer.extend(format!("{:04x}\u{1}", piece.len() + 5).bytes());
+        answer.extend(piece);
+    }
+    answer.extend(b"0000");
+    answer
 }
 
 /// The answer of a server that doesn't send what is asked for by its id.

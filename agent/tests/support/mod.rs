@@ -14,6 +14,7 @@ pub mod image;
 pub mod kubernetes;
 pub mod middleman;
 pub mod moved_clock;
+pub mod pack;
 pub mod podman;
 pub mod podman_image;
 pub mod podman_traces;

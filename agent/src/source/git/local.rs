@@ -41,7 +41,9 @@ impl Local {
     fn open(&self) -> Result<gix::Repository, SourceError> {
         // Isolated: no environment, no user or system configuration. Trusted: what may be accepted is decided
         // by signatures, not by who owns the folder.
-        let options = gix::open::Options::isolated().with(gix::sec::Trust::Full);
+        let most = format!("gitoxide.objects.allocLimit={}", self.limits.object);
+        let options =
+            gix::open::Options::isolated().with(gix::sec::Trust::Full).config_overrides([most.as_str()]);
         gix::open_opts(&self.path, options).map_err(|error| {
             if !self.path.exists() {
                 return SourceError::NotFound { what: format!("the folder {}", self.path.display()) };
@@ -166,5 +168,47 @@ pub(crate) fn walk_back(
             Ancestry::Unproven { why: format!("the history ends at commit {id}, whose content is missing") }
         }
         None => Ancestry::Foreign,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn id(number: u32) -> ObjectId {
+        let mut bytes = [0; 20];
+        bytes[..4].copy_from_slice(&number.to_be_bytes());
+        ObjectId::from(bytes)
+    }
+
+    /// The commit 0 has so many parents, each of which has one that no other has; what came of it, and how many were read.
+    fn walk(parents: u32, limit: usize) -> (Ancestry, usize) {
+        let read = Cell::new(0);
+        let ancestry = walk_back(&id(0), &id(u32::MAX), limit, |commit| {
+            read.set(read.get() + 1);
+            let number = u32::from_be_bytes(commit.as_bytes()[..4].try_into().unwrap());
+            Some(Ok(match number {
+                0 => (1..=parents).map(id).collect(),
+                number if number <= parents => vec![id(number + parents)],
+                _ => Vec::new(),
+            }))
+        });
+        (ancestry, read.get())
+    }
+
+    #[test]
+    fn a_commit_with_very_many_parents_is_given_up_before_they_are_queued() {
+        assert_eq!(walk(400, 1000), (Ancestry::Foreign, 801));
+        let (ancestry, read) = walk(5000, 1000);
+        assert!(
+            matches!(&ancestry, Ancestry::Unproven { why } if why.contains("and their parents")),
+            "{ancestry:?}"
+        );
+        assert_eq!(read, 1, "none of its parents was looked at");
+        let (ancestry, read) = walk(600, 1000);
+        assert!(matches!(&ancestry, Ancestry::Unproven { .. }), "{ancestry:?}");
+        assert!(read <= 1000, "{read}");
     }
 }

@@ -111,10 +111,9 @@ impl GitSource {
                 self.mirror.take_back()?;
                 Err(match error {
                     // Nothing old was in the way: what was sent is not whole.
-                    SourceError::Damaged(why) => SourceError::Protocol {
-                        url: shown_url(&self.config.url),
-                        why: format!("it sent an incomplete commit: {why}"),
-                    },
+                    SourceError::Damaged(why) => {
+                        SourceError::NotWhole { url: shown_url(&self.config.url), why }
+                    }
                     error => error,
                 })
             }

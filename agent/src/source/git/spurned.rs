@@ -40,7 +40,10 @@ impl Spurned {
         now: Instant,
     ) -> Option<Spurned> {
         let lasts = match answer {
-            Err(error) => matches!(error, SourceError::TooLarge { .. } | SourceError::Unusable { .. }),
+            Err(error) => matches!(
+                error,
+                SourceError::TooLarge { .. } | SourceError::Unusable { .. } | SourceError::NotWhole { .. }
+            ),
             Ok(fetched) => {
                 matches!(&fetched.proof, Proof::Git(proof) if matches!(proof.ancestry, Ancestry::Unproven { .. }))
             }

@@ -14,13 +14,17 @@
 //! its mark durable. Every object that is read is hashed and
 //! compared with its id, so damage can't go unseen. A damaged mirror is emptied and filled from the source.
 
+mod arriving;
+mod bounds;
 mod collect;
+mod differences;
 mod objects;
 mod pack;
 mod parts;
 mod room;
-mod scan;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -34,11 +38,12 @@ use holdfast_core::digest::Revision;
 use holdfast_store::content::Beside;
 use holdfast_store::fault;
 
+use self::bounds::Failure;
+pub(crate) use self::bounds::{Bounds, MAX_COMMIT, MAX_HELD};
 pub(crate) use self::objects::{Damage, Objects, Walk};
 pub(crate) use self::pack::CopyError;
 use self::pack::{Indexed, write_pack};
 pub(crate) use self::parts::Taken;
-pub(crate) use self::scan::MAX_COMMIT;
 use super::config::Limits;
 use crate::source::error::SourceError;
 
@@ -199,7 +204,7 @@ impl Mirror {
         write_pack(from, ids, &path, room)?;
         let file = File::open(&path)
             .map_err(|error| CopyError::Mirror(SourceError::local("opening", &path, error)))?;
-        let indexed = self.index(&mut BufReader::new(file), &AtomicBool::new(false), u64::MAX);
+        let indexed = self.index(&mut BufReader::new(file), u64::MAX);
         indexed.and_then(|(_scratch, indexed)| self.add(&indexed)).map_err(|error| match error {
             SourceError::Protocol { why, .. } => CopyError::Mirror(SourceError::Local(why)),
             error => CopyError::Mirror(error),
@@ -210,14 +215,15 @@ impl Mirror {
     pub(crate) fn inspect<T>(
         &self,
         pack: &mut dyn BufRead,
+        bounds: Bounds,
         look: impl FnOnce(&Objects) -> T,
     ) -> Result<T, SourceError> {
         let dir = self.scratch("incoming")?;
         let packs = dir.0.join("pack");
         fs::create_dir_all(&packs).map_err(|error| SourceError::local("making", &packs, error))?;
         // What it builds on must be in it.
-        let mut pack = self.bounded(pack, self.room(), &|_| true);
-        let done = pack::index(&mut pack, &packs, None, self.limits.object, &AtomicBool::new(false));
+        let mut pack = self.bounded(pack, self.room());
+        let done = self.indexed(&mut pack, &packs, None, bounds);
         pack.explain(done)?;
         let objects = Objects::at(&dir.0, self.limits.object)
             .map_err(|error| SourceError::local("opening", &dir.0, error))?;
@@ -226,34 +232,46 @@ impl Mirror {
 
     /// Takes a pack in that comes from elsewhere, if there is room for it: it is unpacked and hashed, synced, and only
     /// then becomes part of the mirror.
-    pub(crate) fn ingest(&self, pack: &mut dyn BufRead, stop: &AtomicBool) -> Result<(), SourceError> {
-        let (_scratch, indexed) = self.index(pack, stop, self.room())?;
+    pub(crate) fn ingest(&self, pack: &mut dyn BufRead) -> Result<(), SourceError> {
+        let (_scratch, indexed) = self.index(pack, self.room())?;
         self.take_room(&indexed)?;
         self.add(&indexed).map(drop)
     }
 
     /// The same for a pack with folders without what is below them.
     pub(crate) fn ingest_part(&self, pack: &mut dyn BufRead) -> Result<(), SourceError> {
-        let (_scratch, indexed) = self.index(pack, &AtomicBool::new(false), self.room())?;
+        let (_scratch, indexed) = self.index(pack, self.room())?;
         self.take_room(&indexed)?;
         self.begin_parts()?;
         self.add(&indexed).map(drop)
     }
 
     /// Unpacks and hashes a pack of at most `room` bytes, in a folder that goes unless the pack is added.
-    fn index(
+    fn index(&self, pack: &mut dyn BufRead, room: u64) -> Result<(Scratch, Indexed), SourceError> {
+        let dir = self.scratch("incoming")?;
+        let here = self.objects()?;
+        let mut pack = self.bounded(pack, room);
+        let done = self.indexed(&mut pack, &dir.0, Some(&here), Bounds::up_to(self.limits.object));
+        Ok((dir, pack.explain(done)?))
+    }
+
+    fn indexed(
         &self,
         pack: &mut dyn BufRead,
-        stop: &AtomicBool,
-        room: u64,
-    ) -> Result<(Scratch, Indexed), SourceError> {
-        let dir = self.scratch("incoming")?;
-        let bases = self.objects()?.into_inner();
-        let here = self.objects()?;
-        let is_small = |id: &ObjectId| here.header(id).map_or(true, |(kind, _)| scan::is_small(kind));
-        let mut pack = self.bounded(pack, room, &is_small);
-        let done = pack::index(&mut pack, &dir.0, Some(bases), self.limits.object, stop);
-        Ok((dir, pack.explain(done)?))
+        dir: &Path,
+        here: Option<&Objects>,
+        bounds: Bounds,
+    ) -> Result<Indexed, SourceError> {
+        pack::index(pack, dir, here, bounds).map_err(|failure| match failure {
+            Failure::TooLarge { what, limit } => SourceError::TooLarge { what, limit },
+            Failure::Disk(error) => SourceError::local("unpacking into", dir, error),
+            Failure::Base(damage) => self.note_damage(damage),
+            // Whoever asked for the pack knows where it came from.
+            failure @ (Failure::Broken(_) | Failure::Read(_)) => SourceError::Protocol {
+                url: String::new(),
+                why: format!("the pack cannot be used: {failure}"),
+            },
+        })
     }
 
     /// Makes a pack part of the mirror. Gives its name; a pack without objects has none. The names are on disk once the revision

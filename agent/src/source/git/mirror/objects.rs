@@ -12,15 +12,15 @@ use holdfast_core::digest::Revision;
 use holdfast_core::verify::{About, Ancestry, BadSignature, Fetched, GitProof, Proof, Signature};
 use jiff::Timestamp;
 
-use super::scan::{self, MAX_COMMIT};
+use super::bounds::Bounds;
 use super::stream::BlobStream;
 
 /// An object database that trusts nothing on disk.
 pub(crate) struct Objects {
     odb: gix::odb::Handle,
     limit: u64,
-    /// Where the mirror's packs are; none for another repository's objects.
-    packs: Option<PathBuf>,
+    /// Where the packs are.
+    packs: PathBuf,
 }
 
 /// An object that is missing or not what its id says.
@@ -74,16 +74,14 @@ impl Objects {
             ..Default::default()
         };
         let odb = gix::odb::at_opts(dir, gix::hash::Kind::Sha1, None, options)?;
-        Ok(Objects { odb, limit, packs: Some(dir.join("pack")) })
+        Ok(Objects { odb, limit, packs: dir.join("pack") })
     }
 
     /// Those of a repository that is open.
     pub(crate) fn of(repository: &gix::Repository, limit: u64) -> Self {
-        Objects { odb: repository.objects.clone().into_inner(), limit, packs: None }
-    }
-
-    pub(crate) fn into_inner(self) -> gix::odb::Handle {
-        self.odb
+        let odb = repository.objects.clone().into_inner();
+        let packs = odb.store_ref().path().join("pack");
+        Objects { odb, limit, packs }
     }
 
     /// Whether there is such an object; nothing is said about its content.
@@ -105,7 +103,7 @@ impl Objects {
     pub(crate) fn read(&self, id: &ObjectId, wanted: Kind, buffer: &mut Vec<u8>) -> Result<(), Damage> {
         let broken = |why: &dyn std::fmt::Display| Damage::Broken { id: *id, why: why.to_string() };
         let (_, size) = self.header(id)?;
-        let limit = if scan::is_small(wanted) { MAX_COMMIT.min(self.limit) } else { self.limit };
+        let limit = Bounds::up_to(self.limit).of(wanted);
         // What is too large, or something else, is no damage: it is what its id says.
         let unusable = |why| Err(Damage::Unusable { id: *id, why });
         if size > limit {
@@ -136,9 +134,9 @@ impl Objects {
     /// The blob `id`, to be read piece by piece; none where it can only be had as a whole. Its bytes are compared with
     /// its id at the end, and `damaged` is set if they aren't what it says.
     pub(crate) fn stream(&self, id: &ObjectId, damaged: &Arc<AtomicBool>) -> Option<BlobStream> {
-        let found = BlobStream::find(self.packs.as_ref()?, id, damaged);
+        let found = BlobStream::find(&self.packs, id, damaged);
         // Whatever was in the way: read as a whole, the reason shows.
-        found.ok().flatten()
+        found.ok().flatten().filter(|stream| stream.left() <= self.limit)
     }
 
     /// Reads a commit.

@@ -1,18 +1,26 @@
-//! Packs: written by us when objects are copied (git's Documentation/gitformat-pack, version 2), and indexed
-//! by gix whoever wrote them.
+//! Packs: written when objects are copied (git's Documentation/gitformat-pack, version 2), and indexed whoever wrote them.
 
-use std::fs::File;
-use std::io::{BufRead, BufWriter, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufWriter, Read, Write};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 
 use gix::ObjectId;
 use gix::objs::Kind;
 use gix::odb::pack;
 
+use super::arriving::{Item, receive};
+use super::bounds::{Bounds, Failure};
+use super::differences::Resolver;
 use super::objects::{Damage, Objects};
 use crate::source::error::SourceError;
-use crate::source::git::in_full;
+
+/// What lies beyond this in a pack is listed in another way.
+const FAR: u32 = 1 << 31;
+
+/// A file that is larger is copied piece by piece where it can be, in bytes.
+const WHOLE: u64 = 1 << 20;
 
 /// Why objects could not be copied.
 #[derive(Debug)]
@@ -34,23 +42,77 @@ pub(crate) fn write_pack(from: &Objects, ids: &[ObjectId], path: &Path, room: u6
     header.extend(2u32.to_be_bytes());
     header.extend(count.to_be_bytes());
     out.write_all(&header).map_err(|error| target(&error))?;
-    let (mut data, mut written) = (Vec::new(), 0u64);
+    let (mut data, mut piece, mut left) = (Vec::new(), vec![0; 64 << 10], room);
     for id in ids {
-        let (kind, _) = from.header(id).map_err(CopyError::Source)?;
-        from.read(id, kind, &mut data).map_err(CopyError::Source)?;
-        out.write_all(&entry_header(kind, data.len() as u64)).map_err(|error| target(&error))?;
-        let mut zlib = gix::zlib::stream::deflate::Write::new(Vec::new(), gix::zlib::Compression::BEST_SPEED);
-        zlib.write_all(&data).and_then(|()| zlib.flush()).map_err(|error| target(&error))?;
-        let packed = zlib.into_inner();
-        written = written.saturating_add(packed.len() as u64);
-        if written > room {
-            return Err(CopyError::Mirror(SourceError::OverBudget { room }));
+        let (kind, size) = from.header(id).map_err(CopyError::Source)?;
+        let stream = if kind == Kind::Blob && size > WHOLE { from.stream(id, &Arc::default()) } else { None };
+        out.write_all(&entry_header(kind, size)).map_err(|error| target(&error))?;
+        let mut exceeded = false;
+        let within = Within { out: &mut out, left: &mut left, exceeded: &mut exceeded };
+        let mut zlib = gix::zlib::stream::deflate::Write::new(within, gix::zlib::Compression::BEST_SPEED);
+        let done = match stream.filter(|stream| stream.left() == size) {
+            Some(mut stream) => deflate(&mut stream, &mut piece, &mut zlib)
+                .map_err(|why| CopyError::Source(Damage::Broken { id: *id, why }))?,
+            None => {
+                from.read(id, kind, &mut data).map_err(CopyError::Source)?;
+                zlib.write_all(&data)
+            }
+        };
+        let done = done.and_then(|()| zlib.flush());
+        drop(zlib);
+        match done {
+            Err(_) if exceeded => return Err(CopyError::Mirror(SourceError::OverBudget { room })),
+            done => done.map_err(|error| target(&error))?,
         }
-        out.write_all(&packed).map_err(|error| target(&error))?;
     }
     let checksum = out.hash.try_finalize().map_err(|error| target(&error))?;
     out.inner.write_all(checksum.as_slice()).map_err(|error| target(&error))?;
     out.inner.flush().map_err(|error| target(&error))
+}
+
+/// Hands on all of a file that is read piece by piece: what came of writing it, or else why it can't be read.
+fn deflate(stream: &mut dyn Read, piece: &mut [u8], into: &mut dyn Write) -> Result<io::Result<()>, String> {
+    loop {
+        let count = stream.read(piece).map_err(|error| error.to_string())?;
+        if count == 0 {
+            return Ok(Ok(()));
+        }
+        if let Err(error) = into.write_all(piece.get(..count).unwrap_or_default()) {
+            return Ok(Err(error));
+        }
+    }
+}
+
+/// Where so many bytes go and no more.
+struct Within<'a, W> {
+    out: &'a mut W,
+    left: &'a mut u64,
+    exceeded: &'a mut bool,
+}
+
+impl<W: Write> Write for Within<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(left) = self.left.checked_sub(bytes.len() as u64) else {
+            *self.exceeded = true;
+            return Err(io::Error::other("it does not fit into the disk budget"));
+        };
+        let count = self.out.write(bytes)?;
+        *self.left = left;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// An object of a pack as its file holds it.
+fn entry(kind: Kind, data: &[u8]) -> io::Result<Vec<u8>> {
+    let head = entry_header(kind, data.len() as u64);
+    let mut zlib = gix::zlib::stream::deflate::Write::new(head, gix::zlib::Compression::BEST_SPEED);
+    zlib.write_all(data)?;
+    zlib.flush()?;
+    Ok(zlib.into_inner())
 }
 
 /// An entry's header: the kind and the first four bits of the size, then seven bits a byte.
@@ -102,54 +164,98 @@ pub(crate) fn count(pack: &mut dyn BufRead) -> Result<(u64, [u8; 12]), SourceErr
     Ok((u64::from(u32::from_be_bytes([a, b, c, d])), head))
 }
 
-/// Reads a pack, resolves its deltas and hashes every object, and writes pack and index into `dir`.
-pub(crate) fn index(
+/// Reads a pack, puts its differences together, some of them to objects of `mirror`, hashes every object, and writes pack and
+/// index into `dir`. Nothing is held in memory whole but what differences are made of, within [`MAX_HELD`].
+///
+/// gix would hold each object, whatever it is, and of a tree of differences as much as there is.
+pub(super) fn index(
     pack: &mut dyn BufRead,
     dir: &Path,
-    bases: Option<gix::odb::Handle>,
-    limit: u64,
-    stop: &AtomicBool,
-) -> Result<Indexed, SourceError> {
-    let options = pack::bundle::write::Options {
-        // A box has few cores, and they have work to do.
-        thread_limit: Some(1),
-        alloc_limit_bytes: usize::try_from(limit).ok(),
-        ..Default::default()
-    };
-    let outcome = pack::Bundle::write_to_directory(
-        pack,
-        Some(dir),
-        &mut gix::progress::Discard,
-        stop,
-        bases,
-        gix::hash::Kind::Sha1,
-        options,
-    )
-    .map_err(|error| {
-        match error.iter_errors().find_map(of_the_disk) {
-            Some(why) => SourceError::local("unpacking into", dir, why),
-            // Whoever asked for the pack knows where it came from.
-            None => SourceError::Protocol {
-                url: String::new(),
-                why: format!("the pack cannot be used: {}", in_full(&error)),
-            },
-        }
+    mirror: Option<&Objects>,
+    bounds: Bounds,
+) -> Result<Indexed, Failure> {
+    let path = dir.join("arriving");
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
+    let file = file.map_err(Failure::Disk)?;
+    let mut arrived = receive(pack, &file, bounds)?;
+    if arrived.items.is_empty() {
+        return Ok(Indexed(None));
+    }
+    let mut added = Vec::new();
+    let mut end = arrived.end;
+    Resolver::new(&file, &mut arrived, bounds).run(mirror, &mut |base| {
+        let bytes = entry(base.kind, &base.data).map_err(Failure::Disk)?;
+        file.write_all_at(&bytes, end).map_err(Failure::Disk)?;
+        let (crc, size) = (crc32fast::hash(&bytes), base.data.len() as u64);
+        let kind = Some(base.kind);
+        added.push(Item { offset: end, size, id: base.id, crc, difference: 0, head: 0, kind });
+        end = end.saturating_add(bytes.len() as u64);
+        Ok(())
     })?;
-    Ok(Indexed(outcome.data_path.zip(outcome.index_path).map(|(data, index)| [data, index])))
+    let mut hash = arrived.hash.ok_or_else(|| Failure::Broken("it has no checksum".to_owned()))?;
+    if !added.is_empty() {
+        arrived.items.append(&mut added);
+        let count = u32::try_from(arrived.items.len()).unwrap_or(u32::MAX);
+        file.write_all_at(&count.to_be_bytes(), 8).map_err(Failure::Disk)?;
+        hash = hash_of(&file, end).map_err(Failure::Disk)?;
+    }
+    file.write_all_at(hash.as_slice(), end).map_err(Failure::Disk)?;
+    drop(file);
+    let paths = ["pack", "idx"].map(|extension| dir.join(format!("pack-{hash}.{extension}")));
+    std::fs::rename(&path, &paths[0]).map_err(Failure::Disk)?;
+    write_index(arrived.items, &hash, &paths[1]).map_err(Failure::Disk)?;
+    Ok(Indexed(Some(paths)))
 }
 
-/// An error of the box's own disk. What goes wrong on the network is told by whoever reads from it.
-fn of_the_disk(error: &(dyn std::error::Error + 'static)) -> Option<String> {
-    use std::io::ErrorKind;
-    let io = error.downcast_ref::<std::io::Error>()?;
-    let disk = io.raw_os_error().is_some()
-        || matches!(
-            io.kind(),
-            ErrorKind::StorageFull
-                | ErrorKind::QuotaExceeded
-                | ErrorKind::FileTooLarge
-                | ErrorKind::ReadOnlyFilesystem
-                | ErrorKind::PermissionDenied
-        );
-    disk.then(|| io.to_string())
+/// The hash of a file's first `end` bytes.
+fn hash_of(file: &File, end: u64) -> io::Result<ObjectId> {
+    let (mut hasher, mut at, mut chunk) = (gix::hash::hasher(gix::hash::Kind::Sha1), 0, vec![0; 64 << 10]);
+    while at < end {
+        let count = match file.read_at(&mut chunk, at) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            count => count?,
+        };
+        let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+        let bytes = chunk.get(..count.min(left)).filter(|bytes| !bytes.is_empty());
+        let bytes = bytes.ok_or(io::ErrorKind::UnexpectedEof)?;
+        hasher.update(bytes);
+        at += bytes.len() as u64;
+    }
+    hasher.try_finalize().map_err(io::Error::other)
+}
+
+/// Writes the index of a pack, version 2.
+fn write_index(mut items: Vec<Item>, pack: &ObjectId, path: &Path) -> io::Result<()> {
+    items.sort_unstable_by_key(|item| item.id);
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut out = gix::hash::io::Write::new(BufWriter::new(file), gix::hash::Kind::Sha1);
+    out.write_all(b"\xfftOc\0\0\0\x02")?;
+    for first in 0..=u8::MAX {
+        let up_to = items.partition_point(|item| item.id.first_byte() <= first);
+        out.write_all(&u32::try_from(up_to).unwrap_or(u32::MAX).to_be_bytes())?;
+    }
+    for item in &items {
+        out.write_all(item.id.as_slice())?;
+    }
+    for item in &items {
+        out.write_all(&item.crc.to_be_bytes())?;
+    }
+    let mut far = Vec::new();
+    for item in &items {
+        let near = u32::try_from(item.offset).ok().filter(|offset| *offset < FAR);
+        // There are fewer objects than that.
+        let there = near.unwrap_or(FAR | far.len() as u32);
+        if near.is_none() {
+            far.push(item.offset);
+        }
+        out.write_all(&there.to_be_bytes())?;
+    }
+    for offset in far {
+        out.write_all(&offset.to_be_bytes())?;
+    }
+    out.write_all(pack.as_slice())?;
+    let checksum = out.hash.try_finalize().map_err(io::Error::other)?;
+    out.inner.write_all(checksum.as_slice())?;
+    out.inner.flush()
 }

@@ -3,10 +3,10 @@
 use std::fs::{self, File};
 use std::io::{BufRead, Cursor, Read as _};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 
 use gix::ObjectId;
 
+use super::bounds::Bounds;
 use super::{GATHERED, Mirror, pack, sync_dir};
 use crate::source::error::SourceError;
 
@@ -77,13 +77,14 @@ impl Mirror {
         sync_dir(marker.parent().unwrap_or(&self.dir))
     }
 
-    /// Takes a pack in if it has the objects `wanted` and no others.
+    /// Takes a pack in if it has the objects `wanted` and no others, none of them larger than `bounds` say.
     pub(crate) fn take_parts(
         &self,
         pack: &mut dyn BufRead,
         wanted: &[ObjectId],
+        bounds: Bounds,
     ) -> Result<Taken, SourceError> {
-        let mut bounded = self.bounded(pack, self.room(), &|_| true);
+        let mut bounded = self.bounded(pack, self.room());
         let counted = pack::count(&mut bounded);
         let (count, head) = bounded.explain(counted)?;
         if count != wanted.len() as u64 {
@@ -92,7 +93,7 @@ impl Mirror {
         }
         let dir = self.scratch("incoming")?;
         let mut pack = Cursor::new(head).chain(&mut bounded);
-        let done = pack::index(&mut pack, &dir.0, None, self.limits.object, &AtomicBool::new(false));
+        let done = self.indexed(&mut pack, &dir.0, None, bounds);
         let indexed = bounded.explain(done)?;
         if let Some(id) = indexed.lacks(wanted)? {
             return Ok(Taken::Nothing(format!("it did not send {id}, which was asked for")));

@@ -11,7 +11,6 @@ use holdfast_store::content::Beside;
 
 use super::Mirror;
 use super::pack::Indexed;
-use super::scan::{MAX_COMMIT, Oversized, Scan};
 use crate::source::error::SourceError;
 
 /// A commit that didn't fit, and the room that there was for it.
@@ -62,23 +61,9 @@ impl Mirror {
         }
     }
 
-    /// `pack`, as far as there is room for it, and as long as nothing in it is larger than it may be. `is_small` says of
-    /// what isn't in the pack whether it is a commit or a tag, or may be.
-    pub(super) fn bounded<'a>(
-        &self,
-        pack: &'a mut dyn BufRead,
-        room: u64,
-        is_small: &'a dyn Fn(&ObjectId) -> bool,
-    ) -> Bounded<'a> {
-        Bounded {
-            pack,
-            room,
-            left: room,
-            exceeded: false,
-            scan: Scan::new(is_small),
-            scanned: 0,
-            oversized: None,
-        }
+    /// `pack`, as far as there is room for it.
+    pub(super) fn bounded<'a>(&self, pack: &'a mut dyn BufRead, room: u64) -> Bounded<'a> {
+        Bounded { pack, room, left: room, exceeded: false }
     }
 
     /// Takes the room of an indexed pack, to which the objects it builds on may have been added.
@@ -103,10 +88,6 @@ pub(super) struct Bounded<'a> {
     room: u64,
     left: u64,
     exceeded: bool,
-    scan: Scan<'a>,
-    /// How much of what is at hand was scanned already.
-    scanned: usize,
-    oversized: Option<Oversized>,
 }
 
 impl Bounded<'_> {
@@ -114,10 +95,6 @@ impl Bounded<'_> {
     pub(super) fn explain<T>(&self, done: Result<T, SourceError>) -> Result<T, SourceError> {
         match done {
             Err(_) if self.exceeded => Err(SourceError::OverBudget { room: self.room }),
-            Err(error) => Err(match &self.oversized {
-                Some(Oversized(what)) => SourceError::TooLarge { what: what.clone(), limit: MAX_COMMIT },
-                None => error,
-            }),
             done => done,
         }
     }
@@ -139,20 +116,11 @@ impl BufRead for Bounded<'_> {
             return Err(io::Error::other("it does not fit into the disk budget"));
         }
         let left = usize::try_from(self.left).unwrap_or(usize::MAX);
-        let there = &there[..there.len().min(left)];
-        // Before whoever unpacks it sees it.
-        let taken = self.scan.take(there.get(self.scanned..).unwrap_or_default());
-        self.scanned = there.len();
-        if let Err(oversized) = taken {
-            self.oversized = Some(oversized);
-            return Err(io::Error::other("an object is larger than it may be"));
-        }
-        Ok(there)
+        Ok(&there[..there.len().min(left)])
     }
 
     fn consume(&mut self, bytes: usize) {
         self.left = self.left.saturating_sub(bytes as u64);
-        self.scanned = self.scanned.saturating_sub(bytes);
         self.pack.consume(bytes);
     }
 }

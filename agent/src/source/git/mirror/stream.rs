@@ -1,5 +1,5 @@
-//! Reading large objects piece by piece. gix gives objects as a whole; what lies in a pack of the mirror undivided is
-//! inflated here as it is read, so that its size costs no memory.
+//! Reading large objects piece by piece. gix gives objects as a whole; what lies undivided, in a pack or in a file of its own,
+//! is inflated here as it is read, so that its size costs no memory.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read, Seek as _, SeekFrom};
@@ -16,7 +16,10 @@ use gix::zlib::{Decompress, FlushDecompress, Status};
 /// How much of a pack is read at once.
 const CHUNK: usize = 64 * 1024;
 
-/// A blob of a pack, which gives an error at its end if it is not what its id says.
+/// What stands before the content of an object in a file of its own takes no more bytes than this.
+const LOOSE_HEAD: usize = 30;
+
+/// A blob, which gives an error at its end if it is not what its id says.
 pub(crate) struct BlobStream {
     pack: BufReader<File>,
     inflate: Decompress,
@@ -28,7 +31,8 @@ pub(crate) struct BlobStream {
 }
 
 impl BlobStream {
-    /// The blob `id` out of the packs in `dir`; none if none of them has it, or only as a difference to another object.
+    /// The blob `id` out of the packs in `dir`, or of a file beside that folder; none if it isn't there, or only as a
+    /// difference to another object.
     pub(super) fn find(
         dir: &Path,
         id: &ObjectId,
@@ -49,18 +53,49 @@ impl BlobStream {
             if !matches!(entry.header, pack::data::entry::Header::Blob) {
                 continue;
             }
-            let mut hasher = gix::hash::hasher(id.kind());
-            hasher.update(&gix::objs::encode::loose_header(Kind::Blob, entry.decompressed_size));
-            return Ok(Some(BlobStream {
-                pack,
-                inflate: Decompress::new(),
-                hasher: Some(hasher),
-                id: *id,
-                left: entry.decompressed_size,
-                damaged: Arc::clone(damaged),
-            }));
+            return Ok(Some(BlobStream::new(pack, id, entry.decompressed_size, damaged)));
         }
-        Ok(None)
+        let name = id.to_string();
+        let (folder, name) = name.split_at(2);
+        match dir.parent().map(|objects| File::open(objects.join(folder).join(name))) {
+            Some(Ok(file)) => {
+                BlobStream::new(BufReader::with_capacity(CHUNK, file), id, 0, damaged).of_a_file()
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn new(pack: BufReader<File>, id: &ObjectId, size: u64, damaged: &Arc<AtomicBool>) -> Self {
+        let mut hasher = gix::hash::hasher(id.kind());
+        hasher.update(&gix::objs::encode::loose_header(Kind::Blob, size));
+        BlobStream {
+            pack,
+            inflate: Decompress::new(),
+            hasher: Some(hasher),
+            id: *id,
+            left: size,
+            damaged: Arc::clone(damaged),
+        }
+    }
+
+    /// The same of a file of its own, which says its kind and size before its content.
+    fn of_a_file(mut self) -> io::Result<Option<BlobStream>> {
+        let mut said = Vec::new();
+        while said.last() != Some(&0) {
+            let mut byte = [0];
+            if said.len() > LOOSE_HEAD || self.inflate(&mut byte)? == 0 {
+                return Ok(None);
+            }
+            said.extend(byte);
+        }
+        let said = std::str::from_utf8(&said).ok().and_then(|said| said.strip_prefix("blob "));
+        let Some(size) = said.and_then(|said| said.trim_end_matches('\0').parse().ok()) else {
+            return Ok(None);
+        };
+        let mut hasher = gix::hash::hasher(self.id.kind());
+        hasher.update(&gix::objs::encode::loose_header(Kind::Blob, size));
+        (self.left, self.hasher) = (size, Some(hasher));
+        Ok(Some(self))
     }
 
     /// How many bytes are still to come.

@@ -8,7 +8,7 @@ use super::{Refused, Remote};
 use crate::http::allowance::Purpose;
 use crate::source::error::SourceError;
 use crate::source::git::local::walk_back;
-use crate::source::git::mirror::Mirror;
+use crate::source::git::mirror::{Bounds, Mirror};
 
 impl Remote {
     /// Finds out whether `accepted` is an ancestor of `id`: by the commits between them, without their trees
@@ -28,8 +28,10 @@ impl Remote {
             Err(error) => Err(error),
         };
         match found {
-            Err(SourceError::TooLarge { limit, .. }) => Ok(Ancestry::Unproven {
-                why: format!("the history between them is larger than {limit} bytes"),
+            Err(SourceError::TooLarge { what, limit }) => Ok(Ancestry::Unproven {
+                why: format!(
+                    "the history between them is too large: {what} is larger than the limit of {limit} bytes"
+                ),
             }),
             Err(SourceError::OverBudget { room }) => Ok(Ancestry::Unproven {
                 why: format!(
@@ -52,8 +54,10 @@ impl Remote {
         let (limits, refused) = (self.config.limits, self.refused);
         self.operate(Purpose::Documents, limits.fetch, limits.talk, |session| {
             let mut arguments = vec!["ofs-delta".to_owned(), "no-progress".to_owned()];
+            let mut bounds = Bounds::up_to(limits.object);
             if session.can("filter") && refused < Refused::Filter {
                 arguments.push("filter tree:0".to_owned());
+                bounds = Bounds::COMMITS;
             }
             // We may not have the accepted commit's ancestors, but say nothing of that: so the server sends
             // the commits between the two, and none behind the accepted one.
@@ -64,7 +68,7 @@ impl Remote {
             }
             session.ask(arguments, |response, pack| match pack {
                 Some(pack) => mirror
-                    .inspect(pack, |objects| {
+                    .inspect(pack, bounds, |objects| {
                         walk_back(id, accepted, limits.commits, |commit| {
                             // What isn't sent lies behind the accepted commit, so it leads nowhere new.
                             Some(match objects.exists(commit) {

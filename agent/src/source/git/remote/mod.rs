@@ -6,7 +6,6 @@ mod descent;
 mod parts;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +27,7 @@ use crate::source::error::SourceError;
 use crate::source::git::config::{GitConfig, Reference, described, full_name};
 use crate::source::git::http::{Advertisement, Client, GitHttp, Meter, old_protocol};
 use crate::source::git::in_full;
-use crate::source::git::mirror::{MAX_COMMIT, Mirror};
+use crate::source::git::mirror::{MAX_COMMIT, MAX_HELD, Mirror};
 
 /// What we call ourselves towards Git.
 const AGENT: &str = concat!("holdfast/", env!("CARGO_PKG_VERSION"));
@@ -183,9 +182,25 @@ impl Remote {
         })
     }
 
-    /// Brings what the mirror lacks of the commit `id` and its whole tree, without its history.
+    /// Brings what the mirror lacks of the commit `id` and its whole tree, without its history. Where changes of large files
+    /// take too much memory to be put together, the files come whole.
     fn fetch_whole(&mut self, id: &ObjectId, mirror: &Mirror, purpose: Purpose) -> Result<(), SourceError> {
         let haves: Vec<ObjectId> = mirror.complete()?.into_iter().take(MAX_HAVES).collect();
+        match self.fetch_on_top(id, &haves, mirror, purpose) {
+            Err(SourceError::TooLarge { limit: MAX_HELD, .. }) if !haves.is_empty() => {
+                self.fetch_on_top(id, &[], mirror, purpose)
+            }
+            done => done,
+        }
+    }
+
+    fn fetch_on_top(
+        &mut self,
+        id: &ObjectId,
+        haves: &[ObjectId],
+        mirror: &Mirror,
+        purpose: Purpose,
+    ) -> Result<(), SourceError> {
         let limits = self.config.limits;
         self.operate(purpose, limits.fetch, limits.pack, |session| {
             let mut arguments = vec!["ofs-delta".to_owned(), "no-progress".to_owned()];
@@ -201,7 +216,7 @@ impl Remote {
             let meter = session.meter.clone();
             session
                 .ask(arguments, |response, pack| match pack {
-                    Some(pack) => mirror.ingest(pack, &AtomicBool::new(false)).map(|_| ()),
+                    Some(pack) => mirror.ingest(pack),
                     None => Err(SourceError::Protocol {
                         url: String::new(),
                         why: format!(

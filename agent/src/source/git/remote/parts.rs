@@ -4,6 +4,7 @@
 //! it names and nothing below. No presence is named: what is here was found out before. Only the topmost folders are asked
 //! for as changes to those of a revision that is here.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use gix::ObjectId;
@@ -13,7 +14,7 @@ use crate::http::allowance::{Purpose, UsedUp};
 use crate::source::Parts;
 use crate::source::error::SourceError;
 use crate::source::git::http::Meter;
-use crate::source::git::mirror::{Mirror, Taken};
+use crate::source::git::mirror::{Bounds, MAX_HELD, Mirror, Taken};
 
 /// So many objects are asked for in one request: about 500 KB of text, and web servers take 1 MB by default.
 const MAX_WANTS: usize = 10_000;
@@ -49,7 +50,7 @@ impl Remote {
         }
         // One commit was asked for, and nothing of it is verified.
         let meter = self.meter(self.config.limits.fetch, self.config.limits.pack.min(MAX_TALK));
-        match self.ask_for(&[*id], &["deepen 1"], mirror, &meter, purpose)? {
+        match self.ask_for(&[*id], &["deepen 1"], Bounds::COMMITS, mirror, &meter, purpose)? {
             Answer::Brought => Ok(Extent::Commit),
             Answer::NotOffered => self.fetch_whole(id, mirror, purpose).map(|()| Extent::Whole),
             Answer::Refused(why) => self.fetch_instead(id, mirror, purpose, Refused::Filter, &why),
@@ -84,13 +85,15 @@ impl Remote {
             Parts::Files => 1,
         };
         let mut waits = None;
-        for ids in ids.chunks(at_once) {
+        let mut left: VecDeque<&[ObjectId]> = ids.chunks(at_once).collect();
+        while let Some(ids) = left.pop_front() {
             let more_than = ids.iter().filter_map(|id| self.too_large.get(id)).max();
             let purpose = match what {
                 Parts::Documents => Purpose::Documents,
                 Parts::Files => Purpose::Files(more_than.copied().unwrap_or_default()),
             };
-            match self.ask_for(ids, &[], mirror, meter, purpose) {
+            let bounds = Bounds::up_to(self.config.limits.object);
+            match self.ask_for(ids, &[], bounds, mirror, meter, purpose) {
                 Ok(Answer::Brought) => self.too_large.retain(|id, _| !ids.contains(id)),
                 Ok(Answer::NotOffered) => {
                     return self.fetch_whole(id, mirror, purpose).map(|()| Extent::Whole);
@@ -107,6 +110,12 @@ impl Remote {
                     if waits.as_ref().is_none_or(|(_, first): &(_, UsedUp)| first.is_hopeless()) {
                         waits = Some((url, cause));
                     }
+                }
+                // Large files that are like each other came as differences. Alone each comes as it is.
+                Err(SourceError::TooLarge { limit: MAX_HELD, .. }) if ids.len() > 1 => {
+                    let (first, rest) = ids.split_at(ids.len() / 2);
+                    left.push_front(rest);
+                    left.push_front(first);
                 }
                 Err(error) => return Err(error),
             }
@@ -191,6 +200,7 @@ impl Remote {
         &mut self,
         ids: &[ObjectId],
         how: &[&str],
+        bounds: Bounds,
         mirror: &Mirror,
         meter: &Arc<Meter>,
         purpose: Purpose,
@@ -207,7 +217,7 @@ impl Remote {
             if wanted.is_empty() {
                 return Ok(Ok(Answer::Brought));
             }
-            let answer = session.ask_for(&wanted, how, mirror)?;
+            let answer = session.ask_for(&wanted, how, bounds, mirror)?;
             // What a server says in its own words is an answer; anything else that goes wrong is none.
             Ok(match session.refusal.take() {
                 Some(why) => Ok(Answer::Refused(why)),
@@ -222,6 +232,7 @@ impl Session {
         &mut self,
         wanted: &[ObjectId],
         how: &[&str],
+        bounds: Bounds,
         mirror: &Mirror,
     ) -> gix::error::Result<Result<Answer, SourceError>> {
         let mut arguments: Vec<String> = ["ofs-delta", "no-progress", "filter tree:0"]
@@ -232,7 +243,7 @@ impl Session {
         arguments.extend(wanted.iter().map(|id| format!("want {id}")));
         arguments.push("done".to_owned());
         self.ask(arguments, |_, pack| match pack {
-            Some(pack) => mirror.take_parts(pack, wanted).map(|taken| match taken {
+            Some(pack) => mirror.take_parts(pack, wanted, bounds).map(|taken| match taken {
                 Taken::All => Answer::Brought,
                 Taken::Nothing(why) => Answer::Refused(why),
             }),
