@@ -533,27 +533,4 @@ fn is_of_the_box(message: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use holdfast_core::digest::Digest;
-
-    use super::*;
-
-    #[test]
-    fn a_box_without_an_address_keeps_only_those_waiting_who_ask_for_it() {
-        let container = |value: &str| -> Container<PinnedImage> {
-            let container = serde_json::json!({
-                "name": "web", "env": { "AT": value },
-                "image": { "reference": "r.example/web:1", "digest": Digest::of(b"image") },
-            });
-            serde_json::from_value(container).unwrap()
-        };
-        let asking = container(holdfast_core::pod::HOST_IP);
-        // The box is the reason, so it is tried again.
-        let error = with_address(&asking, Vec::new).unwrap_err();
-        assert!(matches!(&error, DriverError::Runtime(why) if why.starts_with("the box has no address yet")));
-        let made = with_address(&asking, || vec!["198.51.100.7".parse().unwrap()]).unwrap();
-        assert_eq!(made.env["AT"], EnvValue::Plain("198.51.100.7".to_owned()));
-        let other = container("x");
-        assert_eq!(*with_address(&other, || unreachable!()).unwrap(), other);
-    }
-}
+mod tests;

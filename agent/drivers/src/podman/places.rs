@@ -281,3 +281,6 @@ fn check_kind(found: FileType, kind: HostPathKind) -> io::Result<()> {
     };
     if fits { Ok(()) } else { Err(io::Error::other(format!("it exists, but is not {}", word(kind)))) }
 }
+
+#[cfg(test)]
+mod tests;
