@@ -474,3 +474,50 @@ async fn where_the_agent_is_root_workloads_are_somebody_else() {
     assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
     assert_eq!(driver.probe(&release).await, Health::Healthy);
 }
+
+#[tokio::test]
+async fn a_link_in_the_place_of_a_volume_is_refused_and_nothing_behind_it_is_made_or_given_away() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    let is_root = nix::unistd::Uid::effective().is_root();
+    let run_as = if is_root { RunAs::Numbers(User { uid: 65_534, gid: 65_534 }) } else { RunAs::Agent };
+    // What leads away: the volume, or the folder of the app's volumes.
+    for link in ["hello/data", "hello"] {
+        let bench = Bench::new();
+        let driver = bench.driver_as(run_as.clone());
+        let outside = bench.dir.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::set_permissions(&outside, fs::Permissions::from_mode(0o755)).unwrap();
+        let link = bench.state_dir().join("wasm/volumes").join(link);
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        symlink(&outside, &link).unwrap();
+        let before = fs::metadata(&outside).unwrap();
+
+        let dirs = vec![WasmDir { guest: "/data".into(), volume: "data".parse().unwrap() }];
+        let job = WasmWorkload { dirs, ..bench.job(&workload("volume.wat")) };
+        let release = release(&job);
+        driver.prepare(&release).await.unwrap();
+        let volume = ObjectKey::new("Volume", "data");
+        for refused in [
+            act_on(&driver, Action::Create, &volume, Some(&release)).await,
+            act(&driver, Action::Create, Some(&release)).await,
+        ] {
+            assert!(
+                matches!(&refused, Err(DriverError::Runtime(why)) if why.contains("symbolic link")),
+                "{}: {refused:?}",
+                link.display()
+            );
+        }
+        assert_eq!(bench.pid(), None, "nothing was started");
+        let after = fs::metadata(&outside).unwrap();
+        assert_eq!((after.uid(), after.gid(), after.mode()), (before.uid(), before.gid(), before.mode()));
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+        assert!(link.is_symlink());
+
+        // Once the link is gone the app comes up.
+        fs::remove_file(&link).unwrap();
+        act_on(&driver, Action::Create, &volume, Some(&release)).await.unwrap();
+        act(&driver, Action::Create, Some(&release)).await.unwrap();
+        wait_for_health(&driver, &release, |health| *health == Health::Healthy).await;
+    }
+}

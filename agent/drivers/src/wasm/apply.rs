@@ -64,7 +64,9 @@ impl WasmDriver {
     ) -> Result<(), DriverError> {
         let dir = self.volumes_of(app).join(volume.as_str());
         let done = match action {
-            Action::Create | Action::Update | Action::Recreate => files::make_private_dir(&dir),
+            Action::Create | Action::Update | Action::Recreate => self
+                .folder_of_volumes(app)
+                .and_then(|own| set_mode(&beneath::folder(&own, Path::new(volume.as_str()))?, 0o700)),
             Action::Purge => {
                 // Out of the way at once, so that what is made anew in its place is nobody's to remove.
                 let going = going(&dir);
@@ -167,9 +169,7 @@ impl WasmDriver {
         if workload.dirs.is_empty() {
             return Ok(volumes);
         }
-        let of_all = self.config.state_dir.join("wasm/volumes");
-        files::make_private_dir(&of_all)?;
-        let own = beneath::folder(beneath::base(&of_all)?, Path::new(app.as_str()))?;
+        let own = self.folder_of_volumes(app)?;
         if let Some(user) = user {
             // It goes through here to its volumes, and has no say in what lies here: a link in the place of a volume
             // would be given to it the next time.
@@ -184,6 +184,13 @@ impl WasmDriver {
             set_mode(&volume, 0o700)?;
         }
         Ok(volumes)
+    }
+
+    /// The folder of an app's volumes, made if it isn't there, and reached through no link.
+    fn folder_of_volumes(&self, app: &AppName) -> io::Result<OwnedFd> {
+        let of_all = self.config.state_dir.join("wasm/volumes");
+        files::make_private_dir(&of_all)?;
+        beneath::folder(beneath::base(&of_all)?, Path::new(app.as_str()))
     }
 
     /// Stops the app and removes all of it but its volumes.
