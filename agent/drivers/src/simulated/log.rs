@@ -14,8 +14,9 @@ use super::world::Seen;
 pub struct Line<'a> {
     /// `observe`, `prepare`, `held`, or the step's action.
     pub op: Cow<'a, str>,
-    /// For which app.
-    pub app: Cow<'a, AppName>,
+    /// For which app; none for a call that is about none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<Cow<'a, AppName>>,
     /// On which object; none for `prepare`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<Cow<'a, ObjectKey>>,
@@ -70,7 +71,7 @@ mod tests {
     fn log(lines: &[(&str, Option<Seen>, u32)]) -> Vec<Line<'static>> {
         let line = |(op, observed, pid): &(&str, Option<Seen>, u32)| Line {
             op: Cow::Owned((*op).to_owned()),
-            app: Cow::Owned("pos".parse().unwrap()),
+            app: Some(Cow::Owned("pos".parse().unwrap())),
             object: Some(Cow::Owned(ObjectKey::new("Pod", "pos"))),
             release: None,
             outcome: Cow::Borrowed("ok"),

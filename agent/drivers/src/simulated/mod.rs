@@ -108,7 +108,7 @@ impl SimulatedDriver {
     async fn wait(&self, call: &str, app: Option<&AppName>, release: Option<&Release>) {
         let mut told = false;
         while self.with(|folder| Ok(folder.world.script.holds(call, app))).unwrap_or_default() {
-            if let Some(app) = app.filter(|_| !std::mem::replace(&mut told, true)) {
+            if !std::mem::replace(&mut told, true) {
                 let line = self.line("held", app, call);
                 if let Err(error) = self.lock().note(&line) {
                     tracing::warn!(dir = self.dir, %error, "the log of the simulated runtime can't be written");
@@ -141,10 +141,10 @@ impl SimulatedDriver {
         }
     }
 
-    fn line<'a>(&self, op: &'a str, app: &'a AppName, outcome: &'a str) -> Line<'a> {
+    fn line<'a>(&self, op: &'a str, app: impl Into<Option<&'a AppName>>, outcome: &'a str) -> Line<'a> {
         Line {
             op: Cow::Borrowed(op),
-            app: Cow::Borrowed(app),
+            app: app.into().map(Cow::Borrowed),
             object: None,
             release: None,
             outcome: Cow::Borrowed(outcome),

@@ -20,7 +20,7 @@
 //! what it says of an app replaces what the release says of itself, and `limit` is how long a call waits for a
 //! runtime that hangs. `"hold": ["pos:apply", "menu:*", "*:observe"]` has calls wait until the script no longer says so:
 //! `fingerprint`, `prepare`, `observe`, `apps`, `apply`, `probe`, `exec`, `logs` or `collect`, for one app or all;
-//! the log has a line `held` for each call of an app that waits. `"keep": ["pos"]` has the removals of an app, or with
+//! the log has a line `held` for each call that waits. `"keep": ["pos"]` has the removals of an app, or with
 //! `*` of all, refused until the script no longer says so.
 
 use std::collections::BTreeMap;
