@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::container::Port;
-use super::record::Record;
+use super::record::{Record, is_empty};
 use super::support::{EXEC, HEADER, HTTP_GET, PROBE, TCP_SOCKET};
 use crate::diagnostic::quoted;
 use crate::model::decode::{Context, Decode, Whole};
@@ -20,7 +20,9 @@ pub(super) fn read(node: &Node, ports: &[Port], context: &mut Context<'_>) -> Op
     ];
     let mut asks = asks.into_iter().flatten();
     let (first, second) = (asks.next(), asks.next());
-    if first.is_none() || second.is_some() {
+    // `grpc` was refused with what to write instead.
+    let is_refused = node.get("grpc").is_some_and(|grpc| !grpc.is_null() && !is_empty(grpc));
+    if (first.is_none() && !is_refused) || second.is_some() {
         context.error(node.at, "the probe must have one of exec, httpGet, tcpSocket");
     }
     let mut seconds =

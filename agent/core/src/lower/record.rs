@@ -130,7 +130,8 @@ impl<'n> Record<'n> {
     }
 }
 
-fn is_empty(node: &Node) -> bool {
+/// What asks for nothing.
+pub(super) fn is_empty(node: &Node) -> bool {
     match &node.value {
         NodeValue::Sequence(items) => items.is_empty(),
         NodeValue::Mapping(entries) => entries.is_empty(),

@@ -276,6 +276,14 @@ fn what_cannot_be_held_is_refused_with_what_to_do_instead() {
     }
     let gopher = pod("readinessProbe: { httpGet: { port: 70, scheme: gopher } }", "").unwrap_err();
     assert!(gopher.contains("must be HTTP or HTTPS"), "{gopher}");
+    let grpc = pod("livenessProbe: { grpc: { port: 70 } }", "").unwrap_err();
+    assert!(grpc.contains("use exec, httpGet or tcpSocket") && !grpc.contains("must have"), "{grpc}");
+    for nothing in
+        ["periodSeconds: 3", "grpc: {}", "grpc: { port: 70 }, exec: { command: [a] }, tcpSocket: { port: 1 }"]
+    {
+        let refused = pod(&format!("livenessProbe: {{ {nothing} }}"), "").unwrap_err();
+        assert!(refused.contains("must have one of exec, httpGet, tcpSocket"), "{nothing}: {refused}");
+    }
     let missing = pod("envFrom: [ { configMapRef: { name: site } } ]", "").unwrap_err();
     assert!(
         missing.contains("as a template (.yaml.j2) where a site or a device gives its values"),
