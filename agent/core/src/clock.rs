@@ -244,6 +244,15 @@ mod tests {
         assert_eq!(agreeing.credible(at("2026-11-30T11:00:00Z")), at("2026-11-30T11:00:00Z"));
     }
 
+    /// A limit would leave the floor of dates where ended keys could still sign (docs/adr/0013-time.md).
+    #[test]
+    fn a_box_that_was_off_for_years_comes_up_to_a_signed_date_at_once_when_it_knows_the_time() {
+        let known = now(Time::Known(at("2031-03-01T00:00:00Z")));
+        assert_eq!(known.credible(at("2031-02-28T00:00:00Z")), at("2031-02-28T00:00:00Z"));
+        let untold = now(doubt("2031-03-01T00:00:00Z", Suspicion::Ahead));
+        assert_eq!(untold.credible(at("2031-02-28T00:00:00Z")), at("2027-06-02T00:00:00Z"), "a year at most");
+    }
+
     #[test]
     fn a_doubt_says_what_the_clock_shows_and_what_to_do() {
         let time = doubt("2099-01-01T00:00:00Z", Suspicion::Ahead);

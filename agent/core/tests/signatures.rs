@@ -206,6 +206,22 @@ fn an_expired_key_cannot_sign_by_writing_an_old_date() {
     assert!(verify(&backdated, &policy, None, &now()).is_ok());
 }
 
+#[test]
+fn an_ended_key_cannot_sign_for_a_box_that_was_off_for_years_either() {
+    let (ended, ops) = (Key::make(&["-t", "ed25519"]), Key::make(&["-t", "ed25519"]));
+    let text = format!("old valid-before=\"20280601Z\" {}\nops {}", ended.public(), ops.public());
+    let policy = TrustPolicy::Signed(AllowedSigners::parse(&text).unwrap());
+    // It was told the time since, and has proof of no more than that it was on in 2026.
+    let now = Now { proven: now().proven, ..Now::certain(time("2031-03-01T00:00:00Z"), now().moment) };
+    let before =
+        Floor { revision: Revision("a".repeat(40)), committed: time("2026-11-20T00:00:00Z"), sequence: None };
+    let today = commit(ops.sign("git", &[]), "2031-02-28T00:00:00Z");
+    let floor = verify(&today, &policy, Some(&before), &now).unwrap().floor();
+    let backdated = commit(ended.sign("git", &[]), "2028-05-01T00:00:00Z");
+    let refused = verify(&backdated, &policy, Some(&floor), &now).unwrap_err();
+    assert!(matches!(&refused, Refused::Key { problem: KeyProblem::Expired { .. }, .. }), "{refused}");
+}
+
 /// What `ssh-keygen -Y verify` says at a time, as git would ask it.
 fn ssh_keygen_accepts(signers: &Path, principal: &str, key: &Key, at: &str) -> bool {
     let at: String = at.chars().filter(char::is_ascii_digit).collect();
