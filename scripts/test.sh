@@ -83,8 +83,10 @@ failed_tests() {
     }' "$log"
 }
 
-# The test programs in which something takes part that isn't ours.
-RERUN_PROGRAMS='^-p holdfast --test `?(git_source|registry|image_archives|on_podman|on_kubernetes|on_a_box)`?$'
+# The tests in which something takes part that isn't ours: whole programs, and of those of which most tests run by
+# themselves only the modules with a real server (nginx with git-http-backend).
+RERUN_PROGRAMS='^-p holdfast --test `?(registry|image_archives|on_podman|on_kubernetes)`?$'
+RERUN_MODULES='^-p holdfast --test `?(git_source`? (hostile|metered|parts|remote)|on_a_box`? (hostile|metered|network))::'
 # What is never run again in these either: its cause is ours, however rarely it shows.
 NEVER_AGAIN='crash|kill|dies|died|disk|full|power|torn|damage|memory|model|room|budget'
 
@@ -92,7 +94,7 @@ NEVER_AGAIN='crash|kill|dies|died|disk|full|power|torn|damage|memory|model|room|
 may_run_again() {
   local target test
   while IFS=$'\t' read -r target test; do
-    if ! [[ $target =~ $RERUN_PROGRAMS ]] || [[ $test =~ $NEVER_AGAIN ]]; then
+    if ! [[ $target =~ $RERUN_PROGRAMS || "$target $test" =~ $RERUN_MODULES ]] || [[ $test =~ $NEVER_AGAIN ]]; then
       say "$test ($target) failed, and is not run again"
       return 1
     fi
