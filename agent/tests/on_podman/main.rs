@@ -18,6 +18,7 @@ mod faults_crash;
 mod faults_image;
 mod faults_place;
 mod faults_service;
+mod faults_slow;
 mod features;
 mod handover;
 mod health;
