@@ -137,6 +137,7 @@ def claim(name):
 def a_place_is_what_was_asked_for(box):
     """Folders and files for hostPath were made wherever they were named, and a subPath of a claim and of an emptyDir too."""
     box.run("test -d /srv/new/a -a -d /home/pos/data -a -d /var/lib/any -a -f /opt/counter")
+    box.run("test -s /srv/state/anchor -a -d /srv/state/wasm/volumes/hello/data -a ! -e /var/lib/holdfast/anchor")
     inside = box.run(f"podman exec {container(box, 'places')['Id']} /bin/busybox sh -c "
                      "'touch /mnt/claim/x /mnt/scratch/x /mnt/made/x /mnt/home/x && cat /mnt/dir/name && ls -d /mnt/*'")
     must("shop" in inside and inside.count("/mnt/") == 11, inside)
@@ -253,8 +254,8 @@ def a_gate_holds_in_every_folder(box):
     files = [f"{folder}/sale" for folder in GATES]
     box.run("mkdir -p " + " ".join(GATES) + " && touch " + " ".join(files))
     gates = [{"name": f"file{index}", "file": {"path": path}, "maxHold": "1h"} for index, path in enumerate(files)]
-    gates += [{"name": f"run{index}", "command": {"run": ["/usr/bin/test", "!", "-e", path], "timeout": "30s"}, "maxHold": "1h"}
-              for index, path in enumerate(["/home/pos/sale", "/run/user/0/sale"])]
+    gates += [{"name": f"run{index}", "command": {"run": ["/usr/bin/test", "!", "-e", path], "timeout": "60s"}, "maxHold": "1h"}
+              for index, path in enumerate(files)]
     gates += [{"name": "web", "http": {"url": f"http://{box.server.address}/gate"}, "maxHold": "1h"}]
     box.server.gate = 503
     change(box, gates, 1, login_app(box, "second") | {path: None for path in thief_app(box)})
