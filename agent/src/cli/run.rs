@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::anyhow;
 
 use super::{Common, Exit, agent, status};
-use crate::config::units::parse_duration;
 use crate::log;
 
 #[derive(Debug, clap::Args)]
@@ -19,7 +18,7 @@ pub(super) struct Arguments {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).map_err(|error| error.to_string())
+    holdfast_core::duration::parse(text).map_err(|error| error.to_string())
 }
 
 pub(super) fn run(common: &Common, arguments: &Arguments) -> anyhow::Result<Exit> {

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use holdfast_core::duration::{self, NotADuration};
 use holdfast_core::name::{ClusterName, DeviceName};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::units::{NotADuration, NotASize, parse_duration, parse_size};
+use super::units::{NotASize, parse_size};
 use super::{LogLevel, TrustMode};
 
 /// A duration with its unit.
@@ -21,7 +22,7 @@ impl TryFrom<String> for DurationText {
     type Error = NotADuration;
 
     fn try_from(text: String) -> Result<Self, NotADuration> {
-        parse_duration(&text).map(DurationText)
+        duration::parse(&text).map(DurationText)
     }
 }
 

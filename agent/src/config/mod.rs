@@ -222,7 +222,7 @@ impl Config {
 }
 
 fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&units::format_duration(*duration))
+    serializer.serialize_str(&holdfast_core::duration::format(*duration))
 }
 
 fn as_size<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {

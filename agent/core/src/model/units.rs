@@ -7,40 +7,23 @@ use serde_json::json;
 
 use super::decode::text;
 use crate::diagnostic::quoted;
+use crate::duration::{self, NotADuration};
 
-/// A span of time: whole numbers with units, the larger ones first: `60s`, `5m`, `1h30m`, `500ms`.
+/// A span of time, as [`crate::duration`] reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
 
-const SPAN_UNITS: [(&str, u64); 5] =
-    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
-
 impl FromStr for Span {
-    type Err = String;
+    type Err = NotADuration;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{} is not a duration; write 60s, 5m, 1h30m or 500ms", quoted(text));
-        let mut rest = text;
-        let mut units = SPAN_UNITS.iter();
-        let mut millis = 0u64;
-        while !rest.is_empty() {
-            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-            let (number, after) = rest.split_at(digits);
-            let letters = after.bytes().take_while(u8::is_ascii_alphabetic).count();
-            let (unit, after) = after.split_at(letters);
-            let number: u64 = number.parse().map_err(|_| wrong())?;
-            // Going on where the last unit was found: units come in order, and none twice.
-            let (_, scale) = units.find(|(name, _)| *name == unit).ok_or_else(wrong)?;
-            millis = number.checked_mul(*scale).and_then(|n| millis.checked_add(n)).ok_or_else(wrong)?;
-            rest = after;
-        }
-        if text.is_empty() { Err(wrong()) } else { Ok(Span(Duration::from_millis(millis))) }
+    fn from_str(text: &str) -> Result<Self, NotADuration> {
+        duration::parse(text).map(Span)
     }
 }
 
 text!(
     Span,
-    json!({"type": "string", "pattern": "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$",
+    json!({"type": "string", "pattern": duration::PATTERN,
     "examples": ["60s", "5m", "1h30m", "500ms"]})
 );
 
