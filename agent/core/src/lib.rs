@@ -15,6 +15,7 @@ pub mod clock;
 pub mod diagnosis;
 pub mod diagnostic;
 pub mod digest;
+pub mod disk;
 pub mod duration;
 pub mod event;
 pub mod generation;

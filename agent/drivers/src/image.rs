@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_core::digest::Digest;
+use holdfast_core::disk::Trouble;
 use holdfast_core::pod::PinnedImage;
 use serde_json::json;
 
@@ -66,6 +67,14 @@ pub enum ImageError {
     /// The registry or the disk is the reason: it is worth another try.
     #[error("{0}")]
     Unreachable(String),
+    /// The disk that it is kept on is the reason.
+    #[error("{cause}")]
+    Disk {
+        /// What was being done, and why it failed.
+        cause: String,
+        /// What the disk said.
+        trouble: Trouble,
+    },
 }
 
 impl From<ImageError> for DriverError {
@@ -73,6 +82,7 @@ impl From<ImageError> for DriverError {
         match error {
             ImageError::Wrong(cause) => DriverError::Release(cause),
             ImageError::Unreachable(cause) => DriverError::Runtime(cause),
+            ImageError::Disk { cause, trouble } => DriverError::Disk { cause, trouble },
         }
     }
 }

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use holdfast_core::digest::{Digest, ReleaseId};
+use holdfast_core::disk::Trouble;
 use holdfast_core::health::Health;
 use holdfast_core::name::{AppName, DeviceName, ObjectKey};
 use holdfast_core::observe::AppObservation;
@@ -63,6 +64,15 @@ pub enum DriverError {
     /// The box or the runtime is the reason: it is worth another try later.
     #[error("{0}")]
     Runtime(String),
+    /// The disk that the agent keeps its state on is the reason: as with [`DriverError::Runtime`], and once there is room
+    /// again everything is tried at once.
+    #[error("{cause}")]
+    Disk {
+        /// What was being done, and why it failed.
+        cause: String,
+        /// What the disk said.
+        trouble: Trouble,
+    },
     /// The runtime is there and does not take it yet, as with a webhook or a namespace that isn't ready: worth
     /// another try within the release's deadline. After that it is the release's failure.
     #[error("{0}")]
@@ -71,6 +81,21 @@ pub enum DriverError {
     /// release's fault: whatever else the app needs is done, and the removal is tried again.
     #[error("{0}")]
     Stays(String),
+}
+
+impl DriverError {
+    /// A file of the agent's state couldn't be read or written.
+    pub fn of_file(cause: String, error: &std::io::Error) -> Self {
+        DriverError::Disk { cause, trouble: Trouble::of(error) }
+    }
+
+    /// What the disk said, if it is the reason.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            DriverError::Disk { trouble, .. } => Some(*trouble),
+            _ => None,
+        }
+    }
 }
 
 /// Why a program that was to be run in a workload didn't say that all is well.

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use holdfast_core::clock::{Moment, Now};
+use holdfast_core::disk::Trouble;
 use holdfast_core::held::Held;
-use holdfast_store::{Room, Trouble};
+use holdfast_store::Room;
 
 use super::journal::lock;
 use super::{DISK_PAUSE, Daemon};
@@ -81,7 +82,7 @@ impl Daemon {
     }
 
     /// Something failed, for which the disk may be the reason.
-    pub(super) fn note_disk(&mut self, cause: &str, now: &Now) {
+    pub(super) fn note_disk(&mut self, cause: &str, trouble: Option<Trouble>, now: &Now) {
         let (room, lacks_reserve) = {
             let store = lock(&self.store);
             let Ok(room) = store.room() else { return };
@@ -90,11 +91,9 @@ impl Daemon {
         let little = room.is_read_only
             || room.bytes < LITTLE.bytes
             || room.inodes.zip(LITTLE.inodes).is_some_and(|(now, little)| now < little);
-        // Somebody else's disk may be full: what waits for that is tried again by its own pauses.
-        let is_ours =
-            self.disk.trouble.is_some() || cause.contains(&*self.config.state.dir.to_string_lossy());
-        let is_told = is_ours && Trouble::is_named_in(cause);
-        if !little && !is_told {
+        // Only what is kept in the state folder says so. Somebody else's disk may be full, too: what waits for that is tried
+        // again by its own pauses.
+        if !little && !trouble.is_some_and(Trouble::may_pass) {
             return;
         }
         let next = self.disk_pause(now);

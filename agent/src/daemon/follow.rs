@@ -11,7 +11,7 @@ use holdfast_core::held::Held;
 use holdfast_core::name::AppName;
 use holdfast_core::resolve::Resolved;
 use holdfast_core::verify::{Fetched, Floor, verify};
-use holdfast_store::{Trouble, anchor, fault};
+use holdfast_store::{anchor, fault};
 
 use super::following::SourceJob;
 use super::journal::lock;
@@ -54,7 +54,7 @@ impl Daemon {
         let job = tokio::task::spawn_blocking(move || {
             Event::Fetched(sync::fetch(&source, &content, known.as_ref(), accepted.as_ref(), asked))
         });
-        self.await_job(job, |why| Event::Fetched(Err(SourceError::Local(why))));
+        self.await_job(job, |why| Event::Fetched(Err(SourceError::here(why))));
     }
 
     fn poll_after_interval(&mut self, now: &Now) {
@@ -131,8 +131,8 @@ impl Daemon {
         let wait = spread(pause_after(error, wait, self.config.source.interval), random());
         self.follow.progress.poll_in(wait, now);
         self.follow.progress.error = Some(text);
-        if matches!(error, SourceError::Local(_)) || Trouble::is_named_in(&error.to_string()) {
-            self.note_disk(&error.to_string(), now);
+        if matches!(error, SourceError::Local { .. }) {
+            self.note_disk(&error.to_string(), error.trouble(), now);
         }
         // What waits for the source waits for the next poll.
         if let Some(held) = self.follow.progress.unrendered.as_mut().filter(|held| held.next.is_some()) {
@@ -275,7 +275,11 @@ impl Daemon {
                     self.keeper.faulty().map(|(name, held)| (name.clone(), held.clone())).collect();
                 if let Err(error) = self.keeper.place(&resolved, now) {
                     // A new revision that can't be pinned holds nothing up of what is here.
-                    return self.rendered(revision, Err(NotRendered::Disk(error.to_string())), now);
+                    return self.rendered(
+                        revision,
+                        Err(NotRendered::Disk { cause: error.cause, trouble: error.trouble }),
+                        now,
+                    );
                 }
                 let policy = &resolved.policy;
                 let zone = policy.zone.time_zone().clone();
@@ -304,12 +308,16 @@ impl Daemon {
                     self.follow.unread_stop = refused.stops.then(|| unread_stop(revision));
                     self.widen(Scope::All);
                 }
-                let of_disk = matches!(why, NotRendered::Disk(_) | NotRendered::Mirror(_));
+                let of_disk = match &why {
+                    NotRendered::Disk { trouble, .. } => Some(*trouble),
+                    NotRendered::Mirror(_) => Some(None),
+                    _ => None,
+                };
                 // What was pinned of a revision that can't be had whole may go.
                 self.uncollected |= matches!(why, NotRendered::Budget(_));
                 let held = why.held(self.follow.progress.next_poll_wall);
-                if of_disk {
-                    self.note_disk(&held.cause, now);
+                if let Some(trouble) = of_disk {
+                    self.note_disk(&held.cause, trouble, now);
                 }
                 if self.follow.progress.unrendered.as_ref() != Some(&held) {
                     self.note("revision.held", Some(revision), &held.cause, now);

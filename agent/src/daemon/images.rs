@@ -129,7 +129,10 @@ mod sources {
             match tokio::task::spawn_blocking(move || source.fetch_now(&image)).await {
                 Ok(Ok(image)) => Ok(image),
                 Ok(Err(error)) if for_good(&error) => Err(ImageError::Wrong(error.to_string())),
-                Ok(Err(error)) => Err(ImageError::Unreachable(error.to_string())),
+                Ok(Err(error)) => Err(match error.trouble() {
+                    Some(trouble) => ImageError::Disk { cause: error.to_string(), trouble },
+                    None => ImageError::Unreachable(error.to_string()),
+                }),
                 Err(error) => Err(ImageError::Unreachable(format!("the download was interrupted: {error}"))),
             }
         }

@@ -50,7 +50,7 @@ fn failure_of(failed: &FailedRelease) -> Failure {
 
 impl From<StoreError> for JournalError {
     fn from(error: StoreError) -> Self {
-        JournalError(error.to_string())
+        JournalError { trouble: error.trouble(), cause: error.to_string() }
     }
 }
 

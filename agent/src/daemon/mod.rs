@@ -375,7 +375,7 @@ impl Daemon {
             Event::Prepared(app, release, result) => {
                 self.preparing.remove(&(app.clone(), release));
                 if let Err(error) = &result {
-                    self.note_disk(&error.to_string(), &now);
+                    self.note_disk(&error.to_string(), error.trouble(), &now);
                     // Something else may have been in its way.
                     self.uncollected |= self.is_scarce();
                 }
@@ -488,7 +488,7 @@ impl Daemon {
         if let Err(error) = result {
             tracing::error!(%error, "the agent can't save its state, and waits");
             self.disk.trouble = Some((now.moment_in(DISK_PAUSE), error.to_string()));
-            self.note_disk(&error.to_string(), now);
+            self.note_disk(&error.cause, error.trouble, now);
         }
     }
 

@@ -20,7 +20,13 @@ pub(super) async fn prepare(todo: &Preparation) -> Result<(), DriverError> {
             Some(prober) => prober.prepare_probe(check).await,
             None => Err(DriverError::Runtime(NO_ENGINE.to_owned())),
         };
-        staged.map_err(|why| DriverError::Runtime(format!("the probe {}: {why}", check.name)))?;
+        staged.map_err(|why| {
+            let cause = format!("the probe {}: {why}", check.name);
+            match why.trouble() {
+                Some(trouble) => DriverError::Disk { cause, trouble },
+                None => DriverError::Runtime(cause),
+            }
+        })?;
     }
     Ok(())
 }

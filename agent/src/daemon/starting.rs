@@ -1,13 +1,16 @@
 //! A start on a disk that takes no writes: the agent can't open its state folder. It waits for the disk, answers
 //! meanwhile, and goes on as if it had only been started when that was mended. What runs is left alone.
 
+use std::io;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 use holdfast_core::clock::Now;
+use holdfast_core::disk::Trouble;
 use holdfast_core::held::Held;
 use holdfast_core::report::{ClockStatus, PlanReport, RevisionStatus, SourceStatus, Status};
-use holdfast_store::{StoreError, Trouble};
+use holdfast_drivers::DriverError;
+use holdfast_store::StoreError;
 
 use super::images::BoxImages;
 use super::journal::{SharedStore, StoreJournal, lock};
@@ -19,8 +22,9 @@ use crate::api::Request;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::allowance::Allowance;
-use crate::keeper::Keeper;
+use crate::keeper::{JournalError, Keeper};
 use crate::notify::Notifier;
+use crate::source::SourceError;
 
 /// What the daemon keeps on disk, and what reads and writes there.
 pub(super) struct Parts {
@@ -51,8 +55,16 @@ impl Parts {
 
 /// Whether the disk is why the agent can't start, so that waiting helps.
 pub(super) fn is_of_disk(error: &anyhow::Error) -> bool {
-    let trouble = error.downcast_ref::<StoreError>().and_then(StoreError::trouble);
-    trouble.map_or_else(|| Trouble::is_named_in(&format!("{error:#}")), Trouble::may_pass)
+    error.chain().any(|error| trouble_of(error).is_some_and(Trouble::may_pass))
+}
+
+/// What an error says of the disk: the types that know it, and what the operating system itself says.
+fn trouble_of(error: &(dyn std::error::Error + 'static)) -> Option<Trouble> {
+    None.or_else(|| error.downcast_ref::<StoreError>().and_then(StoreError::trouble))
+        .or_else(|| error.downcast_ref::<JournalError>().and_then(|error| error.trouble))
+        .or_else(|| error.downcast_ref::<SourceError>().and_then(SourceError::trouble))
+        .or_else(|| error.downcast_ref::<DriverError>().and_then(DriverError::trouble))
+        .or_else(|| error.downcast_ref::<io::Error>().map(Trouble::of))
 }
 
 /// Waits until the state folder can be opened; `None` when the agent is told to stop before.

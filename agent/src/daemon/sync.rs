@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_core::digest::{Digest, ReleaseId, Revision};
+use holdfast_core::disk::Trouble;
 use holdfast_core::held::Held;
 use holdfast_core::image::ImageReference;
 use holdfast_core::limit::FileKind;
@@ -57,7 +58,9 @@ pub(super) fn fetch(
         return Ok(Found::Same);
     }
     // How large it is nobody knows before; that nothing fits is known before the first byte.
-    content.make_space(FETCH_LEAST).map_err(|error| SourceError::Local(error.to_string()))?;
+    content
+        .make_space(FETCH_LEAST)
+        .map_err(|error| SourceError::Local { trouble: error.trouble(), cause: error.to_string() })?;
     give_room(&mut **source, content);
     let mut fetched = source.fetch(&tip, accepted);
     if matches!(fetched, Err(SourceError::OverBudget { .. })) {
@@ -97,7 +100,12 @@ pub(super) enum NotRendered {
     /// The mirror can't be read.
     Mirror(String),
     /// The disk doesn't take its artifacts.
-    Disk(String),
+    Disk {
+        /// What failed, and why.
+        cause: String,
+        /// What it said.
+        trouble: Option<Trouble>,
+    },
     /// The disk budget is used up.
     Budget(String),
     /// The job broke off, which it must not.
@@ -147,7 +155,7 @@ impl NotRendered {
                     format!("the revision could not be rendered because of a bug in the agent: {cause}");
                 Held { cause, next, unblock: "report this bug; the agent retries automatically".into() }
             }
-            NotRendered::Disk(cause) => {
+            NotRendered::Disk { cause, .. } => {
                 Held { cause, next, unblock: "free space on the disk, or repair it".into() }
             }
         }
@@ -158,7 +166,7 @@ impl From<StoreError> for NotRendered {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::OverBudget { .. } => NotRendered::Budget(error.to_string()),
-            error => NotRendered::Disk(error.to_string()),
+            error => NotRendered::Disk { trouble: error.trouble(), cause: error.to_string() },
         }
     }
 }

@@ -220,7 +220,7 @@ impl Daemon {
         match self.keep_tags(&digests) {
             Ok(()) => self.follow.tags.settle(),
             Err(error) => {
-                self.note_disk(&error.to_string(), now);
+                self.note_disk(&error.to_string(), error.trouble(), now);
                 self.follow.tags.give_back(digests, &error, now);
             }
         }

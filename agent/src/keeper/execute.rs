@@ -262,7 +262,7 @@ impl<J: Journal> Keeper<J> {
             let Err(error) = answer else { continue };
             unseen = Some(not_asked(*kind, name, error));
             // With the others it answers, and can't tell of this app alone.
-            if !matches!(error, DriverError::Runtime(_)) {
+            if !matches!(error, DriverError::Runtime(_) | DriverError::Disk { .. }) {
                 continue;
             }
             let waiting: Vec<AppName> =

@@ -97,9 +97,12 @@ impl<J: Journal> Keeper<J> {
                 self.fail_for_good(name, id, &reason, false, now)?;
                 self.change(name, |app| app.refuse(&reason, now))
             }
-            Err(DriverError::Runtime(cause) | DriverError::NotYet(cause) | DriverError::Stays(cause)) => {
-                self.change(name, |app| app.stick(&cause, now))
-            }
+            Err(
+                DriverError::Runtime(cause)
+                | DriverError::Disk { cause, .. }
+                | DriverError::NotYet(cause)
+                | DriverError::Stays(cause),
+            ) => self.change(name, |app| app.stick(&cause, now)),
         }
     }
 

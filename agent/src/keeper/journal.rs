@@ -7,14 +7,20 @@ use holdfast_core::app::App;
 use holdfast_core::clock::{BootId, Now};
 use holdfast_core::diagnosis::Diagnosis;
 use holdfast_core::digest::{Digest, ReleaseId};
+use holdfast_core::disk::Trouble;
 use holdfast_core::generation::{Apps, Failed, Failure, Inventory, Owned};
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::release::Release;
 
 /// The disk did not take a write, or did not give back what it holds.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct JournalError(pub String);
+#[error("{cause}")]
+pub struct JournalError {
+    /// What was being done, and why it failed.
+    pub cause: String,
+    /// What the disk said, if it is the reason.
+    pub trouble: Option<Trouble>,
+}
 
 /// A change of one app that has begun. While it is worked on, a death of the agent is held against it.
 #[derive(Clone, Debug, PartialEq, Eq)]

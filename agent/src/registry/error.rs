@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use holdfast_core::digest::Digest;
+use holdfast_core::disk::Trouble;
 use holdfast_core::image::ImageReference;
 use holdfast_core::oci::{BadManifest, NoPlatform};
 use holdfast_store::StoreError;
@@ -57,6 +58,14 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// What the disk said, if it is the reason.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            RegistryError::Disk { cause, .. } => cause.trouble(),
+            _ => None,
+        }
+    }
+
     /// Whether time alone may help, so that it is worth trying again without a change.
     pub fn is_transient(&self) -> bool {
         match self {

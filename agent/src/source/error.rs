@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use holdfast_core::disk::Trouble;
+
 use crate::http::allowance::UsedUp;
 
 /// Why a poll or a fetch failed. What the box has stays as it is.
@@ -136,17 +138,44 @@ pub enum SourceError {
     #[error("the mirror is damaged ({0}); the next fetch rebuilds it from the source")]
     Damaged(String),
     /// The box's own disk or files.
-    #[error("{0}")]
-    Local(String),
+    #[error("{cause}")]
+    Local {
+        /// What failed, and why.
+        cause: String,
+        /// What the disk said, if it is the reason.
+        trouble: Option<Trouble>,
+    },
 }
 
 impl SourceError {
     /// A failure of the box's own files.
-    pub(crate) fn local(doing: &str, path: &Path, why: impl std::fmt::Display) -> Self {
-        SourceError::Local(format!(
-            "{doing} {} failed: {why}; check the disk's free space and health",
-            path.display()
-        ))
+    pub(crate) fn local(doing: &str, path: &Path, why: impl std::error::Error + 'static) -> Self {
+        SourceError::of_disk(doing, path, &why, Trouble::in_chain(&why))
+    }
+
+    /// The same where the error that says why is no longer at hand.
+    pub(crate) fn of_disk(
+        doing: &str,
+        path: &Path,
+        why: &dyn std::fmt::Display,
+        trouble: Option<Trouble>,
+    ) -> Self {
+        let path = path.display();
+        let cause = format!("{doing} {path} failed: {why}; check the disk's free space and health");
+        SourceError::Local { cause, trouble }
+    }
+
+    /// A failure on this box that isn't the disk's.
+    pub(crate) fn here(cause: impl Into<String>) -> Self {
+        SourceError::Local { cause: cause.into(), trouble: None }
+    }
+
+    /// What the disk said, if it is the reason.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            SourceError::Local { trouble, .. } => *trouble,
+            _ => None,
+        }
     }
 
     /// Whether the network or the server is the reason, so that trying again soon may help.
@@ -160,7 +189,7 @@ impl SourceError {
     /// Whether the server was asked. Where there was no way to it, or the box's own files were the reason, another try
     /// costs it nothing.
     pub fn was_asked(&self) -> bool {
-        !matches!(self, SourceError::Unreachable { .. } | SourceError::Local(_) | SourceError::Config(_))
+        !matches!(self, SourceError::Unreachable { .. } | SourceError::Local { .. } | SourceError::Config(_))
     }
 
     /// How long the server asks to be left alone.

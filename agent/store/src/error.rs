@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use holdfast_core::digest::Digest;
-use nix::errno::Errno;
+use holdfast_core::disk::Trouble;
 
 use crate::content::Collected;
 
@@ -18,70 +18,6 @@ pub struct DiskError {
     pub path: PathBuf,
     /// Why it failed.
     pub cause: io::Error,
-}
-
-/// What a medium that fails answers, and a file system that finds itself damaged (ext4 and XFS: a checksum that is wrong,
-/// a structure that can't be).
-const FAILING: [Errno; 3] = [Errno::EIO, Errno::EBADMSG, Errno::EUCLEAN];
-
-/// What kind of trouble the disk is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// No space, no inodes or no quota left.
-    Full,
-    /// Mounted read-only, often by the kernel after an error.
-    ReadOnly,
-    /// The medium itself fails.
-    Failing,
-    /// The agent may not do this.
-    Denied,
-    /// Something else.
-    Other,
-}
-
-impl Trouble {
-    /// What `cause` says about the disk.
-    pub fn of(cause: &io::Error) -> Trouble {
-        match cause.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Trouble::Full,
-            io::ErrorKind::ReadOnlyFilesystem => Trouble::ReadOnly,
-            io::ErrorKind::PermissionDenied => Trouble::Denied,
-            _ if FAILING.iter().any(|errno| cause.raw_os_error() == Some(*errno as i32)) => Trouble::Failing,
-            _ => Trouble::Other,
-        }
-    }
-
-    /// Whether it may end without anybody touching the agent.
-    pub fn may_pass(self) -> bool {
-        matches!(self, Trouble::Full | Trouble::ReadOnly | Trouble::Failing)
-    }
-
-    /// Whether an error's text says that the disk is the reason: for errors that have lost their number.
-    pub fn is_named_in(text: &str) -> bool {
-        let words = [
-            "No space left",
-            "Read-only file system",
-            "quota exceeded",
-            "Input/output error",
-            "Bad message (os error",
-            "Structure needs cleaning",
-        ];
-        let advice = [Trouble::Full, Trouble::ReadOnly, Trouble::Failing].map(Trouble::advice);
-        words.iter().chain(&advice).any(|word| text.contains(word))
-            || text.contains(" are free on the file system of ")
-    }
-
-    fn advice(self) -> &'static str {
-        match self {
-            Trouble::Full => "; free some space on this file system, or lower state.disk_budget",
-            Trouble::ReadOnly => {
-                "; the file system is read-only: look at the kernel log for why, then remount it"
-            }
-            Trouble::Failing => "; the medium is failing: look at the kernel log, and replace it",
-            Trouble::Denied => "; the agent must own its state folder: check owner and mode",
-            Trouble::Other => "",
-        }
-    }
 }
 
 impl DiskError {

@@ -62,7 +62,7 @@ use records::{GateHold, LinkUsage, Revisions, SeenTime, Tags};
 
 pub use audit::Bounds as AuditBounds;
 pub use disk::Room;
-pub use error::{DiskError, StoreError, Trouble};
+pub use error::{DiskError, StoreError};
 pub use opened::Opened;
 
 pub(crate) const EVENTS: &str = "events";

@@ -7,10 +7,11 @@ use std::path::Path;
 use std::process::Command;
 
 use holdfast_core::digest::{Digest, Revision};
+use holdfast_core::disk::Trouble;
 use holdfast_core::event::Draft;
 use holdfast_store::db::DbOptions;
 use holdfast_store::records::Revisions;
-use holdfast_store::{Options, Store, StoreError, Trouble};
+use holdfast_store::{Options, Store, StoreError};
 use jiff::Timestamp;
 
 /// A small file system of its own, gone when it is dropped.

@@ -334,7 +334,7 @@ fn a_password_is_read_anew_each_time_and_a_wrong_one_is_said_without_showing_it(
         Some(Credentials::Password { username: "edge".to_owned(), password_file: password.clone() });
     let mut source = GitSource::open(config, mirror.path()).unwrap();
     let error = source.poll().unwrap_err();
-    assert!(matches!(&error, SourceError::Local(why) if why.contains("password")), "{error}");
+    assert!(matches!(&error, SourceError::Local { cause, .. } if cause.contains("password")), "{error}");
     std::fs::write(&password, "wr0ng\n").unwrap();
     let error = source.poll().unwrap_err();
     assert!(matches!(error, SourceError::Unauthorized { .. }), "{error}");
@@ -395,7 +395,7 @@ fn a_server_with_a_private_ca_is_not_trusted_without_it() {
         let mut bad = config(&server);
         bad.ca_file = Some(other.path().join("bad.pem"));
         let error = GitSource::open(bad, mirror.path()).unwrap().poll().unwrap_err();
-        assert!(matches!(&error, SourceError::Local(why) if why.contains(expected)), "{error}");
+        assert!(matches!(&error, SourceError::Local { cause, .. } if cause.contains(expected)), "{error}");
     }
 }
 

@@ -80,7 +80,7 @@ impl WasmDriver {
             }
             Action::Prepare | Action::Remove | Action::Orphan | Action::Adopt => Ok(()),
         };
-        done.map_err(|e| DriverError::Runtime(format!("{action:?} the volume {}: {e}", dir.display())))
+        done.map_err(|e| DriverError::of_file(format!("{action:?} the volume {}: {e}", dir.display()), &e))
     }
 
     /// The folder of an app's volumes.
@@ -137,7 +137,10 @@ impl WasmDriver {
         let code = self.cache.ensure(workload).await.map_err(StartError::Driver)?;
         let user = self.config.user.user().map_err(|why| StartError::Driver(DriverError::Runtime(why)))?;
         let volumes = self.make_folders(&mark.app, workload, user).map_err(|e| {
-            StartError::Driver(DriverError::Runtime(format!("cannot make the folders of {}: {e}", mark.app)))
+            StartError::Driver(DriverError::of_file(
+                format!("cannot make the folders of {}: {e}", mark.app),
+                &e,
+            ))
         })?;
         let dir = self.dir_of(&mark.app);
         let order = StartOrder {

@@ -151,21 +151,21 @@ impl Cache {
     }
 
     async fn compile(self: &Arc<Self>, entry: &Entry, path: &Path) -> Result<(), DriverError> {
-        let of_the_box =
-            |what: String| DriverError::Runtime(format!("cannot compile {}: {what}", entry.source));
+        let failed = |what: String| format!("cannot compile {}: {what}", entry.source);
+        let of_file = |what: String, error: &io::Error| DriverError::of_file(failed(what), error);
         let source = self.open_source(entry.source).await?;
         files::make_private_dir(&self.dir)
-            .map_err(|e| of_the_box(format!("cannot make {}: {e}", self.dir.display())))?;
+            .map_err(|e| of_file(format!("cannot make {}: {e}", self.dir.display()), &e))?;
         let (temporary, output) = files::create_temporary(path)
-            .map_err(|e| of_the_box(format!("cannot write to {}: {e}", self.dir.display())))?;
+            .map_err(|e| of_file(format!("cannot write to {}: {e}", self.dir.display()), &e))?;
         let guard = RemoveOnDrop(&temporary);
-        let child_output = output.try_clone().map_err(|e| of_the_box(e.to_string()))?;
+        let child_output = output.try_clone().map_err(|e| of_file(e.to_string(), &e))?;
         self.run_compiler(entry, source, child_output).await?;
         let (cache, file, temporary, target) = (Arc::clone(self), output, temporary.clone(), path.to_owned());
         let done = tokio::task::spawn_blocking(move || cache.publish(file, &temporary, &target)).await;
         drop(guard);
-        done.map_err(|e| of_the_box(e.to_string()))?
-            .map_err(|e| of_the_box(format!("cannot keep the compiled code {}: {e}", path.display())))
+        done.map_err(|e| DriverError::Runtime(failed(e.to_string())))?
+            .map_err(|e| of_file(format!("cannot keep the compiled code {}: {e}", path.display()), &e))
     }
 
     /// Gives compiled code its name. The keyed digest comes last: without it nothing is trusted.
@@ -181,19 +181,20 @@ impl Cache {
     async fn open_source(&self, digest: Digest) -> Result<File, DriverError> {
         let path = self.content.join("sha256").join(digest.to_hex());
         let read = tokio::task::spawn_blocking(move || {
-            let cannot = |e: io::Error| format!("cannot read {}: {e}", path.display());
+            let cannot =
+                |e: io::Error| DriverError::of_file(format!("cannot read {}: {e}", path.display()), &e);
             let mut file = File::open(&path).map_err(cannot)?;
             let mut hash = Sha256::new();
             read_through(&mut file, |bytes| hash.update(bytes)).map_err(cannot)?;
             if Digest::from_bytes(hash.finalize().into()) != digest {
-                return Err(format!("{} is damaged: it doesn't have the digest {digest}", path.display()));
+                let why = format!("{} is damaged: it doesn't have the digest {digest}", path.display());
+                return Err(DriverError::Runtime(why));
             }
             file.seek(SeekFrom::Start(0)).map_err(cannot)?;
             Ok(file)
         });
         match read.await {
-            Ok(Ok(file)) => Ok(file),
-            Ok(Err(why)) => Err(DriverError::Runtime(why)),
+            Ok(read) => read,
             Err(e) => Err(DriverError::Runtime(format!("cannot read {digest}: {e}"))),
         }
     }

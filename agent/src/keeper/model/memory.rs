@@ -7,6 +7,7 @@ use holdfast_core::app::App;
 use holdfast_core::clock::Now;
 use holdfast_core::diagnosis::Diagnosis;
 use holdfast_core::digest::{Digest, ReleaseId};
+use holdfast_core::disk::Trouble;
 use holdfast_core::generation::{Failure, Owned};
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::release::Release;
@@ -107,11 +108,11 @@ pub(super) struct Memory {
 impl Memory {
     fn write(&self, act: impl FnOnce(&mut Disk)) -> Result<(), JournalError> {
         if !self.fuse.burn() {
-            return Err(JournalError("the process is dead".into()));
+            return Err(dead());
         }
         let mut disk = self.disk.lock().unwrap();
         if disk.is_full {
-            return Err(JournalError("no space left on device".into()));
+            return Err(full());
         }
         act(&mut disk);
         Ok(())
@@ -124,11 +125,11 @@ impl Memory {
         act: impl Fn(&mut Loaded) + Send + Sync + 'static,
     ) -> Result<(), JournalError> {
         if self.fuse.is_burnt() {
-            return Err(JournalError("the process is dead".into()));
+            return Err(dead());
         }
         let mut disk = self.disk.lock().unwrap();
         if disk.is_full && medium == Medium::Database {
-            return Err(JournalError("no space left on device".into()));
+            return Err(full());
         }
         act(&mut disk.loaded);
         disk.staged.push((medium, Arc::new(act)));
@@ -151,7 +152,7 @@ impl Journal for Memory {
         if is_staged(Medium::Anchor) {
             // It is written in place, on a full disk too.
             if !self.fuse.burn() {
-                return Err(JournalError("the process is dead".into()));
+                return Err(dead());
             }
             self.disk.lock().unwrap().settle(Medium::Anchor);
         }
@@ -272,4 +273,12 @@ impl Journal for Memory {
     fn collect(&mut self, keep: &BTreeSet<Digest>) {
         self.disk.lock().unwrap().releases.retain(|id, _| keep.contains(&id.0));
     }
+}
+
+fn dead() -> JournalError {
+    JournalError { cause: "the process is dead".into(), trouble: None }
+}
+
+fn full() -> JournalError {
+    JournalError { cause: "no space left on device".into(), trouble: Some(Trouble::Full) }
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use gix::ObjectId;
 use gix::objs::Kind;
+use holdfast_core::disk::Trouble;
 use holdfast_core::verify::Ancestry;
 
 use super::config::{Limits, Reference, described, full_name};
@@ -48,7 +49,10 @@ impl Local {
             if !self.path.exists() {
                 return SourceError::NotFound { what: format!("the folder {}", self.path.display()) };
             }
-            SourceError::Local(format!("opening the repository {} failed: {error}", self.path.display()))
+            SourceError::Local {
+                cause: format!("opening the repository {} failed: {error}", self.path.display()),
+                trouble: Trouble::in_chain(&error),
+            }
         })
     }
 

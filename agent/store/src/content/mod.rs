@@ -21,6 +21,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use holdfast_core::digest::Digest;
+use holdfast_core::disk::Trouble;
 use sha2::{Digest as _, Sha256};
 
 use crate::disk;
@@ -469,7 +470,7 @@ fn open_existing(path: &Path) -> Result<Option<File>, DiskError> {
 }
 
 fn is_medium(error: &io::Error) -> bool {
-    crate::error::Trouble::of(error) == crate::error::Trouble::Failing
+    Trouble::of(error) == Trouble::Failing
 }
 
 /// Removes what writes left that never ended.

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use super::DbOptions;
 use crate::disk;
-use crate::error::{DiskError, StoreError, Trouble, at};
+use holdfast_core::disk::Trouble;
+
+use crate::error::{DiskError, StoreError, at};
 
 /// How often the process may die while it opens the database before that counts as damage. Power cuts and
 /// kills happen too, hence not at the first.

@@ -72,16 +72,15 @@ fn roots(ca_file: Option<&Path>) -> Result<Roots, SourceError> {
     let Some(path) = ca_file else {
         let roots = Roots::of_system();
         return match roots.is_empty() {
-            true => Err(SourceError::Local(
+            true => Err(SourceError::here(
                 "this system has no certificates to check servers with: install its CA bundle \
-                 (ca-certificates), or set source.ca_file"
-                    .to_owned(),
+                 (ca-certificates), or set source.ca_file",
             )),
             false => Ok(roots),
         };
     };
     Roots::of_file(path).map_err(|why| {
-        SourceError::Local(format!(
+        SourceError::here(format!(
             "the certificates of source.ca_file {} cannot be used: {why}",
             path.display()
         ))

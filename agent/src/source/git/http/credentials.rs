@@ -47,7 +47,7 @@ impl Credentials {
 
 fn read_secret(path: &Path) -> Result<String, SourceError> {
     let bad =
-        |why: &str| SourceError::Local(format!("the secret in {} cannot be used: {why}", path.display()));
+        |why: &str| SourceError::here(format!("the secret in {} cannot be used: {why}", path.display()));
     let size = std::fs::metadata(path).map_err(|error| bad(&error.to_string()))?.len();
     if size > MAX_SECRET {
         return Err(bad("the file is too large"));

@@ -158,8 +158,8 @@ mod tests {
     #[test]
     fn the_first_reason_stands() {
         let meter = meter(0, 0);
-        meter.fail(SourceError::Local("first".to_owned()));
-        meter.fail(SourceError::Local("second".to_owned()));
-        assert_eq!(meter.failure(), Some(SourceError::Local("first".to_owned())));
+        meter.fail(SourceError::here("first"));
+        meter.fail(SourceError::here("second"));
+        assert_eq!(meter.failure(), Some(SourceError::here("first")));
     }
 }

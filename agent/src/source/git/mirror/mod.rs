@@ -206,7 +206,7 @@ impl Mirror {
             .map_err(|error| CopyError::Mirror(SourceError::local("opening", &path, error)))?;
         let indexed = self.index(&mut BufReader::new(file), u64::MAX);
         indexed.and_then(|(_scratch, indexed)| self.add(&indexed)).map_err(|error| match error {
-            SourceError::Protocol { why, .. } => CopyError::Mirror(SourceError::Local(why)),
+            SourceError::Protocol { why, .. } => CopyError::Mirror(SourceError::here(why)),
             error => CopyError::Mirror(error),
         })
     }

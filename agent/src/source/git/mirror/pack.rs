@@ -14,6 +14,8 @@ use super::arriving::{Item, receive};
 use super::bounds::{Bounds, Failure};
 use super::differences::Resolver;
 use super::objects::{Damage, Objects};
+use holdfast_core::disk::Trouble;
+
 use crate::source::error::SourceError;
 
 /// What lies beyond this in a pack is listed in another way.
@@ -33,8 +35,9 @@ pub(crate) enum CopyError {
 
 /// Writes the objects `ids` of `from` into a new pack at `path`, which gets at most `room` bytes.
 pub(crate) fn write_pack(from: &Objects, ids: &[ObjectId], path: &Path, room: u64) -> Result<(), CopyError> {
-    let target =
-        |error: &dyn std::fmt::Display| CopyError::Mirror(SourceError::local("writing", path, error));
+    let target = |error: &(dyn std::error::Error + 'static)| {
+        CopyError::Mirror(SourceError::of_disk("writing", path, &error, Trouble::in_chain(error)))
+    };
     let count = u32::try_from(ids.len()).map_err(|error| target(&error))?;
     let file = File::create(path).map_err(|error| target(&error))?;
     let mut out = gix::hash::io::Write::new(BufWriter::new(file), gix::hash::Kind::Sha1);
