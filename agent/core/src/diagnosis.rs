@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{ReleaseId, Revision};
 use crate::name::{AppName, ObjectKey};
-use crate::release::DriverKind;
+use crate::runtime::DriverName;
 
 /// How many lines of an app's log are kept.
 pub const LOG_LINES: usize = 200;
@@ -27,7 +27,7 @@ pub struct Diagnosis {
     /// What that was rendered from.
     pub revision: Revision,
     /// What ran it.
-    pub driver: DriverKind,
+    pub driver: DriverName,
     /// When it was found to have failed.
     pub time: Timestamp,
     /// Why, as `status` says it.
@@ -100,7 +100,7 @@ mod tests {
             app: "pos".parse().unwrap(),
             release: ReleaseId(Digest::of(b"x")),
             revision: Revision("r".into()),
-            driver: DriverKind::Simulated,
+            driver: DriverName::SIMULATED,
             time: Timestamp::UNIX_EPOCH,
             reason: "é".repeat(LINE_LIMIT),
             looks: Vec::new(),

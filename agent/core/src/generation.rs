@@ -15,8 +15,9 @@ use crate::clock::Now;
 use crate::digest::ReleaseId;
 use crate::held::Held;
 use crate::name::{AppName, ObjectKey};
-use crate::release::{DriverKind, JudgedBy, Release, Target};
+use crate::release::{JudgedBy, Release, Target};
 use crate::resolve::Resolved;
+use crate::runtime::DriverName;
 
 use self::handover::Handovers;
 
@@ -42,7 +43,7 @@ pub struct Failure {
 #[serde(rename_all = "camelCase")]
 pub struct Owned {
     /// The runtime that holds it.
-    pub driver: DriverKind,
+    pub driver: DriverName,
     /// Since when no app wants it any more. It holds data: it is listed, and never removed automatically.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orphaned: Option<Timestamp>,
@@ -53,7 +54,7 @@ pub struct Owned {
 
 impl Owned {
     /// Made for an app that wants it.
-    pub fn by(driver: DriverKind) -> Self {
+    pub fn by(driver: DriverName) -> Self {
         Owned { driver, orphaned: None, seen: Duration::ZERO }
     }
 

@@ -40,6 +40,7 @@ pub mod render;
 pub mod report;
 pub mod repository;
 pub mod resolve;
+pub mod runtime;
 pub mod secret;
 pub mod select;
 #[cfg(test)]

@@ -14,11 +14,17 @@ pub struct BadName {
     rule: &'static str,
 }
 
+impl BadName {
+    pub(crate) fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
+        BadName { what, text: text.chars().take(100).collect(), rule }
+    }
+}
+
 const LABEL_RULE: &str = "use 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit";
 const PATH_RULE: &str = "use parts of 1 to 63 of a-z, 0-9 and '-', joined by '/', 253 characters in all; each part begins and ends with a letter or digit";
 
 /// An RFC 1123 label, as Kubernetes uses it for names.
-fn is_label(text: &str) -> bool {
+pub(crate) fn is_label(text: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = text.as_bytes();
     (1..=63).contains(&bytes.len())
@@ -63,7 +69,7 @@ macro_rules! name {
                 if $check(text) {
                     Ok($name(text.to_owned()))
                 } else {
-                    Err(BadName { what: $what, text: text.chars().take(100).collect(), rule: $rule })
+                    Err(BadName::new($what, text, $rule))
                 }
             }
         }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::ReleaseId;
 use crate::name::{AppName, ObjectKey};
-use crate::release::DriverKind;
+use crate::runtime::DriverName;
 
 /// One object as the driver found it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,4 +71,4 @@ pub type AppObservation = BTreeMap<ObjectKey, Observed>;
 
 /// Everything that was observed in one pass, by app and by driver. What is missing was not observed: the
 /// driver didn't answer, and nothing is planned for what it holds.
-pub type Observations = BTreeMap<AppName, BTreeMap<DriverKind, AppObservation>>;
+pub type Observations = BTreeMap<AppName, BTreeMap<DriverName, AppObservation>>;

@@ -13,44 +13,7 @@ use crate::digest::{Digest, ReleaseId, Revision};
 use crate::metrics::MetricsCheck;
 use crate::name::{AppName, ObjectKey};
 use crate::probe::WasmCheck;
-
-/// The runtimes that there are. A closed set: what lies outside of it is a plugin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DriverKind {
-    /// WebAssembly in a child process.
-    Wasm,
-    /// podman's REST API.
-    Podman,
-    /// A Kubernetes API server.
-    Kubernetes,
-    /// QEMU.
-    Vm,
-    /// An executable outside of the tree.
-    Plugin,
-    /// A folder that stands for a runtime, for tests and benchmarks.
-    Simulated,
-}
-
-impl DriverKind {
-    /// The word that `status` prints.
-    pub fn word(self) -> &'static str {
-        match self {
-            DriverKind::Wasm => "wasm",
-            DriverKind::Podman => "podman",
-            DriverKind::Kubernetes => "kubernetes",
-            DriverKind::Vm => "vm",
-            DriverKind::Plugin => "plugin",
-            DriverKind::Simulated => "simulated",
-        }
-    }
-}
-
-impl fmt::Display for DriverKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
+use crate::runtime::DriverName;
 
 /// What kind of workload an App document describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -99,7 +62,7 @@ pub struct Release {
     /// The app.
     pub app: AppName,
     /// The runtime that it was rendered for.
-    pub driver: DriverKind,
+    pub driver: DriverName,
     /// What the runtime is to hold, in the order of creation.
     pub objects: Vec<Object>,
     /// Pinned content that it needs.
@@ -525,7 +488,7 @@ pub struct Target {
     /// What kind of workload it is, for `status`.
     pub kind: WorkloadKind,
     /// The runtime.
-    pub driver: DriverKind,
+    pub driver: DriverName,
     /// How it is judged.
     pub policy: Policy,
     /// The revision that it was last rendered from.
@@ -540,7 +503,7 @@ mod tests {
     fn a_release_is_named_by_what_runs_and_not_by_the_order_of_its_keys() {
         let release = |spec: &str| Release {
             app: "pos".parse().unwrap(),
-            driver: DriverKind::Simulated,
+            driver: DriverName::SIMULATED,
             objects: vec![Object {
                 key: ObjectKey::new("Pod", "pos"),
                 spec: serde_json::from_str(spec).unwrap(),
@@ -557,7 +520,7 @@ mod tests {
     fn an_account_is_a_part_of_the_release_and_none_leaves_its_name_as_it_was() {
         let mut release = Release {
             app: "pos".parse().unwrap(),
-            driver: DriverKind::Kubernetes,
+            driver: DriverName::KUBERNETES,
             objects: Vec::new(),
             artifacts: BTreeSet::new(),
             secrets: BTreeMap::new(),

@@ -10,7 +10,7 @@ use crate::model::document::{Document, read};
 use crate::model::{App, Body, Device, Fleet, Labels, Purge, Site, Stop};
 use crate::name::{AppName, DeviceName};
 use crate::reading::{self, AppFile, Part};
-use crate::release::DriverKind;
+use crate::runtime::DriverName;
 use crate::render::clash::{self, Places};
 use crate::render::{ArtifactRef, Desired, DesiredApp, Workload, manifests, render};
 use crate::select::{self, File, app_path, cycle, in_circle, select_unproven, unknown_apps};
@@ -124,7 +124,7 @@ struct Look {
     /// Each app's document with its path, if it could be read.
     apps: BTreeMap<String, Option<(String, App)>>,
     /// Where the objects of each app of containers stand, as far as that shows without a box.
-    places: BTreeMap<AppName, (Option<DriverKind>, Places)>,
+    places: BTreeMap<AppName, (Option<DriverName>, Places)>,
     errors: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
 }
@@ -260,7 +260,7 @@ impl Look {
         }
         self.errors.extend(manifests::check_objects(&name, container, &files));
         let places = manifests::places(&name, container, &files);
-        self.places.insert(name.clone(), (container.driver.kind(), places));
+        self.places.insert(name.clone(), (container.driver.name(), places));
         // Where there are templates, only `--device` tells.
         if !files.iter().any(|file| file.path.ends_with(".j2")) {
             let unfit = manifests::unfit_for_podman(&name, container, &files, strategy);

@@ -17,9 +17,10 @@ use crate::lower::Lowered;
 use crate::name::{AppName, ObjectKey};
 use crate::pod::PinnedImage;
 use crate::release::{
-    DriverKind, EnvValue, Object, Policy, Release, SecretRef, Target, WasmWorkload, write_canonical,
+    Check, EnvValue, HttpCheck, Object, Policy, Release, SecretRef, Target, WasmWorkload, write_canonical,
 };
 use crate::render::{ArtifactRef, Desired, DesiredApp, Workload};
+use crate::runtime::{DriverName, Form, Runtimes};
 use crate::secret::SecretBytes;
 
 /// What a revision makes of this box.
@@ -51,33 +52,6 @@ impl Resolved {
         self.held.insert(app, held);
     }
 }
-
-/// The runtimes that a box has.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Runtimes {
-    /// Which.
-    pub kinds: BTreeSet<DriverKind>,
-    /// Whether the box itself gives Kubernetes the images that are named by digest. Then they are part of what a
-    /// release needs, and are kept on disk as long as it is; else the node pulls them.
-    pub stages_images: bool,
-}
-
-impl Runtimes {
-    /// Whether the box has this one.
-    pub fn has(&self, kind: DriverKind) -> bool {
-        self.kinds.contains(&kind)
-    }
-}
-
-impl FromIterator<DriverKind> for Runtimes {
-    fn from_iter<T: IntoIterator<Item = DriverKind>>(kinds: T) -> Self {
-        Runtimes { kinds: kinds.into_iter().collect(), stages_images: false }
-    }
-}
-
-/// The runtimes that take containers, the first that the box has is used for `driver: any`.
-const CONTAINER_RUNTIMES: [DriverKind; 3] =
-    [DriverKind::Kubernetes, DriverKind::Podman, DriverKind::Simulated];
 
 /// What must be found out before an app can be resolved.
 #[derive(Debug, Default)]
@@ -135,15 +109,10 @@ pub fn needs<'a>(desired: &'a Desired, runtimes: &Runtimes) -> BTreeMap<&'a AppN
 
 fn needs_of_app<'a>(app: &'a DesiredApp, runtimes: &Runtimes) -> Needs<'a> {
     let mut needs = needs_of(&app.workload, runtimes);
-    if has_engine(runtimes) {
+    if runtimes.has_engine() {
         needs.artifacts.extend(app.policy.components().map(|component| (component, FileKind::Component)));
     }
     needs
-}
-
-/// Probe components run in the engine of the WebAssembly runtime, whatever the app itself runs on.
-fn has_engine(runtimes: &Runtimes) -> bool {
-    runtimes.has(DriverKind::Wasm)
 }
 
 fn needs_of<'a>(workload: &'a Workload, runtimes: &Runtimes) -> Needs<'a> {
@@ -155,7 +124,8 @@ fn needs_of<'a>(workload: &'a Workload, runtimes: &Runtimes) -> Needs<'a> {
         Workload::Container { driver, secrets, podman, .. } => {
             let pods = podman.iter().flat_map(|lowered| &lowered.pods);
             needs.secrets = secrets.iter().collect();
-            if container_runtime(*driver, runtimes) == Some(DriverKind::Podman) {
+            let runtime = container_runtime(*driver, runtimes).and_then(|driver| runtimes.get(driver));
+            if runtime.is_some_and(|abilities| abilities.takes == Form::Pods) {
                 let containers = pods.flat_map(|(_, pod)| pod.all_containers());
                 let images = containers.map(|container| &container.image);
                 needs.images = images.filter(|image| image.digest.is_none()).collect();
@@ -171,8 +141,8 @@ fn needs_of<'a>(workload: &'a Workload, runtimes: &Runtimes) -> Needs<'a> {
 }
 
 /// The runtime for containers: the one that is asked for, or the first that the box has.
-fn container_runtime(asked: Option<DriverKind>, runtimes: &Runtimes) -> Option<DriverKind> {
-    asked.or_else(|| CONTAINER_RUNTIMES.into_iter().find(|kind| runtimes.has(*kind)))
+fn container_runtime(asked: Option<DriverName>, runtimes: &Runtimes) -> Option<DriverName> {
+    asked.or_else(|| runtimes.for_containers())
 }
 
 /// Resolves what is desired for a box with these `runtimes`. What isn't known holds the apps that need it, with
@@ -189,9 +159,13 @@ pub fn resolve(desired: Desired, answers: &Answers, runtimes: &Runtimes) -> Reso
     };
     for (name, app) in desired.apps {
         let DesiredApp { kind, workload, policy } = app;
-        let policy = judged_by(policy, answers, runtimes);
         let wants = keys(&workload);
-        let both = release(&name, workload, answers, runtimes).and_then(|release| Ok((release, policy?)));
+        let release = release(&name, workload, answers, runtimes).and_then(|release| {
+            judgeable(&policy, &release, runtimes)?;
+            Ok(release)
+        });
+        let policy = judged_by(policy, answers, runtimes);
+        let both = release.and_then(|release| Ok((release, policy?)));
         match both {
             Ok((release, policy)) => {
                 let (id, driver) = (release.id(), release.driver);
@@ -226,23 +200,24 @@ fn release(
     let release = match workload {
         Workload::Container { driver, account, objects, secrets, podman, unfit_for_podman, .. } => {
             let driver = container_runtime(driver, runtimes).ok_or_else(|| no_driver("containers"))?;
+            let abilities = runtimes.get(driver).ok_or_else(|| no_driver(driver.as_str()))?;
             let mut release = empty(app, driver);
-            if driver == DriverKind::Podman {
+            if abilities.takes == Form::Pods {
                 hold_pods(&mut release, podman, &unfit_for_podman, answers)?;
             } else {
-                if driver == DriverKind::Kubernetes && runtimes.stages_images {
+                if abilities.stages_images {
                     release.artifacts.extend(pinned_images(&objects).into_iter().map(|image| image.digest));
                 }
                 release.objects = objects;
-                // Nothing else has such accounts.
-                release.account = account.filter(|_| driver == DriverKind::Kubernetes);
+                release.account = account.filter(|_| abilities.accounts);
                 seal(&mut release, secrets.keys(), answers)?;
             }
             release
         }
         Workload::Wasm(wasm) => {
             let (wasm, digest) = pin(wasm, answers)?;
-            let mut release = empty(app, DriverKind::Wasm);
+            let driver = runtimes.for_components().ok_or_else(|| no_driver("wasm"))?;
+            let mut release = empty(app, driver);
             // Objects of their own, since they outlive the workload.
             let volumes: BTreeSet<&AppName> = wasm.dirs.iter().map(|dir| &dir.volume).collect();
             release.objects.extend(volumes.into_iter().map(|volume| Object {
@@ -258,13 +233,33 @@ fn release(
         Workload::Vm(_) => return Err(no_driver("virtual machines")),
         Workload::Plugin(_) => return Err(no_driver("plugins")),
     };
-    if runtimes.has(release.driver) { Ok(release) } else { Err(no_driver(release.driver.word())) }
+    Ok(release)
+}
+
+/// An error where the app's runtime can't do what a check needs: it would never be found good.
+fn judgeable(policy: &Policy<ArtifactRef>, release: &Release, runtimes: &Runtimes) -> Result<(), Held> {
+    let Some(abilities) = runtimes.get(release.driver) else { return Ok(()) };
+    for check in &policy.health.checks {
+        let (missing, instead) = match check {
+            Check::Exec(_) if !abilities.exec => ("run a check's program in a workload", "use another check"),
+            Check::Http(HttpCheck::Target { .. }) if !abilities.addresses => {
+                ("tell where a workload is reached", "write the check's url")
+            }
+            _ => continue,
+        };
+        let driver = release.driver;
+        return Err(Held::until_changed(
+            format!("health.checks needs what the runtime {driver} of this box cannot do: {missing}"),
+            format!("{instead}, or place the app on boxes with another runtime"),
+        ));
+    }
+    Ok(())
 }
 
 /// The policy, every probe component by its digest.
 fn judged_by(policy: Policy<ArtifactRef>, answers: &Answers, runtimes: &Runtimes) -> Result<Policy, Held> {
     policy.try_map(|component| {
-        if has_engine(runtimes) {
+        if runtimes.has_engine() {
             return digest_of(&component, answers);
         }
         Err(Held::until_changed(
@@ -285,7 +280,7 @@ fn digest_of(artifact: &ArtifactRef, answers: &Answers) -> Result<Digest, Held> 
     }
 }
 
-fn empty(app: &AppName, driver: DriverKind) -> Release {
+fn empty(app: &AppName, driver: DriverName) -> Release {
     Release {
         app: app.clone(),
         driver,
@@ -411,6 +406,8 @@ mod tests {
     use super::*;
     use crate::release::ServiceAccount;
     use crate::repository::{Files, render_for};
+    use crate::runtime::Abilities;
+    use crate::testing::{abilities, runtimes};
 
     const HEAD: &str = "apiVersion: holdfast.dev/v1alpha1\n";
     const PROBE: &str = "apps/pos/files/ask.wat";
@@ -443,7 +440,7 @@ mod tests {
     }
 
     fn both() -> Runtimes {
-        [DriverKind::Simulated, DriverKind::Wasm].into_iter().collect()
+        runtimes(&[DriverName::SIMULATED, DriverName::WASM])
     }
 
     fn only<T>(map: &BTreeMap<AppName, T>) -> &T {
@@ -458,13 +455,13 @@ mod tests {
         let Workload::Container { driver, account, podman, .. } = &mut app.workload else { panic!() };
         let deployer = ServiceAccount { namespace: "shop".into(), name: "deployer".into() };
         (*driver, *account, *podman) = (None, Some(deployer.clone()), Some(Lowered::default()));
-        let account_on = |kind: DriverKind| {
-            let resolved = resolve(desired.clone(), &Answers::default(), &Runtimes::from_iter([kind]));
+        let account_on = |kind: DriverName| {
+            let resolved = resolve(desired.clone(), &Answers::default(), &runtimes(&[kind]));
             resolved.releases.values().next().unwrap().account.clone()
         };
-        assert_eq!(account_on(DriverKind::Kubernetes), Some(deployer));
-        assert_eq!(account_on(DriverKind::Podman), None);
-        assert_eq!(account_on(DriverKind::Simulated), None);
+        assert_eq!(account_on(DriverName::KUBERNETES), Some(deployer));
+        assert_eq!(account_on(DriverName::PODMAN), None);
+        assert_eq!(account_on(DriverName::SIMULATED), None);
     }
 
     #[test]
@@ -494,7 +491,7 @@ mod tests {
 
     #[test]
     fn an_agent_without_an_engine_holds_an_app_that_is_judged_by_a_probe() {
-        let runtimes = [DriverKind::Simulated].into_iter().collect();
+        let runtimes = runtimes(&[DriverName::SIMULATED]);
         let desired = judged_by_a_probe();
         assert!(needs(&desired, &runtimes).values().all(|needs| needs.artifacts.is_empty()));
         let resolved = resolve(desired, &Answers::default(), &runtimes);
@@ -513,7 +510,7 @@ mod tests {
 
     #[test]
     fn an_app_with_a_secret_and_an_image_by_tag_asks_for_the_tag_and_is_resolved() {
-        let runtimes = Runtimes::from_iter([DriverKind::Podman]);
+        let runtimes = runtimes(&[DriverName::PODMAN]);
         let desired = a_secret_and_a_tag("hunter2");
         let (asked, image) = {
             let needs = needs(&desired, &runtimes);
@@ -531,7 +528,7 @@ mod tests {
 
     #[test]
     fn what_a_secret_holds_is_no_part_of_what_is_kept_about_a_tag() {
-        let runtimes = Runtimes::from_iter([DriverKind::Podman]);
+        let runtimes = runtimes(&[DriverName::PODMAN]);
         let (one, two) = (a_secret_and_a_tag("hunter2"), a_secret_and_a_tag("hunter3"));
         let asked = |desired: &Desired| needs(desired, &runtimes).values().next().unwrap().asked;
         assert_eq!(asked(&one), asked(&two));
@@ -546,14 +543,17 @@ mod tests {
             "kind: Pod\napiVersion: v1\nmetadata: {{name: p}}\nspec: {{containers: [{{name: a, image: \"r.example/a@{digest}\"}}, {{name: b, image: \"r.example/b:v1\"}}]}}\n"
         );
         let kept = |kind: &str, stages_images: bool| {
-            let runtimes = Runtimes { kinds: BTreeSet::from(KINDS), stages_images };
+            let all = [DriverName::KUBERNETES, DriverName::SIMULATED];
+            let stages = |driver| stages_images && driver == DriverName::KUBERNETES;
+            let all =
+                all.map(|driver| (driver, Abilities { stages_images: stages(driver), ..abilities(driver) }));
+            let runtimes = Runtimes::from_iter(all);
             let desired = desired(&format!("container: {{driver: {kind}}}"), &manifest);
             let resolved = resolve(desired, &Answers::default(), &runtimes);
             only(&resolved.apps);
             let release = resolved.releases.values().next().unwrap();
             release.artifacts.iter().copied().collect::<Vec<_>>()
         };
-        const KINDS: [DriverKind; 2] = [DriverKind::Kubernetes, DriverKind::Simulated];
         assert_eq!(kept("kubernetes", true), [digest]);
         assert_eq!(kept("kubernetes", false), []);
         assert_eq!(kept("simulated", true), []);

@@ -1,7 +1,7 @@
 //! Small values for the tests of this crate.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,14 +13,48 @@ use crate::clock::{BootId, Moment, Now};
 use crate::digest::Revision;
 use crate::name::{AppName, ObjectKey};
 use crate::release::{
-    DriverKind, HealthPolicy, Immutable, Object, OnFailure, Policy, Release, Strategy, Target, WorkloadKind,
+    HealthPolicy, Immutable, Object, OnFailure, Policy, Release, Strategy, Target, WorkloadKind,
 };
 use crate::resolve::Resolved;
+use crate::runtime::{Abilities, DriverName, Form, Names, Runtimes};
 
 pub(crate) fn now() -> Now {
     let moment = Moment { boot: BootId("b".into()), uptime: Duration::from_secs(100) };
     Now::certain(Timestamp::UNIX_EPOCH, moment)
 }
+
+/// What the runtimes of the tree can do, as far as it matters here.
+pub(crate) fn abilities(driver: DriverName) -> Abilities {
+    let takes = match driver.as_str() {
+        "wasm" => Form::Component,
+        "podman" => Form::Pods,
+        _ => Form::Manifests,
+    };
+    Abilities {
+        takes,
+        names: match takes {
+            Form::Manifests => Names::Shared,
+            Form::Pods => Names::OfData,
+            Form::Component => Names::PerApp,
+        },
+        start_stop: takes == Form::Pods,
+        exec: true,
+        addresses: true,
+        holds_data: true,
+        accounts: driver == DriverName::KUBERNETES,
+        stages_images: false,
+        engine: takes == Form::Component,
+    }
+}
+
+pub(crate) fn runtimes(drivers: &[DriverName]) -> Runtimes {
+    drivers.iter().map(|driver| (*driver, abilities(*driver))).collect()
+}
+
+/// All runtimes of the tree.
+pub(crate) static ALL: LazyLock<Runtimes> = LazyLock::new(|| {
+    runtimes(&[DriverName::WASM, DriverName::PODMAN, DriverName::KUBERNETES, DriverName::SIMULATED])
+});
 
 pub(crate) fn name(text: &str) -> AppName {
     text.parse().unwrap()
@@ -31,7 +65,7 @@ pub(crate) fn release(app: &str, version: &str, keys: &[&str]) -> Arc<Release> {
         |key: &&str| Object { key: key.parse::<ObjectKey>().unwrap(), spec: json!({ "version": version }) };
     Arc::new(Release {
         app: name(app),
-        driver: DriverKind::Simulated,
+        driver: DriverName::SIMULATED,
         objects: keys.iter().map(object).collect(),
         artifacts: BTreeSet::new(),
         secrets: BTreeMap::new(),

@@ -27,6 +27,11 @@ fn app(name: &str, phase: &str, health: &str) -> Value {
     })
 }
 
+fn runtime(driver: &str, usable: bool, detail: &str) -> Value {
+    let version = usable.then_some("5.4.2");
+    json!({ "driver": driver, "usable": usable, "version": version, "detail": detail })
+}
+
 fn orphan(name: &str, purge: Value, goes: Value) -> Value {
     json!({
         "app": "old-db", "driver": "podman", "object": format!("PersistentVolumeClaim/{name}"),
@@ -58,6 +63,7 @@ fn well() -> Value {
         "change": {
             "subject": "pos: raise the price of tea", "author": "Ada Lovelace", "signer": "ops@retail.example",
         },
+        "runtimes": [runtime("podman", true, "answers at /run/podman/podman.sock")],
         "apps": [app("db", "Good", "Healthy"), app("pos", "Good", "Healthy")],
         "held": [],
     })
@@ -107,6 +113,7 @@ fn what_status_prints_is_as_written_down() {
                 "clock": doubt(Suspicion::Ahead), "held": [held("the revision is not signed", json!(null))],
                 "downloads": { "rate": 64 << 10, "budget": budget, "urgent": true },
                 "change": { "subject": "a", "author": "b", "signer": null },
+                "runtimes": [runtime("kubernetes", false, "/etc/rancher/k3s/k3s.yaml: No such file or directory; start k3s")],
             }),
         )
     });

@@ -37,23 +37,9 @@ use holdfast_core::name::{AppName, DeviceName, ObjectKey};
 use holdfast_core::observe::AppObservation;
 use holdfast_core::plan::Action;
 use holdfast_core::probe::WasmCheck;
-use holdfast_core::release::{DriverKind, ExecCheck, HttpCheck, Release, Strategy};
-use serde::{Deserialize, Serialize};
+use holdfast_core::release::{ExecCheck, Release, Strategy};
+use holdfast_core::runtime::{Abilities, DriverName, Fingerprint};
 use tokio::sync::mpsc;
-
-/// What a runtime on this box is and can do, as data. A missing runtime is a fingerprint too, not an error.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Fingerprint {
-    /// The driver.
-    pub driver: DriverKind,
-    /// Whether it could run something now.
-    pub usable: bool,
-    /// The runtime's version, where it has one.
-    pub version: Option<String>,
-    /// Why it isn't usable, or what is special about it, for people.
-    pub detail: String,
-}
 
 /// Why a driver could not do something, sorted by what follows from it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -113,7 +99,7 @@ pub enum ExecError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DriverEvent {
     /// Who reports it.
-    pub driver: DriverKind,
+    pub driver: DriverName,
     /// The app, if the driver can tell.
     pub app: Option<AppName>,
     /// What was seen, for people.
@@ -151,10 +137,13 @@ pub struct ApplyStep<'a> {
 /// agent's store.
 #[async_trait]
 pub trait Driver: Send + Sync {
-    /// Which one it is.
-    fn kind(&self) -> DriverKind;
+    /// Its name, by which it stands in releases, the inventory and agent.toml.
+    fn name(&self) -> DriverName;
 
-    /// What is here. Never fails: what is missing is said in the fingerprint.
+    /// What it takes and can do. Always the same for a driver: what changes with the runtime is in the fingerprint.
+    fn abilities(&self) -> Abilities;
+
+    /// What is here now. Never fails: what is missing is said in the fingerprint. Touches nothing.
     async fn fingerprint(&self) -> Fingerprint;
 
     /// Whether this release could run here at all, without touching anything.
@@ -189,13 +178,13 @@ pub trait Driver: Send + Sync {
     /// How the app is, as the runtime sees it. Checks of the health policy are the agent's.
     async fn probe(&self, release: &Release) -> Health;
 
-    /// Where an HTTP check with a `target` is reached from the agent; `None` if it can't be.
-    async fn address_of(&self, release: &Release, check: &HttpCheck) -> Option<String>;
+    /// Where a port of an object of the app is reached from the agent; `None` if it can't be.
+    async fn address_of(&self, release: &Release, target: &ObjectKey, port: u16) -> Option<SocketAddr>;
 
     /// Runs a check's program in the workload, and wants 0 of it; else what was seen instead, for people. The program has
     /// its time from its own start; the runtime may take [`EXEC_PATIENCE`] beside that.
     async fn exec(&self, _release: &Release, check: &ExecCheck) -> Result<(), ExecError> {
-        Err(ExecError::Failed(format!("{} can't run {} in a workload", self.kind(), check.command.join(" "))))
+        Err(ExecError::Failed(format!("{} can't run {} in a workload", self.name(), check.command.join(" "))))
     }
 
     /// Stages a probe component, so that it can be run at once; only what has an engine can. Probes are of any
@@ -231,16 +220,6 @@ pub trait Driver: Send + Sync {
 
     /// Drops what was staged for content that isn't among `keep`.
     async fn collect(&self, _keep: &BTreeSet<Digest>) {}
-
-    /// Saves the app's data before a change, where there is data.
-    async fn snapshot(&self, _app: &AppName) -> Result<(), DriverError> {
-        Ok(())
-    }
-
-    /// Brings saved data back.
-    async fn restore(&self, _app: &AppName) -> Result<(), DriverError> {
-        Ok(())
-    }
 }
 
 /// Who this box is, as drivers mark what they make.

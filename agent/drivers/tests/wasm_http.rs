@@ -14,7 +14,7 @@ use std::time::Duration;
 use holdfast_core::health::Health;
 use holdfast_core::observe::Observed;
 use holdfast_core::plan::Action;
-use holdfast_core::release::{HttpCheck, WasmWorkload};
+use holdfast_core::release::WasmWorkload;
 use holdfast_drivers::{Driver, DriverError};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -33,9 +33,7 @@ async fn a_component_answers_over_http() {
     assert!(answer.contains("Good morning\n"), "{answer}");
     assert_eq!(observed(&driver, &release).await, Observed::Same);
     assert_eq!(driver.probe(&release).await, Health::Healthy);
-    let check = HttpCheck::Target { target: key(), port: 80, path: "/healthz".into() };
-    let reached = driver.address_of(&release, &check).await;
-    assert_eq!(reached, Some(format!("http://{address}/healthz")));
+    assert_eq!(driver.address_of(&release, &key(), 80).await, Some(address));
 }
 
 #[tokio::test]

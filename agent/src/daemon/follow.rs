@@ -17,7 +17,7 @@ use super::following::SourceJob;
 use super::journal::lock;
 use super::sync::{self, Found, NotRendered, Rendered, Renderer};
 use super::trust::{Standing, Trust, no_policy};
-use super::{Daemon, Event, images};
+use super::{Daemon, Event};
 use crate::backoff::spread;
 use crate::keeper::{Journal, JournalError, Note, Scope};
 use crate::source::SourceError;
@@ -238,7 +238,7 @@ impl Daemon {
             source: Arc::clone(&self.follow.source),
             store: Arc::clone(&self.store),
             device: self.config.device.name.clone(),
-            runtimes: images::runtimes(&self.config, self.keeper.drivers()),
+            runtimes: self.keeper.drivers().runtimes().clone(),
             unknown: self.follow.tags.unknown().clone(),
             ask: Some(self.allowance.clone()),
         };

@@ -6,27 +6,16 @@ use std::sync::Arc;
 
 use holdfast_core::digest::Digest;
 use holdfast_core::image::{ImageReference, Platform};
-use holdfast_core::release::DriverKind;
-use holdfast_core::resolve::{Runtimes, Unresolved};
+use holdfast_core::resolve::Unresolved;
 use holdfast_store::content::{Beside, Content};
 use jiff::Timestamp;
 
 use crate::config::Config;
 use crate::http::allowance::Allowance;
-use crate::keeper::Drivers;
 use crate::registry::{Images, Registries, RegistryError};
 
-/// The runtimes of the box, and whether it gives one of them its images.
-pub(super) fn runtimes(config: &Config, drivers: &Drivers) -> Runtimes {
-    let kinds = drivers.keys().copied().collect();
-    Runtimes {
-        kinds,
-        stages_images: drivers.contains_key(&DriverKind::Kubernetes) && images_dir(config).is_some(),
-    }
-}
-
 /// Where image archives are put for Kubernetes, if they are.
-fn images_dir(config: &Config) -> Option<&PathBuf> {
+pub(super) fn images_dir(config: &Config) -> Option<&PathBuf> {
     config.drivers.kubernetes.as_ref()?.images_dir.as_ref()
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use holdfast_core::digest::Revision;
 use holdfast_core::health::{Health, Sight};
-use holdfast_core::release::DriverKind;
+use holdfast_core::runtime::DriverName;
 use holdfast_drivers::{CALL_LIMIT, DriverError};
 use holdfast_store::fault;
 use tokio::sync::mpsc;
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::following::SourceJob;
 use super::journal::lock;
-use super::{Daemon, Event, WAITING_EVENTS, look, probes};
+use super::{Daemon, Event, WAITING_EVENTS, look, probes, runtimes};
 use crate::keeper::{Journal, Preparation};
 
 /// How long an agent that ends waits for what runtimes drop.
@@ -52,10 +52,10 @@ impl Daemon {
     pub(super) fn start_preparing(&mut self) {
         let now = self.clock.now();
         // What is staged while its runtime drops what isn't needed might go with that.
-        let sweeps = |kind: DriverKind| self.sweeping.contains(&kind);
+        let sweeps = |kind: DriverName| self.sweeping.contains(&kind);
         let is_free = |todo: &Preparation| {
             let probed = todo.prober.as_ref().filter(|_| todo.policy.components().next().is_some());
-            !sweeps(todo.driver.kind()) && !probed.is_some_and(|prober| sweeps(prober.kind()))
+            !sweeps(todo.driver.name()) && !probed.is_some_and(|prober| sweeps(prober.name()))
         };
         let todo = self.keeper.to_prepare(&now).into_iter().filter(is_free);
         let new: Vec<_> = todo.filter(|todo| self.preparing.insert((todo.app.clone(), todo.id))).collect();
@@ -102,6 +102,7 @@ impl Daemon {
     /// Lets the runtimes report what happens to workloads.
     pub(super) fn start_watching(&self) {
         let (sender, mut reports) = mpsc::channel(WAITING_EVENTS);
+        runtimes::log(self.keeper.drivers().values().cloned().collect());
         for driver in self.keeper.drivers().values() {
             Arc::clone(driver).watch(sender.clone());
         }
@@ -158,7 +159,7 @@ impl Daemon {
         let keep = self.images.with_parts(self.keeper.pinned());
         self.keeper.journal().collect(&keep);
         let keep = Arc::new(keep);
-        for (kind, driver) in self.keeper.drivers() {
+        for (kind, driver) in self.keeper.drivers().iter() {
             let (kind, driver, keep) = (*kind, Arc::clone(driver), Arc::clone(&keep));
             self.sweeping.insert(kind);
             let job = tokio::spawn(async move {

@@ -92,9 +92,11 @@ async fn http(look: &Look, check: &HttpCheck) -> Result<(), String> {
 async fn url_of(look: &Look, check: &HttpCheck) -> Result<String, String> {
     match check {
         HttpCheck::Url { url } => Ok(url.clone()),
-        HttpCheck::Target { target, .. } => {
-            let address = look.driver.address_of(&look.release, check).await;
-            address.ok_or_else(|| format!("{target} has no address that the agent can reach"))
+        HttpCheck::Target { target, port, path } => {
+            let address = look.driver.address_of(&look.release, target, *port).await;
+            let address =
+                address.ok_or_else(|| format!("{target} has no address that the agent can reach"))?;
+            Ok(format!("http://{address}{path}"))
         }
     }
 }

@@ -23,6 +23,7 @@ mod outside;
 mod permit;
 mod probes;
 mod progress;
+mod runtimes;
 mod setup;
 mod starting;
 mod status;
@@ -42,8 +43,8 @@ use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::{ReleaseId, Revision};
 use holdfast_core::health::Sight;
 use holdfast_core::name::AppName;
-use holdfast_core::release::DriverKind;
 use holdfast_core::report::Status;
+use holdfast_core::runtime::DriverName;
 use holdfast_drivers::{DriverError, DriverEvent};
 use tokio::sync::{mpsc, watch};
 
@@ -69,7 +70,7 @@ use crate::notify::{Environment, Notifier};
 use crate::source::SourceError;
 
 pub use offline::{offline_audit, offline_diagnosis, offline_events, offline_plan, offline_status};
-pub use setup::fingerprints;
+pub use runtimes::fingerprints;
 
 /// Events that may wait for the loop.
 const WAITING_EVENTS: usize = 256;
@@ -92,7 +93,7 @@ enum Event {
     Prepared(AppName, ReleaseId, Result<(), DriverError>),
     Done(Done),
     Planned(PlanReply, Answered),
-    Swept(DriverKind),
+    Swept(DriverName),
     Seen(AppName, ReleaseId, Sight),
     Runtime(DriverEvent),
     Gates(Vec<Gate>, Vec<GateAnswer>),
@@ -118,7 +119,7 @@ struct Daemon {
     /// The apps that are being looked at, and whether something happened meanwhile that the look may not have seen.
     looking: BTreeMap<AppName, bool>,
     /// The runtimes that are dropping what isn't needed any more.
-    sweeping: BTreeSet<DriverKind>,
+    sweeping: BTreeSet<DriverName>,
     windows: Windows,
     /// What of the apps at rest to look at next.
     look_at: Scope,

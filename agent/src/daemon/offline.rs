@@ -17,7 +17,7 @@ use super::tags::Unknown;
 use super::tell::nothing_kept;
 use super::trust::Trust;
 use super::windows::Windows;
-use super::{images, look, setup, status};
+use super::{look, runtimes, setup, status};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::allowance::Allowance;
@@ -54,7 +54,7 @@ impl Offline {
         }
         let Some(verified) = self.progress.standing.verified().cloned() else { return Ok(()) };
         let source = Arc::new(Mutex::new(source));
-        let runtimes = images::runtimes(config, self.keeper.drivers());
+        let runtimes = self.keeper.drivers().runtimes().clone();
         let device = config.device.name.clone();
         // A command that looks asks nobody.
         let renderer = Renderer { source, store, device, runtimes, unknown: Unknown::new(), ask: None };
@@ -85,7 +85,11 @@ pub async fn offline_status(config: &Config) -> Result<Status> {
     while let Some(Ok((app, sight))) = looks.join_next().await {
         offline.keeper.note_health(&app, sight.health);
     }
-    Ok(Status { running: false, ..status::status(config, &offline.keeper, &offline.progress, &now) })
+    let status = status::status(config, &offline.keeper, &offline.progress, &now);
+    let drivers = offline.keeper.drivers().values().cloned().collect();
+    // Not under the lock.
+    drop(offline);
+    Ok(Status { running: false, runtimes: runtimes::ask(drivers).await, ..status })
 }
 
 /// The plan, made from the state folder under its lock.

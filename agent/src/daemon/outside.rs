@@ -30,7 +30,9 @@ impl Outside {
         newest_event: watch::Receiver<u64>,
     ) -> Result<Self> {
         let looked_at = config.clone();
-        let doctor = Arc::new(move || doctor::checks::of_the_agent(&looked_at));
+        // It is run where it may wait for files.
+        let handle = tokio::runtime::Handle::current();
+        let doctor = Arc::new(move || handle.block_on(doctor::checks::of_the_agent(&looked_at)));
         let server = api::Server::bind(&config.api.socket, doctor)?;
         let (sender, requests) = mpsc::channel(api::WAITING_REQUESTS);
         tokio::spawn(server.serve(sender, newest_event));

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use holdfast_core::digest::Digest;
 use holdfast_core::probe::{TargetPort, WasmCheck};
-use holdfast_core::release::{Check, HttpCheck};
+use holdfast_core::release::Check;
 use holdfast_drivers::{CALL_LIMIT, DriverError, NO_ENGINE};
 use tokio::time::timeout;
 
@@ -50,10 +50,7 @@ pub(super) async fn run(look: &Look, check: &WasmCheck<Digest>) -> Result<(), St
 /// Where the target is reached, by the word of its runtime.
 async fn address_of(look: &Look, target: &TargetPort) -> Result<SocketAddr, String> {
     let TargetPort { object, port } = target;
-    let page = HttpCheck::Target { target: object.clone(), port: *port, path: "/".to_owned() };
-    let asked = timeout(CHECK_LIMIT, look.driver.address_of(&look.release, &page)).await;
-    let url = asked.map_err(|_| format!("the runtime did not answer within {CHECK_LIMIT:?}"))?;
-    let authority = url.as_deref().and_then(|url| url.strip_prefix("http://")?.strip_suffix('/'));
-    let address = authority.and_then(|authority| authority.parse().ok());
+    let asked = timeout(CHECK_LIMIT, look.driver.address_of(&look.release, object, *port)).await;
+    let address = asked.map_err(|_| format!("the runtime did not answer within {CHECK_LIMIT:?}"))?;
     address.ok_or_else(|| format!("port {port} of {object} has no address that the agent can reach"))
 }

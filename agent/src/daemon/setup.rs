@@ -1,16 +1,13 @@
 //! What the daemon is made of: the store, the runtimes, the source, as agent.toml says.
 
-use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use holdfast_core::clock::Now;
-use holdfast_core::release::DriverKind;
 use holdfast_drivers::simulated::SimulatedDriver;
-use holdfast_drivers::{Driver, Fingerprint, Owner};
+use holdfast_drivers::{Driver, Owner};
 use holdfast_store::content::Content;
 use holdfast_store::{Options, Store, StoreError};
 
@@ -78,21 +75,17 @@ fn is_locked(error: &anyhow::Error) -> bool {
 pub(super) fn open_drivers(config: &Config, shared: &SharedStore, allowance: &Allowance) -> Result<Drivers> {
     let store = &*lock(shared);
     let owner = Owner { device: config.device.name.clone() };
-    let mut drivers = Drivers::new();
-    if let Some(simulated) = &config.drivers.simulated {
-        let driver = SimulatedDriver::open(&simulated.dir, &owner)?;
-        drivers.insert(DriverKind::Simulated, Arc::new(driver));
+    let mut simulated: Option<Arc<dyn Driver>> = None;
+    if let Some(settings) = &config.drivers.simulated {
+        simulated = Some(Arc::new(SimulatedDriver::open(&settings.dir, &owner)?));
     }
-    if let Some(driver) = podman(config, shared, &owner, store.shared_content(), allowance) {
-        drivers.insert(DriverKind::Podman, driver);
-    }
-    if let Some(driver) = kubernetes(config, shared, &owner, &store.shared_content(), allowance) {
-        drivers.insert(DriverKind::Kubernetes, driver);
-    }
-    if let Some(driver) = wasm(config, store, owner) {
-        drivers.insert(DriverKind::Wasm, driver);
-    }
-    Ok(drivers)
+    let all = [
+        simulated,
+        podman(config, shared, &owner, store.shared_content(), allowance),
+        kubernetes(config, shared, &owner, &store.shared_content(), allowance),
+        wasm(config, store, owner),
+    ];
+    Ok(all.into_iter().flatten().collect())
 }
 
 #[cfg(feature = "podman")]
@@ -177,88 +170,11 @@ fn wasm(_: &Config, _: &Store, _: Owner) -> Option<Arc<dyn Driver>> {
 }
 
 #[cfg(feature = "wasm")]
-fn run_as(user: &str) -> holdfast_drivers::wasm::RunAs {
+pub(super) fn run_as(user: &str) -> holdfast_drivers::wasm::RunAs {
     match user {
         "" => holdfast_drivers::wasm::RunAs::Agent,
         name => holdfast_drivers::wasm::RunAs::Named(name.to_owned()),
     }
-}
-
-/// What the runtimes that are switched on say of themselves. Opens nothing that a running agent holds.
-pub fn fingerprints(config: &Config) -> Vec<Fingerprint> {
-    let mut found = Vec::new();
-    if let Some(simulated) = &config.drivers.simulated {
-        found.push(Fingerprint {
-            driver: DriverKind::Simulated,
-            usable: simulated.dir.is_dir(),
-            version: None,
-            detail: format!("simulated by the folder {}", simulated.dir.display()),
-        });
-    }
-    if config.drivers.wasm.enabled {
-        found.push(wasm_fingerprint(&config.drivers.wasm.user));
-    }
-    if let Some(podman) = &config.drivers.podman {
-        found.push(podman_fingerprint(&podman.socket));
-    }
-    if let Some(kubernetes) = &config.drivers.kubernetes {
-        found.push(kubernetes_fingerprint(&kubernetes.kubeconfig));
-    }
-    found
-}
-
-#[cfg(feature = "wasm")]
-fn wasm_fingerprint(user: &str) -> Fingerprint {
-    let (usable, detail) = match run_as(user).user() {
-        Ok(_) => (true, "runs in a child process".to_owned()),
-        Err(why) => (false, why),
-    };
-    Fingerprint { driver: DriverKind::Wasm, usable, version: None, detail }
-}
-
-#[cfg(not(feature = "wasm"))]
-fn wasm_fingerprint(_: &str) -> Fingerprint {
-    let detail = "this holdfast was built without this driver".to_owned();
-    Fingerprint { driver: DriverKind::Wasm, usable: false, version: None, detail }
-}
-
-/// Whether something answers at podman's socket; the daemon asks it more.
-fn podman_fingerprint(socket: &Path) -> Fingerprint {
-    let (usable, detail) = match UnixStream::connect(socket) {
-        _ if !cfg!(feature = "podman") => (false, "this holdfast was built without this driver".to_owned()),
-        Ok(_) => (true, format!("accepts connections at {}", socket.display())),
-        Err(error) => {
-            let advice = match error.kind() {
-                ErrorKind::PermissionDenied => "only root may access its socket: run this with sudo",
-                ErrorKind::ConnectionRefused => "nothing listens there: systemctl enable --now podman.socket",
-                _ => {
-                    "install podman and enable its socket (systemctl enable --now podman.socket), or set \
-                     drivers.podman.socket to its path"
-                }
-            };
-            (false, format!("{}: {error}; {advice}", socket.display()))
-        }
-    };
-    Fingerprint { driver: DriverKind::Podman, usable, version: None, detail }
-}
-
-/// Whether there is a kubeconfig; the daemon asks the API server.
-fn kubernetes_fingerprint(kubeconfig: &Path) -> Fingerprint {
-    let shown = kubeconfig.display();
-    let (usable, detail) = match std::fs::File::open(kubeconfig) {
-        _ if !cfg!(feature = "kubernetes") => {
-            (false, "this holdfast was built without this driver".to_owned())
-        }
-        Ok(_) => (true, format!("is configured by the kubeconfig {shown}")),
-        Err(error) => {
-            let advice = match error.kind() {
-                ErrorKind::PermissionDenied => "only root may read it: run this with sudo",
-                _ => "start k3s, or name its kubeconfig in drivers.kubernetes.kubeconfig",
-            };
-            (false, format!("{shown}: {error}; {advice}"))
-        }
-    };
-    Fingerprint { driver: DriverKind::Kubernetes, usable, version: None, detail }
 }
 
 /// The source; what is fetched from there is in the state folder.

@@ -146,6 +146,7 @@ fn status(config: &Config, held: Held, now: &Now) -> Status {
         revision: RevisionStatus::default(),
         change: None,
         clock: ClockStatus::of(&now.time),
+        runtimes: Vec::new(),
         apps: Vec::new(),
         held: vec![held],
         downloads: None,

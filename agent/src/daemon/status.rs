@@ -46,6 +46,7 @@ pub(super) fn status<J: Journal>(
         },
         change: progress.standing.change(),
         clock: ClockStatus::of(&now.time),
+        runtimes: Vec::new(),
         apps: apps(keeper, now),
         held: held.into_iter().chain(stopped).collect(),
         downloads: None,

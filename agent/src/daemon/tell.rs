@@ -8,7 +8,7 @@ use holdfast_store::records::Revisions;
 use tokio::sync::oneshot;
 
 use super::journal::lock;
-use super::{Daemon, Event, status};
+use super::{Daemon, Event, runtimes, status};
 use crate::api::Request;
 use crate::keeper::{Answered, Journal, JournalError, Note, Scope};
 
@@ -26,7 +26,12 @@ impl Daemon {
         // A client that went away meanwhile is no error.
         match request {
             Request::Status(reply) => {
-                let _ = reply.send(self.status());
+                let (mut status, drivers) =
+                    (self.status(), self.keeper.drivers().values().cloned().collect());
+                tokio::spawn(async move {
+                    status.runtimes = runtimes::ask(drivers).await;
+                    let _ = reply.send(status);
+                });
             }
             Request::Plan(reply) => {
                 let (asking, jobs) = (self.keeper.ask_for_plan(now), self.jobs.clone());

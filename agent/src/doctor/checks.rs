@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use holdfast_core::clock::{Suspicion, Time};
-use holdfast_core::release::DriverKind;
+use holdfast_core::runtime::{DriverName, Fingerprint};
 use holdfast_core::verify::AllowedSigners;
 use holdfast_store::anchor;
 use nix::sys::statvfs::{FsFlags, statvfs};
@@ -34,7 +34,7 @@ pub async fn all(path: &Path, config: &Config) -> Vec<Finding> {
         clock.not_before(anchor.time_floor);
     }
     findings.extend(with_clock(&clock));
-    findings.extend(of_the_files(config));
+    findings.extend(of_the_files(config).await);
     findings.push(source(config).await);
     findings.push(daemon(config).await);
     let of_the_agent = Client::new(&config.api.socket).doctor().await.unwrap_or_default();
@@ -43,8 +43,8 @@ pub async fn all(path: &Path, config: &Config) -> Vec<Finding> {
 }
 
 /// What the agent's process finds, within the sandbox of its unit.
-pub fn of_the_agent(config: &Config) -> Vec<Finding> {
-    let mut findings = of_the_files(config);
+pub async fn of_the_agent(config: &Config) -> Vec<Finding> {
+    let mut findings = of_the_files(config).await;
     findings.push(sandbox(sandbox::kept_from_us()));
     #[cfg(feature = "wasm")]
     if config.drivers.wasm.enabled {
@@ -54,11 +54,11 @@ pub fn of_the_agent(config: &Config) -> Vec<Finding> {
 }
 
 /// What whoever looks may read, write and reach.
-fn of_the_files(config: &Config) -> Vec<Finding> {
+async fn of_the_files(config: &Config) -> Vec<Finding> {
     let mut findings = secrets(config);
     findings.push(trust(config));
     findings.extend(state(config));
-    findings.extend(drivers(config));
+    findings.extend(drivers(config).await);
     findings
 }
 
@@ -185,7 +185,11 @@ fn trust(config: &Config) -> Finding {
             format!("{shown} can be written by others, who could then decide what runs on this box"),
             format!("chown root {shown}; chmod 0644 {shown}"),
         ),
-        Ok(signers) => Finding::ok(check, format!("{} signers in {shown}", signers.len())),
+        Ok(signers) => {
+            let signers = signers.len();
+            let plural = if signers == 1 { "" } else { "s" };
+            Finding::ok(check, format!("{signers} signer{plural} in {shown}"))
+        }
     }
 }
 
@@ -371,20 +375,20 @@ fn address_of(url: &str) -> Option<String> {
     (!host.is_empty()).then(|| if has_port { host.to_owned() } else { format!("{host}:{port}") })
 }
 
-fn drivers(config: &Config) -> Vec<Finding> {
-    let fingerprints = agent::fingerprints(config);
-    let podman = fingerprints.iter().find(|print| print.driver == DriverKind::Podman);
+async fn drivers(config: &Config) -> Vec<Finding> {
+    let fingerprints = agent::fingerprints(config).await;
+    let podman = fingerprints.iter().find(|print| print.driver == DriverName::PODMAN);
     let network = podman.map(|podman| firewall::finding(podman.version.as_deref()));
-    let finding = |print: holdfast_drivers::Fingerprint| {
-        let version = print.version.map(|version| format!(" {version}")).unwrap_or_default();
-        let message = format!("{}{version}: {}", print.driver, print.detail);
+    let finding = |print: Fingerprint| {
+        let can = print.abilities.filter(|_| print.usable).map(|can| format!(" ({can})")).unwrap_or_default();
+        let message = format!("{}: {}{can}", print.title(), print.detail);
         if print.usable {
             Finding::ok("driver", message)
         } else {
             Finding::warn(
                 "driver",
                 message,
-                format!("make it usable as described; until then, apps for {} are held", print.driver),
+                format!("apps for {} are held until it can be used", print.driver),
             )
         }
     };

@@ -10,7 +10,7 @@ use holdfast_core::digest::ReleaseId;
 use holdfast_core::generation::{Order, group, order, ready};
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::plan::{Aim, Step};
-use holdfast_core::release::DriverKind;
+use holdfast_core::runtime::DriverName;
 use holdfast_drivers::DriverError;
 
 use super::journal::{Journal, JournalError, Transaction};
@@ -22,7 +22,7 @@ pub(super) struct Errand {
     pub(super) id: u64,
     pub(super) about: About,
     /// Who is asked.
-    drivers: BTreeSet<DriverKind>,
+    drivers: BTreeSet<DriverName>,
     /// The plan that is walked; none while it is asked what there is.
     pub(super) walk: Option<Walk>,
 }
@@ -82,7 +82,7 @@ pub(super) struct Walk {
     pub(super) under_way: Vec<Step>,
     pub(super) left: VecDeque<Step>,
     /// What the steps remove that no other app wanted when they were planned.
-    pub(super) unwanted: BTreeSet<(DriverKind, ObjectKey)>,
+    pub(super) unwanted: BTreeSet<(DriverName, ObjectKey)>,
     /// Why the app gets no further step.
     pub(super) failed: Option<DriverError>,
     /// Why not all of its runtimes could be asked.
@@ -105,7 +105,7 @@ impl<J: Journal> Keeper<J> {
         self.advance(now)?;
         self.take_back(now)?;
         // What one app has that another one is to have, or to have back.
-        self.wanted.extend(self.claims().takers());
+        self.wanted.extend(self.claims(&self.apps).takers());
         self.close_ended()?;
         self.begin_search(now);
         // What ran before an update doesn't stand in its way: where its turn has come, that is first.
@@ -166,7 +166,7 @@ impl<J: Journal> Keeper<J> {
         let Some(name) = work.ticket.app.as_ref().filter(|_| !self.uncommitted.is_empty()) else {
             return true;
         };
-        !self.uncommitted.contains(name) && !self.claims().shares_any(name, self.uncommitted.iter())
+        !self.uncommitted.contains(name) && !self.claims(&self.apps).shares_any(name, self.uncommitted.iter())
     }
 
     /// Whether the runtimes are being searched for apps that nobody knows of: a revision is only applied after that.
@@ -257,7 +257,7 @@ impl<J: Journal> Keeper<J> {
     }
 
     /// Who is asked when an app is changed to its target.
-    fn drivers_for_turn(&self, name: &AppName) -> BTreeSet<DriverKind> {
+    fn drivers_for_turn(&self, name: &AppName) -> BTreeSet<DriverName> {
         let target = self.apps.get(name).and_then(|app| app.target.as_ref()).map(|target| target.driver);
         self.drivers_that_made(name).chain(target).collect()
     }
@@ -326,7 +326,7 @@ impl<J: Journal> Keeper<J> {
         if !self.may_change() {
             return;
         }
-        let mut due: BTreeMap<AppName, BTreeSet<DriverKind>> = BTreeMap::new();
+        let mut due: BTreeMap<AppName, BTreeSet<DriverName>> = BTreeMap::new();
         for orphan in self.due_purges(now) {
             due.entry(orphan.app).or_default().insert(orphan.driver);
         }
@@ -347,18 +347,19 @@ impl<J: Journal> Keeper<J> {
     /// one to the other, have theirs one after the other: what one sees of it the other one may be about to change.
     fn is_free(&self, name: &AppName) -> bool {
         self.errands.is_empty()
-            || !self.errands.contains_key(name) && !self.claims().shares_any(name, self.errands.keys())
+            || !self.errands.contains_key(name)
+                && !self.claims(&self.apps).shares_any(name, self.errands.keys())
     }
 
     /// Whether another errand of this kind may ask these runtimes. What takes its time of one kind leaves room for the
     /// others: however many apps stop slowly, one that was killed is brought back.
-    fn has_room(&self, about: About, drivers: &BTreeSet<DriverKind>) -> bool {
+    fn has_room(&self, about: About, drivers: &BTreeSet<DriverName>) -> bool {
         let alike = |errand: &&Errand| errand.about.is_like(about) && !errand.drivers.is_disjoint(drivers);
         self.errands.values().filter(alike).count() < AT_ONCE
     }
 
     /// Begins an errand: by asking what there is.
-    fn begin(&mut self, name: &AppName, about: About, drivers: BTreeSet<DriverKind>) {
+    fn begin(&mut self, name: &AppName, about: About, drivers: BTreeSet<DriverName>) {
         let questions = drivers.iter().map(|kind| self.question(name, *kind, Aim::Current)).collect();
         let evidence = match about {
             About::Converge(_) if self.undiagnosed.remove(name) => self.evidence_of(name).map(Box::new),
@@ -375,7 +376,7 @@ impl<J: Journal> Keeper<J> {
         self.sent
     }
 
-    pub(super) fn question(&self, name: &AppName, kind: DriverKind, aim: Aim) -> Question {
+    pub(super) fn question(&self, name: &AppName, kind: DriverName, aim: Aim) -> Question {
         let target = self.apps.get(name).and_then(|app| aim.of(app));
         Question {
             app: name.clone(),
@@ -404,12 +405,12 @@ impl<J: Journal> Keeper<J> {
         })
     }
 
-    fn drivers_that_made(&self, name: &AppName) -> impl Iterator<Item = DriverKind> + '_ {
+    fn drivers_that_made(&self, name: &AppName) -> impl Iterator<Item = DriverName> + '_ {
         let made = self.inventory.get(name).into_iter().flatten();
         made.filter(|(_, owned)| owned.orphaned.is_none()).map(|(_, owned)| owned.driver)
     }
 
-    pub(super) fn drivers_of(&self, name: &AppName, aim: Aim) -> BTreeSet<DriverKind> {
+    pub(super) fn drivers_of(&self, name: &AppName, aim: Aim) -> BTreeSet<DriverName> {
         let wanted = self.apps.get(name).and_then(|app| aim.of(app)).map(|target| target.driver);
         self.drivers_that_made(name).chain(wanted).collect()
     }

@@ -10,7 +10,8 @@ use holdfast_core::generation::Owned;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::Observations;
 use holdfast_core::plan::{Action, Aim, Plan, Step, plan_one, purges};
-use holdfast_core::release::{DriverKind, Strategy};
+use holdfast_core::release::Strategy;
+use holdfast_core::runtime::DriverName;
 use holdfast_drivers::DriverError;
 use holdfast_store::fault;
 
@@ -119,8 +120,8 @@ impl<J: Journal> Keeper<J> {
     }
 
     /// What a plan removes and no other app wants.
-    fn unwanted(&self, plan: &Plan) -> BTreeSet<(DriverKind, ObjectKey)> {
-        let claims = self.claims();
+    fn unwanted(&self, plan: &Plan) -> BTreeSet<(DriverName, ObjectKey)> {
+        let claims = self.claims(&self.apps);
         let removals = plan.steps.iter().filter(|step| step.action == Action::Remove);
         let unwanted =
             removals.filter(|step| !claims.is_wanted_elsewhere(&step.app, step.driver, &step.object));
@@ -129,7 +130,7 @@ impl<J: Journal> Keeper<J> {
 
     /// Takes the steps out that would remove what a newer revision than that of the plan wants for another app.
     fn spare(&mut self, name: &AppName, walk: &mut Walk) {
-        let claims = self.claims();
+        let claims = self.claims(&self.apps);
         let planned = walk.left.len();
         walk.left.retain(|step| {
             let removes = walk.unwanted.contains(&(step.driver, step.object.clone()));
@@ -407,7 +408,8 @@ impl<J: Journal> Keeper<J> {
 
     /// Forgets an app that is gone. What is left in its inventory was orphaned, and stays listed.
     fn remove(&mut self, name: &AppName, now: &Now) -> Result<(), JournalError> {
-        let (claims, owned) = (self.claims(), self.inventory.get(name).cloned().unwrap_or_default());
+        let (claims, owned) =
+            (self.claims(&self.apps), self.inventory.get(name).cloned().unwrap_or_default());
         let is_others = |key: &ObjectKey, driver| {
             claims.owner_besides(name, driver, key).is_some_and(|(_, owned)| owned.orphaned.is_none())
         };
@@ -499,7 +501,7 @@ fn note_failure(failed: &mut Option<DriverError>, error: DriverError) {
     }
 }
 
-fn not_asked(kind: DriverKind, name: &AppName, error: &DriverError) -> String {
+fn not_asked(kind: DriverName, name: &AppName, error: &DriverError) -> String {
     format!("{kind} could not be asked for the objects of {name}: {error}")
 }
 

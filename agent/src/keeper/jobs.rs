@@ -8,7 +8,7 @@ use holdfast_core::digest::ReleaseId;
 use holdfast_core::generation::{group, shaken_by};
 use holdfast_core::health::{Health, Sight};
 use holdfast_core::name::AppName;
-use holdfast_core::release::{DriverKind, Policy, Release, Target};
+use holdfast_core::release::{Policy, Release, Target};
 use holdfast_drivers::{Driver, DriverError};
 
 use super::diagnose::note_sight;
@@ -52,11 +52,6 @@ pub struct Look {
 }
 
 impl<J: Journal> Keeper<J> {
-    /// Who runs probe components, of whatever runtime's apps.
-    fn prober(&self) -> Option<Arc<dyn Driver>> {
-        self.drivers.get(&DriverKind::Wasm).cloned()
-    }
-
     /// What is to be prepared now.
     pub fn to_prepare(&self, now: &Now) -> Vec<Preparation> {
         if self.permit.download.is_some() {
@@ -73,7 +68,7 @@ impl<J: Journal> Keeper<J> {
                     id: target.release,
                     driver: Arc::clone(self.drivers.get(&target.driver)?),
                     policy: target.policy.clone(),
-                    prober: self.prober(),
+                    prober: self.drivers.engine(),
                 })
             })
             .collect()
@@ -125,7 +120,7 @@ impl<J: Journal> Keeper<J> {
                     policy: current.policy.clone(),
                     is_starting: is_starting(app, current, now),
                     driver: Arc::clone(self.drivers.get(&current.driver)?),
-                    prober: self.prober(),
+                    prober: self.drivers.engine(),
                 })
             })
             .collect()

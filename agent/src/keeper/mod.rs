@@ -6,6 +6,7 @@
 //! [`Work`]: it is run by somebody else, and what came of it comes back by [`Keeper::done`].
 
 mod diagnose;
+mod drivers;
 mod errand;
 mod execute;
 mod failure;
@@ -21,7 +22,6 @@ mod search;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::app::{App, Phase, pause};
@@ -34,9 +34,9 @@ use holdfast_core::held::Held;
 use holdfast_core::name::AppName;
 use holdfast_core::observe::Observations;
 use holdfast_core::plan::{Aim, Known, Plan, plan, purges};
-use holdfast_core::release::{DriverKind, Target};
+use holdfast_core::release::Target;
 use holdfast_core::resolve::Resolved;
-use holdfast_drivers::Driver;
+use holdfast_core::runtime::DriverName;
 
 use self::errand::{Errand, Stance};
 use self::leftovers::Leftovers;
@@ -47,13 +47,11 @@ use self::search::Search;
 pub use holdfast_core::diagnosis::Diagnosis;
 use holdfast_core::diagnosis::LookRecord;
 
+pub use drivers::Drivers;
 pub use jobs::{Look, Preparation};
 pub use journal::{Journal, JournalError, Loaded, Note, Transaction};
 pub use permit::Permit;
 pub use work::{Answered, Asking, Done, Ticket, Work};
-
-/// The runtimes of this box.
-pub type Drivers = BTreeMap<DriverKind, Arc<dyn Driver>>;
 
 /// So often may the agent die under one change in one boot.
 const DEATHS_THAT_COUNT: u32 = 3;
@@ -205,7 +203,7 @@ impl<J: Journal> Keeper<J> {
     pub fn imagine(&mut self, resolved: &Resolved, now: &Now) {
         self.releases.copy(resolved);
         let withheld = self.permit.apply.as_ref();
-        self.handovers = Handovers::of(&self.apps, resolved, self.releases.whole(), &self.inventory);
+        self.handovers = Handovers::of(self.claims(&self.apps), resolved);
         let handovers = &self.handovers;
         self.kept = advance(&mut self.apps, resolved, &self.failed, withheld, false, handovers, now).kept;
         self.resolved = Some(Resolved { releases: BTreeMap::new(), ..resolved.clone() });
@@ -288,7 +286,7 @@ impl<J: Journal> Keeper<J> {
 
     /// A runtime is back: what it could not be asked for is tried again now, but for one that is back again and again.
     /// What failed often still has the longer pause before it if this fails too.
-    pub fn try_all_of(&mut self, driver: DriverKind, now: &Now) {
+    pub fn try_all_of(&mut self, driver: DriverName, now: &Now) {
         let at = self.patience.back(driver, now);
         self.search.hurry(driver);
         for (name, app) in &mut self.apps {
@@ -316,7 +314,7 @@ impl<J: Journal> Keeper<J> {
         let mut apps = self.apps.clone();
         let withheld = self.permit.apply.as_ref();
         let defers = withheld.is_some() || self.permit.download.is_some();
-        let handovers = Handovers::of(&apps, resolved, self.releases.whole(), &self.inventory);
+        let handovers = Handovers::of(self.claims(&apps), resolved);
         let advance = advance(&mut apps, resolved, &self.failed, withheld, defers, &handovers, now);
         for (name, app) in &mut apps {
             let was_removed = self.apps.get(name).is_some_and(|app| app.phase == Phase::Removing);
@@ -367,12 +365,13 @@ impl<J: Journal> Keeper<J> {
     }
 
     /// Who wants what, by all that is known.
-    fn claims(&self) -> Claims<'_> {
+    fn claims<'a>(&'a self, apps: &'a Apps) -> Claims<'a> {
         Claims {
-            apps: &self.apps,
+            apps,
             releases: self.releases.whole(),
             inventory: &self.inventory,
             newest: self.resolved.as_ref(),
+            runtimes: self.drivers.runtimes(),
         }
     }
 
@@ -419,6 +418,7 @@ impl<J: Journal> Keeper<J> {
             observed,
             inventory: &self.inventory,
             newest: self.resolved.as_ref(),
+            runtimes: self.drivers.runtimes(),
         }
     }
 

@@ -9,7 +9,7 @@ use holdfast_core::app::pause;
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::name::AppName;
 use holdfast_core::plan::{Plan, Step};
-use holdfast_core::release::DriverKind;
+use holdfast_core::runtime::DriverName;
 use holdfast_drivers::DriverError;
 
 use super::Keeper;
@@ -65,7 +65,7 @@ pub(super) struct Patience {
     purges: BTreeMap<AppName, Pause>,
     repairs: BTreeMap<AppName, Repair>,
     /// Runtimes that came back.
-    back: BTreeMap<DriverKind, Pause>,
+    back: BTreeMap<DriverName, Pause>,
     /// The last plan that was logged for an app, and the last failure.
     said: BTreeMap<AppName, (u64, u64)>,
 }
@@ -131,7 +131,7 @@ impl Patience {
 
     /// A runtime is back. Gives when those of its apps that wait for a pause are to be tried: now, but for one that comes
     /// back again and again.
-    pub(super) fn back(&mut self, driver: DriverKind, now: &Now) -> Moment {
+    pub(super) fn back(&mut self, driver: DriverName, now: &Now) -> Moment {
         let before = self.back.get(&driver).filter(|before| !before.is_past(now));
         if let Some(before) = before.filter(|before| before.is_on(now)) {
             return before.until.clone();
@@ -241,10 +241,10 @@ mod tests {
         let mut patience = Patience::default();
         let mut honoured = 0;
         for second in 0..60 {
-            honoured += u32::from(patience.back(DriverKind::Kubernetes, &at(second)) == at(second).moment);
+            honoured += u32::from(patience.back(DriverName::KUBERNETES, &at(second)) == at(second).moment);
         }
         assert!((2..=7).contains(&honoured), "{honoured}");
-        assert_eq!(patience.back(DriverKind::Kubernetes, &at(1000)), at(1000).moment);
-        assert_eq!(patience.back(DriverKind::Podman, &at(30)), at(30).moment, "another one is not meant");
+        assert_eq!(patience.back(DriverName::KUBERNETES, &at(1000)), at(1000).moment);
+        assert_eq!(patience.back(DriverName::PODMAN, &at(30)), at(30).moment, "another one is not meant");
     }
 }

@@ -129,7 +129,7 @@ impl<J: Journal> Keeper<J> {
         let driver = self.inventory.get(app).and_then(|owned| owned.get(key)).map(|owned| owned.driver);
         self.faulty_apps().contains_key(app)
             || targets.flatten().chain(newest).any(wants)
-            || driver.is_some_and(|driver| self.claims().may_be_wanted_elsewhere(app, driver, key))
+            || driver.is_some_and(|driver| self.claims(&self.apps).may_be_wanted_elsewhere(app, driver, key))
     }
 
     /// The orphans that are to go now.

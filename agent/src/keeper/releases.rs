@@ -140,8 +140,9 @@ mod tests {
     use holdfast_core::clock::{BootId, Moment, Now};
     use holdfast_core::digest::Revision;
     use holdfast_core::release::{
-        DriverKind, HealthPolicy, Immutable, OnFailure, Policy, Strategy, Target, WorkloadKind,
+        HealthPolicy, Immutable, OnFailure, Policy, Strategy, Target, WorkloadKind,
     };
+    use holdfast_core::runtime::DriverName;
     use jiff::Timestamp;
 
     use super::*;
@@ -149,7 +150,7 @@ mod tests {
     fn release(name: &str) -> Release {
         Release {
             app: "pos".parse().unwrap(),
-            driver: DriverKind::Simulated,
+            driver: DriverName::SIMULATED,
             objects: Vec::new(),
             artifacts: [Digest::of(name.as_bytes())].into(),
             secrets: BTreeMap::new(),

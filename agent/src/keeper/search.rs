@@ -8,7 +8,7 @@ use holdfast_core::clock::Now;
 use holdfast_core::generation::Owned;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::AppObservation;
-use holdfast_core::release::DriverKind;
+use holdfast_core::runtime::DriverName;
 use holdfast_drivers::Driver;
 
 use super::Keeper;
@@ -20,7 +20,7 @@ use super::work::{Calls, Finds};
 #[derive(Debug)]
 pub(super) struct Search {
     /// The runtimes that haven't told yet.
-    left: BTreeSet<DriverKind>,
+    left: BTreeSet<DriverName>,
     under_way: Option<u64>,
     pub(super) pause: Option<Pause>,
     /// The first search is due or under way: nobody can say yet that nothing unknown is here.
@@ -28,7 +28,7 @@ pub(super) struct Search {
 }
 
 impl Search {
-    pub(super) fn of(drivers: impl Iterator<Item = DriverKind>) -> Self {
+    pub(super) fn of(drivers: impl Iterator<Item = DriverName>) -> Self {
         Search { left: drivers.collect(), under_way: None, pause: None, is_awaited: false }
     }
 
@@ -46,7 +46,7 @@ impl Search {
     }
 
     /// A runtime answers again.
-    pub(super) fn hurry(&mut self, driver: DriverKind) {
+    pub(super) fn hurry(&mut self, driver: DriverName) {
         if self.left.contains(&driver) {
             self.pause = None;
         }
@@ -105,7 +105,7 @@ impl<J: Journal> Keeper<J> {
     fn take_up(
         &mut self,
         name: AppName,
-        driver: DriverKind,
+        driver: DriverName,
         seen: &AppObservation,
         now: &Now,
     ) -> Result<(), JournalError> {

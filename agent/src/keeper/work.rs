@@ -15,7 +15,8 @@ use holdfast_core::digest::ReleaseId;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::{AppObservation, Observations};
 use holdfast_core::plan::Action;
-use holdfast_core::release::{DriverKind, Release, Strategy, Target};
+use holdfast_core::release::{Release, Strategy, Target};
+use holdfast_core::runtime::DriverName;
 use holdfast_drivers::{ApplyStep, CALL_LIMIT, Driver, DriverError};
 
 /// How long a runtime may take over the last lines of a log: an app that failed goes back without them. Nothing but that
@@ -71,17 +72,17 @@ pub(super) enum Came {
 }
 
 /// What each runtime was found to have.
-pub(super) type Finds = Vec<(DriverKind, Found)>;
+pub(super) type Finds = Vec<(DriverName, Found)>;
 
 type Found = Result<Vec<(AppName, AppObservation)>, DriverError>;
 
 /// What each runtime said of an app.
-pub(super) type Answers = Vec<(DriverKind, Result<AppObservation, DriverError>)>;
+pub(super) type Answers = Vec<(DriverName, Result<AppObservation, DriverError>)>;
 
 /// What one runtime is asked about one app.
 pub(super) struct Question {
     pub(super) app: AppName,
-    pub(super) kind: DriverKind,
+    pub(super) kind: DriverName,
     /// None where this box hasn't it.
     pub(super) driver: Option<Arc<dyn Driver>>,
     /// What it is compared with, if that is a release for it.
@@ -106,7 +107,7 @@ pub(super) struct Evidence {
 /// One step.
 pub(super) struct StepCall {
     pub(super) app: AppName,
-    pub(super) kind: DriverKind,
+    pub(super) kind: DriverName,
     pub(super) driver: Option<Arc<dyn Driver>>,
     pub(super) action: Action,
     pub(super) object: ObjectKey,
@@ -149,7 +150,7 @@ impl Work {
 }
 
 impl Question {
-    async fn ask(self) -> (DriverKind, Result<AppObservation, DriverError>) {
+    async fn ask(self) -> (DriverName, Result<AppObservation, DriverError>) {
         let Some(driver) = &self.driver else { return (self.kind, Err(not_enabled(self.kind))) };
         let desired = self.desired.filter(|release| release.driver == self.kind);
         let seen = limited(CALL_LIMIT, driver.observe(&self.app, desired.as_deref())).await;
@@ -190,7 +191,7 @@ impl StepCall {
 }
 
 /// What a runtime has of apps that aren't `known`. It says all of it or nothing.
-async fn search(driver: &Arc<dyn Driver>, known: &BTreeSet<AppName>) -> (DriverKind, Found) {
+async fn search(driver: &Arc<dyn Driver>, known: &BTreeSet<AppName>) -> (DriverName, Found) {
     let found = async {
         let mut found = Vec::new();
         let names = limited(CALL_LIMIT, driver.apps()).await?;
@@ -200,7 +201,7 @@ async fn search(driver: &Arc<dyn Driver>, known: &BTreeSet<AppName>) -> (DriverK
         }
         Ok(found)
     };
-    (driver.kind(), found.await)
+    (driver.name(), found.await)
 }
 
 /// Questions about many apps, for somebody who wants to see a plan.
@@ -240,7 +241,7 @@ async fn ask_all(questions: Vec<Question>) -> Observations {
     observed
 }
 
-fn not_enabled(kind: DriverKind) -> DriverError {
+fn not_enabled(kind: DriverName) -> DriverError {
     DriverError::Runtime(format!("the driver {kind} is not enabled on this box"))
 }
 

@@ -10,7 +10,7 @@ use holdfast_core::digest::{Digest, Revision};
 use holdfast_core::event::Draft;
 use holdfast_core::generation::{Owned, OwnedObjects};
 use holdfast_core::name::{AppName, ObjectKey};
-use holdfast_core::release::DriverKind;
+use holdfast_core::runtime::DriverName;
 use holdfast_store::anchor::Floor;
 use holdfast_store::records::Revisions;
 use holdfast_store::{Opened, Options, Store};
@@ -27,7 +27,7 @@ fn app() -> AppName {
 }
 
 fn inventory(text: &[u8]) -> OwnedObjects {
-    let owned = Owned::by(DriverKind::Wasm);
+    let owned = Owned::by(DriverName::WASM);
     OwnedObjects([(ObjectKey::new("Wasm", Digest::of(text).to_hex()), owned)].into())
 }
 

@@ -12,7 +12,7 @@ use holdfast_core::event::segment::MAX_SEGMENTS;
 use holdfast_core::event::{ChainHead, Draft};
 use holdfast_core::generation::{Failure, Owned, OwnedObjects};
 use holdfast_core::name::{AppName, ObjectKey};
-use holdfast_core::release::DriverKind;
+use holdfast_core::runtime::DriverName;
 use holdfast_store::anchor::{
     Anchor, AnchorFile, AnchorState, Floor, SetAside, Transaction, TransactionKind,
 };
@@ -36,7 +36,7 @@ fn app() -> AppName {
 }
 
 fn inventory(text: &[u8]) -> OwnedObjects {
-    let owned = Owned::by(DriverKind::Wasm);
+    let owned = Owned::by(DriverName::WASM);
     let name = Digest::of(text).to_hex();
     OwnedObjects([(ObjectKey::new("Wasm", name), owned)].into())
 }

@@ -30,7 +30,7 @@ fn a_commit_becomes_objects_and_a_pass_with_nothing_to_do_asks_for_nothing() {
     assert_eq!(shop.get("deployments/web")["status"]["availableReplicas"], 1);
     let status = shop.status().unwrap();
     let pos = app(&status, APP).unwrap();
-    assert_eq!((pos.driver.unwrap().word(), pos.health.as_str()), ("kubernetes", "Healthy"));
+    assert_eq!((pos.driver.unwrap().to_string().as_str(), pos.health.as_str()), ("kubernetes", "Healthy"));
     let (before, asked) = (shop.get("deployments/web"), shop.requests().len());
     // Another commit that changes nothing here, and a whole pass.
     shop.repo.write(&[("README.md", "more words")]);

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use holdfast_core::digest::Digest;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::plan::Action;
-use holdfast_core::release::{DriverKind, Object, Release, Strategy};
+use holdfast_core::release::{Object, Release, Strategy};
+use holdfast_core::runtime::DriverName;
 use holdfast_core::secret::SecretBytes;
 use holdfast_drivers::conformance::Runtime;
 use holdfast_drivers::kubernetes::{KubernetesConfig, KubernetesDriver};
@@ -138,7 +139,7 @@ impl Runtime for Bench {
         let web = self.object("apps/v1", "Deployment", "web", json!({ "spec": spec }));
         Release {
             app: app.clone(),
-            driver: DriverKind::Kubernetes,
+            driver: DriverName::KUBERNETES,
             objects: vec![settings, web],
             artifacts: BTreeSet::new(),
             secrets: BTreeMap::new(),

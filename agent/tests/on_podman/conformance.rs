@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use holdfast_core::digest::Digest;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::pod::{Container, Lifecycle, Limits, Network, PinnedImage, Pod, Security};
-use holdfast_core::release::{DriverKind, EnvValue, Object, Release, Restart};
+use holdfast_core::release::{EnvValue, Object, Release, Restart};
+use holdfast_core::runtime::DriverName;
 use holdfast_core::secret::SecretBytes;
 use holdfast_drivers::conformance::Runtime;
 use holdfast_drivers::image::{ImageError, ImageOnDisk, ImageSource};
@@ -102,7 +103,7 @@ impl Runtime for Bench {
         let object = Object { key: ObjectKey::new("Pod", "web"), spec: serde_json::to_value(pod).unwrap() };
         Release {
             app: app.clone(),
-            driver: DriverKind::Podman,
+            driver: DriverName::PODMAN,
             objects: vec![object],
             artifacts: BTreeSet::from([self.image.digest]),
             secrets: BTreeMap::new(),

@@ -251,8 +251,12 @@ fn the_same_app_folder_comes_changes_fails_and_goes_alike_on_podman_and_on_kuber
     let good = pair.both("good", |status| status.converged);
     let pos = good.app.unwrap();
     assert_eq!((pos.phase.as_str(), pos.health.as_str(), pos.held), ("Good", "Healthy", None));
-    let runtime = |agent: &AgentBox| app(&agent.status().unwrap(), "pos").unwrap().driver.unwrap().word();
-    assert_eq!((runtime(&pair.podman.agent), runtime(&pair.kubernetes)), ("podman", "kubernetes"));
+    let runtime =
+        |agent: &AgentBox| app(&agent.status().unwrap(), "pos").unwrap().driver.unwrap().to_string();
+    assert_eq!(
+        (runtime(&pair.podman.agent), runtime(&pair.kubernetes)),
+        ("podman".to_owned(), "kubernetes".to_owned())
+    );
     let made = pair.plane.get(DEPLOYMENT);
     assert_eq!(made["status"]["availableReplicas"], 1);
     assert_eq!(pair.podman.containers_of("pos").len(), 1);

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::clock::BootId;
 use crate::digest::{Digest, Revision};
-use crate::release::{DriverKind, HealthPolicy, Immutable, OnFailure, Policy, Strategy, WorkloadKind};
+use crate::release::{HealthPolicy, Immutable, OnFailure, Policy, Strategy, WorkloadKind};
+use crate::runtime::DriverName;
 
 fn now() -> Now {
     let moment = Moment { boot: BootId("b".into()), uptime: Duration::from_secs(100) };
@@ -16,7 +17,7 @@ fn target(name: &str) -> Target {
     Target {
         release: ReleaseId(Digest::of(name.as_bytes())),
         kind: WorkloadKind::Container,
-        driver: DriverKind::Simulated,
+        driver: DriverName::SIMULATED,
         policy: Policy {
             depends_on: BTreeSet::new(),
             health: HealthPolicy::default(),

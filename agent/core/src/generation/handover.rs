@@ -13,8 +13,9 @@ use crate::digest::ReleaseId;
 use crate::held::Held;
 use crate::name::{AppName, ObjectKey};
 use crate::plan::beside::contend;
-use crate::release::{DriverKind, Object, Release, Target};
+use crate::release::{Object, Release, Target};
 use crate::resolve::Resolved;
+use crate::runtime::{DriverName, Runtimes};
 
 /// The releases that are known.
 pub type Releases = BTreeMap<ReleaseId, Arc<Release>>;
@@ -36,14 +37,15 @@ pub struct Handovers {
 
 impl Handovers {
     /// What `resolved` moves between the apps.
-    pub fn of(apps: &Apps, resolved: &Resolved, releases: &Releases, inventory: &Inventory) -> Self {
+    pub fn of(claims: Claims<'_>, resolved: &Resolved) -> Self {
+        let Claims { apps, releases, inventory, runtimes, .. } = claims;
         let mut found = Handovers { unread: resolved.unread.first().cloned(), ..Handovers::default() };
-        let wants = |name: &AppName, driver: DriverKind, key: &ObjectKey| {
+        let wants = |name: &AppName, driver: DriverName, key: &ObjectKey| {
             resolved.apps.get(name).is_some_and(|target| has(releases, target, driver, key))
         };
         let nothing = BTreeMap::new();
-        let mut takers: BTreeMap<(DriverKind, &ObjectKey), Vec<&AppName>> = BTreeMap::new();
-        for (name, target) in resolved.apps.iter().filter(|(_, target)| MOVES.contains(&target.driver)) {
+        let mut takers: BTreeMap<(DriverName, &ObjectKey), Vec<&AppName>> = BTreeMap::new();
+        for (name, target) in resolved.apps.iter().filter(|(_, target)| runtimes.moves(target.driver)) {
             let objects = releases.get(&target.release).into_iter().flat_map(|release| &release.objects);
             for object in objects {
                 takers.entry((target.driver, &object.key)).or_default().push(name);
@@ -51,7 +53,9 @@ impl Handovers {
         }
         // Those that can't be resolved yet want what they want all the same.
         for (name, keys) in &resolved.wants {
-            for (driver, key) in keys.iter().flat_map(|key| MOVES.map(|driver| (driver, key))) {
+            for (driver, key) in
+                keys.iter().flat_map(|key| runtimes.of_containers().map(move |driver| (driver, key)))
+            {
                 takers.entry((driver, key)).or_default().push(name);
             }
         }
@@ -78,7 +82,8 @@ impl Handovers {
                     moved.insert(key);
                     // Where each app has names of its own it isn't the same object, and is in place once it was good.
                     let good = apps.get(*taker).and_then(|app| app.good.as_ref());
-                    if !are_names_shared(driver) && good.is_some_and(|good| has(releases, good, driver, key))
+                    if !runtimes.is_name_shared(driver, key)
+                        && good.is_some_and(|good| has(releases, good, driver, key))
                     {
                         continue;
                     }
@@ -170,11 +175,13 @@ pub struct Claims<'a> {
     pub inventory: &'a Inventory,
     /// The newest revision, once that is known.
     pub newest: Option<&'a Resolved>,
+    /// The runtimes of the box.
+    pub runtimes: &'a Runtimes,
 }
 
 impl Claims<'_> {
     /// Whether the newest revision wants this object for `app`; none if that isn't known.
-    fn newest_wants(&self, app: &AppName, driver: DriverKind, key: &ObjectKey) -> Option<bool> {
+    fn newest_wants(&self, app: &AppName, driver: DriverName, key: &ObjectKey) -> Option<bool> {
         let own = self.apps.get(app).and_then(|app| app.target.as_ref());
         let target = match self.newest {
             Some(newest) if newest.held.contains_key(app) => return None,
@@ -187,17 +194,17 @@ impl Claims<'_> {
         }
     }
 
-    fn runs(&self, app: &AppName, driver: DriverKind, key: &ObjectKey) -> bool {
+    fn runs(&self, app: &AppName, driver: DriverName, key: &ObjectKey) -> bool {
         runs(self.apps, self.releases, app, driver, key)
     }
 
     /// Whether what `one` wants counts before what `other` has.
-    fn precedes(&self, one: &AppName, other: &AppName, driver: DriverKind, key: &ObjectKey) -> bool {
+    fn precedes(&self, one: &AppName, other: &AppName, driver: DriverName, key: &ObjectKey) -> bool {
         let wants = |app| self.newest_wants(app, driver, key);
         wants(one) == Some(true) && wants(other) == Some(false)
     }
 
-    fn owns(&self, app: &AppName, driver: DriverKind, key: &ObjectKey) -> bool {
+    fn owns(&self, app: &AppName, driver: DriverName, key: &ObjectKey) -> bool {
         let owned = self.inventory.get(app).and_then(|owned| owned.get(key));
         owned.is_some_and(|owned| owned.driver == driver)
     }
@@ -206,10 +213,13 @@ impl Claims<'_> {
     pub fn owner_besides(
         &self,
         app: &AppName,
-        driver: DriverKind,
+        driver: DriverName,
         key: &ObjectKey,
     ) -> Option<(&AppName, &Owned)> {
-        let others = self.inventory.iter().filter(|(name, _)| *name != app && are_names_shared(driver));
+        let others = self
+            .inventory
+            .iter()
+            .filter(|(name, _)| *name != app && self.runtimes.is_name_shared(driver, key));
         let mut owners = others.filter_map(|(name, owned)| Some((name, owned.get(key)?)));
         owners.find(|(_, owned)| owned.driver == driver)
     }
@@ -217,7 +227,7 @@ impl Claims<'_> {
     /// Whether `app` may take an object over that carries another one's mark, which the driver has proved. That one must not
     /// run it, or be to let go of it; and where it doesn't run it, our own records must name it as its owner, or the newest
     /// revision must not want it there: after the inventory was lost nothing else is known of what was left of an app.
-    pub fn may_take(&self, app: &AppName, from: &AppName, driver: DriverKind, key: &ObjectKey) -> bool {
+    pub fn may_take(&self, app: &AppName, from: &AppName, driver: DriverName, key: &ObjectKey) -> bool {
         match self.runs(from, driver, key) {
             true => self.precedes(app, from, driver, key),
             false => self.owns(from, driver, key) || self.newest_wants(from, driver, key) == Some(false),
@@ -225,18 +235,22 @@ impl Claims<'_> {
     }
 
     /// The app that has an object, or is about to, which `app` runs as well: it is lent to that one.
-    pub fn lent_to(&self, app: &AppName, driver: DriverKind, key: &ObjectKey) -> Option<&AppName> {
+    pub fn lent_to(&self, app: &AppName, driver: DriverName, key: &ObjectKey) -> Option<&AppName> {
         // Two that are both to have it: the second one is held, and says so.
         let is_due = self.newest.is_some() && self.newest_wants(app, driver, key) == Some(true);
         let has_it = |other: &AppName| self.owns(other, driver, key) && !self.owns(app, driver, key);
-        let mut others = self.apps.keys().filter(|other| *other != app && MOVES.contains(&driver));
+        let mut others = self.apps.keys().filter(|other| *other != app && self.runtimes.moves(driver));
         others.find(|other| match self.runs(other, driver, key) {
             true => {
                 self.precedes(other, app, driver, key)
-                    || (are_names_shared(driver) && has_it(other) && !is_due)
+                    || (self.runtimes.is_name_shared(driver, key) && has_it(other) && !is_due)
             }
             // What was made in its place goes first.
-            false => !are_names_shared(driver) && has_it(other) && self.precedes(other, app, driver, key),
+            false => {
+                !self.runtimes.is_name_shared(driver, key)
+                    && has_it(other)
+                    && self.precedes(other, app, driver, key)
+            }
         })
     }
 
@@ -248,11 +262,12 @@ impl Claims<'_> {
         release: &'k Release,
     ) -> Vec<(&AppName, &'k ObjectKey)> {
         let driver = release.driver;
-        if are_names_shared(driver) || !MOVES.contains(&driver) {
+        if !self.runtimes.moves(driver) {
             return Vec::new();
         }
+        let is_own = |key: &ObjectKey| !key.holds_data() && !self.runtimes.is_name_shared(driver, key);
         let mut found = Vec::new();
-        for Object { key, .. } in release.objects.iter().filter(|object| !object.key.holds_data()) {
+        for Object { key, .. } in release.objects.iter().filter(|object| is_own(&object.key)) {
             let others = self.apps.iter().filter(|(other, _)| {
                 *other != app && self.owns(other, driver, key) && self.precedes(app, other, driver, key)
             });
@@ -265,7 +280,7 @@ impl Claims<'_> {
     }
 
     /// Whether another app runs an object, or is to, or may go back to it, or has it made: then it isn't removed.
-    pub fn is_wanted_elsewhere(&self, app: &AppName, driver: DriverKind, key: &ObjectKey) -> bool {
+    pub fn is_wanted_elsewhere(&self, app: &AppName, driver: DriverName, key: &ObjectKey) -> bool {
         let newest = self.newest.into_iter().flat_map(|newest| &newest.apps);
         let own = self.apps.iter().flat_map(|(name, app)| {
             [&app.target, &app.current, &app.good].into_iter().flatten().map(move |target| (name, target))
@@ -274,15 +289,15 @@ impl Claims<'_> {
         let mut waiting = self.newest.into_iter().flat_map(|newest| &newest.wants);
         let wants =
             |target: &Target| self.releases.get(&target.release).is_none_or(|release| release.wants(key));
-        are_names_shared(driver)
+        self.runtimes.is_name_shared(driver, key)
             && (waiting.any(|(name, keys)| name != app && keys.contains(key))
                 || others.any(|(_, target)| wants(target)))
     }
 
     /// Whether another app may want an object, by all that can be known.
-    pub fn may_be_wanted_elsewhere(&self, app: &AppName, driver: DriverKind, key: &ObjectKey) -> bool {
+    pub fn may_be_wanted_elsewhere(&self, app: &AppName, driver: DriverName, key: &ObjectKey) -> bool {
         self.is_wanted_elsewhere(app, driver, key)
-            || (are_names_shared(driver) && self.is_another_unread(app))
+            || (self.runtimes.is_name_shared(driver, key) && self.is_another_unread(app))
     }
 
     /// Whether what an app is to have isn't known: it keeps what it has.
@@ -299,8 +314,8 @@ impl Claims<'_> {
     /// of it is out of date as soon as the other one acts.
     pub fn shares_any<'a>(&self, app: &AppName, mut others: impl Iterator<Item = &'a AppName>) -> bool {
         let own: BTreeSet<_> = self.objects_of(app).collect();
-        let goes_over = |(driver, key): (DriverKind, &ObjectKey), other: &AppName| {
-            are_names_shared(driver)
+        let goes_over = |(driver, key): (DriverName, &ObjectKey), other: &AppName| {
+            self.runtimes.is_name_shared(driver, key)
                 || self.precedes(app, other, driver, key)
                 || self.precedes(other, app, driver, key)
         };
@@ -311,14 +326,14 @@ impl Claims<'_> {
     }
 
     /// What an app has, or is to have, and what may be another's as well.
-    fn objects_of(&self, app: &AppName) -> impl Iterator<Item = (DriverKind, &ObjectKey)> {
+    fn objects_of(&self, app: &AppName) -> impl Iterator<Item = (DriverName, &ObjectKey)> {
         let record = self.apps.get(app).into_iter();
         let targets = record.flat_map(|app| [&app.target, &app.current].into_iter().flatten());
         let releases = targets.filter_map(|target| self.releases.get(&target.release));
         let wanted =
             releases.flat_map(|release| release.objects.iter().map(|object| (release.driver, &object.key)));
         let owned = self.inventory.get(app).into_iter().flatten().map(|(key, owned)| (owned.driver, key));
-        wanted.chain(owned).filter(|(driver, _)| MOVES.contains(driver))
+        wanted.chain(owned).filter(|(driver, _)| self.runtimes.moves(*driver))
     }
 
     /// The apps that would have something back, or have something lent that they could take now: with the next pass
@@ -329,10 +344,10 @@ impl Claims<'_> {
             let is_free = |key: &ObjectKey| match self.owner_besides(name, driver, key) {
                 Some((owner, _)) => self.may_take(name, owner, driver, key),
                 // It made room for what failed.
-                None => !are_names_shared(driver),
+                None => !self.runtimes.is_name_shared(driver, key),
             };
             let misses = |key: &ObjectKey| !self.owns(name, driver, key) && is_free(key);
-            MOVES.contains(&driver)
+            self.runtimes.moves(driver)
                 && release
                     .objects
                     .iter()
@@ -345,25 +360,15 @@ impl Claims<'_> {
     }
 }
 
-/// Where objects that move are looked for. What has one workload only moves none.
-const MOVES: [DriverKind; 3] = [DriverKind::Kubernetes, DriverKind::Simulated, DriverKind::Podman];
-
-/// Where an object's name is the same object whichever app has it. Elsewhere each app has names of its own.
-const SHARED_NAMES: [DriverKind; 2] = [DriverKind::Kubernetes, DriverKind::Simulated];
-
-fn are_names_shared(driver: DriverKind) -> bool {
-    SHARED_NAMES.contains(&driver)
-}
-
-fn is_in(release: &Release, driver: DriverKind, key: &ObjectKey) -> bool {
+fn is_in(release: &Release, driver: DriverName, key: &ObjectKey) -> bool {
     release.driver == driver && release.object(key).is_some()
 }
 
-fn has(releases: &Releases, target: &Target, driver: DriverKind, key: &ObjectKey) -> bool {
+fn has(releases: &Releases, target: &Target, driver: DriverName, key: &ObjectKey) -> bool {
     releases.get(&target.release).is_some_and(|release| is_in(release, driver, key))
 }
 
-fn runs(apps: &Apps, releases: &Releases, app: &AppName, driver: DriverKind, key: &ObjectKey) -> bool {
+fn runs(apps: &Apps, releases: &Releases, app: &AppName, driver: DriverName, key: &ObjectKey) -> bool {
     let current = apps.get(app).and_then(|app| app.current.as_ref());
     current.is_some_and(|target| has(releases, target, driver, key))
 }

@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
-use super::handover::Claims;
+use super::handover::{Claims, Releases};
 use super::*;
 use crate::release::{Release, Target};
-use crate::testing::{good, name, now, release, resolved, target};
+use crate::testing::{ALL, good, name, now, release, resolved, target};
+
+fn handovers_of(apps: &Apps, resolved: &Resolved, releases: &Releases, inventory: &Inventory) -> Handovers {
+    Handovers::of(Claims { apps, releases, inventory, newest: None, runtimes: &ALL }, resolved)
+}
 
 fn apps(names: &[&str]) -> Apps {
     names.iter().map(|app| (name(app), good(&target(&release(app, "1", &["Pod/x"]), &[])))).collect()
@@ -240,7 +244,7 @@ fn renamed(keys: &[&str]) -> (Apps, Resolved, BTreeMap<ReleaseId, Arc<Release>>)
 #[test]
 fn an_app_whose_objects_go_over_to_another_one_goes_when_that_is_good() {
     let (mut held, wanted, releases) = renamed(&["Pod/a", "PersistentVolumeClaim/d"]);
-    let handovers = |held: &Apps| Handovers::of(held, &wanted, &releases, &Inventory::new());
+    let handovers = |held: &Apps| handovers_of(held, &wanted, &releases, &Inventory::new());
     let first = handovers(&held);
     let kept = advance(&mut held, &wanted, &Failed::new(), None, false, &first, &now()).kept;
     assert!(kept[&name("old")].cause.contains("to the app new, which is"), "{kept:?}");
@@ -264,7 +268,7 @@ fn an_app_that_gives_something_away_changes_when_that_is_well_where_it_goes() {
     let mut held = Apps::from([(name("a"), good(&target(&old, &[])))]);
     let wanted = resolved(&[("a", &target(&new, &[])), ("b", &target(&taker, &[]))]);
     let releases = [(old.id(), old), (new.id(), new), (taker.id(), taker)].into();
-    let handovers = Handovers::of(&held, &wanted, &releases, &Inventory::new());
+    let handovers = handovers_of(&held, &wanted, &releases, &Inventory::new());
     advance(&mut held, &wanted, &Failed::new(), None, false, &handovers, &now());
     held.values_mut().for_each(|app| app.prepared(&now()));
     let faulty = Faulty::new();
@@ -281,7 +285,7 @@ fn no_app_goes_while_the_documents_of_another_one_can_not_be_read() {
     let mut wanted = resolved(&[]);
     wanted.unread.insert(name("new"));
     wanted.held.insert(name("new"), Held::until_changed("app.yaml:3: unknown field", "mend it"));
-    let handovers = Handovers::of(&held, &wanted, &BTreeMap::new(), &Inventory::new());
+    let handovers = handovers_of(&held, &wanted, &BTreeMap::new(), &Inventory::new());
     let kept = advance(&mut held, &wanted, &Failed::new(), None, false, &handovers, &now()).kept;
     assert!(kept[&name("old")].cause.contains("the app new can't be read"), "{kept:?}");
     assert_eq!(held[&name("old")].phase, Phase::Good);
@@ -292,7 +296,7 @@ fn an_app_stays_whose_objects_another_one_wants_that_can_not_be_resolved_yet() {
     let (mut held, mut wanted, releases) = renamed(&["Pod/a"]);
     wanted.hold(name("new"), Held::until_changed("registry.example doesn't answer", "wait"));
     wanted.wants.insert(name("new"), ["Pod/a".parse().unwrap()].into());
-    let handovers = Handovers::of(&held, &wanted, &releases, &Inventory::new());
+    let handovers = handovers_of(&held, &wanted, &releases, &Inventory::new());
     let kept = advance(&mut held, &wanted, &Failed::new(), None, false, &handovers, &now()).kept;
     assert!(kept[&name("old")].cause.contains("to the app new, which is"), "{kept:?}");
     assert_eq!(held[&name("old")].phase, Phase::Good);
@@ -303,14 +307,14 @@ fn apps_that_have_an_object_in_common_are_told() {
     let (held, _, releases) = renamed(&["Pod/a"]);
     let mut inventory = Inventory::new();
     let shares = |inventory: &Inventory, other: &str| {
-        let claims = Claims { apps: &held, releases: &releases, inventory, newest: None };
+        let claims = Claims { apps: &held, releases: &releases, inventory, newest: None, runtimes: &ALL };
         claims.shares_any(&name("old"), [&name("old"), &name(other)].into_iter())
     };
     assert!(!shares(&inventory, "new"));
-    inventory.insert(name("new"), [("Pod/a".parse().unwrap(), Owned::by(DriverKind::Simulated))].into());
+    inventory.insert(name("new"), [("Pod/a".parse().unwrap(), Owned::by(DriverName::SIMULATED))].into());
     assert!(shares(&inventory, "new"));
     assert!(!shares(&inventory, "another"));
-    inventory.insert(name("new"), [("Pod/a".parse().unwrap(), Owned::by(DriverKind::Podman))].into());
+    inventory.insert(name("new"), [("Pod/a".parse().unwrap(), Owned::by(DriverName::PODMAN))].into());
     assert!(!shares(&inventory, "new"), "names are each app's own there");
 }
 
@@ -324,29 +328,29 @@ fn what_nobody_wants_any_more_holds_no_change_of_the_app_that_had_it() {
     let held = Apps::from([(name("a"), good(&target(&old, &[])))]);
     let wanted = resolved(&[("a", &target(&new, &[])), ("b", &target(&other, &[]))]);
     let releases = [(old.id(), old), (new.id(), new), (other.id(), other)].into();
-    let orphan = Owned { orphaned: Some(now().wall), ..Owned::by(DriverKind::Simulated) };
+    let orphan = Owned { orphaned: Some(now().wall), ..Owned::by(DriverName::SIMULATED) };
     let inventory =
         Inventory::from([(name("a"), [("PersistentVolumeClaim/d".parse().unwrap(), orphan)].into())]);
-    assert_eq!(Handovers::of(&held, &wanted, &releases, &inventory).holds(&name("a"), &held), None);
+    assert_eq!(handovers_of(&held, &wanted, &releases, &inventory).holds(&name("a"), &held), None);
 }
 
 #[test]
 fn on_podman_an_app_that_is_replaced_as_a_whole_counts_for_no_limit_once_the_new_one_is_good_either() {
     let on_podman = |app: &str| {
         let mut made = (*release(app, "1", &["Pod/a"])).clone();
-        made.driver = DriverKind::Podman;
+        made.driver = DriverName::PODMAN;
         Arc::new(made)
     };
     let (old, new) = (on_podman("old"), on_podman("new"));
     let at = |release: &Release| {
         let mut made = target(release, &[]);
-        made.driver = DriverKind::Podman;
+        made.driver = DriverName::PODMAN;
         made
     };
     let held = Apps::from([(name("old"), good(&at(&old))), (name("new"), good(&at(&new)))]);
     let wanted = resolved(&[("new", &at(&new))]);
     let releases = [(old.id(), old), (new.id(), new)].into();
-    assert!(Handovers::of(&held, &wanted, &releases, &Inventory::new()).is_whole(&name("old")));
+    assert!(handovers_of(&held, &wanted, &releases, &Inventory::new()).is_whole(&name("old")));
 }
 
 #[test]
@@ -364,7 +368,7 @@ fn no_member_of_a_group_begins_while_another_one_has_to_keep_what_goes_to_anothe
     let mut held = Apps::from([(name("pos"), good(&pos_1.1)), (name("menu"), good(&menu_1.1))]);
     let wanted = resolved(&[("pos", &pos_2.1), ("menu", &menu_2.1), ("sign", &target(&taker, &[]))]);
     let releases = [pos_1.0, pos_2.0, menu_1.0, menu_2.0, taker].map(|made| (made.id(), made)).into();
-    let handovers = Handovers::of(&held, &wanted, &releases, &Inventory::new());
+    let handovers = handovers_of(&held, &wanted, &releases, &Inventory::new());
     advance(&mut held, &wanted, &Failed::new(), None, false, &handovers, &now());
     held.values_mut().for_each(|app| app.prepared(&now()));
     let faulty = Faulty::new();

@@ -13,7 +13,8 @@ use super::units::Span;
 use super::wasm::{ArtifactRef, WasmFields};
 use crate::diagnostic::quoted;
 use crate::name::{AppName, is_subdomain};
-use crate::release::{Check, DriverKind, HealthPolicy, Immutable, OnFailure, Policy, Strategy, WorkloadKind};
+use crate::release::{Check, HealthPolicy, Immutable, OnFailure, Policy, Strategy, WorkloadKind};
+use crate::runtime::DriverName;
 use crate::yaml::{Node, NodeValue};
 
 /// An app: `apps/<name>/app.yaml`.
@@ -148,13 +149,18 @@ words! {
 
 impl ContainerDriver {
     /// The driver, if a certain one is asked for.
-    pub fn kind(self) -> Option<DriverKind> {
+    pub fn name(self) -> Option<DriverName> {
         match self {
             ContainerDriver::Any => None,
-            ContainerDriver::Podman => Some(DriverKind::Podman),
-            ContainerDriver::Kubernetes => Some(DriverKind::Kubernetes),
-            ContainerDriver::Simulated => Some(DriverKind::Simulated),
+            ContainerDriver::Podman => Some(DriverName::PODMAN),
+            ContainerDriver::Kubernetes => Some(DriverName::KUBERNETES),
+            ContainerDriver::Simulated => Some(DriverName::SIMULATED),
         }
+    }
+
+    /// Whether it may be this one.
+    pub fn may_be(self, driver: DriverName) -> bool {
+        self.name().is_none_or(|name| name == driver)
     }
 }
 

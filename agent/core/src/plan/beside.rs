@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::name::ObjectKey;
 use crate::pod::{HostPathKind, Network, PinnedImage, Pod, Protocol, Volume};
-use crate::release::{DriverKind, Object, Release, Strategy};
+use crate::release::{Object, Release, Strategy};
+use crate::runtime::Abilities;
 
 /// Something that only one object can have at a time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,15 +31,17 @@ enum Scarce {
 }
 
 /// Whether `old` may stay while the objects of `new` come, by what both are.
-pub(super) fn can_stand_beside(old: Option<&Object>, new: &Release, strategy: Strategy) -> bool {
-    match new.driver {
-        // A pod that takes the place of another one starts when that has stopped, unless the app wants it otherwise.
-        DriverKind::Podman if strategy == Strategy::StopStart => return false,
-        DriverKind::Podman | DriverKind::Kubernetes | DriverKind::Simulated => {}
-        _ => return false,
-    }
+pub(super) fn can_stand_beside(
+    old: Option<&Object>,
+    new: &Release,
+    abilities: Option<&Abilities>,
+    strategy: Strategy,
+) -> bool {
+    // A pod that takes the place of another one starts when that has stopped, unless the app wants it otherwise.
+    let is_in_turn = |abilities: &Abilities| abilities.start_stop && strategy == Strategy::StopStart;
     // What isn't known any more may need anything.
-    old.is_some_and(|old| !contend(old, new))
+    abilities.is_some_and(|abilities| abilities.takes_containers() && !is_in_turn(abilities))
+        && old.is_some_and(|old| !contend(old, new))
 }
 
 /// Whether `old` needs what something of `new` needs as well, and only one of them can have.
@@ -216,12 +219,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::runtime::DriverName;
+    use crate::testing::abilities;
 
     fn object(key: &str, spec: Value) -> Object {
         Object { key: key.parse().unwrap(), spec: json!({ "spec": spec }) }
     }
 
-    fn beside(driver: DriverKind, strategy: Strategy, old: &Object, new: Object) -> bool {
+    fn beside(driver: DriverName, strategy: Strategy, old: &Object, new: Object) -> bool {
         let release = Release {
             app: "a".parse().unwrap(),
             driver,
@@ -230,11 +235,11 @@ mod tests {
             secrets: BTreeMap::new(),
             account: None,
         };
-        can_stand_beside(Some(old), &release, strategy)
+        can_stand_beside(Some(old), &release, Some(&abilities(driver)), strategy)
     }
 
     fn on_kubernetes(old: &Object, new: Object) -> bool {
-        beside(DriverKind::Kubernetes, Strategy::StopStart, old, new)
+        beside(DriverName::KUBERNETES, Strategy::StopStart, old, new)
     }
 
     fn deployment(name: &str, pod: Value) -> Object {
@@ -305,20 +310,21 @@ mod tests {
         assert!(on_kubernetes(&alone, object("ConfigMap/shop/b", json!({}))));
         let release = Release {
             app: "a".parse().unwrap(),
-            driver: DriverKind::Kubernetes,
+            driver: DriverName::KUBERNETES,
             objects: vec![plain("new")],
             artifacts: BTreeSet::new(),
             secrets: BTreeMap::new(),
             account: None,
         };
-        assert!(!can_stand_beside(None, &release, Strategy::StartStop));
+        let abilities = abilities(release.driver);
+        assert!(!can_stand_beside(None, &release, Some(&abilities), Strategy::StartStop));
     }
 
     #[test]
     fn on_podman_only_an_app_that_starts_before_it_stops_has_both_at_once() {
         let pod = |name: &str| object(&format!("Pod/{name}"), json!({}));
-        assert!(!beside(DriverKind::Podman, Strategy::StopStart, &pod("old"), pod("new")));
-        assert!(beside(DriverKind::Podman, Strategy::StartStop, &pod("old"), pod("new")));
+        assert!(!beside(DriverName::PODMAN, Strategy::StopStart, &pod("old"), pod("new")));
+        assert!(beside(DriverName::PODMAN, Strategy::StartStop, &pod("old"), pod("new")));
     }
 
     #[test]
@@ -335,7 +341,7 @@ mod tests {
             json!({ "bridge": { "ports": [port] } })
         };
         let claim = || json!({ "data": { "claim": "PersistentVolumeClaim/shop/data" } });
-        let both = |old: Object, new| beside(DriverKind::Podman, Strategy::StartStop, &old, new);
+        let both = |old: Object, new| beside(DriverName::PODMAN, Strategy::StartStop, &old, new);
         let none = || json!({});
         assert!(both(pod("old", on(80), none()), pod("new", on(81), none())));
         assert!(!both(pod("old", on(80), none()), pod("new", on(80), none())));

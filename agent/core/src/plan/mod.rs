@@ -15,8 +15,9 @@ use crate::generation::{Apps, Inventory, Owned, order};
 use crate::held::Held;
 use crate::name::{AppName, ObjectKey};
 use crate::observe::{AppObservation, Observations, Observed};
-use crate::release::{DriverKind, Immutable, Object, Release, Target};
+use crate::release::{Immutable, Object, Release, Target};
 use crate::resolve::Resolved;
+use crate::runtime::{DriverName, Runtimes};
 
 use self::beside::can_stand_beside;
 pub use purge::{Orphan, orphans, purges};
@@ -49,7 +50,7 @@ pub struct Step {
     /// The app that it is for.
     pub app: AppName,
     /// The runtime that does it.
-    pub driver: DriverKind,
+    pub driver: DriverName,
     /// What is done.
     pub action: Action,
     /// To what.
@@ -112,11 +113,14 @@ pub struct Known<'a> {
     pub inventory: &'a Inventory,
     /// The newest revision, once that is known.
     pub newest: Option<&'a Resolved>,
+    /// The runtimes of the box.
+    pub runtimes: &'a Runtimes,
 }
 
 impl<'a> Known<'a> {
     fn claims(&self) -> Claims<'a> {
-        Claims { apps: self.apps, releases: self.releases, inventory: self.inventory, newest: self.newest }
+        let Known { apps, releases, inventory, newest, runtimes, .. } = *self;
+        Claims { apps, releases, inventory, newest, runtimes }
     }
 }
 
@@ -177,7 +181,7 @@ fn plan_app(
     aim: Aim,
     name: &AppName,
     app: &App,
-    observed: &BTreeMap<DriverKind, AppObservation>,
+    observed: &BTreeMap<DriverName, AppObservation>,
 ) -> Result<AppSteps, Held> {
     let release = match aim.of(app) {
         Some(target) => Some(known.releases.get(&target.release).ok_or_else(|| missing(target))?),
@@ -233,7 +237,9 @@ fn when(known: Known<'_>, aim: Aim, app: &App, step: &Step, release: Option<&Rel
     let before = app.targets().filter_map(|target| known.releases.get(&target.release));
     let old = before.into_iter().find_map(|release| release.object(&step.object));
     let strategy = aim.of(app).map(|target| target.policy.strategy).unwrap_or_default();
-    if matches!(app.phase, Phase::RollingBack { .. }) || !can_stand_beside(old, release, strategy) {
+    let abilities = known.runtimes.get(release.driver);
+    if matches!(app.phase, Phase::RollingBack { .. }) || !can_stand_beside(old, release, abilities, strategy)
+    {
         return When::Before;
     }
     let [current, good] =
@@ -351,7 +357,7 @@ fn removals(
     claims: Claims<'_>,
     name: &AppName,
     owned: &BTreeMap<ObjectKey, Owned>,
-    observed: &BTreeMap<DriverKind, AppObservation>,
+    observed: &BTreeMap<DriverName, AppObservation>,
     release: Option<&Release>,
 ) -> Vec<(Step, bool)> {
     owned
@@ -388,7 +394,7 @@ fn strays(
     claims: Claims<'_>,
     name: &AppName,
     owned: &BTreeMap<ObjectKey, Owned>,
-    observed: &BTreeMap<DriverKind, AppObservation>,
+    observed: &BTreeMap<DriverName, AppObservation>,
     release: Option<&Release>,
 ) -> Vec<Step> {
     let all =
@@ -397,7 +403,8 @@ fn strays(
         // What an object of the release made comes in as well, and again when it is wanted after all, or came with what
         // made it from another app.
         let made = release.is_some_and(|release| release.driver == driver && release.makes_claim(key));
-        let other = claims.owner_besides(name, driver, key).filter(|_| made).map(|(other, _)| other);
+        // Asking costs a walk over all apps.
+        let other = made.then(|| claims.owner_besides(name, driver, key)).flatten().map(|(other, _)| other);
         // A claim of this name is another app's, which keeps it.
         if other.is_some_and(|other| !claims.may_take(name, other, driver, key)) {
             return None;

@@ -12,7 +12,7 @@ use crate::clock::Now;
 use crate::generation::Inventory;
 use crate::name::{AppName, ObjectKey};
 use crate::observe::{Observations, Observed};
-use crate::release::DriverKind;
+use crate::runtime::DriverName;
 
 /// An object that holds data and that no app wants any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +21,7 @@ pub struct Orphan {
     /// The app that it was made for.
     pub app: AppName,
     /// The runtime that holds it.
-    pub driver: DriverKind,
+    pub driver: DriverName,
     /// What it is called.
     pub object: ObjectKey,
     /// Since when nothing wants it.
@@ -121,7 +121,7 @@ mod tests {
 
     /// Orphaned when the box had seen ten days.
     fn inventory(orphaned: Option<&str>) -> Inventory {
-        let owned = Owned { orphaned: orphaned.map(at), seen: 10 * DAY, ..Owned::by(DriverKind::Podman) };
+        let owned = Owned { orphaned: orphaned.map(at), seen: 10 * DAY, ..Owned::by(DriverName::PODMAN) };
         [("db".parse().unwrap(), [(CLAIM.parse().unwrap(), owned)].into())].into()
     }
 
@@ -137,7 +137,7 @@ mod tests {
 
     fn seen(observed: Option<Observed>) -> Observations {
         let objects = observed.map(|observed| (CLAIM.parse().unwrap(), observed)).into_iter().collect();
-        BTreeMap::from([("db".parse().unwrap(), BTreeMap::from([(DriverKind::Podman, objects)]))])
+        BTreeMap::from([("db".parse().unwrap(), BTreeMap::from([(DriverName::PODMAN, objects)]))])
     }
 
     /// When the box has seen so much, whatever its clock shows.

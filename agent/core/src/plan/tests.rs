@@ -1,7 +1,7 @@
 //! Plans: what is there, what is wanted, and the steps between them.
 
 use super::*;
-use crate::testing::{good, name, now, release, target};
+use crate::testing::{ALL, good, name, now, release, target};
 
 struct Box_ {
     apps: Apps,
@@ -30,19 +30,19 @@ impl Box_ {
 
     fn sees(&mut self, app: &str, key: &str, seen: Observed) -> &mut Self {
         let by_driver = self.observed.entry(name(app)).or_default();
-        by_driver.entry(DriverKind::Simulated).or_default().insert(key.parse().unwrap(), seen);
+        by_driver.entry(DriverName::SIMULATED).or_default().insert(key.parse().unwrap(), seen);
         self
     }
 
     fn owns(&mut self, app: &str, key: &str) -> &mut Self {
-        let owned = Owned::by(DriverKind::Simulated);
+        let owned = Owned::by(DriverName::SIMULATED);
         self.inventory.entry(name(app)).or_default().insert(key.parse().unwrap(), owned);
         self
     }
 
     fn plan(&self) -> Plan {
         let Box_ { apps, releases, observed, inventory } = self;
-        plan(Known { apps, releases, observed, inventory, newest: None }, Aim::Current)
+        plan(Known { apps, releases, observed, inventory, newest: None, runtimes: &ALL }, Aim::Current)
     }
 
     fn steps(&self) -> Vec<String> {
@@ -268,7 +268,10 @@ fn moved(first: Option<&[&str]>) -> (Box_, Resolved) {
 
 fn told(held: &Box_, newest: &Resolved) -> Vec<String> {
     let Box_ { apps, releases, observed, inventory } = held;
-    let plan = plan(Known { apps, releases, observed, inventory, newest: Some(newest) }, Aim::Current);
+    let plan = plan(
+        Known { apps, releases, observed, inventory, newest: Some(newest), runtimes: &ALL },
+        Aim::Current,
+    );
     let from = |step: &Step| step.from.as_ref().map_or(String::new(), |from| format!(" from {from}"));
     plan.steps.iter().map(|s| format!("{} {:?} {}{}", s.app, s.action, s.object, from(s))).collect()
 }
@@ -289,7 +292,10 @@ fn what_moves_from_app_to_app_is_taken_over_and_never_removed() {
 fn what_another_app_is_to_keep_is_not_taken() {
     let (held, newest) = moved(Some(&["Pod/x"]));
     let Box_ { apps, releases, observed, inventory } = &held;
-    let plan = plan(Known { apps, releases, observed, inventory, newest: Some(&newest) }, Aim::Current);
+    let plan = plan(
+        Known { apps, releases, observed, inventory, newest: Some(&newest), runtimes: &ALL },
+        Aim::Current,
+    );
     assert!(plan.steps.is_empty(), "{plan:?}");
     assert!(plan.held[&name("b")].cause.contains("the app a"), "{plan:?}");
 }
@@ -368,7 +374,7 @@ fn a_claim_that_a_stateful_set_made_goes_with_it_to_another_app() {
     held.apps.insert(name("a"), gone);
     held.sees("a", claim, Observed::Extra { release: None });
     assert_eq!(held.plan().steps_of(&name("a")).count(), 0, "it isn't taken over yet");
-    held.observed.insert(name("a"), [(DriverKind::Simulated, AppObservation::new())].into());
+    held.observed.insert(name("a"), [(DriverName::SIMULATED, AppObservation::new())].into());
     assert_eq!(held.plan().steps_of(&name("a")).count(), 0, "it is the other one's");
 }
 
@@ -387,7 +393,7 @@ fn what_an_app_wants_that_can_not_be_resolved_yet_is_not_removed() {
 fn on_podman_what_moves_makes_room_where_both_can_not_be_there_and_comes_back_if_the_new_one_fails() {
     let with_port = |app: &str, version: &str, keys: &[&str], port: u16| {
         let mut made = (*release(app, version, keys)).clone();
-        made.driver = DriverKind::Podman;
+        made.driver = DriverName::PODMAN;
         for object in made.objects.iter_mut().filter(|object| object.key.name == "web") {
             object.spec = serde_json::json!({
                 "workload": "Pod/shop/web", "hostname": "web", "restart": "always", "graceSeconds": 5,
@@ -403,14 +409,14 @@ fn on_podman_what_moves_makes_room_where_both_can_not_be_there_and_comes_back_if
         let mut held = Box_::with(&[("a", &old, &[]), ("b", &with_port("b", "1", &["Pod/b"], 80), &[])]);
         held.observed.clear();
         held.inventory =
-            [(name("a"), [("Pod/web".parse().unwrap(), Owned::by(DriverKind::Podman))].into())].into();
+            [(name("a"), [("Pod/web".parse().unwrap(), Owned::by(DriverName::PODMAN))].into())].into();
         let b = held.apps.get_mut(&name("b")).unwrap();
         b.target = Some(target(&new, &[]));
         b.phase = Phase::Pending;
         b.apply(&now());
         held.releases.insert(new.id(), Arc::clone(&new));
         let newest = crate::testing::resolved(&[("b", &target(&new, &[]))]);
-        let nothing = || BTreeMap::from([(DriverKind::Podman, AppObservation::new())]);
+        let nothing = || BTreeMap::from([(DriverName::PODMAN, AppObservation::new())]);
         held.observed = [(name("a"), nothing()), (name("b"), nothing())].into();
         (held, newest)
     };
@@ -420,17 +426,18 @@ fn on_podman_what_moves_makes_room_where_both_can_not_be_there_and_comes_back_if
     assert_eq!(told(&held, &newest), ["a Remove Pod/web", "b Create Pod/web"]);
     // It is taken back: what was made goes before the other one is there again.
     held.inventory =
-        [(name("b"), [("Pod/web".parse().unwrap(), Owned::by(DriverKind::Podman))].into())].into();
+        [(name("b"), [("Pod/web".parse().unwrap(), Owned::by(DriverName::PODMAN))].into())].into();
     held.apps.get_mut(&name("b")).unwrap().fail("answered 500", false, &now());
     let seen = [("Pod/web".parse().unwrap(), Observed::Extra { release: None })];
-    held.observed.insert(name("b"), [(DriverKind::Podman, seen.into())].into());
+    held.observed.insert(name("b"), [(DriverName::PODMAN, seen.into())].into());
     assert_eq!(told(&held, &newest), ["b Remove Pod/web", "b Create Pod/b"]);
-    held.inventory = [(name("b"), [("Pod/b".parse().unwrap(), Owned::by(DriverKind::Podman))].into())].into();
+    held.inventory = [(name("b"), [("Pod/b".parse().unwrap(), Owned::by(DriverName::PODMAN))].into())].into();
     let claims = Claims {
         apps: &held.apps,
         releases: &held.releases,
         inventory: &held.inventory,
         newest: Some(&newest),
+        runtimes: &ALL,
     };
     assert!(claims.takers().contains(&name("a")));
     held.observed.remove(&name("b"));

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use crate::diagnostic::{Diagnostic, Position};
 use crate::lower::support::has_effect;
 use crate::name::{AppName, ObjectKey};
-use crate::release::DriverKind;
+use crate::runtime::DriverName;
 
 /// Where each object of an app stands.
 pub(crate) type Places = BTreeMap<ObjectKey, (String, Position)>;
 
 /// An app of containers: its runtime, if a certain one is asked for, and its objects.
-pub(crate) type Named<'a> = (&'a AppName, Option<DriverKind>, &'a Places);
+pub(crate) type Named<'a> = (&'a AppName, Option<DriverName>, &'a Places);
 
 /// For each app the objects that another one names as well, each told with both files.
 pub(crate) fn clashes<'a>(apps: &[Named<'a>]) -> BTreeMap<&'a AppName, Vec<Diagnostic>> {
@@ -48,10 +48,10 @@ pub(crate) fn pairs<'a>(apps: &[Named<'a>]) -> Vec<(Named<'a>, Named<'a>, &'a Ob
 
 /// Whether objects of the same name meet on one runtime. Where podman alone is asked for, kinds that change nothing there
 /// are in nobody's way.
-fn meet(one: Option<DriverKind>, other: Option<DriverKind>, key: &ObjectKey) -> bool {
+fn meet(one: Option<DriverName>, other: Option<DriverName>, key: &ObjectKey) -> bool {
     match (one, other) {
         (Some(one), Some(other)) if one != other => false,
-        (Some(DriverKind::Podman), _) | (_, Some(DriverKind::Podman)) => has_effect(&key.kind),
+        (Some(DriverName::PODMAN), _) | (_, Some(DriverName::PODMAN)) => has_effect(&key.kind),
         _ => true,
     }
 }

@@ -12,10 +12,12 @@ use crate::kubernetes::schema::Schema;
 use crate::kubernetes::{too_large as too_large_for_kubernetes, too_much_data};
 use crate::lower::{Document, Lowered, config, lower};
 use crate::model::ContainerSpec;
+use crate::model::app::ContainerDriver;
 use crate::model::decode::Context;
 use crate::name::{AppName, DeviceName, ObjectKey};
 use crate::reading::{is_aside, stem};
-use crate::release::{DriverKind, Object, SecretRef, Strategy};
+use crate::release::{Object, SecretRef, Strategy};
+use crate::runtime::DriverName;
 use crate::secret::SecretBytes;
 use crate::select::File;
 use crate::yaml::{Dialect, MANIFEST_LIMIT, Node, NodeValue, parse};
@@ -138,7 +140,7 @@ fn too_large(
     object: &serde_json::Value,
     container: &ContainerSpec,
 ) -> Option<Diagnostic> {
-    let on_kubernetes = container.driver.kind().is_none_or(|kind| kind == DriverKind::Kubernetes);
+    let on_kubernetes = container.driver.may_be(DriverName::KUBERNETES);
     let why = if on_kubernetes { too_large_for_kubernetes(object) } else { too_much_data(object) }?;
     let hint = "split it, or move the large data into an image or onto a volume";
     Some(Diagnostic::new(file, node.at, format!("{key} is too large: {why}")).hint(hint))
@@ -148,7 +150,7 @@ fn too_large(
 /// Kubernetes, no supported release takes them. The box asks its own server, which may know more.
 pub(crate) fn check_objects(app: &AppName, container: &ContainerSpec, files: &[File]) -> Vec<Diagnostic> {
     let mut errors = Vec::new();
-    let schema = (container.driver.kind() == Some(DriverKind::Kubernetes)).then(Schema::new);
+    let schema = (container.driver == ContainerDriver::Kubernetes).then(Schema::new);
     // What can't be read was told already.
     let readable = files.iter().filter_map(|file| Some((file, read(file, None).ok()?)));
     for (file, documents) in readable {
@@ -206,7 +208,7 @@ pub(crate) fn unfit_for_podman(
     files: &[File],
     strategy: Strategy,
 ) -> Vec<Diagnostic> {
-    let may = container.driver.kind().is_none_or(|kind| kind == DriverKind::Podman);
+    let may = container.driver.may_be(DriverName::PODMAN);
     // The box's name is only what containers are told.
     let Some(device) = may.then(|| "some-box".parse().ok()).flatten() else { return Vec::new() };
     match objects(app, container, files, &TemplateValue::UNDEFINED, Some((&device, strategy))) {

@@ -22,13 +22,13 @@ use crate::diagnostic::{Diagnostic, sorted};
 use crate::digest::Revision;
 use crate::lower::Lowered;
 use crate::model::Body;
+use crate::model::app::ContainerDriver;
 use crate::model::decode::{Context, Decode};
 use crate::model::wasm::WasmFields;
 use crate::name::{AppName, DeviceName, ObjectKey};
 use crate::reading::Part;
-use crate::release::{
-    Check, DriverKind, Object, Policy, SecretRef, ServiceAccount, WasmWorkload, WorkloadKind,
-};
+use crate::release::{Check, Object, Policy, SecretRef, ServiceAccount, WasmWorkload, WorkloadKind};
+use crate::runtime::DriverName;
 use crate::secret::SecretBytes;
 use crate::select::{File, PlacedApp, Selected};
 use crate::yaml::{Entry, Node, NodeValue};
@@ -72,7 +72,7 @@ pub enum Workload {
         /// The namespace of objects that name none.
         namespace: String,
         /// The runtime, if a certain one is asked for.
-        driver: Option<DriverKind>,
+        driver: Option<DriverName>,
         /// As whom its objects are made, on Kubernetes.
         #[serde(skip_serializing_if = "Option::is_none")]
         account: Option<ServiceAccount>,
@@ -168,12 +168,12 @@ fn workload(
     match &placed.app.spec.workload {
         Body::Container(container) => {
             let namespace = manifests::namespace_of(name, container);
-            let driver = container.driver.kind();
+            let driver = container.driver;
             let account = placed.app.spec.service_account.as_ref().map(|account| ServiceAccount {
                 namespace: namespace.to_owned(),
                 name: account.as_str().to_owned(),
             });
-            let on_podman = driver.is_none_or(|kind| kind == DriverKind::Podman);
+            let on_podman = driver.may_be(DriverName::PODMAN);
             let podman_on = on_podman.then_some((&selected.device, placed.app.spec.policy.strategy));
             let found = manifests::objects(name, container, files, &root, podman_on)?;
             check_targets(placed, &found)?;
@@ -181,12 +181,12 @@ fn workload(
                 None => (None, Vec::new()),
                 Some(Ok(lowered)) => (Some(lowered), Vec::new()),
                 // Nothing else could take it.
-                Some(Err(errors)) if driver == Some(DriverKind::Podman) => return Err(errors),
+                Some(Err(errors)) if driver == ContainerDriver::Podman => return Err(errors),
                 Some(Err(errors)) => (None, sorted(errors)),
             };
             Ok(Workload::Container {
                 namespace: namespace.to_owned(),
-                driver,
+                driver: driver.name(),
                 account,
                 objects: found.objects,
                 secrets: found.secrets,

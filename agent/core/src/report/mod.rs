@@ -14,7 +14,8 @@ use crate::held::Held;
 use crate::name::{AppName, DeviceName, ObjectKey};
 use crate::network::BudgetPeriod;
 use crate::plan::{Action, Orphan, Step};
-use crate::release::{DriverKind, WorkloadKind};
+use crate::release::WorkloadKind;
+use crate::runtime::{DriverName, Fingerprint};
 
 /// How the box is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +42,9 @@ pub struct Status {
     /// Why the box doesn't know what time it is, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockStatus>,
+    /// The runtimes that are switched on, as they are now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runtimes: Vec<Fingerprint>,
     /// Sorted by name.
     pub apps: Vec<AppStatus>,
     /// What is held beyond one app: a revision, a removal, the source's trust. An app's own is with the app.
@@ -152,7 +156,7 @@ pub struct AppStatus {
     /// What kind of workload; unknown while its first documents can't be read.
     pub kind: Option<WorkloadKind>,
     /// What runs it.
-    pub driver: Option<DriverKind>,
+    pub driver: Option<DriverName>,
     /// The state machine's word: Pending, Preparing, Applying, Judging, Good, RollingBack, RolledBack, Held,
     /// Removing.
     pub phase: String,
@@ -195,7 +199,7 @@ pub struct StepReport {
     /// The app.
     pub app: AppName,
     /// What does it.
-    pub driver: DriverKind,
+    pub driver: DriverName,
     /// What is done.
     pub action: Action,
     /// To what.

@@ -11,7 +11,7 @@ fn app(name: &str) -> AppStatus {
     AppStatus {
         name: name.parse().unwrap(),
         kind: Some(WorkloadKind::Container),
-        driver: Some(DriverKind::Podman),
+        driver: Some(DriverName::PODMAN),
         phase: "Good".to_owned(),
         health: "Healthy".to_owned(),
         reason: None,
@@ -43,6 +43,7 @@ fn status() -> Status {
             signer: Some("ops@retail.example".to_owned()),
         }),
         clock: None,
+        runtimes: Vec::new(),
         apps: vec![app("db"), app("pos")],
         orphans: Vec::new(),
         held: vec![],
@@ -108,7 +109,7 @@ fn the_names_in_plan_json_are_those_that_scripts_use() {
         revision: Some(Revision("8f3c".to_owned())),
         steps: vec![StepReport {
             app: "pos".parse().unwrap(),
-            driver: DriverKind::Podman,
+            driver: DriverName::PODMAN,
             action: Action::Create,
             object: ObjectKey::new("Pod", "pos"),
             reason: "it is absent".to_owned(),

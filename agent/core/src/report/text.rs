@@ -16,6 +16,7 @@ use crate::event::segment::Segment;
 use crate::held::Held;
 use crate::network::Size;
 use crate::plan::Orphan;
+use crate::runtime::Fingerprint;
 
 /// How many characters of an id are shown.
 const SHORT: usize = 12;
@@ -103,6 +104,17 @@ impl Status {
         }
     }
 
+    fn render_runtimes(&self, out: &mut String) {
+        let usable: Vec<String> =
+            self.runtimes.iter().filter(|found| found.usable).map(Fingerprint::title).collect();
+        if !usable.is_empty() {
+            line(out, &format!("runtimes  {}", usable.join(", ")));
+        }
+        for found in self.runtimes.iter().filter(|found| !found.usable) {
+            line(out, &format!("runtime   {} CAN'T BE USED: {}", found.driver, found.detail));
+        }
+    }
+
     fn render_source(&self, out: &mut String, now: Timestamp) {
         let source = &self.source;
         out.push('\n');
@@ -119,6 +131,7 @@ impl Status {
         if let Some(downloads) = &self.downloads {
             line(out, &format!("downloads {}", of_downloads(downloads, now)));
         }
+        self.render_runtimes(out);
         let revision = &self.revision;
         for (label, id) in
             [("fetched", &revision.fetched), ("accepted", &revision.accepted), ("applied", &revision.applied)]

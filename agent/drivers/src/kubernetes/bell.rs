@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use holdfast_core::name::AppName;
-use holdfast_core::release::DriverKind;
+use holdfast_core::runtime::DriverName;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
@@ -56,7 +56,7 @@ impl Bell {
                 bell.rung.notified().await;
                 let told = std::mem::take(&mut *locked(&bell.unheard));
                 for (app, (what, back)) in told {
-                    let event = DriverEvent { driver: DriverKind::Kubernetes, app, what, back };
+                    let event = DriverEvent { driver: DriverName::KUBERNETES, app, what, back };
                     if sender.send(event).await.is_err() {
                         return;
                     }

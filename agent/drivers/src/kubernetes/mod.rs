@@ -14,6 +14,7 @@ mod compare;
 mod connection;
 mod discovery;
 mod events;
+mod fingerprint;
 mod health;
 mod kubeconfig;
 mod leader;
@@ -30,8 +31,11 @@ mod shelf;
 mod status;
 mod workload;
 
+pub use fingerprint::fingerprint;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -45,7 +49,8 @@ use holdfast_core::kubernetes::images::pinned_images;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::{AppObservation, Observed};
 use holdfast_core::plan::Action;
-use holdfast_core::release::{DriverKind, ExecCheck, HttpCheck, Release};
+use holdfast_core::release::{ExecCheck, Release};
+use holdfast_core::runtime::{Abilities, DriverName, Fingerprint};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -63,7 +68,7 @@ use self::proof::Prover;
 use self::sets::Sets;
 use self::shelf::Shelves;
 use crate::secret::SecretSource;
-use crate::{ApplyStep, Driver, DriverError, DriverEvent, ExecError, Fingerprint, Owner};
+use crate::{ApplyStep, Driver, DriverError, DriverEvent, ExecError, Owner};
 
 /// How long a step may take: a definition is waited for, and what is removed until it is gone.
 const STEP_LIMIT: Duration = Duration::from_secs(120);
@@ -343,24 +348,16 @@ fn has_pods(kind: &str) -> bool {
 
 #[async_trait]
 impl Driver for KubernetesDriver {
-    fn kind(&self) -> DriverKind {
-        DriverKind::Kubernetes
+    fn name(&self) -> DriverName {
+        DriverName::KUBERNETES
+    }
+
+    fn abilities(&self) -> Abilities {
+        fingerprint::abilities(self.archives.is_some())
     }
 
     async fn fingerprint(&self) -> Fingerprint {
-        let driver = DriverKind::Kubernetes;
-        match self.api.plain("/version", "ask for the version").await {
-            Ok(version) => {
-                let version = version.get("gitVersion").and_then(Value::as_str).map(str::to_owned);
-                Fingerprint {
-                    driver,
-                    usable: true,
-                    version,
-                    detail: format!("answers at {}", self.api.connection.server()),
-                }
-            }
-            Err(error) => Fingerprint { driver, usable: false, version: None, detail: error.to_string() },
-        }
+        fingerprint::fingerprint_of(&self.api, self.abilities()).await
     }
 
     fn check(&self, release: &Release) -> Result<(), DriverError> {
@@ -470,8 +467,8 @@ impl Driver for KubernetesDriver {
         }
     }
 
-    async fn address_of(&self, release: &Release, check: &HttpCheck) -> Option<String> {
-        self.reached_at(release, check).await
+    async fn address_of(&self, release: &Release, target: &ObjectKey, port: u16) -> Option<SocketAddr> {
+        self.reached_at(release, target, port).await
     }
 
     async fn exec(&self, release: &Release, check: &ExecCheck) -> Result<(), ExecError> {

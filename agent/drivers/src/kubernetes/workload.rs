@@ -1,8 +1,9 @@
 //! What runs of a workload: its pods, and where they are reached.
 
 use holdfast_core::name::ObjectKey;
-use holdfast_core::release::{HttpCheck, Release};
+use holdfast_core::release::Release;
 use serde_json::Value;
+use std::net::SocketAddr;
 
 use super::KubernetesDriver;
 use super::api::ApiError;
@@ -50,21 +51,21 @@ impl KubernetesDriver {
         Some((live, pods))
     }
 
-    /// Where an HTTP check is reached: a ready pod's own address, or that of a Service.
-    pub(super) async fn reached_at(&self, release: &Release, check: &HttpCheck) -> Option<String> {
-        let HttpCheck::Target { target, port, path } = check else { return None };
+    /// Where a port is reached: at a ready pod's own address, or that of a Service.
+    pub(super) async fn reached_at(
+        &self,
+        release: &Release,
+        target: &ObjectKey,
+        port: u16,
+    ) -> Option<SocketAddr> {
         let (live, pods) = self.pods_at(release, target).await?;
         if target.kind == "Service" {
             let address =
                 live.pointer("/spec/clusterIP")?.as_str().filter(|address| !matches!(*address, "" | "None"));
             if let Some(address) = address {
-                return Some(format!("http://{}:{port}{path}", bracketed(address)));
+                return Some(SocketAddr::new(address.parse().ok()?, port));
             }
         }
-        Some(format!("http://{}{path}", pods::ready_address(&pods, *port)?))
+        pods::ready_address(&pods, port)
     }
-}
-
-fn bracketed(address: &str) -> String {
-    if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
 }

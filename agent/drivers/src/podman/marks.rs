@@ -149,6 +149,8 @@ pub(super) fn digest_of(image_name: &str) -> Option<Digest> {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_core::runtime::DriverName;
+
     use super::*;
 
     fn owner() -> Owner {
@@ -176,7 +178,7 @@ mod tests {
             .map(|(name, value)| (name.to_owned(), Digest::of(value.as_bytes())));
         let release = Release {
             app: "shop".parse().unwrap(),
-            driver: holdfast_core::release::DriverKind::Podman,
+            driver: DriverName::PODMAN,
             objects: Vec::new(),
             artifacts: BTreeSet::new(),
             secrets: sealed.collect(),

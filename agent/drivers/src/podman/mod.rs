@@ -10,6 +10,7 @@ mod change;
 mod client;
 mod exec;
 mod files;
+mod fingerprint;
 mod hooks;
 mod images;
 mod instance;
@@ -26,7 +27,10 @@ mod spec;
 mod strays;
 mod watch;
 
+pub use fingerprint::fingerprint;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -38,7 +42,8 @@ use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::{AppObservation, Observed};
 use holdfast_core::plan::Action;
 use holdfast_core::pod::{Network, PinnedImage, Pod};
-use holdfast_core::release::{DriverKind, ExecCheck, HttpCheck, Object, Release};
+use holdfast_core::release::{ExecCheck, Object, Release};
+use holdfast_core::runtime::{Abilities, DriverName, Fingerprint};
 use tokio::sync::mpsc;
 
 use self::api::Api;
@@ -54,7 +59,7 @@ use self::watch::{Bell, Vigils};
 use crate::image::ImageSource;
 use crate::secret::SecretSource;
 use crate::turns::Turns;
-use crate::{ApplyStep, Driver, DriverError, DriverEvent, ExecError, Fingerprint, Owner};
+use crate::{ApplyStep, Driver, DriverError, DriverEvent, ExecError, Owner};
 
 /// The kind of what outlives pods.
 const CLAIM: &str = "PersistentVolumeClaim";
@@ -81,6 +86,7 @@ pub struct PodmanConfig {
 
 /// The podman driver.
 pub struct PodmanDriver {
+    socket: PathBuf,
     api: Api,
     owner: Owner,
     images: Arc<dyn ImageSource>,
@@ -153,6 +159,7 @@ impl PodmanDriver {
         let strays = Strays::new(&config.run_dir);
         PodmanDriver {
             api: Api::new(Client::new(&config.socket)),
+            socket: config.socket,
             owner: config.owner,
             images: config.images,
             loading: Turns::default(),
@@ -351,16 +358,16 @@ fn drift(difference: &str, recreate: bool) -> Observed {
 
 #[async_trait]
 impl Driver for PodmanDriver {
-    fn kind(&self) -> DriverKind {
-        DriverKind::Podman
+    fn name(&self) -> DriverName {
+        DriverName::PODMAN
+    }
+
+    fn abilities(&self) -> Abilities {
+        fingerprint::ABILITIES
     }
 
     async fn fingerprint(&self) -> Fingerprint {
-        let (usable, version, detail) = match self.api.version().await {
-            Ok(version) => (true, Some(version), "answers on its socket".to_owned()),
-            Err(error) => (false, None, error.to_string()),
-        };
-        Fingerprint { driver: DriverKind::Podman, usable, version, detail }
+        fingerprint::fingerprint(&self.socket).await
     }
 
     fn check(&self, release: &Release) -> Result<(), DriverError> {
@@ -478,12 +485,10 @@ impl Driver for PodmanDriver {
         starting.map_or(Health::Healthy, |reason| Health::Starting { reason })
     }
 
-    async fn address_of(&self, release: &Release, check: &HttpCheck) -> Option<String> {
-        let HttpCheck::Target { target, port, path } = check else { return None };
+    async fn address_of(&self, release: &Release, target: &ObjectKey, port: u16) -> Option<SocketAddr> {
         let pods = self.pods(release).ok()?;
         let wanted = pods.iter().find(|wanted| wanted.is_named(target))?;
-        let host = self.host_of(&release.app, wanted, *port).await?;
-        Some(format!("http://{host}{path}"))
+        self.reached_at(&release.app, wanted, port).await
     }
 
     async fn exec(&self, release: &Release, check: &ExecCheck) -> Result<(), ExecError> {
@@ -573,20 +578,22 @@ impl PodmanDriver {
     }
 
     /// `host:port` at which the agent reaches a port of a pod.
-    async fn host_of(&self, app: &AppName, wanted: &WantedPod<'_>, port: u16) -> Option<String> {
+    async fn reached_at(&self, app: &AppName, wanted: &WantedPod<'_>, port: u16) -> Option<SocketAddr> {
         let WantedPod { key, pod, id } = wanted;
-        let Network::Bridge { ports, .. } = &pod.network else { return Some(format!("127.0.0.1:{port}")) };
+        let Network::Bridge { ports, .. } = &pod.network else {
+            return Some((Ipv4Addr::LOCALHOST, port).into());
+        };
         let main = pod.containers.first()?;
         let container = self.api.container(&marks::container_name(app, key, &main.name, id)).await.ok()??;
         let published = ports.iter().find(|mapping| mapping.container_port == port);
         // Without root the bridge can't be reached from the box itself, but a published port can.
         match (container.address(), published) {
             (Some(address), _) if !self.api.is_rootless().await.unwrap_or(false) => {
-                Some(format!("{address}:{port}"))
+                Some(SocketAddr::new(address.parse().ok()?, port))
             }
             (_, Some(mapping)) => {
-                let host = mapping.host_ip.map_or_else(|| "127.0.0.1".to_owned(), |ip| ip.to_string());
-                Some(format!("{host}:{}", mapping.host_port))
+                let host = mapping.host_ip.unwrap_or(Ipv4Addr::LOCALHOST.into());
+                Some(SocketAddr::new(host, mapping.host_port))
             }
             (_, None) => None,
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_core::name::AppName;
-use holdfast_core::release::DriverKind;
+use holdfast_core::runtime::DriverName;
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use tokio::sync::{Notify, mpsc};
@@ -53,7 +53,7 @@ impl Bell {
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match sender {
             Some(sender) => {
-                sender.send(DriverEvent { driver: DriverKind::Podman, app, what, back }).await.is_ok()
+                sender.send(DriverEvent { driver: DriverName::PODMAN, app, what, back }).await.is_ok()
             }
             None => false,
         }

@@ -17,6 +17,7 @@ mod tests;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,20 +29,50 @@ use holdfast_core::health::Health;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::AppObservation;
 use holdfast_core::plan::Action;
-use holdfast_core::release::{DriverKind, ExecCheck, HttpCheck, Release};
+use holdfast_core::release::{ExecCheck, Release};
+use holdfast_core::runtime::{Abilities, DriverName, Fingerprint, Form, Names};
 use nix::sys::signal::{Signal, kill};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc};
 
-use crate::{ApplyStep, CALL_LIMIT, Driver, DriverError, DriverEvent, ExecError, Fingerprint, Owner};
+use crate::{ApplyStep, CALL_LIMIT, Driver, DriverError, DriverEvent, ExecError, Owner};
 use folder::Folder;
 use log::Line;
 use world::{Applied, Fault, Seen};
 
 /// How often a call that is held looks whether it still is.
 const HELD_PAUSE: Duration = Duration::from_millis(20);
+
+/// What the simulated runtime takes and can do.
+pub const ABILITIES: Abilities = Abilities {
+    takes: Form::Manifests,
+    names: Names::Shared,
+    start_stop: false,
+    exec: true,
+    addresses: true,
+    holds_data: true,
+    accounts: false,
+    stages_images: false,
+    engine: false,
+};
+
+/// What is simulated by this folder.
+pub fn fingerprint(dir: &Path) -> Fingerprint {
+    let shown = dir.display();
+    if !dir.is_dir() {
+        let detail = format!("there is no folder {shown}: it is made when the agent starts");
+        return Fingerprint::unusable(DriverName::SIMULATED, ABILITIES, detail);
+    }
+    Fingerprint {
+        driver: DriverName::SIMULATED,
+        usable: true,
+        version: None,
+        detail: format!("simulated by the folder {shown}"),
+        abilities: Some(ABILITIES),
+    }
+}
 
 /// The driver. Several may be open on one folder, as when an old agent's process still ends.
 pub struct SimulatedDriver {
@@ -244,21 +275,19 @@ fn outcome(result: &Result<&'static str, Fault>) -> &'static str {
 
 #[async_trait]
 impl Driver for SimulatedDriver {
-    fn kind(&self) -> DriverKind {
-        DriverKind::Simulated
+    fn name(&self) -> DriverName {
+        DriverName::SIMULATED
+    }
+
+    fn abilities(&self) -> Abilities {
+        ABILITIES
     }
 
     async fn fingerprint(&self) -> Fingerprint {
         self.wait("fingerprint", None, None).await;
-        let reached = self.end("say what it is", self.with(|folder| folder.world.reach())).await;
-        Fingerprint {
-            driver: DriverKind::Simulated,
-            usable: reached.is_ok(),
-            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-            detail: match reached {
-                Ok(()) => format!("simulated by the folder {}", self.dir),
-                Err(error) => error.to_string(),
-            },
+        match self.end("say what it is", self.with(|folder| folder.world.reach())).await {
+            Ok(()) => fingerprint(Path::new(&self.dir)),
+            Err(error) => Fingerprint::unusable(DriverName::SIMULATED, ABILITIES, error.to_string()),
         }
     }
 
@@ -306,8 +335,8 @@ impl Driver for SimulatedDriver {
         }
     }
 
-    async fn address_of(&self, release: &Release, check: &HttpCheck) -> Option<String> {
-        self.lock().world.address_of(release, check)
+    async fn address_of(&self, release: &Release, target: &ObjectKey, _port: u16) -> Option<SocketAddr> {
+        self.lock().world.address_of(release, target)
     }
 
     async fn exec(&self, release: &Release, check: &ExecCheck) -> Result<(), ExecError> {
@@ -369,7 +398,7 @@ impl SimulatedDriver {
                 folder.take_changes()
             };
             for (app, what) in changes {
-                if events.send(DriverEvent { driver: self.kind(), app, what, back: false }).await.is_err() {
+                if events.send(DriverEvent { driver: self.name(), app, what, back: false }).await.is_err() {
                     return Ok(());
                 }
             }

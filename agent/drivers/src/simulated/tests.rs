@@ -98,7 +98,7 @@ fn release(app: &str, annotations: &[(&str, &str)]) -> Release {
         annotations.iter().map(|(what, how)| (format!("{PREFIX}{what}"), json!(how))).collect();
     Release {
         app: app.parse().unwrap(),
-        driver: DriverKind::Simulated,
+        driver: DriverName::SIMULATED,
         objects: vec![
             Object {
                 key: ObjectKey::new("ConfigMap", app),

@@ -2,6 +2,7 @@
 //! driver wraps it in a folder; a model test drives it directly with time of its own.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use holdfast_core::clock::Moment;
@@ -10,7 +11,8 @@ use holdfast_core::health::Health;
 use holdfast_core::name::{AppName, DeviceName, ObjectKey};
 use holdfast_core::observe::{AppObservation, Observed};
 use holdfast_core::plan::Action;
-use holdfast_core::release::{DriverKind, ExecCheck, HttpCheck, Object, Release};
+use holdfast_core::release::{ExecCheck, Object, Release};
+use holdfast_core::runtime::DriverName;
 
 pub use super::object::{Applied, Entry, Fault, Seen, StoredObject};
 use super::script::{Behaviour, Crash, HealthScript, Reaction, Runtime, Script, annotation};
@@ -70,7 +72,7 @@ impl World {
 
     /// Whether `release` could run here.
     pub fn check(&self, release: &Release) -> Result<(), Fault> {
-        if release.driver != DriverKind::Simulated {
+        if release.driver != DriverName::SIMULATED {
             return Err(Fault::Release(format!(
                 "{} was rendered for {}, and this is the simulated driver",
                 release.app, release.driver
@@ -367,11 +369,9 @@ impl World {
         })
     }
 
-    /// Where a health check with a target reaches its object, by the object's annotation `address`.
-    pub fn address_of(&self, release: &Release, check: &HttpCheck) -> Option<String> {
-        let HttpCheck::Target { target, path, .. } = check else { return None };
-        let address = annotation(&release.object(target)?.spec, "address")?;
-        Some(format!("http://{address}{path}"))
+    /// Where an object is reached, by its annotation `address`.
+    pub fn address_of(&self, release: &Release, target: &ObjectKey) -> Option<SocketAddr> {
+        annotation(&release.object(target)?.spec, "address")?.parse().ok()
     }
 }
 

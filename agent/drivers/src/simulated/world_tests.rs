@@ -14,7 +14,7 @@ fn at(boot: &str, seconds: u64) -> Moment {
 fn release(health: &str) -> Release {
     Release {
         app: "pos".parse().unwrap(),
-        driver: DriverKind::Simulated,
+        driver: DriverName::SIMULATED,
         objects: vec![Object {
             key: ObjectKey::new("Pod", "pos"),
             spec: json!({ "metadata": { "annotations": { format!("{PREFIX}health"): health } } }),

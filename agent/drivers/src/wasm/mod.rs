@@ -42,16 +42,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use holdfast_core::digest::Digest;
 use holdfast_core::health::Health;
-use holdfast_core::name::AppName;
+use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::AppObservation;
 use holdfast_core::probe::WasmCheck;
-use holdfast_core::release::{DriverKind, HttpCheck, Release};
+use holdfast_core::release::Release;
+use holdfast_core::runtime::{Abilities, DriverName, Fingerprint, Form, Names};
 use tokio::sync::{Semaphore, mpsc};
 
 use self::cache::Cache;
 use self::cgroup::Groups;
 use self::watch::Watchers;
-use crate::{ApplyStep, Driver, DriverError, DriverEvent, Fingerprint, Owner};
+use crate::{ApplyStep, Driver, DriverError, DriverEvent, Owner};
 
 pub use self::child::{probe_main, run_main};
 pub use self::compile::compile_main;
@@ -136,6 +137,33 @@ impl WasmDriver {
     }
 }
 
+/// What takes WebAssembly, and what it can do.
+pub const ABILITIES: Abilities = Abilities {
+    takes: Form::Component,
+    names: Names::PerApp,
+    start_stop: false,
+    exec: false,
+    addresses: true,
+    holds_data: true,
+    accounts: false,
+    stages_images: false,
+    engine: true,
+};
+
+/// What runs WebAssembly on this box, where workloads run as this user.
+pub fn fingerprint(user: &RunAs) -> Fingerprint {
+    match user.user() {
+        Ok(_) => Fingerprint {
+            driver: DriverName::WASM,
+            usable: true,
+            version: Some(ENGINE.to_owned()),
+            detail: "runs in a child process".to_owned(),
+            abilities: Some(ABILITIES),
+        },
+        Err(why) => Fingerprint::unusable(DriverName::WASM, ABILITIES, why),
+    }
+}
+
 #[async_trait]
 impl Driver for WasmDriver {
     async fn collect(&self, keep: &BTreeSet<Digest>) {
@@ -144,22 +172,22 @@ impl Driver for WasmDriver {
         }
     }
 
-    fn kind(&self) -> DriverKind {
-        DriverKind::Wasm
+    fn name(&self) -> DriverName {
+        DriverName::WASM
+    }
+
+    fn abilities(&self) -> Abilities {
+        ABILITIES
     }
 
     async fn fingerprint(&self) -> Fingerprint {
-        let (usable, detail) = match files::make_private_dir(&self.config.run_dir) {
-            Ok(()) if let Err(why) = self.config.user.user() => (false, why),
-            Ok(()) => {
-                let without =
-                    Groups::open().ready().err().map(|why| format!("; without cgroups of their own: {why}"));
-                let found = format!("workloads are found at {}", self.config.run_dir.display());
-                (true, found + &without.unwrap_or_default())
-            }
-            Err(e) => (false, format!("cannot make {}: {e}", self.config.run_dir.display())),
-        };
-        Fingerprint { driver: DriverKind::Wasm, usable, version: Some(ENGINE.into()), detail }
+        let mut found = fingerprint(&self.config.user);
+        if found.usable
+            && let Err(why) = Groups::open().ready()
+        {
+            found.detail = format!("{}; without cgroups of their own: {why}", found.detail);
+        }
+        found
     }
 
     fn check(&self, release: &Release) -> Result<(), DriverError> {
@@ -187,8 +215,7 @@ impl Driver for WasmDriver {
         self.probe_app(release).await
     }
 
-    async fn address_of(&self, release: &Release, check: &HttpCheck) -> Option<String> {
-        let HttpCheck::Target { target, path, .. } = check else { return None };
+    async fn address_of(&self, release: &Release, target: &ObjectKey, _port: u16) -> Option<SocketAddr> {
         let (_, workload) = spec::read(release, &self.config.owner).ok()?;
         if *target != spec::key_of(&release.app) {
             return None;
@@ -201,7 +228,7 @@ impl Driver for WasmDriver {
                 std::net::Ipv6Addr::LOCALHOST.into()
             });
         }
-        Some(format!("http://{listen}{path}"))
+        Some(listen)
     }
 
     async fn prepare_probe(&self, check: &WasmCheck<Digest>) -> Result<(), DriverError> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_core::name::AppName;
-use holdfast_core::release::DriverKind;
+use holdfast_core::runtime::DriverName;
 use tokio::sync::mpsc;
 
 use super::client::Client;
@@ -91,7 +91,7 @@ async fn send(
     what: String,
     events: &mpsc::Sender<DriverEvent>,
 ) -> Result<(), mpsc::error::SendError<DriverEvent>> {
-    events.send(DriverEvent { driver: DriverKind::Wasm, app: Some(app.clone()), what, back: false }).await
+    events.send(DriverEvent { driver: DriverName::WASM, app: Some(app.clone()), what, back: false }).await
 }
 
 fn words(status: &Status) -> String {

@@ -12,9 +12,8 @@ use holdfast_core::health::Health;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::Observed;
 use holdfast_core::plan::Action;
-use holdfast_core::release::{
-    DriverKind, Object, Release, Restart, Strategy, WasmHttp, WasmLimits, WasmWorkload,
-};
+use holdfast_core::release::{Object, Release, Restart, Strategy, WasmHttp, WasmLimits, WasmWorkload};
+use holdfast_core::runtime::DriverName;
 use holdfast_drivers::wasm::{RunAs, WasmConfig, WasmDriver};
 use holdfast_drivers::{ApplyStep, Driver, DriverError, Owner};
 use tempfile::TempDir;
@@ -168,7 +167,7 @@ pub fn free_address() -> SocketAddr {
 pub fn release(workload: &WasmWorkload<Digest>) -> Release {
     Release {
         app: app(),
-        driver: DriverKind::Wasm,
+        driver: DriverName::WASM,
         objects: vec![Object { key: key(), spec: serde_json::to_value(workload).unwrap() }],
         artifacts: BTreeSet::from([workload.component]),
         secrets: BTreeMap::new(),

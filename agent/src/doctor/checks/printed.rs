@@ -111,7 +111,7 @@ async fn what_doctor_prints_is_as_written_down() {
             "[drivers.wasm]\nenabled = false\n[drivers.simulated]\ndir = \"{0}/{simulated}\"\n[drivers.kubernetes]\nkubeconfig = \"{0}/{simulated}/k3s.yaml\"\n[api]\nsocket = \"{0}/api.sock\"\n",
             dir.display()
         ));
-        found.extend(drivers(&config));
+        found.extend(drivers(&config).await);
         file("box/k3s.yaml", "", 0o600);
     }
     found.push(daemon(&config).await);

@@ -26,8 +26,9 @@ use holdfast_core::generation::Failed;
 use holdfast_core::held::Held;
 use holdfast_core::name::AppName;
 use holdfast_core::plan::Action;
-use holdfast_core::release::{DriverKind, Object, Release};
+use holdfast_core::release::{Object, Release};
 use holdfast_core::resolve::Resolved;
+use holdfast_core::runtime::DriverName;
 use holdfast_drivers::Driver;
 use holdfast_drivers::simulated::script::Runtime as RuntimeIs;
 use holdfast_drivers::simulated::world::{Entry, KEPT, World};
@@ -174,7 +175,7 @@ impl History {
         let driver: Arc<dyn Driver> =
             Arc::new(Runtime { shared: Arc::clone(&self.shared), fuse: self.fuse.clone() });
         let journal = Memory { disk: Arc::clone(&self.disk), fuse: self.fuse.clone() };
-        let drivers = Drivers::from([(DriverKind::Simulated, driver)]);
+        let drivers = Drivers::from_iter([driver]);
         self.keeper = Some(Keeper::open(journal, drivers).unwrap());
         if self.revisions > 0 {
             self.place();
@@ -401,7 +402,7 @@ fn put_somebody_elses(world: &mut World) {
     let mut theirs = World::new("other/box".parse().unwrap());
     let release = Release {
         app: "somebody".parse().unwrap(),
-        driver: DriverKind::Simulated,
+        driver: DriverName::SIMULATED,
         objects: vec![Object { key: key("Deployment/somebody"), spec: json!({}) }],
         artifacts: BTreeSet::new(),
         secrets: BTreeMap::new(),

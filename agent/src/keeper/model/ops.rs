@@ -6,8 +6,9 @@ use std::time::Duration;
 use holdfast_core::digest::Revision;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::release::{
-    DriverKind, HealthPolicy, Immutable, Object, OnFailure, Policy, Release, Target, WorkloadKind,
+    HealthPolicy, Immutable, Object, OnFailure, Policy, Release, Target, WorkloadKind,
 };
+use holdfast_core::runtime::DriverName;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -170,7 +171,7 @@ pub(super) fn release_with(app: usize, version: u8, kind: Kind, roams: &[&str]) 
     keys.extend(roams.iter().map(|key| (*key).to_owned()));
     Release {
         app: name(app),
-        driver: DriverKind::Simulated,
+        driver: DriverName::SIMULATED,
         objects: keys.iter().map(|key| Object { key: key.parse().unwrap(), spec: spec.clone() }).collect(),
         artifacts: BTreeSet::new(),
         secrets: BTreeMap::new(),
@@ -186,7 +187,7 @@ pub(super) fn target(app: usize, release: &Release, revision: &Revision) -> Targ
     Target {
         release: release.id(),
         kind: WorkloadKind::Container,
-        driver: DriverKind::Simulated,
+        driver: DriverName::SIMULATED,
         policy: Policy {
             depends_on: needs,
             health: HealthPolicy {

@@ -11,9 +11,10 @@ use holdfast_core::health::Health;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::{AppObservation, Observed};
 use holdfast_core::plan::Action;
-use holdfast_core::release::{DriverKind, HttpCheck, Release};
+use holdfast_core::release::Release;
+use holdfast_core::runtime::{Abilities, DriverName, Fingerprint};
 use holdfast_drivers::simulated::world::{Fault, World};
-use holdfast_drivers::{ApplyStep, Driver, DriverError, DriverEvent, Fingerprint};
+use holdfast_drivers::{ApplyStep, Driver, DriverError, DriverEvent, simulated};
 use tokio::sync::mpsc;
 
 use super::memory::Fuse;
@@ -70,12 +71,16 @@ impl Runtime {
 
 #[async_trait]
 impl Driver for Runtime {
-    fn kind(&self) -> DriverKind {
-        DriverKind::Simulated
+    fn name(&self) -> DriverName {
+        DriverName::SIMULATED
+    }
+
+    fn abilities(&self) -> Abilities {
+        simulated::ABILITIES
     }
 
     async fn fingerprint(&self) -> Fingerprint {
-        Fingerprint { driver: DriverKind::Simulated, usable: true, version: None, detail: String::new() }
+        simulated::fingerprint(std::path::Path::new("/"))
     }
 
     fn check(&self, _: &Release) -> Result<(), DriverError> {
@@ -141,7 +146,7 @@ impl Driver for Runtime {
         shared.world.probe(&now, release)
     }
 
-    async fn address_of(&self, _: &Release, _: &HttpCheck) -> Option<String> {
+    async fn address_of(&self, _: &Release, _: &ObjectKey, _: u16) -> Option<std::net::SocketAddr> {
         None
     }
 

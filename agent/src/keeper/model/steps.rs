@@ -8,10 +8,11 @@ use holdfast_core::digest::Revision;
 use holdfast_core::health::Health;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::AppObservation;
-use holdfast_core::release::{DriverKind, HttpCheck, Object, Release};
+use holdfast_core::release::{Object, Release};
 use holdfast_core::resolve::Resolved;
+use holdfast_core::runtime::{Abilities, DriverName, Fingerprint};
 use holdfast_drivers::simulated::world::{Fault, World};
-use holdfast_drivers::{ApplyStep, Driver, DriverError, DriverEvent, Fingerprint};
+use holdfast_drivers::{ApplyStep, Driver, DriverError, DriverEvent, simulated};
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -61,12 +62,16 @@ fn answer<T>(result: Result<T, Fault>) -> Result<T, DriverError> {
 
 #[async_trait]
 impl Driver for Wide {
-    fn kind(&self) -> DriverKind {
-        DriverKind::Simulated
+    fn name(&self) -> DriverName {
+        DriverName::SIMULATED
+    }
+
+    fn abilities(&self) -> Abilities {
+        simulated::ABILITIES
     }
 
     async fn fingerprint(&self) -> Fingerprint {
-        Fingerprint { driver: DriverKind::Simulated, usable: true, version: None, detail: String::new() }
+        simulated::fingerprint(std::path::Path::new("/"))
     }
 
     fn check(&self, _: &Release) -> Result<(), DriverError> {
@@ -105,7 +110,7 @@ impl Driver for Wide {
         Health::Healthy
     }
 
-    async fn address_of(&self, _: &Release, _: &HttpCheck) -> Option<String> {
+    async fn address_of(&self, _: &Release, _: &ObjectKey, _: u16) -> Option<std::net::SocketAddr> {
         None
     }
 
@@ -143,7 +148,7 @@ fn applied(width: usize, refused: Option<&str>) -> (Arc<Wide>, Arc<Mutex<Disk>>)
         let keys = KINDS.iter().flat_map(|kind| (0..4).map(move |n| format!("{kind}/{}-{n}", name(app))));
         let release = Release {
             app: name(app),
-            driver: DriverKind::Simulated,
+            driver: DriverName::SIMULATED,
             objects: keys.map(|key| Object { key: key.parse().unwrap(), spec: json!({}) }).collect(),
             artifacts: Default::default(),
             secrets: Default::default(),
@@ -157,7 +162,7 @@ fn applied(width: usize, refused: Option<&str>) -> (Arc<Wide>, Arc<Mutex<Disk>>)
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let journal = Memory { disk: Arc::clone(&disk), fuse: Fuse::default() };
-        let drivers = Drivers::from([(DriverKind::Simulated, Arc::clone(&driver) as Arc<dyn Driver>)]);
+        let drivers = Drivers::from_iter([Arc::clone(&driver) as Arc<dyn Driver>]);
         let mut keeper = Keeper::open(journal, drivers).unwrap();
         keeper.place(&resolved, &now()).unwrap();
         keeper.permit(Permit::default());
