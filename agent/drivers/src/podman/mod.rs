@@ -7,6 +7,7 @@
 mod address;
 mod api;
 mod change;
+mod claims;
 mod client;
 mod exec;
 mod files;
@@ -36,7 +37,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use holdfast_core::digest::{Digest, ReleaseId};
+use holdfast_core::digest::Digest;
 use holdfast_core::health::Health;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::{AppObservation, Observed};
@@ -283,45 +284,6 @@ impl PodmanDriver {
         self.prober.keep(app, &asked, &self.api, &self.bell);
     }
 
-    /// A claim's volume, which is made if it isn't there.
-    async fn ensure_claim(
-        &self,
-        app: &AppName,
-        claim: &ObjectKey,
-        release: ReleaseId,
-    ) -> Result<api::Volume, DriverError> {
-        let name = marks::claim_name(claim);
-        if let Some(found) = self.api.volume(&name).await? {
-            return Ok(found);
-        }
-        Ok(self.api.create_volume(&name, &marks::labels(&self.owner, app, claim, release)).await?)
-    }
-
-    /// Removes a claim's volume with the data in it, if it is ours and no container uses it.
-    async fn purge_claim(&self, app: &AppName, claim: &ObjectKey) -> Result<(), DriverError> {
-        match self.observe_claim(app, claim).await? {
-            Observed::Same => Ok(self.api.delete_volume(&marks::claim_name(claim)).await?),
-            Observed::Foreign { owner } => {
-                Err(DriverError::Runtime(format!("{claim} was not removed: it belongs to {owner}")))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    async fn observe_claim(&self, app: &AppName, key: &ObjectKey) -> Result<Observed, DriverError> {
-        let Some(volume) = self.api.volume(&marks::claim_name(key)).await? else {
-            return Ok(Observed::Absent);
-        };
-        let mark = |label: &str| volume.labels.get(label).map(String::as_str);
-        let ours =
-            mark(marks::DEVICE) == Some(self.owner.device.as_str()) && mark(marks::APP) == Some(app.as_str());
-        Ok(match (ours, mark(marks::APP)) {
-            (true, _) => Observed::Same,
-            (false, Some(app)) => Observed::Foreign { owner: format!("the app {app}") },
-            (false, None) => Observed::Foreign { owner: "somebody else".to_owned() },
-        })
-    }
-
     /// Keeps the last lines of a container that is about to go, for the app's diagnosis. Nothing of them is in the
     /// reason of a failure, which goes into status, events, the journal and the anchor: they are as secret as the app.
     async fn keep_log(&self, app: &AppName, name: &str, container: &str) {
@@ -406,13 +368,8 @@ impl Driver for PodmanDriver {
             let release = instances.first().and_then(|instance| instance.release);
             seen.insert(key, Observed::Extra { release });
         }
-        let device = self.owner.device.to_string();
-        for volume in self.api.volumes(&[(marks::DEVICE, &device), (marks::APP, app.as_str())]).await? {
-            // A scratch volume goes with its pod.
-            if let Some(key) = marks::claim(&volume.labels, &volume.name).filter(|key| key.kind == CLAIM) {
-                let release = volume.labels.get(marks::RELEASE).and_then(|id| id.parse().ok()).map(ReleaseId);
-                seen.entry(key).or_insert(Observed::Extra { release });
-            }
+        for held in self.held_claims().await?.into_iter().filter(|held| held.app == *app) {
+            seen.entry(held.key).or_insert(Observed::Extra { release: held.release });
         }
         Ok(seen)
     }
@@ -422,15 +379,16 @@ impl Driver for PodmanDriver {
         let labels = [(marks::DEVICE, device.as_str())];
         let containers = self.api.containers(&labels).await?;
         let volumes = self.api.volumes(&labels).await?;
+        let claims = self.held_claims_of(&volumes)?;
         let parts = containers.iter().filter_map(|one| {
             let name = one.names.first()?;
             marks::part(&self.owner, &one.labels, name).map(|part| part.app)
         });
-        let held = volumes.iter().filter_map(|one| {
-            // A scratch volume whose pod is gone is left over from what was killed.
-            one.labels.get(marks::APP)?.parse().ok()
-        });
-        let apps: BTreeSet<AppName> = parts.chain(held).collect();
+        // A scratch volume whose pod is gone is left over from what was killed.
+        let scratch = volumes.iter().filter(|one| !claims::is_claim(one));
+        let scratch = scratch.filter_map(|one| one.labels.get(marks::APP)?.parse().ok());
+        let apps: BTreeSet<AppName> =
+            parts.chain(scratch).chain(claims.into_iter().map(|held| held.app)).collect();
         Ok(apps.into_iter().collect())
     }
 
@@ -449,6 +407,7 @@ impl Driver for PodmanDriver {
             (Action::Purge, _) => self.purge_claim(step.app, step.object).await,
             // What holds data is never removed, whatever the plan says.
             (Action::Remove, _) if !step.object.holds_data() => self.remove(step.app, step.object).await,
+            (Action::Adopt, _) if step.from.is_some() => self.take_claim(step.app, step.object).await,
             (Action::Remove | Action::Adopt | Action::Orphan | Action::Prepare, _) => Ok(()),
             (_, None) => Err(DriverError::Runtime(format!("{} is not in the release", step.object))),
         }
