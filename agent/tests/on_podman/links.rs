@@ -117,6 +117,45 @@ fn a_folder_that_is_exchanged_again_and_again_while_it_is_mounted_never_shows_th
     });
 }
 
+/// An app of one pod that mounts this folder of the box at /data.
+fn write_with_folder(shop: &Shop, app: &HostApp, image: &str, folder: &Path) {
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{ name: {name} }}\nspec:\n  hostNetwork: true\n  terminationGracePeriodSeconds: 1\n  volumes: [ {{ name: data, hostPath: {{ path: {folder}, type: DirectoryOrCreate }} }} ]\n  containers:\n    - name: {name}\n      image: {image}\n      env: [ {{ name: PORT, value: \"{port}\" }} ]\n      volumeMounts: [ {{ name: data, mountPath: /data }} ]\n",
+        name = app.name,
+        port = app.port,
+        folder = folder.display(),
+    );
+    shop.write(app.name, "", &manifest);
+}
+
+#[test]
+fn a_folder_of_the_box_below_one_that_another_app_writes_is_never_mounted_through_its_link() {
+    let mut shop = Shop::new();
+    let (writer, pos) = (HostApp::new("writer"), HostApp::new("pos"));
+    let image = shop.push("1");
+    let shared = shop.podman.dir().join("shared");
+    write_with_folder(&shop, &writer, &image, &shared);
+    shop.agent.start(&[]);
+    shop.converge();
+
+    // The writer has the folder, so this is what it can do before the other app comes.
+    let secrets = shop.podman.dir().join("of-the-host");
+    fs::create_dir(&secrets).unwrap();
+    fs::write(secrets.join("note"), "the host's").unwrap();
+    symlink(&secrets, shared.join("part")).unwrap();
+    write_with_folder(&shop, &pos, &image, &shared.join("part"));
+    shop.commit();
+    let said = shop.wait_said("pos", "symbolic link");
+    assert!(said.contains("shared/part"), "{said}");
+    assert!(read(&pos, "/data/note").is_err());
+
+    fs::remove_file(shared.join("part")).unwrap();
+    fs::create_dir(shared.join("part")).unwrap();
+    fs::write(shared.join("part/note"), "the box's").unwrap();
+    wait_for("it runs", || read(&pos, "/data/note").ok().filter(|note| note == "the box's"));
+    assert_eq!(read(&writer, "/data/part/note").unwrap(), "the box's");
+}
+
 #[test]
 fn labels_that_an_image_brings_make_nothing_ours_and_lead_nowhere() {
     let mut shop = Shop::new();

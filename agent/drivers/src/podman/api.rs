@@ -39,6 +39,16 @@ pub(super) struct Inspected {
     pub(super) before_boot: bool,
 }
 
+/// Something that a container shows of the box.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Mounted {
+    #[serde(default)]
+    pub(super) source: String,
+    #[serde(default, rename = "RW")]
+    pub(super) is_writable: bool,
+}
+
 /// What podman says of a container's process.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -225,6 +235,19 @@ impl Api {
     /// A container by its name or id; none if there is none.
     pub(super) async fn container(&self, name: &str) -> Result<Option<Inspected>, ApiError> {
         found(self.client.json(Call::get(format!("/containers/{}/json", escaped(name)))).await)
+    }
+
+    /// What a container shows of the box; nothing if there is none of that name or id.
+    pub(super) async fn mounts(&self, name: &str) -> Result<Vec<Mounted>, ApiError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Mounts {
+            #[serde(default, deserialize_with = "or_default")]
+            mounts: Vec<Mounted>,
+        }
+        let call = Call::get(format!("/containers/{}/json", escaped(name)));
+        let container: Option<Mounts> = found(self.client.json(call).await)?;
+        Ok(container.map(|container| container.mounts).unwrap_or_default())
     }
 
     pub(super) async fn create(&self, body: &Value) -> Result<String, ApiError> {

@@ -26,6 +26,8 @@ impl Change<'_> {
     /// Has the pod's volumes there, and tells where those are that are folders of the box.
     pub(super) async fn places(&self) -> Result<Places, DriverError> {
         let mut places = Places::default();
+        let of_the_box = self.spec.pod.volumes.values().any(|volume| matches!(volume, Volume::Host { .. }));
+        let writable = if of_the_box { self.writable_paths().await? } else { Vec::new() };
         for (name, volume) in &self.spec.pod.volumes {
             match volume {
                 Volume::Files(files) => {
@@ -38,7 +40,9 @@ impl Change<'_> {
                     })?;
                     self.place_parts(&mut places, name, &folder);
                 }
-                Volume::Host { path, kind } => self.place_host_path(&mut places, name, path, *kind)?,
+                Volume::Host { path, kind } => {
+                    self.place_host_path(&mut places, name, (path, *kind), &writable)?;
+                }
                 Volume::Claim(claim) => {
                     let found = self.driver.ensure_claim(self.spec.app, claim, self.spec.release).await?;
                     self.place_sub_paths(&mut places, name, Path::new(&found.mountpoint))?;
@@ -99,10 +103,10 @@ impl Change<'_> {
         &self,
         places: &mut Places,
         volume: &str,
-        path: &str,
-        kind: HostPathKind,
+        (path, kind): (&str, HostPathKind),
+        writable: &[PathBuf],
     ) -> Result<(), DriverError> {
-        let shared = written_above(self.writable_host_paths()?, Path::new(path));
+        let shared = written_above(writable, Path::new(path));
         let failed =
             |error: io::Error| DriverError::Runtime(format!("the hostPath {path} can't be used: {error}"));
         match &shared {
@@ -127,10 +131,19 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// The folders of the box that containers of this app can write to.
-    fn writable_host_paths(&self) -> Result<Vec<PathBuf>, DriverError> {
+    /// The folders of the box that containers can write to: those that the release has, and all that podman has, whoever
+    /// made them.
+    async fn writable_paths(&self) -> Result<Vec<PathBuf>, DriverError> {
         let pods = self.driver.pods(self.release)?;
-        Ok(pods.iter().flat_map(|WantedPod { pod, .. }| writable(pod)).collect())
+        let mut all: Vec<PathBuf> = pods.iter().flat_map(|WantedPod { pod, .. }| writable(pod)).collect();
+        for listed in self.driver.api.containers(&[]).await? {
+            let mounts = self.driver.api.mounts(&listed.id).await?;
+            let written = mounts.into_iter().filter(|mount| mount.is_writable);
+            all.extend(written.map(|mount| PathBuf::from(mount.source)));
+        }
+        // Who can write to the whole box needs no link.
+        all.retain(|path| path.parent().is_some());
+        Ok(all)
     }
 }
 
@@ -144,10 +157,10 @@ fn writable<I>(pod: &Pod<I>) -> Vec<PathBuf> {
 }
 
 /// The topmost of `writable` that is above `path`, and the way from there.
-fn written_above(writable: Vec<PathBuf>, path: &Path) -> Option<(PathBuf, PathBuf)> {
-    let above = writable.into_iter().filter_map(|base| {
-        let rest = path.strip_prefix(&base).ok()?.to_owned();
-        (!rest.as_os_str().is_empty()).then_some((base, rest))
+fn written_above(writable: &[PathBuf], path: &Path) -> Option<(PathBuf, PathBuf)> {
+    let above = writable.iter().filter_map(|base| {
+        let rest = path.strip_prefix(base).ok()?.to_owned();
+        (!rest.as_os_str().is_empty()).then(|| (base.clone(), rest))
     });
     above.min_by_key(|(base, _)| base.components().count())
 }
