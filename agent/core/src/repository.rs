@@ -6,16 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use semver::Version;
 
 use crate::diagnostic::{Diagnostic, Position, nearest, sorted};
+use crate::kubernetes::schema::Schema;
+use crate::model::app::ContainerDriver;
 use crate::model::document::{Document, read};
 use crate::model::{App, Body, Device, Fleet, Labels, Purge, Site, Stop};
 use crate::name::{AppName, DeviceName};
 use crate::reading::{self, AppFile, Part};
-use crate::runtime::DriverName;
 use crate::render::clash::{self, Places};
+use crate::render::manifests::Unfit;
 use crate::render::{ArtifactRef, Desired, DesiredApp, Workload, manifests, render};
+use crate::runtime::DriverName;
 use crate::select::{self, File, app_path, cycle, in_circle, select_unproven, unknown_apps};
 use crate::tree::{EntryKind, Kind, Tree, Unread};
-use crate::yaml::DOCUMENT_LIMIT;
+use crate::yaml::{DOCUMENT_LIMIT, Dialect, parse};
 
 pub use crate::tree::Files;
 
@@ -42,22 +45,29 @@ pub fn check(tree: &dyn Tree, device: Option<&DeviceName>, agent_version: &Versi
     look.dependencies();
     look.clashes();
     let mut errors = look.errors;
+    let mut warnings = look.warnings;
+    // What is wrong was told already, perhaps in other words.
+    let place = |error: &Diagnostic| (error.file.clone(), error.line, error.column);
+    let told = |all: &[Diagnostic]| all.iter().map(place).collect::<BTreeSet<_>>();
     if let Some(device) = device {
         let found = match render_for(tree, device, agent_version) {
             Ok(desired) => {
+                let before = told(&warnings);
+                warnings.extend(unfit(&desired).filter(|warning| !before.contains(&place(warning))));
                 let mut found = missing_artifacts(tree, &desired);
-                found.extend(unfit(&desired));
+                found.extend(refused_by_kubernetes(&desired));
                 found.extend(desired.faulty.into_values().flatten());
                 found
             }
             Err(found) => found,
         };
-        // What is wrong for every box was told already, perhaps in other words.
-        let place = |error: &Diagnostic| (error.file.clone(), error.line, error.column);
-        let told: BTreeSet<_> = errors.iter().map(place).collect();
-        errors.extend(found.into_iter().filter(|error| !told.contains(&place(error))));
+        let before = told(&errors);
+        errors.extend(found.into_iter().filter(|error| !before.contains(&place(error))));
     }
-    Checked { errors: sorted(errors), warnings: sorted(look.warnings) }
+    // What no box takes is an error, and no warning beside that.
+    let before = told(&errors);
+    warnings.retain(|warning| !before.contains(&place(warning)));
+    Checked { errors: sorted(errors), warnings: sorted(warnings) }
 }
 
 /// What `device` would get from a repository. An error holds the whole revision; errors of single apps are in
@@ -108,9 +118,41 @@ fn name_in<'a>(folder: &str, path: &'a str) -> Option<&'a str> {
 /// What podman can't hold of apps that are to run on any runtime.
 fn unfit(desired: &Desired) -> impl Iterator<Item = Diagnostic> + '_ {
     desired.apps.values().flat_map(|app| match &app.workload {
-        Workload::Container { driver: None, unfit_for_podman, .. } => unfit_for_podman.clone(),
+        Workload::Container { driver: None, unfit_for_podman, .. } => {
+            unfit_for_podman.iter().cloned().map(on_podman_boxes).collect()
+        }
         _ => Vec::new(),
     })
+}
+
+/// What keeps an app from running on podman, told of an app that may run elsewhere: boxes with Kubernetes take it.
+fn on_podman_boxes(mut error: Diagnostic) -> Diagnostic {
+    error.message = format!("on boxes with podman the app is held: {}", error.message);
+    error
+}
+
+/// What no supported release of Kubernetes takes of rendered manifests of apps that run nowhere else. A box asks its
+/// own server, which may know more.
+fn refused_by_kubernetes(desired: &Desired) -> Vec<Diagnostic> {
+    let mut errors = Vec::new();
+    let mut schema = None;
+    for app in desired.apps.values() {
+        let Workload::Container { driver: Some(DriverName::KUBERNETES), objects, places, .. } = &app.workload
+        else {
+            continue;
+        };
+        // The values of a Secret were taken out.
+        for object in objects.iter().filter(|object| object.key.kind != "Secret") {
+            let Some((file, at)) = places.get(&object.key) else { continue };
+            let text = object.spec.to_string();
+            // JSON is YAML, and this was read before.
+            let Ok(nodes) = parse(file, text.as_bytes(), Dialect::Kubernetes, text.len()) else { continue };
+            let schema = schema.get_or_insert_with(Schema::new);
+            let found = nodes.iter().flat_map(|node| schema.check(file, node));
+            errors.extend(found.map(|error| Diagnostic { line: at.line, column: at.column, ..error }));
+        }
+    }
+    errors
 }
 
 /// What was seen of a repository so far.
@@ -178,7 +220,8 @@ impl Look {
             for path in paths.into_iter().filter(|path| reading::stem(path).is_some()) {
                 if let Ok(Some(bytes)) = tree.read(&path, DOCUMENT_LIMIT) {
                     let misplaced = reading::misplaced_order(&path, &bytes);
-                    self.errors.extend(misplaced.map(|(_, error)| error));
+                    // No box reads it, and none is kept from anything by it.
+                    self.warnings.extend(misplaced.map(|(_, warning)| warning));
                 }
             }
         }
@@ -263,10 +306,16 @@ impl Look {
         self.places.insert(name.clone(), (container.driver.name(), places));
         // Where there are templates, only `--device` tells.
         if !files.iter().any(|file| file.path.ends_with(".j2")) {
-            let unfit = manifests::unfit_for_podman(&name, container, &files, strategy);
+            let Unfit { anywhere, on_podman } = Unfit::of(&name, container, &files, strategy);
             let place = |error: &Diagnostic| (error.file.clone(), error.line);
             let told: BTreeSet<_> = self.errors.iter().map(place).collect();
-            self.errors.extend(unfit.into_iter().filter(|error| !told.contains(&place(error))));
+            let is_new = |error: &Diagnostic| !told.contains(&place(error));
+            self.errors.extend(anywhere.into_iter().filter(is_new));
+            let on_podman = on_podman.into_iter().filter(is_new);
+            match container.driver {
+                ContainerDriver::Any => self.warnings.extend(on_podman.map(on_podman_boxes)),
+                _ => self.errors.extend(on_podman),
+            }
         }
     }
 

@@ -33,13 +33,20 @@ fn the_example_repository_is_whole() {
 }
 
 #[test]
-fn a_stop_that_stands_where_nobody_reads_it_is_told() {
+fn a_stop_that_stands_where_nobody_reads_it_is_a_warning_and_where_somebody_may_have_meant_it_an_error() {
     let mut files = read(&source("examples/retail"));
     let stop =
         format!("{HEAD}kind: Stop\nmetadata: {{ name: x }}\nspec: {{ placement: {{}}, reason: wait }}\n");
+    files.insert("ops/x.yaml".into(), stop.clone().into_bytes());
+    let found = check(&files, None, &VERSION);
+    assert_eq!(to_text(&found.errors), "");
+    let text = to_text(&found.warnings);
+    assert!(text.contains("ops/x.yaml:1:1: a Stop in ops/x.yaml has no effect"), "{text}");
+    files.remove("ops/x.yaml");
+    // A box holds everything for this one.
     files.insert("stop/x.yaml".into(), stop.clone().into_bytes());
     let text = to_text(&validate(&files, None, &VERSION));
-    assert!(text.contains("stop/x.yaml:1:1: a Stop in stop/x.yaml has no effect"), "{text}");
+    assert!(text.contains("stop is not read; it was probably meant to be stops/"), "{text}");
     files.remove("stop/x.yaml");
     files.insert("stops/x.yaml".into(), stop.into_bytes());
     assert_eq!(to_text(&validate(&files, None, &VERSION)), "");
@@ -294,4 +301,47 @@ fn two_apps_that_name_the_same_object_on_one_box_are_refused_with_both_files() {
         assert!(!text.contains("is also defined by the app"), "{text}");
         assert!(desired.faulty.values().flatten().all(|error| !error.message.contains("is also defined by")));
     }
+}
+
+#[test]
+fn what_podman_cannot_hold_of_an_app_for_any_runtime_is_a_warning_and_of_one_for_podman_an_error() {
+    let mut files = read(&source("examples/retail"));
+    let app = |driver: &str| {
+        format!(
+            "{HEAD}kind: App\nmetadata: {{ name: web }}\nspec:\n  placement: {{}}\n  container: {{ driver: {driver} }}\n"
+        )
+    };
+    let ingress = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: { name: web }\nspec: { defaultBackend: { service: { name: web, port: { number: 80 } } } }\n";
+    files.insert("apps/web/manifests/all.yaml".into(), ingress.into());
+    let mut told = |driver: &str| {
+        files.insert("apps/web/app.yaml".into(), app(driver).into_bytes());
+        let found = check(&files, None, &VERSION);
+        (to_text(&found.errors), to_text(&found.warnings))
+    };
+    let (errors, warnings) = told("any");
+    assert_eq!(errors, "");
+    assert!(
+        warnings.contains("apps/web/manifests/all.yaml:2:7: on boxes with podman the app is held:"),
+        "{warnings}"
+    );
+    let (errors, warnings) = told("podman");
+    assert!(
+        errors.contains("apps/web/manifests/all.yaml:2:7:") && !warnings.contains("web"),
+        "{errors}{warnings}"
+    );
+    assert_eq!(told("kubernetes"), (String::new(), String::new()));
+}
+
+#[test]
+fn what_no_kubernetes_takes_of_a_template_is_told_for_the_device_that_it_is_rendered_for() {
+    let mut files = read(&source("examples/retail"));
+    let app = format!(
+        "{HEAD}kind: App\nmetadata: {{ name: web }}\nspec:\n  placement: {{}}\n  container: {{ driver: kubernetes }}\n"
+    );
+    files.insert("apps/web/app.yaml".into(), app.into_bytes());
+    let set = "# {{ device.name }}\napiVersion: v1\nkind: ConfigMap\nmetadata: { name: a }\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: { name: web }\nspec:\n  replica: 1\n  selector: { matchLabels: { a: b } }\n  template: { metadata: { labels: { a: b } }, spec: { containers: [ { name: c, image: i } ] } }\n";
+    files.insert("apps/web/manifests/all.yaml.j2".into(), set.into());
+    assert_eq!(to_text(&check(&files, None, &VERSION).errors), "");
+    let errors = to_text(&check(&files, Some(&device("apac/kiosk")), &VERSION).errors);
+    assert!(errors.contains("apps/web/manifests/all.yaml.j2:") && errors.contains("replica"), "{errors}");
 }

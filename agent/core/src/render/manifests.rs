@@ -201,21 +201,26 @@ fn without_secrets(
     Ok(spec)
 }
 
-/// What podman can't hold of manifests without templates, if they may run there.
-pub(crate) fn unfit_for_podman(
-    app: &AppName,
-    container: &ContainerSpec,
-    files: &[File],
-    strategy: Strategy,
-) -> Vec<Diagnostic> {
-    let may = container.driver.may_be(DriverName::PODMAN);
-    // The box's name is only what containers are told.
-    let Some(device) = may.then(|| "some-box".parse().ok()).flatten() else { return Vec::new() };
-    match objects(app, container, files, &TemplateValue::UNDEFINED, Some((&device, strategy))) {
-        Ok(Objects { podman: Some(Err(errors)), .. }) => errors,
-        Ok(_) => Vec::new(),
-        // Most of these are told for every runtime.
-        Err(errors) => errors,
+/// What is wrong with manifests without templates that may run on podman.
+#[derive(Default)]
+pub(crate) struct Unfit {
+    /// For every runtime.
+    pub(crate) anywhere: Vec<Diagnostic>,
+    /// For podman alone.
+    pub(crate) on_podman: Vec<Diagnostic>,
+}
+
+impl Unfit {
+    /// Reads them as a box with podman does.
+    pub(crate) fn of(app: &AppName, container: &ContainerSpec, files: &[File], strategy: Strategy) -> Self {
+        let may = container.driver.may_be(DriverName::PODMAN);
+        // The box's name is only what containers are told.
+        let Some(device) = may.then(|| "some-box".parse().ok()).flatten() else { return Unfit::default() };
+        match objects(app, container, files, &TemplateValue::UNDEFINED, Some((&device, strategy))) {
+            Ok(Objects { podman: Some(Err(on_podman)), .. }) => Unfit { on_podman, ..Unfit::default() },
+            Ok(_) => Unfit::default(),
+            Err(anywhere) => Unfit { anywhere, ..Unfit::default() },
+        }
     }
 }
 
