@@ -47,7 +47,8 @@ def scale(binary, options):
 def rows(ours, theirs, box):
     for what, own, others in zip(("first sync", "a change of one file"), ours, theirs):
         named = list(zip(("clone --depth 1", "with blob:none and a sparse checkout"), others))
-        yield Row(f"scale: bytes of {what}", kilobytes(own["bytes"]),
+        least = max(each["bytes"] for _, each in named)
+        yield Row(f"scale: bytes of {what}", kilobytes(own["bytes"]), target="at most git's", met=own["bytes"] <= least,
                   reference="; ".join(f"git {how}: {kilobytes(each['bytes'])}" for how, each in named),
                   notes=f"{own['requests']} requests, git {' and '.join(str(each['requests']) for each in others)}; "
                         f"{own['seconds']:.1f} s to Good with {fleets.SOAK} s soak, "

@@ -71,7 +71,7 @@ def idle_cpu(box, seconds):
             sorted(spent.items(), key=lambda item: -item[1][1]) if count or ran]
     yield Row("idle: share of one core", f"{share:.4f} %", target="< 0.1 %", met=share < 0.1,
               notes=f"over {elapsed:.0f} s")
-    yield Row("idle: wake-ups a second", f"{woken:.2f}",
+    yield Row("idle: wake-ups a second", f"{woken:.2f}", target="≤ 1", met=woken <= 1,
               notes="CPU and wake-ups by thread: " + ("; ".join(busy) or "none"))
 
 
@@ -162,7 +162,9 @@ def thousand(binary, options):
         began = box.start()
         first = box.events.wait("revision.applied", commit, timeout=1200) - began
         label = f"{count:,} apps:"
-        yield Row(f"{label} first converge", f"{first:.2f} s", reference=f"one fsync of 4 KiB: {spread(syncs(box.dir))}",
+        bound = 15 * count / 1000
+        yield Row(f"{label} first converge", f"{first:.2f} s", target=f"≤ {bound:g} s", met=first <= bound,
+                  reference=f"one fsync of 4 KiB: {spread(syncs(box.dir))}",
                   notes=f"agent's start to all Good, {fleets.SOAK} s soak in it; CPU {cpu(box.pid):.2f} s")
         time.sleep(SETTLE)
         yield from many_passes(box, label)
@@ -286,7 +288,7 @@ def sizes(binary, _):
     plain = binary.with_name(f"{binary.name}-no-wasm")
     for path in (binary, plain):
         if path.exists():
-            limit = 32 if fleets.runs_wasm(path) else 20
+            limit = 27 if fleets.runs_wasm(path) else 15.5
             size = path.stat().st_size
             yield Row(f"size: {path.name}", megabytes(size), target=f"≤ {limit} MB", met=size <= limit * 1e6,
                       reference=f"git: {megabytes(os.stat(shutil.which('git')).st_size)}", notes=fleets.version(path))

@@ -1,6 +1,7 @@
 //! What drivers of containers need of the rest of the box: images from registries, and secrets from the store.
 
 use std::collections::BTreeSet;
+#[cfg(feature = "kubernetes")]
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,7 +16,8 @@ use crate::http::allowance::Allowance;
 use crate::registry::{Images, Registries, RegistryError};
 
 /// Where image archives are put for Kubernetes, if they are.
-pub(super) fn images_dir(config: &Config) -> Option<&PathBuf> {
+#[cfg(feature = "kubernetes")]
+fn images_dir(config: &Config) -> Option<&PathBuf> {
     config.drivers.kubernetes.as_ref()?.images_dir.as_ref()
 }
 

@@ -9,7 +9,18 @@ use crate::boxes::{DEVICE, TestBox, fields, of, pos};
 
 /// Wants a status with exactly the fields that are documented.
 fn has_every_field(status: &Value) {
-    let all = ["agent", "apps", "converged", "device", "held", "revision", "running", "source", "trust"];
+    let all = [
+        "agent",
+        "apps",
+        "converged",
+        "device",
+        "held",
+        "revision",
+        "running",
+        "runtimes",
+        "source",
+        "trust",
+    ];
     let mut names = fields(status);
     // Once something was accepted.
     names.retain(|name| *name != "change");
