@@ -143,7 +143,9 @@ fn refused_by_kubernetes(desired: &Desired) -> Vec<Diagnostic> {
         };
         // The values of a Secret were taken out.
         for object in objects.iter().filter(|object| object.key.kind != "Secret") {
-            let Some((file, at)) = places.get(&object.key) else { continue };
+            // Plain files were looked at before, line by line.
+            let place = places.get(&object.key).filter(|(file, _)| file.ends_with(".j2"));
+            let Some((file, at)) = place else { continue };
             let text = object.spec.to_string();
             // JSON is YAML, and this was read before.
             let Ok(nodes) = parse(file, text.as_bytes(), Dialect::Kubernetes, text.len()) else { continue };

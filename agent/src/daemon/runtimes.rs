@@ -8,19 +8,20 @@ use futures_util::future::join_all;
 #[cfg(not(all(feature = "wasm", feature = "podman", feature = "kubernetes")))]
 use holdfast_core::runtime::DriverName;
 use holdfast_core::runtime::Fingerprint;
-use holdfast_drivers::{Driver, simulated};
+use holdfast_drivers::{CALL_LIMIT, Driver, simulated};
 
 use crate::config::{self, Config};
 
-/// How long a runtime may take to say what it is. One that hangs keeps nobody from the rest of an answer.
-const LIMIT: Duration = Duration::from_secs(2);
+/// How long a runtime may take to say what it is where somebody waits for an answer. One that hangs keeps nobody from the rest
+/// of it; podman's socket may have to start its service first.
+pub(super) const LIMIT: Duration = Duration::from_secs(5);
 
 /// Asks all of them what they are now.
-pub(super) async fn ask(drivers: Vec<Arc<dyn Driver>>) -> Vec<Fingerprint> {
+pub(super) async fn ask(drivers: Vec<Arc<dyn Driver>>, limit: Duration) -> Vec<Fingerprint> {
     join_all(drivers.into_iter().map(|driver| async move {
-        let asked = tokio::time::timeout(LIMIT, driver.fingerprint()).await;
+        let asked = tokio::time::timeout(limit, driver.fingerprint()).await;
         asked.unwrap_or_else(|_| {
-            let detail = format!("it did not say within {} s what it is", LIMIT.as_secs());
+            let detail = format!("it did not answer within {} s", limit.as_secs());
             Fingerprint::unusable(driver.name(), driver.abilities(), detail)
         })
     }))
@@ -30,7 +31,7 @@ pub(super) async fn ask(drivers: Vec<Arc<dyn Driver>>) -> Vec<Fingerprint> {
 /// Says in the log what they are, beside whatever else goes on.
 pub(super) fn log(drivers: Vec<Arc<dyn Driver>>) {
     tokio::spawn(async move {
-        for found in ask(drivers).await {
+        for found in ask(drivers, CALL_LIMIT).await {
             match found.usable {
                 true => tracing::info!(driver = %found.driver, "{}: {}", found.title(), found.detail),
                 false => {

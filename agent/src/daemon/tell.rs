@@ -29,7 +29,7 @@ impl Daemon {
                 let (mut status, drivers) =
                     (self.status(), self.keeper.drivers().values().cloned().collect());
                 tokio::spawn(async move {
-                    status.runtimes = runtimes::ask(drivers).await;
+                    status.runtimes = runtimes::ask(drivers, runtimes::LIMIT).await;
                     let _ = reply.send(status);
                 });
             }

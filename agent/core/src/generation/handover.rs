@@ -241,26 +241,46 @@ impl Claims<'_> {
         let has_it = |other: &AppName| self.owns(other, driver, key) && !self.owns(app, driver, key);
         let mut others = self.apps.keys().filter(|other| *other != app && self.runtimes.moves(driver));
         others.find(|other| match self.runs(other, driver, key) {
-            true => {
-                self.precedes(other, app, driver, key)
-                    || (self.runtimes.is_name_shared(driver, key) && has_it(other) && !is_due)
-            }
+            true => self.precedes(other, app, driver, key) || (has_it(other) && !is_due),
             // What was made in its place goes first.
             false => {
-                !self.runtimes.is_name_shared(driver, key)
+                (!self.runtimes.is_name_shared(driver, key)
                     && has_it(other)
-                    && self.precedes(other, app, driver, key)
+                    && self.precedes(other, app, driver, key))
+                    || self.has_the_data_of(other, app, driver, key)
             }
         })
     }
 
-    /// The apps whose own object of this name is in the way of `release`, which is to have it from now on. It is made
-    /// again if the release fails.
-    pub(crate) fn in_the_way<'k>(
-        &self,
-        app: &AppName,
-        release: &'k Release,
-    ) -> Vec<(&AppName, &'k ObjectKey)> {
+    /// Whether `taker` runs with data that `giver` lets go of, so that the giver's object `key` must not run beside it. Only
+    /// where names are each app's own: elsewhere what runs is handed over with its data.
+    fn has_the_data_of(&self, taker: &AppName, giver: &AppName, driver: DriverName, key: &ObjectKey) -> bool {
+        let current = |app: &AppName| {
+            let target = self.apps.get(app)?.current.as_ref()?;
+            self.releases.get(&target.release).filter(|release| release.driver == driver)
+        };
+        if key.holds_data() || self.runtimes.is_name_shared(driver, key) {
+            return false;
+        }
+        let (Some(takes), Some(object)) =
+            (current(taker), current(giver).and_then(|release| release.object(key)))
+        else {
+            return false;
+        };
+        self.takes_data(taker, takes, giver) && contend(object, takes)
+    }
+
+    /// Whether `release` of `taker` has data by a shared name that `giver` is to let go of.
+    fn takes_data(&self, taker: &AppName, release: &Release, giver: &AppName) -> bool {
+        let driver = release.driver;
+        let data = release.objects.iter().map(|object| &object.key).filter(|key| key.holds_data());
+        data.filter(|key| self.runtimes.is_name_shared(driver, key))
+            .any(|key| self.precedes(taker, giver, driver, key))
+    }
+
+    /// What of other apps is in the way of `release`: their own object of a name that it is to have from now on, and what
+    /// runs with the data that it takes over. It is made again if the release fails.
+    pub(crate) fn in_the_way(&self, app: &AppName, release: &Release) -> Vec<(&AppName, ObjectKey)> {
         let driver = release.driver;
         if !self.runtimes.moves(driver) {
             return Vec::new();
@@ -271,11 +291,33 @@ impl Claims<'_> {
             let others = self.apps.iter().filter(|(other, _)| {
                 *other != app && self.owns(other, driver, key) && self.precedes(app, other, driver, key)
             });
+            // Nothing is known of what no release has, as of an app that goes: it may need anything.
             found.extend(others.filter_map(|(other, record)| {
-                let current = self.releases.get(&record.current.as_ref()?.release)?;
-                contend(current.object(key)?, release).then_some((other, key))
+                let current = record.current.as_ref().and_then(|target| self.releases.get(&target.release));
+                let object = current.and_then(|current| current.object(key));
+                object.is_none_or(|object| contend(object, release)).then(|| (other, key.clone()))
             }));
         }
+        if !release.objects.iter().any(|object| is_own(&object.key)) {
+            return found;
+        }
+        for (other, _) in self.apps.iter().filter(|(other, _)| *other != app) {
+            if !self.takes_data(app, release, other) {
+                continue;
+            }
+            let owned = self.inventory.get(other).into_iter().flatten();
+            let owned =
+                owned.filter(|(key, owned)| owned.driver == driver && is_own(key)).map(|(key, _)| key);
+            let current = self.apps.get(other).and_then(|app| app.current.as_ref());
+            let current = current.and_then(|target| self.releases.get(&target.release));
+            let is_in_the_way = |key: &&ObjectKey| {
+                let object = current.and_then(|release| release.object(key));
+                object.is_none_or(|object| contend(object, release))
+            };
+            found.extend(owned.filter(is_in_the_way).map(|key| (other, key.clone())));
+        }
+        found.sort();
+        found.dedup();
         found
     }
 

@@ -211,7 +211,7 @@ fn plan_app(
             app: other.clone(),
             driver: release.driver,
             action: Action::Remove,
-            object: key.clone(),
+            object: key,
             reason: format!("it makes room for the object of the app {name}, to which it is handed over"),
             release: None,
             from: None,

@@ -443,3 +443,49 @@ fn on_podman_what_moves_makes_room_where_both_can_not_be_there_and_comes_back_if
     held.observed.remove(&name("b"));
     assert_eq!(told(&held, &newest), ["a Create Pod/web"]);
 }
+
+#[test]
+fn on_podman_what_runs_with_data_that_another_app_takes_over_stops_before_and_never_runs_beside_it() {
+    const DATA: &str = "PersistentVolumeClaim/shop/data";
+    let with_data = |app: &str, pod: &str| {
+        let mut made = (*release(app, "1", &[DATA, pod])).clone();
+        made.driver = DriverName::PODMAN;
+        made.objects[1].spec = serde_json::json!({
+            "workload": "Pod/shop/web", "hostname": "web", "restart": "always", "graceSeconds": 5,
+            "containers": [], "network": { "bridge": { "ports": [] } }, "volumes": { "data": { "claim": DATA } },
+        });
+        Arc::new(made)
+    };
+    let owned = |keys: &[&str]| {
+        let of = |key: &&str| (key.parse().unwrap(), Owned::by(DriverName::PODMAN));
+        keys.iter().map(of).collect::<BTreeMap<_, _>>()
+    };
+    let seen = |seen: &[(&str, Observed)]| {
+        let seen = seen.iter().map(|(key, seen)| (key.parse().unwrap(), seen.clone())).collect();
+        BTreeMap::from([(DriverName::PODMAN, seen)])
+    };
+    let (old, new) = (with_data("a", "Pod/old"), with_data("b", "Pod/new"));
+    let mut held = Box_::with(&[("a", &old, &[]), ("b", &new, &[])]);
+    let newest = crate::testing::resolved(&[("b", &target(&new, &[]))]);
+    held.inventory = [(name("a"), owned(&[DATA, "Pod/old"]))].into();
+    let of_a = Observed::Another { app: name("a"), immutable: None };
+    held.observed = [(name("b"), seen(&[(DATA, of_a)]))].into();
+    assert_eq!(
+        told(&held, &newest),
+        ["a Remove Pod/old", &format!("b Adopt {DATA} from a"), "b Create Pod/new"]
+    );
+
+    // The one that waits until the other is good makes nothing of it again, also while nothing is known of the newest revision.
+    held.inventory = [(name("a"), owned(&[])), (name("b"), owned(&[DATA, "Pod/new"]))].into();
+    let of_b = Observed::Another { app: name("b"), immutable: None };
+    held.observed = [(name("a"), seen(&[(DATA, of_b.clone())]))].into();
+    assert_eq!(told(&held, &newest), Vec::<String>::new());
+
+    // The commit is taken back: what goes stops before the first one starts again.
+    let newest = crate::testing::resolved(&[("a", &target(&old, &[]))]);
+    held.apps.get_mut(&name("b")).unwrap().withdraw(&now());
+    assert_eq!(
+        told(&held, &newest),
+        ["b Remove Pod/new", &format!("a Adopt {DATA} from b"), "a Create Pod/old"]
+    );
+}

@@ -237,6 +237,13 @@ impl Api {
         found(self.client.json(Call::get(format!("/containers/{}/json", escaped(name)))).await)
     }
 
+    /// The containers that run with a volume.
+    pub(super) async fn running_on(&self, volume: &str) -> Result<Vec<Listed>, ApiError> {
+        let filters = json!({ "volume": [volume], "status": ["running", "paused"] }).to_string();
+        let call = Call::get("/containers/json").query("all", "true").query("filters", filters);
+        Ok(self.client.json::<Option<Vec<Listed>>>(call).await?.unwrap_or_default())
+    }
+
     /// What a container shows of the box; nothing if there is none of that name or id.
     pub(super) async fn mounts(&self, name: &str) -> Result<Vec<Mounted>, ApiError> {
         #[derive(Deserialize)]

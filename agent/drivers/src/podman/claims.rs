@@ -26,9 +26,8 @@ struct OwnerRecord {
     app: AppName,
 }
 
-/// A claim's volume that is this agent's.
+/// A claim's volume that an app has.
 pub(super) struct HeldClaim {
-    pub(super) app: AppName,
     pub(super) key: ObjectKey,
     /// The release that it was made for.
     pub(super) release: Option<ReleaseId>,
@@ -44,9 +43,31 @@ impl PodmanDriver {
     ) -> Result<api::Volume, DriverError> {
         let name = marks::claim_name(claim);
         if let Some(found) = self.api.volume(&name).await? {
+            self.may_use(app, claim, &found).await?;
             return Ok(found);
         }
         Ok(self.api.create_volume(&name, &marks::labels(&self.owner, app, claim, release)).await?)
+    }
+
+    /// An error if a claim's volume isn't this app's, or if a container of another app still runs on it: two programs on
+    /// the same data would harm it. Whoever planned this may not have known.
+    async fn may_use(
+        &self,
+        app: &AppName,
+        claim: &ObjectKey,
+        volume: &api::Volume,
+    ) -> Result<(), DriverError> {
+        if self.owner_of(volume).await? != Some(app.clone()) {
+            return Err(DriverError::Runtime(format!("{claim} can't be used: it isn't this app's now")));
+        }
+        let users = self.api.running_on(&volume.name).await?;
+        let theirs = users.iter().filter_map(|one| marks::part(&self.owner, &one.labels, one.names.first()?));
+        match theirs.map(|part| part.app).find(|other| other != app) {
+            None => Ok(()),
+            Some(other) => Err(DriverError::Runtime(format!(
+                "{claim} can't be used yet: a container of the app {other} still runs on it"
+            ))),
+        }
     }
 
     /// Removes a claim's volume with the data in it, if it is ours and no container uses it.
@@ -71,7 +92,7 @@ impl PodmanDriver {
         let Some(volume) = self.api.volume(&marks::claim_name(key)).await? else {
             return Ok(Observed::Absent);
         };
-        Ok(match self.owner_of(&volume)? {
+        Ok(match self.owner_of(&volume).await? {
             Some(owner) if owner == *app => Observed::Same,
             Some(owner) => Observed::Another { app: owner, immutable: None },
             None => {
@@ -93,38 +114,56 @@ impl PodmanDriver {
             ))
         })?;
         let record = OwnerRecord { device: self.owner.device.clone(), app: app.clone() };
-        write_owner(&folder, &record).map_err(|error| {
+        let path = folder.join(OWNER_FILE);
+        let written = tokio::task::spawn_blocking(move || write_owner(&folder, &record)).await;
+        written.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| {
             DriverError::Runtime(format!(
                 "{key} can't be handed over: cannot write {}: {error}",
-                folder.join(OWNER_FILE).display()
+                path.display()
             ))
         })
     }
 
-    /// All claims' volumes of this agent, whoever has them.
-    pub(super) async fn held_claims(&self) -> Result<Vec<HeldClaim>, DriverError> {
+    /// The claims' volumes that an app has. One of which it can't be told is left out: it is nobody's to act on.
+    pub(super) async fn claims_of(&self, app: &AppName) -> Result<Vec<HeldClaim>, DriverError> {
         let device = self.owner.device.to_string();
-        self.held_claims_of(&self.api.volumes(&[(marks::DEVICE, &device)]).await?)
-    }
-
-    /// The same of volumes that were asked for.
-    pub(super) fn held_claims_of(&self, volumes: &[api::Volume]) -> Result<Vec<HeldClaim>, DriverError> {
         let mut held = Vec::new();
-        for volume in volumes {
-            let Some(key) = claim_of(volume) else { continue };
-            let release = volume.labels.get(marks::RELEASE).and_then(|id| id.parse().ok()).map(ReleaseId);
-            held.extend(self.owner_of(volume)?.map(|app| HeldClaim { app, key, release }));
+        for volume in self.api.volumes(&[(marks::DEVICE, &device)]).await? {
+            let Some(key) = claim_of(&volume) else { continue };
+            match self.owner_of(&volume).await {
+                Ok(owner) if owner.as_ref() == Some(app) => {
+                    let release = volume.labels.get(marks::RELEASE).and_then(|id| id.parse().ok());
+                    held.push(HeldClaim { key, release: release.map(ReleaseId) });
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%app, volume = volume.name, %error, "a volume is left alone"),
+            }
         }
         Ok(held)
     }
 
+    /// The apps that have a claim's volume among these.
+    pub(super) async fn owners_of(&self, volumes: &[api::Volume]) -> Result<Vec<AppName>, DriverError> {
+        let mut owners = Vec::new();
+        for volume in volumes.iter().filter(|volume| is_claim(volume)) {
+            owners.extend(self.owner_of(volume).await?);
+        }
+        Ok(owners)
+    }
+
     /// The app of this device that has a volume; none if it is somebody else's.
-    fn owner_of(&self, volume: &api::Volume) -> Result<Option<AppName>, DriverError> {
+    async fn owner_of(&self, volume: &api::Volume) -> Result<Option<AppName>, DriverError> {
         let label = |label: &str| volume.labels.get(label).map(String::as_str);
         if label(marks::DEVICE) != Some(self.owner.device.as_str()) {
             return Ok(None);
         }
-        let noted = folder_of(volume).map(|folder| read_owner(&folder)).transpose()?.flatten();
+        let noted = match folder_of(volume) {
+            Some(folder) => {
+                let read = tokio::task::spawn_blocking(move || read_owner(&folder)).await;
+                read.map_err(|error| DriverError::Runtime(error.to_string()))??
+            }
+            None => None,
+        };
         Ok(match noted.filter(|noted| noted.device == self.owner.device) {
             Some(noted) => Some(noted.app),
             None => label(marks::APP).and_then(|app| app.parse().ok()),

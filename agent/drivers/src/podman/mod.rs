@@ -368,7 +368,7 @@ impl Driver for PodmanDriver {
             let release = instances.first().and_then(|instance| instance.release);
             seen.insert(key, Observed::Extra { release });
         }
-        for held in self.held_claims().await?.into_iter().filter(|held| held.app == *app) {
+        for held in self.claims_of(app).await? {
             seen.entry(held.key).or_insert(Observed::Extra { release: held.release });
         }
         Ok(seen)
@@ -379,7 +379,7 @@ impl Driver for PodmanDriver {
         let labels = [(marks::DEVICE, device.as_str())];
         let containers = self.api.containers(&labels).await?;
         let volumes = self.api.volumes(&labels).await?;
-        let claims = self.held_claims_of(&volumes)?;
+        let claims = self.owners_of(&volumes).await?;
         let parts = containers.iter().filter_map(|one| {
             let name = one.names.first()?;
             marks::part(&self.owner, &one.labels, name).map(|part| part.app)
@@ -387,8 +387,7 @@ impl Driver for PodmanDriver {
         // A scratch volume whose pod is gone is left over from what was killed.
         let scratch = volumes.iter().filter(|one| !claims::is_claim(one));
         let scratch = scratch.filter_map(|one| one.labels.get(marks::APP)?.parse().ok());
-        let apps: BTreeSet<AppName> =
-            parts.chain(scratch).chain(claims.into_iter().map(|held| held.app)).collect();
+        let apps: BTreeSet<AppName> = parts.chain(scratch).chain(claims).collect();
         Ok(apps.into_iter().collect())
     }
 

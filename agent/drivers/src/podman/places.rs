@@ -11,6 +11,7 @@ use holdfast_core::pod::{HostPathKind, Mount, Pod, Volume};
 use rustix::fs::FileType;
 
 use super::change::Change;
+use super::client::ApiError;
 use super::marks;
 use super::spec::{Places, place_key};
 use super::{WantedPod, api};
@@ -137,12 +138,17 @@ impl Change<'_> {
         let pods = self.driver.pods(self.release)?;
         let mut all: Vec<PathBuf> = pods.iter().flat_map(|WantedPod { pod, .. }| writable(pod)).collect();
         for listed in self.driver.api.containers(&[]).await? {
-            let mounts = self.driver.api.mounts(&listed.id).await?;
+            let mounts = match self.driver.api.mounts(&listed.id).await {
+                // One that podman itself can't tell of doesn't run.
+                Err(ApiError::Refused { .. }) => continue,
+                mounts => mounts?,
+            };
             let written = mounts.into_iter().filter(|mount| mount.is_writable);
             all.extend(written.map(|mount| PathBuf::from(mount.source)));
         }
-        // Who can write to the whole box needs no link.
-        all.retain(|path| path.parent().is_some());
+        // Who can write to the whole box needs no link, and what the kernel shows has links of its own.
+        let of_the_kernel = |path: &PathBuf| OF_THE_KERNEL.iter().any(|folder| path.starts_with(folder));
+        all.retain(|path| path.parent().is_some() && !of_the_kernel(path) && path.exists());
         Ok(all)
     }
 }

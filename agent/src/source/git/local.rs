@@ -8,7 +8,6 @@ use std::path::PathBuf;
 
 use gix::ObjectId;
 use gix::objs::Kind;
-use holdfast_core::disk::Trouble;
 use holdfast_core::verify::Ancestry;
 
 use super::config::{Limits, Reference, described, full_name};
@@ -49,10 +48,8 @@ impl Local {
             if !self.path.exists() {
                 return SourceError::NotFound { what: format!("the folder {}", self.path.display()) };
             }
-            SourceError::Local {
-                cause: format!("opening the repository {} failed: {error}", self.path.display()),
-                trouble: Trouble::in_chain(&error),
-            }
+            // It may be a stick: what is wrong with that isn't the state folder's trouble.
+            SourceError::here(format!("opening the repository {} failed: {error}", self.path.display()))
         })
     }
 
