@@ -2,7 +2,6 @@
 //! is hashed on the way, so that the size of a file costs no memory. What is larger than it may be is refused by what it says
 //! of itself, before there is memory for it.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufWriter, Write as _};
 
@@ -11,7 +10,7 @@ use gix::hash::Hasher;
 use gix::objs::Kind;
 use gix::zlib::{Decompress, FlushDecompress, Status};
 
-use super::bounds::{Bounds, Failure, MAX_OBJECTS, check_effort};
+use super::bounds::{Bounds, Failure, check_effort};
 
 /// How much is inflated at once.
 const CHUNK: usize = 64 << 10;
@@ -32,6 +31,8 @@ pub(super) struct Item {
     pub(super) crc: u32,
     /// How many bytes the difference has, as far as it is one.
     pub(super) difference: u32,
+    /// Of how many differences it was the last to be put together; 0 where it came whole.
+    pub(super) order: u32,
     /// How many bytes stand before its content.
     pub(super) head: u8,
     /// None until it is known.
@@ -45,7 +46,7 @@ pub(super) struct Arrived {
     /// Differences by the object of the pack that they build on: its number, and theirs.
     pub(super) built: Vec<(u32, u32)>,
     /// And by the id of that object.
-    pub(super) waiting: BTreeMap<ObjectId, Vec<u32>>,
+    pub(super) waiting: Vec<(ObjectId, u32)>,
     /// Where the last object ends.
     pub(super) end: u64,
     /// How many bytes were unpacked.
@@ -75,10 +76,10 @@ pub(super) fn receive(pack: &mut dyn BufRead, file: &File, bounds: Bounds) -> Re
         return Err(Failure::Broken("it does not begin like a pack".to_owned()));
     };
     let count = u32::from_be_bytes(count);
-    if count > MAX_OBJECTS {
+    if count > bounds.objects {
         return Err(Failure::TooLarge {
             what: format!("the number of objects in the pack, {count},"),
-            limit: u64::from(MAX_OBJECTS),
+            limit: u64::from(bounds.objects),
         });
     }
     let mut arrived = Arrived::default();
@@ -138,7 +139,7 @@ impl Arriving<'_> {
                 for byte in &mut id {
                     *byte = self.byte()?;
                 }
-                arrived.waiting.entry(ObjectId::from(id)).or_default().push(number);
+                arrived.waiting.push((ObjectId::from(id), number));
                 None
             }
             kind => return Err(Failure::Broken(format!("there is no kind of object {kind}"))),
@@ -152,6 +153,7 @@ impl Arriving<'_> {
             id: ObjectId::null(gix::hash::Kind::Sha1),
             crc: 0,
             difference: 0,
+            order: 0,
             head,
             kind,
         };

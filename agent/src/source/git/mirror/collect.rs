@@ -18,7 +18,7 @@ const MAX_PACKS_OF_PARTS: usize = 40;
 
 impl Mirror {
     /// Forgets all revisions but `keep`. When packs have piled up, or nothing else is left, what `keep` needs
-    /// is written into one new pack, and the old ones go. A crash in between leaves both, or the new one.
+    /// is written into a new pack, or several where that is much, and the old ones go. A crash in between leaves both, or the new one.
     pub(crate) fn collect(&self, keep: &[ObjectId]) -> Result<(), SourceError> {
         self.collect_where(keep, false)
     }
@@ -101,7 +101,8 @@ impl Mirror {
         // Before any object goes, what takes its place is there, and a marker that would outlive it is not.
         self.sync()?;
         // It has the name of an old one if it holds the same.
-        let old: Vec<&PathBuf> = old.iter().filter(|path| path.file_stem() != new.as_deref()).collect();
+        let old: Vec<&PathBuf> =
+            old.iter().filter(|path| !new.iter().any(|name| path.file_stem() == Some(name))).collect();
         self.drop_packs(&old)
     }
 

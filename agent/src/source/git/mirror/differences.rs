@@ -1,27 +1,31 @@
 //! Putting together what a pack sends as differences to other objects. All that is held at once is what lies on the way from
 //! a whole object to what is built on it, and it is counted before there is memory for it.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::time::{Duration, Instant};
 
 use gix::ObjectId;
 use gix::objs::Kind;
 use gix::zlib::{Decompress, FlushDecompress, Status};
 
 use super::arriving::{Arrived, sizes};
-use super::bounds::{Bounds, Failure, MAX_HELD, check_effort};
+use super::bounds::{Bounds, Chain, Failure, MAX_HELD, check_effort, check_reading};
 use super::objects::{Damage, Objects};
 
 /// How much of a pack is read at once.
 const CHUNK: usize = 64 << 10;
+
+/// The number of what no longer waits for the object that it builds on.
+const TAKEN: u32 = u32::MAX;
 
 /// Something that is built on, and what is built on it and not yet put together.
 struct Held {
     kind: Kind,
     data: Vec<u8>,
     above: Vec<u32>,
+    chain: Chain,
 }
 
 /// An object that a pack builds on without having it, to be added.
@@ -37,15 +41,32 @@ pub(super) struct Resolver<'a> {
     arrived: &'a mut Arrived,
     bounds: Bounds,
     most: u64,
-    /// What waits for an object that is not in the mirror.
-    lost: BTreeMap<ObjectId, Vec<u32>>,
+    /// How many differences were put together.
+    done: u32,
+    /// What reading all of them goes through, in bytes.
+    reading: u64,
+    until: Instant,
+    time: Duration,
     inflate: Decompress,
 }
 
 impl<'a> Resolver<'a> {
-    pub(super) fn new(pack: &'a File, arrived: &'a mut Arrived, bounds: Bounds) -> Self {
+    /// What may take `time`.
+    pub(super) fn new(pack: &'a File, arrived: &'a mut Arrived, bounds: Bounds, time: Duration) -> Self {
         arrived.built.sort_unstable();
-        Resolver { pack, arrived, bounds, most: MAX_HELD, lost: BTreeMap::new(), inflate: Decompress::new() }
+        arrived.waiting.sort_unstable();
+        let now = Instant::now();
+        Resolver {
+            pack,
+            arrived,
+            bounds,
+            most: MAX_HELD,
+            done: 0,
+            reading: 0,
+            until: now.checked_add(time).unwrap_or(now),
+            time,
+            inflate: Decompress::new(),
+        }
     }
 
     /// Does it. `added` gets each object of `mirror` that the pack builds on.
@@ -60,25 +81,39 @@ impl<'a> Resolver<'a> {
             if above.is_empty() {
                 continue;
             }
-            self.afford(size)?;
+            let chain = Chain::of(size);
+            chain.check(self.most)?;
             let data = self.read(number, size)?;
-            self.put_together(Held { kind, data, above })?;
+            self.put_together(Held { kind, data, above, chain })?;
         }
-        while let Some((id, above)) = self.arrived.waiting.pop_first() {
+        let mut next = 0;
+        while let Some((id, number)) = self.arrived.waiting.get(next).copied() {
+            next = self.arrived.waiting.partition_point(|(other, _)| *other <= id);
+            if number == TAKEN {
+                continue;
+            }
             match mirror.map(|mirror| self.base(mirror, id)) {
                 Some(Ok(base)) => {
                     added(&base)?;
-                    self.put_together(Held { kind: base.kind, data: base.data, above })?;
+                    let (above, chain) = (self.above(None, &id), Chain::of(base.data.len() as u64));
+                    self.put_together(Held { kind: base.kind, data: base.data, above, chain })?;
                 }
                 // What is put together later may be it.
-                None | Some(Err(Failure::Base(Damage::Missing(_)))) => drop(self.lost.insert(id, above)),
+                None | Some(Err(Failure::Base(Damage::Missing(_)))) => self.on_time()?,
                 Some(Err(failure)) => return Err(failure),
             }
         }
-        match self.lost.first_key_value() {
+        match self.arrived.waiting.iter().find(|(_, number)| *number != TAKEN) {
             Some((id, _)) => Err(Failure::Broken(format!("it builds on object {id}, which is not here"))),
             None => Ok(()),
         }
+    }
+
+    fn on_time(&self) -> Result<(), Failure> {
+        if Instant::now() <= self.until {
+            return Ok(());
+        }
+        Err(Failure::Broken(format!("putting its objects together takes longer than {:?}", self.time)))
     }
 
     /// An object that came as a whole.
@@ -99,8 +134,14 @@ impl<'a> Resolver<'a> {
             let there = built.get(from..).unwrap_or_default().iter();
             above.extend(there.take_while(|(base, _)| *base == number).map(|(_, above)| *above));
         }
-        above.extend(self.arrived.waiting.remove(id).unwrap_or_default());
-        above.extend(self.lost.remove(id).unwrap_or_default());
+        let waiting = &mut self.arrived.waiting;
+        let from = waiting.partition_point(|(base, _)| base < id);
+        // All of them are taken at once, by the first object of this id: a pack that has it a thousand times takes no
+        // longer for it.
+        let there = waiting.get_mut(from..).unwrap_or_default().iter_mut();
+        for (_, number) in there.take_while(|(base, number)| base == id && *number != TAKEN) {
+            above.push(std::mem::replace(number, TAKEN));
+        }
         above
     }
 
@@ -108,9 +149,11 @@ impl<'a> Resolver<'a> {
     fn base(&self, mirror: &Objects, id: ObjectId) -> Result<Base, Failure> {
         let (kind, size) = mirror.header(&id).map_err(Failure::Base)?;
         self.bounds.check(kind, size)?;
-        self.afford(size)?;
+        Chain::of(size).check(self.most)?;
         let mut data = Vec::new();
         mirror.read(&id, kind, &mut data).map_err(Failure::Base)?;
+        // It had room for all that the object is built on.
+        data.shrink_to_fit();
         Ok(Base { id, kind, data })
     }
 
@@ -121,7 +164,7 @@ impl<'a> Resolver<'a> {
         let what = format!(
             "what the pack sends as differences to other objects, which takes {bytes} bytes of memory to put together,"
         );
-        Err(Failure::TooLarge { what, limit: self.most })
+        Err(Failure::TooMuch { what, limit: self.most })
     }
 
     /// Puts together all that is built on this, and on that.
@@ -134,21 +177,27 @@ impl<'a> Resolver<'a> {
                 way.pop();
                 continue;
             };
-            let (kind, last) = (below.kind, below.above.is_empty());
+            let (kind, last, chain) = (below.kind, below.above.is_empty(), below.chain);
             let Some(item) = self.arrived.items.get(number as usize) else { continue };
             let (difference, size) = (u64::from(item.difference), item.size);
             self.bounds.check(kind, size)?;
             self.afford(held.saturating_add(difference).saturating_add(size))?;
+            let chain = chain.and(difference, size);
+            chain.check(self.most)?;
             self.arrived.unpacked = self.arrived.unpacked.saturating_add(size);
             check_effort(self.arrived.unpacked, self.arrived.end)?;
+            self.reading = self.reading.saturating_add(chain.cost);
+            check_reading(self.reading, self.arrived.unpacked, self.arrived.items.len() as u64)?;
+            self.on_time()?;
             let difference = self.read(number, difference)?;
             let data = apply(way.last().map(|below| below.data.as_slice()).unwrap_or_default(), &difference)?;
             drop(difference);
             // Finding SHA-1 collisions is part of it.
             let id = gix::objs::compute_hash(gix::hash::Kind::Sha1, kind, &data)
                 .map_err(|error| Failure::Broken(error.to_string()))?;
+            self.done = self.done.saturating_add(1);
             if let Some(item) = self.arrived.items.get_mut(number as usize) {
-                (item.id, item.kind) = (id, Some(kind));
+                (item.id, item.kind, item.order) = (id, Some(kind), self.done);
             }
             if last && let Some(below) = way.pop() {
                 held = held.saturating_sub(below.data.len() as u64);
@@ -156,7 +205,7 @@ impl<'a> Resolver<'a> {
             let above = self.above(Some(number), &id);
             if !above.is_empty() {
                 held = held.saturating_add(data.len() as u64);
-                way.push(Held { kind, data, above });
+                way.push(Held { kind, data, above, chain });
             }
         }
         Ok(())

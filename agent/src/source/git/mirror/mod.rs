@@ -39,7 +39,7 @@ use holdfast_store::content::Beside;
 use holdfast_store::fault;
 
 use self::bounds::Failure;
-pub(crate) use self::bounds::{Bounds, MAX_COMMIT, MAX_HELD};
+pub(crate) use self::bounds::{Bounds, MAX_COMMIT};
 pub(crate) use self::objects::{Damage, Objects, Walk};
 pub(crate) use self::pack::CopyError;
 use self::pack::{Indexed, write_pack};
@@ -52,6 +52,9 @@ const COMPLETE: &str = "complete";
 /// What marks one of which that is here what the box reads of it.
 const GATHERED: &str = "gathered";
 
+/// So many objects are copied into one pack: one with more would not be taken.
+const COPIED_AT_ONCE: usize = if cfg!(test) { 3 } else { bounds::MAX_OBJECTS as usize };
+
 /// The mirror's folder.
 #[derive(Clone, Debug)]
 pub(crate) struct Mirror {
@@ -61,6 +64,8 @@ pub(crate) struct Mirror {
     damaged: Arc<AtomicBool>,
     /// How many bytes a fetch may add.
     room: Arc<AtomicU64>,
+    /// Whether the pack that came last had too much that is built on other objects.
+    too_much: Arc<AtomicBool>,
     /// What there was no room for.
     refused: Arc<Mutex<Option<room::Refused>>>,
 }
@@ -69,8 +74,14 @@ impl Mirror {
     /// Opens the mirror, or makes an empty one. What a crash left half received is removed.
     pub(crate) fn open(dir: &Path, limits: Limits) -> Result<Self, SourceError> {
         let room = Arc::new(AtomicU64::new(u64::MAX));
-        let mirror =
-            Mirror { dir: dir.to_owned(), limits, damaged: Arc::default(), room, refused: Arc::default() };
+        let mirror = Mirror {
+            dir: dir.to_owned(),
+            limits,
+            damaged: Arc::default(),
+            room,
+            too_much: Arc::default(),
+            refused: Arc::default(),
+        };
         if mirror.dir.join("aside").exists() {
             // A crash while it was built anew.
             let whole = |found: Result<Vec<ObjectId>, _>| found.is_ok_and(|ids| !ids.is_empty());
@@ -191,21 +202,40 @@ impl Mirror {
         Ok(Scratch(dir))
     }
 
-    /// Copies objects of another database, or of this one, into a new pack of the mirror; gives its name.
+    /// Copies objects of another database, or of this one, into new packs of the mirror; gives their names.
     /// No more than `room` bytes are written.
     pub(crate) fn copy(
         &self,
         from: &Objects,
         ids: &[ObjectId],
+        mut room: u64,
+    ) -> Result<Vec<OsString>, CopyError> {
+        let mut names = Vec::new();
+        // What was met first, the topmost folders, comes into the newest pack: it builds on the others.
+        for ids in ids.rchunks(COPIED_AT_ONCE) {
+            let (name, bytes) = self.copy_some(from, ids, room)?;
+            names.extend(name);
+            room = room.saturating_sub(bytes);
+        }
+        Ok(names)
+    }
+
+    /// The same for one pack. Gives how large it is, too.
+    fn copy_some(
+        &self,
+        from: &Objects,
+        ids: &[ObjectId],
         room: u64,
-    ) -> Result<Option<OsString>, CopyError> {
+    ) -> Result<(Option<OsString>, u64), CopyError> {
         let dir = self.scratch("copying").map_err(CopyError::Mirror)?;
         let path = dir.0.join("pack");
         write_pack(from, ids, &path, room)?;
         let file = File::open(&path)
             .map_err(|error| CopyError::Mirror(SourceError::local("opening", &path, error)))?;
+        let bytes = file.metadata().map_or(0, |data| data.len());
         let indexed = self.index(&mut BufReader::new(file), u64::MAX);
-        indexed.and_then(|(_scratch, indexed)| self.add(&indexed)).map_err(|error| match error {
+        let added = indexed.and_then(|(_scratch, indexed)| self.add(&indexed));
+        added.map(|name| (name, bytes)).map_err(|error| match error {
             SourceError::Protocol { why, .. } => CopyError::Mirror(SourceError::here(why)),
             error => CopyError::Mirror(error),
         })
@@ -222,8 +252,9 @@ impl Mirror {
         let packs = dir.0.join("pack");
         fs::create_dir_all(&packs).map_err(|error| SourceError::local("making", &packs, error))?;
         // What it builds on must be in it.
-        let mut pack = self.bounded(pack, self.room());
-        let done = self.indexed(&mut pack, &packs, None, bounds);
+        let room = self.room();
+        let mut pack = self.bounded(pack, room);
+        let done = self.indexed(&mut pack, &packs, None, bounds, room);
         pack.explain(done)?;
         let objects = Objects::at(&dir.0, self.limits.object)
             .map_err(|error| SourceError::local("opening", &dir.0, error))?;
@@ -249,9 +280,9 @@ impl Mirror {
     /// Unpacks and hashes a pack of at most `room` bytes, in a folder that goes unless the pack is added.
     fn index(&self, pack: &mut dyn BufRead, room: u64) -> Result<(Scratch, Indexed), SourceError> {
         let dir = self.scratch("incoming")?;
-        let here = self.objects()?;
+        let here = self.objects()?.without_refresh();
         let mut pack = self.bounded(pack, room);
-        let done = self.indexed(&mut pack, &dir.0, Some(&here), Bounds::up_to(self.limits.object));
+        let done = self.indexed(&mut pack, &dir.0, Some(&here), Bounds::up_to(self.limits.object), room);
         Ok((dir, pack.explain(done)?))
     }
 
@@ -261,9 +292,15 @@ impl Mirror {
         dir: &Path,
         here: Option<&Objects>,
         bounds: Bounds,
+        room: u64,
     ) -> Result<Indexed, SourceError> {
-        pack::index(pack, dir, here, bounds).map_err(|failure| match failure {
-            Failure::TooLarge { what, limit } => SourceError::TooLarge { what, limit },
+        let done = pack::index(pack, dir, here, bounds, room, self.limits.fetch);
+        self.too_much.store(matches!(done, Err(Failure::TooMuch { .. })), Ordering::Relaxed);
+        done.map_err(|failure| match failure {
+            Failure::TooLarge { what, limit } | Failure::TooMuch { what, limit } => {
+                SourceError::TooLarge { what, limit }
+            }
+            Failure::NoRoom => SourceError::OverBudget { room },
             Failure::Disk(error) => SourceError::local("unpacking into", dir, error),
             Failure::Base(damage) => self.note_damage(damage),
             // Whoever asked for the pack knows where it came from.
@@ -272,6 +309,12 @@ impl Mirror {
                 why: format!("the pack cannot be used: {failure}"),
             },
         })
+    }
+
+    /// Whether the last pack was refused because too much of it is built on other objects: they may still be taken by
+    /// themselves, or whole.
+    pub(crate) fn had_too_much(&self) -> bool {
+        self.too_much.swap(false, Ordering::Relaxed)
     }
 
     /// Makes a pack part of the mirror. Gives its name; a pack without objects has none. The names are on disk once the revision

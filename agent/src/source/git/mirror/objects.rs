@@ -84,6 +84,12 @@ impl Objects {
         Objects { odb, limit, packs }
     }
 
+    /// The same, but whether there are new packs is not looked up for each object that is missing.
+    pub(super) fn without_refresh(mut self) -> Self {
+        self.odb.refresh_never();
+        self
+    }
+
     /// Whether there is such an object; nothing is said about its content.
     pub(crate) fn exists(&self, id: &ObjectId) -> bool {
         self.odb.exists(id)

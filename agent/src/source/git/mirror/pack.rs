@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufWriter, Read, Write};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use gix::ObjectId;
 use gix::objs::Kind;
@@ -12,7 +13,7 @@ use gix::odb::pack;
 
 use super::arriving::{Item, receive};
 use super::bounds::{Bounds, Failure};
-use super::differences::Resolver;
+use super::differences::{Base, Resolver};
 use super::objects::{Damage, Objects};
 use holdfast_core::disk::Trouble;
 
@@ -109,13 +110,40 @@ impl<W: Write> Write for Within<'_, W> {
     }
 }
 
-/// An object of a pack as its file holds it.
-fn entry(kind: Kind, data: &[u8]) -> io::Result<Vec<u8>> {
-    let head = entry_header(kind, data.len() as u64);
-    let mut zlib = gix::zlib::stream::deflate::Write::new(head, gix::zlib::Compression::BEST_SPEED);
-    zlib.write_all(data)?;
-    zlib.flush()?;
-    Ok(zlib.into_inner())
+/// Where an object is put behind others, and its checksum.
+struct Behind<'a> {
+    file: &'a File,
+    at: u64,
+    crc: crc32fast::Hasher,
+}
+
+impl Write for Behind<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_all_at(bytes, self.at)?;
+        self.crc.update(bytes);
+        self.at = self.at.saturating_add(bytes.len() as u64);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Puts an object behind all others of a pack, which end at `at`, if it takes no more than `room` bytes. Gives where it ends,
+/// and its checksum.
+fn append(base: &Base, file: &File, at: u64, mut room: u64) -> Result<(u64, u32), Failure> {
+    let mut behind = Behind { file, at, crc: crc32fast::Hasher::new() };
+    let mut exceeded = false;
+    let mut within = Within { out: &mut behind, left: &mut room, exceeded: &mut exceeded };
+    let head = within.write_all(&entry_header(base.kind, base.data.len() as u64));
+    let mut zlib = gix::zlib::stream::deflate::Write::new(within, gix::zlib::Compression::BEST_SPEED);
+    let done = head.and_then(|()| zlib.write_all(&base.data)).and_then(|()| zlib.flush());
+    drop(zlib);
+    match done {
+        Err(_) if exceeded => Err(Failure::NoRoom),
+        done => done.map(|()| (behind.at, behind.crc.finalize())).map_err(Failure::Disk),
+    }
 }
 
 /// An entry's header: the kind and the first four bits of the size, then seven bits a byte.
@@ -168,7 +196,8 @@ pub(crate) fn count(pack: &mut dyn BufRead) -> Result<(u64, [u8; 12]), SourceErr
 }
 
 /// Reads a pack, puts its differences together, some of them to objects of `mirror`, hashes every object, and writes pack and
-/// index into `dir`. Nothing is held in memory whole but what differences are made of, within [`MAX_HELD`].
+/// index into `dir`. Nothing is held in memory whole but what differences are made of, within [`MAX_HELD`], nor will it be when
+/// the objects are read. The pack gets no larger than `room` by what it builds on, and putting it together may take `time`.
 ///
 /// gix would hold each object, whatever it is, and of a tree of differences as much as there is.
 pub(super) fn index(
@@ -176,6 +205,8 @@ pub(super) fn index(
     dir: &Path,
     mirror: Option<&Objects>,
     bounds: Bounds,
+    room: u64,
+    time: Duration,
 ) -> Result<Indexed, Failure> {
     let path = dir.join("arriving");
     let mut options = OpenOptions::new();
@@ -187,13 +218,12 @@ pub(super) fn index(
     }
     let mut added = Vec::new();
     let mut end = arrived.end;
-    Resolver::new(&file, &mut arrived, bounds).run(mirror, &mut |base| {
-        let bytes = entry(base.kind, &base.data).map_err(Failure::Disk)?;
-        file.write_all_at(&bytes, end).map_err(Failure::Disk)?;
-        let (crc, size) = (crc32fast::hash(&bytes), base.data.len() as u64);
-        let kind = Some(base.kind);
-        added.push(Item { offset: end, size, id: base.id, crc, difference: 0, head: 0, kind });
-        end = end.saturating_add(bytes.len() as u64);
+    Resolver::new(&file, &mut arrived, bounds, time).run(mirror, &mut |base| {
+        // The hash comes behind it.
+        let (after, crc) = append(base, &file, end, room.saturating_sub(end).saturating_sub(20))?;
+        let (size, kind) = (base.data.len() as u64, Some(base.kind));
+        added.push(Item { offset: end, size, id: base.id, crc, difference: 0, order: 0, head: 0, kind });
+        end = after;
         Ok(())
     })?;
     let mut hash = arrived.hash.ok_or_else(|| Failure::Broken("it has no checksum".to_owned()))?;
@@ -229,8 +259,20 @@ fn hash_of(file: &File, end: u64) -> io::Result<ObjectId> {
 }
 
 /// Writes the index of a pack, version 2.
+///
+/// A pack may have an object several times. Readers take any of the rows with its id, and what builds on an object by its id
+/// could then be read as built on what is built on itself. So all these rows name the same place, where the object lies whole
+/// or else was put together first: what it is built on was there before it. There is still a row for each object of the pack,
+/// because git reads no pack that has others.
 fn write_index(mut items: Vec<Item>, pack: &ObjectId, path: &Path) -> io::Result<()> {
-    items.sort_unstable_by_key(|item| item.id);
+    items.sort_unstable_by_key(|item| (item.id, item.order));
+    let mut first: Option<(ObjectId, u64, u32)> = None;
+    for item in &mut items {
+        match first {
+            Some((id, offset, crc)) if id == item.id => (item.offset, item.crc) = (offset, crc),
+            _ => first = Some((item.id, item.offset, item.crc)),
+        }
+    }
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let mut out = gix::hash::io::Write::new(BufWriter::new(file), gix::hash::Kind::Sha1);
     out.write_all(b"\xfftOc\0\0\0\x02")?;

@@ -84,7 +84,8 @@ impl Mirror {
         wanted: &[ObjectId],
         bounds: Bounds,
     ) -> Result<Taken, SourceError> {
-        let mut bounded = self.bounded(pack, self.room());
+        let room = self.room();
+        let mut bounded = self.bounded(pack, room);
         let counted = pack::count(&mut bounded);
         let (count, head) = bounded.explain(counted)?;
         if count != wanted.len() as u64 {
@@ -93,7 +94,7 @@ impl Mirror {
         }
         let dir = self.scratch("incoming")?;
         let mut pack = Cursor::new(head).chain(&mut bounded);
-        let done = self.indexed(&mut pack, &dir.0, None, bounds);
+        let done = self.indexed(&mut pack, &dir.0, None, bounds, room);
         let indexed = bounded.explain(done)?;
         if let Some(id) = indexed.lacks(wanted)? {
             return Ok(Taken::Nothing(format!("it did not send {id}, which was asked for")));

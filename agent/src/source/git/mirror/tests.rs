@@ -4,8 +4,15 @@ use std::io::Write as _;
 
 use proptest::prelude::*;
 
-use super::bounds::{Bounds, Failure, MAX_COMMIT, MAX_HELD, MAX_TREE};
+use super::bounds::{
+    Bounds, Failure, MAX_COMMIT, MAX_DEPTH, MAX_HELD, MAX_TREE, check_effort, check_reading,
+};
+use super::objects::Objects;
 use super::pack::index;
+use super::{CopyError, Limits, Mirror};
+use crate::source::error::SourceError;
+
+const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
 
 const COMMIT: u8 = 1;
 const TREE: u8 = 2;
@@ -92,15 +99,20 @@ fn take(objects: &[Vec<u8>], bounds: Bounds) -> Result<(), Failure> {
 fn take_bytes(pack: &[u8], bounds: Bounds, piece: usize) -> Result<(), Failure> {
     let dir = tempfile::tempdir().unwrap();
     let mut pack = std::io::BufReader::with_capacity(piece, pack);
-    index(&mut pack, dir.path(), None, bounds).map(drop)
+    index(&mut pack, dir.path(), None, bounds, u64::MAX, HOUR).map(drop)
 }
 
 fn files() -> Bounds {
     Bounds::up_to(512 << 20)
 }
 
+/// One of the things that are too much to put together, or to read.
+fn is_much(done: &Result<(), Failure>, what: &str) -> bool {
+    matches!(done, Err(failure @ Failure::TooMuch { .. }) if failure.to_string().contains(what))
+}
+
 fn is_large(done: Result<(), Failure>, limit: u64) -> bool {
-    matches!(&done, Err(Failure::TooLarge { limit: found, .. }) if *found == limit)
+    matches!(&done, Err(Failure::TooLarge { limit: found, .. } | Failure::TooMuch { limit: found, .. }) if *found == limit)
 }
 
 #[test]
@@ -253,7 +265,6 @@ fn what_is_not_what_it_says_is_refused() {
 
 #[test]
 fn what_is_built_on_another_by_its_id_is_put_together_wherever_that_is() {
-    let by_id = |id: gix::ObjectId, content: &[u8]| says(BY_ID, content.len() as u64, id.as_slice(), content);
     let id = |size: usize| {
         gix::objs::compute_hash(gix::hash::Kind::Sha1, gix::objs::Kind::Blob, &vec![0; size]).unwrap()
     };
@@ -263,7 +274,8 @@ fn what_is_built_on_another_by_its_id_is_put_together_wherever_that_is() {
         [second.clone(), first.clone(), whole(BLOB, 1000)],
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let indexed = index(&mut pack(&objects).as_slice(), dir.path(), None, files()).unwrap();
+        let indexed =
+            index(&mut pack(&objects).as_slice(), dir.path(), None, files(), u64::MAX, HOUR).unwrap();
         assert_eq!(indexed.lacks(&[id(1000), id(900), id(800)]).unwrap(), None);
         assert_eq!(indexed.lacks(&[id(1000), id(7)]).unwrap(), Some(id(7)));
     }
@@ -271,6 +283,179 @@ fn what_is_built_on_another_by_its_id_is_put_together_wherever_that_is() {
     assert!(matches!(&alone, Err(Failure::Broken(why)) if why.contains(&id(1000).to_string())), "{alone:?}");
     let circle = by_id(id(10), &repeats(10, 10));
     assert!(matches!(take(&[circle], files()), Err(Failure::Broken(_))));
+}
+
+fn by_id(id: gix::ObjectId, content: &[u8]) -> Vec<u8> {
+    says(BY_ID, content.len() as u64, id.as_slice(), content)
+}
+
+fn id_of(kind: gix::objs::Kind, data: &[u8]) -> gix::ObjectId {
+    gix::objs::compute_hash(gix::hash::Kind::Sha1, kind, data).unwrap()
+}
+
+/// So many differences, each built on the one before, which copy their base byte by byte where `wordy`.
+fn chain(kind: u8, size: u64, count: u64, wordy: bool) -> Vec<Vec<u8>> {
+    let mut objects = vec![whole(kind, size)];
+    for n in 0..count {
+        let content = match wordy {
+            true => {
+                let each = std::iter::repeat_n([0xff, 0, 0, 0, 0, 1, 0, 0], size as usize);
+                [number(size), number(size), each.flatten().collect()].concat()
+            }
+            // What is new keeps them apart.
+            false => [number(size), number(4), vec![4], (n as u32).to_be_bytes().to_vec()].concat(),
+        };
+        let content = if wordy || n == 0 {
+            content
+        } else {
+            [number(4), content[number(size).len()..].to_vec()].concat()
+        };
+        let distance = objects.last().unwrap().len();
+        objects.push(back(distance, &content));
+    }
+    objects
+}
+
+#[test]
+fn what_is_taken_can_be_read_within_the_same_memory() {
+    // Each is forgotten once it was put together; whoever reads the last has all of them.
+    let small = chain(COMMIT, (128 << 10) - 10, 70, true);
+    let done = take(&small, Bounds::COMMITS);
+    assert!(is_much(&done, "bytes of memory to read") && is_large(done, MAX_HELD));
+    take(&small[..60], Bounds::COMMITS).unwrap();
+    // And twice the largest of them.
+    let size = MAX_HELD / 2;
+    let base = whole(BLOB, size);
+    let mut next = back(base.len(), &repeats(size, 10));
+    assert!(is_much(&take(&[base, next], files()), "bytes of memory to read"));
+    let base = whole(BLOB, size - 100);
+    next = back(base.len(), &repeats(size - 100, 10));
+    take(&[base, next], files()).unwrap();
+}
+
+#[test]
+fn only_so_many_are_built_on_each_other() {
+    let deep = chain(TREE, 40, u64::from(MAX_DEPTH) + 1, false);
+    let done = take(&deep, files());
+    assert!(is_much(&done, "built on each other") && is_large(done, u64::from(MAX_DEPTH)));
+    take(&deep[..deep.len() - 1], files()).unwrap();
+}
+
+#[test]
+fn what_would_take_hours_to_read_is_refused() {
+    // Little comes of each, and for each the base is read.
+    let base = whole(TREE, MAX_TREE);
+    let mut objects = vec![base.clone()];
+    let mut distance = base.len();
+    for n in 0..2200u32 {
+        let small = [number(MAX_TREE), number(4), vec![4], n.to_be_bytes().to_vec()].concat();
+        objects.push(back(distance, &small));
+        distance += objects.last().unwrap().len();
+    }
+    assert!(is_much(&take(&objects, files()), "has to be read"));
+    take(&objects[..1900], files()).unwrap();
+    // Half a million objects of 2 KB, 25 on the way of each, may be.
+    check_reading(500_000 * 25 * (3 << 10), 1 << 30, 500_000).unwrap();
+    assert!(check_effort(65 << 30, u64::MAX).is_err());
+}
+
+#[test]
+fn an_object_that_comes_again_does_not_hide_the_one_that_can_be_read() {
+    let (a, b) = (vec![0; 1000], vec![0; 900]);
+    let kind = gix::objs::Kind::Blob;
+    // Each is built on the other, and one of them comes whole as well.
+    let (a_again, b_on_a) =
+        (by_id(id_of(kind, &b), &repeats(900, 1000)), by_id(id_of(kind, &a), &repeats(1000, 900)));
+    let b_again = by_id(id_of(kind, &a), &repeats(1000, 900));
+    for objects in [
+        vec![a_again.clone(), b_on_a.clone(), whole(BLOB, 1000)],
+        vec![whole(BLOB, 1000), b_on_a.clone(), a_again.clone(), b_again.clone()],
+        vec![
+            b_on_a.clone(),
+            a_again.clone(),
+            whole(BLOB, 1000),
+            a_again.clone(),
+            whole(BLOB, 1000),
+            b_again.clone(),
+        ],
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let packs = dir.path().join("pack");
+        std::fs::create_dir(&packs).unwrap();
+        index(&mut pack(&objects).as_slice(), &packs, None, files(), u64::MAX, HOUR).unwrap();
+        let here = Objects::at(dir.path(), 1 << 20).unwrap();
+        let mut data = Vec::new();
+        for content in [&a, &b] {
+            here.read(&id_of(kind, content), kind, &mut data).unwrap();
+            assert_eq!(&data, content);
+        }
+    }
+    // Neither comes whole.
+    assert!(matches!(take(&[a_again, b_on_a], files()), Err(Failure::Broken(_))));
+}
+
+/// A mirror's objects, which are `objects`.
+fn here(dir: &std::path::Path, objects: &[Vec<u8>]) -> Objects {
+    let packs = dir.join("pack");
+    std::fs::create_dir_all(&packs).unwrap();
+    index(&mut pack(objects).as_slice(), &packs, None, files(), u64::MAX, HOUR).unwrap();
+    Objects::at(dir, 512 << 20).unwrap()
+}
+
+#[test]
+fn what_a_pack_builds_on_is_added_within_the_room() {
+    let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let base: Vec<u8> = std::array::from_fn::<u8, 251, _>(|n| n as u8).repeat(4).into_iter().rev().collect();
+    let mirror = here(old.path(), &[says(BLOB, base.len() as u64, &[], &base)]);
+    let kind = gix::objs::Kind::Blob;
+    let size = base.len() as u64;
+    let small = by_id(id_of(kind, &base), &[number(size), number(1), vec![0x90, 1]].concat());
+    let pack = pack(&[small]);
+    let take = |room| {
+        let dir = tempfile::tempdir_in(new.path()).unwrap();
+        let done = index(&mut pack.as_slice(), dir.path(), Some(&mirror), files(), room, HOUR);
+        done.map(|indexed| std::fs::metadata(indexed.iter().next().unwrap()).unwrap().len())
+    };
+    let length = take(u64::MAX).unwrap();
+    assert_eq!(take(length).unwrap(), length);
+    assert!(matches!(take(length - 1), Err(Failure::NoRoom)));
+    assert!(matches!(take(0), Err(Failure::NoRoom)));
+}
+
+#[test]
+fn what_a_pack_builds_on_is_not_read_where_it_is_too_large() {
+    let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let size = MAX_HELD / 2 + 1;
+    let mirror = here(old.path(), &[whole(BLOB, size)]);
+    let id = id_of(gix::objs::Kind::Blob, &vec![0; size as usize]);
+    let small = pack(&[by_id(id, &repeats(size, 1))]);
+    let done = index(&mut small.as_slice(), new.path(), Some(&mirror), files(), u64::MAX, HOUR).map(drop);
+    assert!(is_much(&done, "bytes of memory to read"));
+}
+
+#[test]
+fn what_is_copied_goes_into_as_many_packs_as_it_takes() {
+    let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let from = here(old.path(), &(1..=8).map(|size| whole(BLOB, size)).collect::<Vec<_>>());
+    let ids: Vec<_> = (1..=8).map(|size| id_of(gix::objs::Kind::Blob, &vec![0; size])).collect();
+    let mirror = Mirror::open(new.path(), Limits::default()).unwrap();
+    assert_eq!(mirror.copy(&from, &ids, u64::MAX).unwrap().len(), 3);
+    let there = mirror.objects().unwrap();
+    assert!(ids.iter().all(|id| there.exists(id)));
+    // They share the room.
+    let new = tempfile::tempdir().unwrap();
+    let mirror = Mirror::open(new.path(), Limits::default()).unwrap();
+    let done = mirror.copy(&from, &ids, 100);
+    assert!(matches!(done, Err(CopyError::Mirror(SourceError::OverBudget { .. }))), "{done:?}");
+}
+
+#[test]
+fn putting_objects_together_ends_in_time() {
+    let objects = chain(BLOB, 100, 3, false);
+    let dir = tempfile::tempdir().unwrap();
+    let none = std::time::Duration::ZERO;
+    let done = index(&mut pack(&objects).as_slice(), dir.path(), None, files(), u64::MAX, none).map(drop);
+    assert!(matches!(&done, Err(Failure::Broken(why)) if why.contains("longer than")), "{done:?}");
 }
 
 proptest! {

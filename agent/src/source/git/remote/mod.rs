@@ -27,7 +27,7 @@ use crate::source::error::SourceError;
 use crate::source::git::config::{GitConfig, Reference, described, full_name};
 use crate::source::git::http::{Advertisement, Client, GitHttp, Meter, old_protocol};
 use crate::source::git::in_full;
-use crate::source::git::mirror::{MAX_COMMIT, MAX_HELD, Mirror};
+use crate::source::git::mirror::{MAX_COMMIT, Mirror};
 
 /// What we call ourselves towards Git.
 const AGENT: &str = concat!("holdfast/", env!("CARGO_PKG_VERSION"));
@@ -187,7 +187,7 @@ impl Remote {
     fn fetch_whole(&mut self, id: &ObjectId, mirror: &Mirror, purpose: Purpose) -> Result<(), SourceError> {
         let haves: Vec<ObjectId> = mirror.complete()?.into_iter().take(MAX_HAVES).collect();
         match self.fetch_on_top(id, &haves, mirror, purpose) {
-            Err(SourceError::TooLarge { limit: MAX_HELD, .. }) if !haves.is_empty() => {
+            Err(SourceError::TooLarge { .. }) if mirror.had_too_much() && !haves.is_empty() => {
                 self.fetch_on_top(id, &[], mirror, purpose)
             }
             done => done,

@@ -14,7 +14,7 @@ use crate::http::allowance::{Purpose, UsedUp};
 use crate::source::Parts;
 use crate::source::error::SourceError;
 use crate::source::git::http::Meter;
-use crate::source::git::mirror::{Bounds, MAX_HELD, Mirror, Taken};
+use crate::source::git::mirror::{Bounds, Mirror, Taken};
 
 /// So many objects are asked for in one request: about 500 KB of text, and web servers take 1 MB by default.
 const MAX_WANTS: usize = 10_000;
@@ -112,7 +112,7 @@ impl Remote {
                     }
                 }
                 // Large files that are like each other came as differences. Alone each comes as it is.
-                Err(SourceError::TooLarge { limit: MAX_HELD, .. }) if ids.len() > 1 => {
+                Err(SourceError::TooLarge { .. }) if mirror.had_too_much() && ids.len() > 1 => {
                     let (first, rest) = ids.split_at(ids.len() / 2);
                     left.push_front(rest);
                     left.push_front(first);
@@ -162,8 +162,9 @@ impl Remote {
         match asked {
             Ok(()) if mirror.objects()?.exists(root) => return Ok(true),
             Ok(()) => {}
-            Err(SourceError::Protocol { why, .. }) => {
-                tracing::debug!(why, "the topmost folders can't be fetched as changes");
+            // By their ids they come as they are.
+            Err(SourceError::Protocol { why: reason, .. } | SourceError::TooLarge { what: reason, .. }) => {
+                tracing::debug!(reason, "the topmost folders can't be fetched as changes");
             }
             Err(error) => return Err(error),
         }
