@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::following::SourceJob;
 use super::journal::lock;
-use super::{Daemon, Event, WAITING_EVENTS, look, probes, runtimes};
+use super::{Daemon, Event, WAITING_EVENTS, look, probes};
 use crate::keeper::{Journal, Preparation};
 
 /// How long an agent that ends waits for what runtimes drop.
@@ -102,7 +102,7 @@ impl Daemon {
     /// Lets the runtimes report what happens to workloads.
     pub(super) fn start_watching(&self) {
         let (sender, mut reports) = mpsc::channel(WAITING_EVENTS);
-        runtimes::log(self.keeper.drivers().values().cloned().collect());
+        self.runtimes.log(self.keeper.drivers().values().cloned().collect());
         for driver in self.keeper.drivers().values() {
             Arc::clone(driver).watch(sender.clone());
         }

@@ -129,6 +129,8 @@ struct Daemon {
     /// Much was done since memory was last given back.
     untrimmed: bool,
     disk: DiskTrouble,
+    /// What the runtimes said of themselves.
+    runtimes: runtimes::Known,
     /// Deadlines up to here have been seen to.
     handled: Moment,
     jobs: mpsc::Sender<Event>,
@@ -180,6 +182,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         waiting: Waiting::new(&now),
         untrimmed: true,
         disk: DiskTrouble::default(),
+        runtimes: runtimes::Known::default(),
         handled: now.moment,
         jobs,
         newest_event,
@@ -343,6 +346,7 @@ impl Daemon {
                 self.look_at = Scope::All;
                 // A runtime that is back is no time to wait out a pause that grew before.
                 if event.back {
+                    self.runtimes.forget(event.driver);
                     self.keeper.try_all_of(event.driver, &now);
                 }
                 self.widen(event.app.map_or(Scope::All, |app| Scope::Apps(BTreeSet::from([app]))));

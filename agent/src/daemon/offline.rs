@@ -89,7 +89,11 @@ pub async fn offline_status(config: &Config) -> Result<Status> {
     let drivers = offline.keeper.drivers().values().cloned().collect();
     // Not under the lock.
     drop(offline);
-    Ok(Status { running: false, runtimes: runtimes::ask(drivers, runtimes::LIMIT).await, ..status })
+    Ok(Status {
+        running: false,
+        runtimes: runtimes::Known::default().ask(drivers, runtimes::LIMIT).await,
+        ..status
+    })
 }
 
 /// The plan, made from the state folder under its lock.

@@ -28,8 +28,9 @@ impl Daemon {
             Request::Status(reply) => {
                 let (mut status, drivers) =
                     (self.status(), self.keeper.drivers().values().cloned().collect());
+                let known = self.runtimes.clone();
                 tokio::spawn(async move {
-                    status.runtimes = runtimes::ask(drivers, runtimes::LIMIT).await;
+                    status.runtimes = known.ask(drivers, runtimes::LIMIT).await;
                     let _ = reply.send(status);
                 });
             }
