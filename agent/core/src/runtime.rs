@@ -87,7 +87,7 @@ impl fmt::Debug for DriverName {
     }
 }
 
-/// In which form a runtime takes a workload. What takes containers and stands first is used for `driver: any`.
+/// In which form a runtime takes a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Form {
@@ -117,6 +117,8 @@ pub enum Names {
 pub struct Abilities {
     /// In which form it takes a workload.
     pub takes: Form,
+    /// Where an app doesn't care which runtime its containers are on, the box's one with the lowest rank has them.
+    pub rank: u8,
     /// Whether an object's name is the same object whichever app has it.
     pub names: Names,
     /// Whether new can run beside old until it is ready, where an app wants that (`update.strategy: start-stop`); else
@@ -215,7 +217,7 @@ impl Runtimes {
     /// The runtime for containers where an app doesn't care which.
     pub fn for_containers(&self) -> Option<DriverName> {
         let takers = self.0.iter().filter(|(_, abilities)| abilities.takes_containers());
-        takers.min_by_key(|(_, abilities)| abilities.takes).map(|(name, _)| *name)
+        takers.min_by_key(|(_, abilities)| abilities.rank).map(|(name, _)| *name)
     }
 
     /// The runtime for WebAssembly.
@@ -277,9 +279,10 @@ mod tests {
     }
 
     #[test]
-    fn containers_of_an_app_that_does_not_care_go_to_what_takes_manifests_as_they_are() {
-        let all = [DriverName::WASM, DriverName::PODMAN, DriverName::KUBERNETES];
+    fn containers_of_an_app_that_does_not_care_go_to_kubernetes_before_podman_and_to_what_is_simulated_last()
+    {
+        let all = [DriverName::WASM, DriverName::SIMULATED, DriverName::PODMAN, DriverName::KUBERNETES];
         let chosen = |count: usize| runtimes(&all[..count]).for_containers();
-        assert_eq!([1, 2, 3].map(chosen), [None, Some(DriverName::PODMAN), Some(DriverName::KUBERNETES)]);
+        assert_eq!([1, 2, 3, 4].map(chosen), [None, Some(all[1]), Some(all[2]), Some(all[3])]);
     }
 }

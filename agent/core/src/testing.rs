@@ -30,8 +30,14 @@ pub(crate) fn abilities(driver: DriverName) -> Abilities {
         "podman" => Form::Pods,
         _ => Form::Manifests,
     };
+    let rank = match driver.as_str() {
+        "kubernetes" => 0,
+        "podman" => 1,
+        _ => u8::MAX,
+    };
     Abilities {
         takes,
+        rank,
         names: match takes {
             Form::Manifests => Names::Shared,
             Form::Pods => Names::OfData,

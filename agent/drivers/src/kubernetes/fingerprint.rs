@@ -14,6 +14,7 @@ use super::connection::Connection;
 pub(super) const fn abilities(stages_images: bool) -> Abilities {
     Abilities {
         takes: Form::Manifests,
+        rank: 0,
         names: Names::Shared,
         start_stop: false,
         exec: true,

@@ -12,6 +12,7 @@ use super::client::Client;
 /// What podman takes, and what this driver makes it do.
 pub(super) const ABILITIES: Abilities = Abilities {
     takes: Form::Pods,
+    rank: 1,
     names: Names::OfData,
     start_stop: true,
     exec: true,

@@ -48,6 +48,7 @@ const HELD_PAUSE: Duration = Duration::from_millis(20);
 /// What the simulated runtime takes and can do.
 pub const ABILITIES: Abilities = Abilities {
     takes: Form::Manifests,
+    rank: u8::MAX,
     names: Names::Shared,
     start_stop: false,
     exec: true,

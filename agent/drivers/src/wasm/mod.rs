@@ -140,6 +140,7 @@ impl WasmDriver {
 /// What takes WebAssembly, and what it can do.
 pub const ABILITIES: Abilities = Abilities {
     takes: Form::Component,
+    rank: 0,
     names: Names::PerApp,
     start_stop: false,
     exec: false,
