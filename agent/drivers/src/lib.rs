@@ -70,9 +70,12 @@ pub enum DriverError {
 }
 
 impl DriverError {
-    /// A file of the agent's state couldn't be read or written.
+    /// A file of the agent's state couldn't be read or written: whether for the disk, `error` tells.
     pub fn of_file(cause: String, error: &std::io::Error) -> Self {
-        DriverError::Disk { cause, trouble: Trouble::of(error) }
+        match Trouble::of(error) {
+            trouble if trouble.may_pass() => DriverError::Disk { cause, trouble },
+            _ => DriverError::Runtime(cause),
+        }
     }
 
     /// What the disk said, if it is the reason.
