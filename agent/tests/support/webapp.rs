@@ -78,7 +78,9 @@ fn main() {
         ["read", file] => match fs::read_to_string(file) {
             Ok(text) => print!("{text}"),
             Err(error) => {
-                eprintln!("{file}: {error}");
+                // In one piece, as programs that buffer their lines do: podman 4.3.1 may lose the first of several.
+                let line = format!("{file}: {error}\n");
+                let _ = std::io::stderr().write_all(line.as_bytes());
                 exit(1);
             }
         },
