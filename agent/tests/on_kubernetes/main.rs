@@ -26,5 +26,6 @@ mod plane;
 mod pods;
 mod programs;
 mod real_node;
+mod real_node_images;
 mod removals;
 mod waits;

@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::super::podman_image::{Image, Wishes};
-use super::super::tools::run;
+use super::super::tools::{printed, run};
 use super::process::Process;
 
 /// More than the slowest start takes on a machine that has other things to do.
@@ -114,11 +114,23 @@ impl Node {
     pub(super) fn import(&self, image: &Image, name: &str) {
         let mut archive = tempfile::NamedTempFile::new().unwrap();
         archive.write_all(&image.oci_archive(Some(name))).unwrap();
-        run(Command::new("ctr")
-            .arg("--address")
-            .arg(self.dir.join("containerd.sock"))
-            .args(["--namespace", "k8s.io", "images", "import"])
-            .arg(archive.path()));
+        self.import_archive(archive.path());
+    }
+
+    /// The same with an archive.
+    pub(super) fn import_archive(&self, archive: &Path) {
+        run(self.containerd().args(["images", "import"]).arg(archive));
+    }
+
+    /// The names of its images.
+    pub(super) fn images(&self) -> String {
+        printed(self.containerd().args(["images", "list", "--quiet"]))
+    }
+
+    fn containerd(&self) -> Command {
+        let mut command = Command::new("ctr");
+        command.arg("--address").arg(self.dir.join("containerd.sock")).args(["--namespace", "k8s.io"]);
+        command
     }
 }
 

@@ -256,6 +256,16 @@ impl ControlPlane {
         self.node().import(image, name);
     }
 
+    /// Puts what an archive has on the real node.
+    pub fn import_archive(&self, archive: &Path) {
+        self.node().import_archive(archive);
+    }
+
+    /// The names of the real node's images, a line each.
+    pub fn images(&self) -> String {
+        self.node().images()
+    }
+
     /// Has the real node's kubelet do nothing from now on.
     pub fn hang_node(&self) {
         self.node().hang_kubelet();
