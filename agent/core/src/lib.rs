@@ -33,7 +33,7 @@ pub mod observe;
 pub mod oci;
 pub mod plan;
 pub mod pod;
-pub mod probe;
+pub mod probe_component;
 pub mod reading;
 pub mod release;
 pub mod render;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::digest::{Digest, ReleaseId, Revision};
 use crate::metrics::MetricsCheck;
 use crate::name::{AppName, ObjectKey};
-use crate::probe::WasmCheck;
+use crate::probe_component::WasmCheck;
 use crate::runtime::DriverName;
 
 /// What kind of workload an App document describes.

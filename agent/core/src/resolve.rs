@@ -60,7 +60,7 @@ pub struct Needs<'a> {
     pub artifacts: BTreeMap<&'a ArtifactRef, FileKind>,
     /// Images that are named by a tag.
     pub images: BTreeSet<&'a ImageReference>,
-    /// Secrets to be sealed.
+    /// Secrets to be encrypted.
     pub secrets: BTreeMap<&'a SecretRef, &'a SecretBytes>,
     /// What the app asks for, as one digest: as long as it is the same, what a tag meant is not asked again. What is
     /// in its secrets is no part of it: the digest is kept on disk, and a short secret could be guessed from it.
@@ -74,7 +74,7 @@ pub struct Answers {
     pub artifacts: BTreeMap<ArtifactRef, Result<Digest, String>>,
     /// What each app's tags mean for it.
     pub images: BTreeMap<(AppName, ImageReference), Result<Digest, Unresolved>>,
-    /// The digests of sealed secrets.
+    /// The digests of encrypted secrets.
     pub secrets: BTreeMap<(AppName, SecretRef), Digest>,
 }
 
@@ -210,7 +210,7 @@ fn release(
                 }
                 release.objects = objects;
                 release.account = account.filter(|_| abilities.accounts);
-                seal(&mut release, secrets.keys(), answers)?;
+                note_secrets(&mut release, secrets.keys(), answers)?;
             }
             release
         }
@@ -301,7 +301,7 @@ fn hold_pods(
     let Lowered { claims, pods } = podman.ok_or_else(|| faulty(unfit))?;
     release.objects = claims.into_iter().map(|key| Object { key, spec: Value::Null }).collect();
     for (key, pod) in pods {
-        seal(release, pod.secrets(), answers)?;
+        note_secrets(release, pod.secrets(), answers)?;
         let app = release.app.clone();
         let artifacts = &mut release.artifacts;
         let pod = pod.try_map_images(|reference| {
@@ -352,15 +352,15 @@ fn image_digest(app: &AppName, image: &ImageReference, answers: &Answers) -> Res
     }
 }
 
-/// Notes what each secret was sealed as: a changed secret is a changed release.
-fn seal<'a>(
+/// Notes what each secret was encrypted as: a changed secret is a changed release.
+fn note_secrets<'a>(
     release: &mut Release,
     secrets: impl Iterator<Item = &'a SecretRef>,
     answers: &Answers,
 ) -> Result<(), Held> {
     for secret in secrets {
         let Some(digest) = answers.secrets.get(&(release.app.clone(), secret.clone())) else {
-            let cause = format!("the secret {} was not sealed", secret.name);
+            let cause = format!("the secret {} was not encrypted", secret.name);
             return Err(Held::until_changed(cause, "this is a bug in the agent: report it"));
         };
         release.secrets.insert(secret.to_string(), *digest);

@@ -18,7 +18,7 @@ impl SecretBytes {
         SecretBytes(bytes)
     }
 
-    /// The secret itself, for whoever seals it or hands it to a runtime.
+    /// The secret itself, for whoever encrypts it or hands it to a runtime.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }

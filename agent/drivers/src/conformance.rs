@@ -363,7 +363,7 @@ async fn hear(heard: &mut mpsc::Receiver<crate::DriverEvent>, app: &AppName) -> 
 /// What isn't there isn't healthy.
 pub async fn what_is_absent_is_not_healthy(runtime: &dyn Runtime) -> Outcome {
     let (driver, release) = (runtime.driver().await, runtime.release(&app()?, 1));
-    match driver.probe(&release).await {
+    match driver.health(&release).await {
         Health::Healthy => Err("an app that was never made is healthy".to_owned()),
         _ => Ok(()),
     }

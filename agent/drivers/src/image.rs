@@ -88,14 +88,14 @@ impl From<ImageError> for DriverError {
 }
 
 /// Room on the disk for what drivers keep outside of the pinned content.
-pub trait Room: Send + Sync {
+pub trait SpaceAllocator: Send + Sync {
     /// Takes room for `bytes` that are to be written into `folder`, before the first of them is; what nobody needs may
     /// go for that. Or why there is none, and what helps, for people.
-    fn take(&self, folder: &Path, bytes: u64) -> Result<Box<dyn RoomTaken>, String>;
+    fn take(&self, folder: &Path, bytes: u64) -> Result<Box<dyn SpaceAllocation>, String>;
 }
 
 /// Room that was taken. Dropped, what wasn't used of it is given back.
-pub trait RoomTaken: Send {
+pub trait SpaceAllocation: Send {
     /// So many bytes more are on the disk now, and are counted there.
     fn used(&mut self, bytes: u64);
 }

@@ -11,16 +11,16 @@ pub mod conformance;
 pub mod diff;
 #[cfg(any(feature = "podman", feature = "kubernetes"))]
 pub mod image;
+#[cfg(any(feature = "podman", feature = "kubernetes"))]
+mod keyed_locks;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 #[cfg(feature = "podman")]
 pub mod podman;
-pub mod probe;
+pub mod request;
 #[cfg(any(feature = "podman", feature = "kubernetes"))]
 pub mod secret;
 pub mod simulated;
-#[cfg(any(feature = "podman", feature = "kubernetes"))]
-mod turns;
 #[cfg(feature = "wasm")]
 pub mod wasm;
 
@@ -36,7 +36,7 @@ use holdfast_core::health::Health;
 use holdfast_core::name::{AppName, DeviceName, ObjectKey};
 use holdfast_core::observe::AppObservation;
 use holdfast_core::plan::Action;
-use holdfast_core::probe::WasmCheck;
+use holdfast_core::probe_component::WasmCheck;
 use holdfast_core::release::{ExecCheck, Release, Strategy};
 use holdfast_core::runtime::{Abilities, DriverName, Fingerprint};
 use tokio::sync::mpsc;
@@ -179,7 +179,7 @@ pub trait Driver: Send + Sync {
     }
 
     /// How the app is, as the runtime sees it. Checks of the health policy are the agent's.
-    async fn probe(&self, release: &Release) -> Health;
+    async fn health(&self, release: &Release) -> Health;
 
     /// Where a port of an object of the app is reached from the agent; `None` if it can't be.
     async fn address_of(&self, release: &Release, target: &ObjectKey, port: u16) -> Option<SocketAddr>;
@@ -192,13 +192,13 @@ pub trait Driver: Send + Sync {
 
     /// Stages a probe component, so that it can be run at once; only what has an engine can. Probes are of any
     /// runtime's apps.
-    async fn prepare_probe(&self, _check: &WasmCheck<Digest>) -> Result<(), DriverError> {
+    async fn prepare_probe_component(&self, _check: &WasmCheck<Digest>) -> Result<(), DriverError> {
         Err(DriverError::Runtime(NO_ENGINE.to_owned()))
     }
 
     /// Runs a probe component for `app`, and wants 0 of it; else what was seen instead, for people. It may connect
     /// to the loopback and to `target`, and to nothing else.
-    async fn run_probe(
+    async fn run_probe_component(
         &self,
         _app: &AppName,
         _check: &WasmCheck<Digest>,

@@ -146,7 +146,7 @@ async fn removing_ends_a_guest_that_loops() {
     let driver = bench.driver();
     let release = create(&driver, &bench.command(&workload("loop.wat"))).await;
     let pid = bench.pid().unwrap();
-    assert_eq!(driver.probe(&release).await, Health::Healthy);
+    assert_eq!(driver.health(&release).await, Health::Healthy);
     act(&driver, Action::Remove, None).await.unwrap();
     wait_for_end(pid).await;
     assert_eq!(observed(&driver, &release).await, Observed::Absent);
@@ -182,7 +182,7 @@ async fn a_job_runs_once_and_its_end_is_remembered() {
     let pid = bench.pid().unwrap();
     wait_for_end(pid).await;
     let driver = bench.driver();
-    assert_eq!(driver.probe(&good).await, Health::Healthy);
+    assert_eq!(driver.health(&good).await, Health::Healthy);
     assert_eq!(observed(&driver, &good).await, Observed::Same);
     act(&driver, Action::Create, Some(&good)).await.unwrap();
     assert_eq!(bench.pid(), Some(pid));
@@ -223,7 +223,7 @@ async fn a_command_restarted_on_failure_is_not_restarted_after_success() {
     let once = WasmWorkload { restart: Restart::OnFailure, ..bench.command(&workload("exit.wat")) };
     let release = create(&driver, &once).await;
     wait_for_end(bench.pid().unwrap()).await;
-    assert_eq!(driver.probe(&release).await, Health::Healthy);
+    assert_eq!(driver.health(&release).await, Health::Healthy);
 }
 
 #[tokio::test]
@@ -256,7 +256,7 @@ async fn a_share_of_the_processor_is_a_limit() {
     let used = cpu_time(limited) - before;
     let twice = begun.elapsed().mul_f64(0.1) + Duration::from_millis(50);
     assert!(used < twice, "{used:?} of {:?}", begun.elapsed());
-    assert_eq!(driver.probe(&release).await, Health::Healthy);
+    assert_eq!(driver.health(&release).await, Health::Healthy);
 }
 
 /// Processor time of a process. USER_HZ is 100 on every Linux that this runs on.
@@ -472,7 +472,7 @@ async fn where_the_agent_is_root_workloads_are_somebody_else() {
     let status = fs::read_to_string(format!("/proc/{}/status", bench.pid().unwrap())).unwrap();
     assert!(status.contains("Uid:\t65534\t65534\t65534"), "{status}");
     assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
-    assert_eq!(driver.probe(&release).await, Health::Healthy);
+    assert_eq!(driver.health(&release).await, Health::Healthy);
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ async fn a_component_answers_over_http() {
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(answer.contains("Good morning\n"), "{answer}");
     assert_eq!(observed(&driver, &release).await, Observed::Same);
-    assert_eq!(driver.probe(&release).await, Health::Healthy);
+    assert_eq!(driver.health(&release).await, Health::Healthy);
     assert_eq!(driver.address_of(&release, &key(), 80).await, Some(address));
 }
 
@@ -74,7 +74,7 @@ async fn a_guest_that_loops_or_traps_harms_only_its_own_request() {
         for _ in 0..10 {
             assert!(get(address, "/healthz").await.unwrap().starts_with("HTTP/1.1 200 "));
         }
-        assert_eq!(driver.probe(&release).await, Health::Healthy);
+        assert_eq!(driver.health(&release).await, Health::Healthy);
         if first == "unreachable" {
             assert!(bad.await.unwrap().unwrap().starts_with("HTTP/1.1 500 "));
         }

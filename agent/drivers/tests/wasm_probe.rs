@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use holdfast_core::digest::Digest;
 use holdfast_core::name::AppName;
-use holdfast_core::probe::WasmCheck;
+use holdfast_core::probe_component::WasmCheck;
 use holdfast_drivers::wasm::{RunAs, User};
 use holdfast_drivers::{Driver, DriverError};
 
@@ -39,7 +39,7 @@ fn check(component: Digest, args: &[&str]) -> WasmCheck<Digest> {
 /// Runs the probe made from Rust, and gives what is wrong by its word.
 async fn said(bench: &Bench, args: &[&str], target: Option<SocketAddr>) -> Result<(), String> {
     let check = check(bench.pin_bytes(ask()), args);
-    bench.driver().run_probe(&app(), &check, target).await
+    bench.driver().run_probe_component(&app(), &check, target).await
 }
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn a_probe_knows_its_app_and_its_target_and_nothing_of_the_agents() {
     let bench = Bench::new();
     let mut check = check(bench.pin_bytes(ask()), &["environment"]);
     check.env.insert("TILL".into(), "1".into());
-    let bad = bench.driver().run_probe(&app(), &check, Some("10.0.0.1:80".parse().unwrap())).await;
+    let bad = bench.driver().run_probe_component(&app(), &check, Some("10.0.0.1:80".parse().unwrap())).await;
     let wanted = "exited with code 1: HOLDFAST_APP=hello HOLDFAST_TARGET=10.0.0.1:80 TILL=1";
     assert_eq!(bad.unwrap_err(), wanted);
 }
@@ -106,7 +106,7 @@ async fn a_probe_that_loops_is_killed_within_its_time_and_nothing_of_it_is_left(
     ] {
         let mut check = check(component, &["spin"]);
         check.timeout = Duration::from_millis(500);
-        let bad = bench.driver().run_probe(&app, &check, None).await;
+        let bad = bench.driver().run_probe_component(&app, &check, None).await;
         assert_eq!(bad, Err(wanted.to_owned()));
     }
     assert_eq!(status_of_the_probe(&app), None);
@@ -118,9 +118,9 @@ async fn a_probe_whose_caller_goes_away_is_ended() {
     let app: AppName = "left-alone".parse().unwrap();
     let driver = bench.driver();
     let check = check(bench.pin(&workload("loop.wat")), &[]);
-    driver.prepare_probe(&check).await.unwrap();
+    driver.prepare_probe_component(&check).await.unwrap();
     let limit = Duration::from_millis(300);
-    tokio::time::timeout(limit, driver.run_probe(&app, &check, None)).await.unwrap_err();
+    tokio::time::timeout(limit, driver.run_probe_component(&app, &check, None)).await.unwrap_err();
     let gone = async {
         while status_of_the_probe(&app).is_some() {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -135,14 +135,14 @@ async fn a_probe_that_wants_too_much_memory_or_traps_is_not_well() {
     let driver = bench.driver();
     let run = |text: &str| check(bench.pin(&workload(text)), &[]);
     // It takes 256 pages of 64 KiB, is refused the next one, and ends with 256: it could not say 0.
-    let greedy = driver.run_probe(&app(), &run("memory.wat"), None).await.unwrap_err();
+    let greedy = driver.run_probe_component(&app(), &run("memory.wat"), None).await.unwrap_err();
     assert!(greedy.contains("it tried to exceed its memory limit of 16777216 bytes"), "{greedy}");
-    let trap = driver.run_probe(&app(), &run("trap.wat"), None).await.unwrap_err();
+    let trap = driver.run_probe_component(&app(), &run("trap.wat"), None).await.unwrap_err();
     assert!(trap.starts_with("trapped: "), "{trap}");
     // It writes a gigabyte and more to its output.
     let mut flood = run("flood.wat");
     flood.timeout = Duration::from_secs(1);
-    let flood = driver.run_probe(&app(), &flood, None).await.unwrap_err();
+    let flood = driver.run_probe_component(&app(), &flood, None).await.unwrap_err();
     assert!(flood.len() < 500, "{flood}");
 }
 
@@ -152,12 +152,12 @@ async fn a_module_is_a_probe_too_and_the_code_is_compiled_once() {
     let driver = bench.driver();
     let module = r#"(module (memory (export "memory") 1) (func (export "_start")))"#;
     let check = check(bench.pin(module), &[]);
-    driver.prepare_probe(&check).await.unwrap();
+    driver.prepare_probe_component(&check).await.unwrap();
     let compiled = bench.compiled();
     let written = |path: &std::path::PathBuf| std::fs::metadata(path).unwrap().modified().unwrap();
     let before: Vec<_> = compiled.iter().map(written).collect();
-    assert_eq!(driver.run_probe(&app(), &check, None).await, Ok(()));
-    assert_eq!(driver.run_probe(&app(), &check, None).await, Ok(()));
+    assert_eq!(driver.run_probe_component(&app(), &check, None).await, Ok(()));
+    assert_eq!(driver.run_probe_component(&app(), &check, None).await, Ok(()));
     assert_eq!(bench.compiled(), compiled);
     assert_eq!(compiled.iter().map(written).collect::<Vec<_>>(), before);
     driver.collect(&BTreeSet::from([check.component])).await;
@@ -176,9 +176,9 @@ async fn a_probe_that_is_no_command_is_refused_before_anything_runs() {
         ("(modul)", "cannot be run"),
     ] {
         let check = check(bench.pin(text), &[]);
-        let refused = driver.prepare_probe(&check).await.unwrap_err();
+        let refused = driver.prepare_probe_component(&check).await.unwrap_err();
         assert!(matches!(&refused, DriverError::Release(why) if why.contains(wanted)), "{refused}");
-        let bad = driver.run_probe(&app(), &check, None).await.unwrap_err();
+        let bad = driver.run_probe_component(&app(), &check, None).await.unwrap_err();
         assert!(bad.contains(wanted), "{bad}");
     }
 }
@@ -188,10 +188,10 @@ async fn damaged_compiled_code_is_not_run_but_compiled_again() {
     let bench = Bench::new();
     let driver = bench.driver();
     let check = check(bench.pin(&workload("exit.wat")), &[]);
-    driver.prepare_probe(&check).await.unwrap();
+    driver.prepare_probe_component(&check).await.unwrap();
     let code = bench.compiled().into_iter().find(|path| path.extension().is_some_and(|e| e == "cwasm"));
     std::fs::write(code.unwrap(), b"not what it was").unwrap();
-    let bad = driver.run_probe(&app(), &check, None).await.unwrap_err();
+    let bad = driver.run_probe_component(&app(), &check, None).await.unwrap_err();
     // Ten for HOLDFAST_APP.
     assert_eq!(bad, "exited with code 10: ready");
 }
@@ -219,7 +219,7 @@ async fn a_probe_runs_as_the_workloads_user() {
     };
     tokio::select! {
         () = seen => {}
-        ended = driver.run_probe(&app, &check, None) => panic!("it was never seen as another user: {ended:?}"),
+        ended = driver.run_probe_component(&app, &check, None) => panic!("it was never seen as another user: {ended:?}"),
     }
 }
 

@@ -6,14 +6,14 @@ use std::time::Duration;
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::disk::Trouble;
 use holdfast_core::held::Held;
-use holdfast_store::Room;
+use holdfast_store::FreeSpace;
 
 use super::journal::lock;
 use super::{DISK_PAUSE, Daemon};
 use crate::keeper::Scope;
 
 /// With less than this a write that failed is taken for the disk's fault.
-const LITTLE: Room = Room { bytes: 1 << 20, inodes: Some(16), is_read_only: false };
+const LITTLE: FreeSpace = FreeSpace { bytes: 1 << 20, inodes: Some(16), is_read_only: false };
 
 /// What the disk refuses.
 #[derive(Default)]
@@ -23,21 +23,21 @@ pub(super) struct DiskTrouble {
     /// The database is a new one, and what is known isn't written down in it yet.
     pub(super) unwritten: bool,
     /// It refused something, for want of room as it seems.
-    pub(super) short: Option<Short>,
+    pub(super) low_space: Option<LowSpace>,
 }
 
 /// The disk refused something, and had no more room than this.
-pub(super) struct Short {
-    lowest: Room,
+pub(super) struct LowSpace {
+    lowest: FreeSpace,
     lacks_reserve: bool,
     cause: String,
     /// When it is looked at next.
     next: Moment,
 }
 
-impl Short {
+impl LowSpace {
     /// Whether there is more room than when something was refused.
-    fn is_over(&self, room: &Room, holds_reserve: bool) -> bool {
+    fn is_over(&self, room: &FreeSpace, holds_reserve: bool) -> bool {
         let inodes = room
             .inodes
             .zip(self.lowest.inodes)
@@ -49,7 +49,7 @@ impl Short {
 }
 
 /// The word for it in the audit log.
-fn kind(room: &Room) -> &'static str {
+fn kind(room: &FreeSpace) -> &'static str {
     if room.is_read_only { "disk.readonly" } else { "disk.full" }
 }
 
@@ -97,14 +97,15 @@ impl Daemon {
             return;
         }
         let next = self.disk_pause(now);
-        match &mut self.disk.short {
+        match &mut self.disk.low_space {
             Some(short) => {
                 short.cause = cause.to_owned();
                 short.lowest = lower(&short.lowest, &room);
                 short.lacks_reserve |= lacks_reserve;
             }
             None => {
-                self.disk.short = Some(Short { lowest: room, lacks_reserve, cause: cause.to_owned(), next });
+                self.disk.low_space =
+                    Some(LowSpace { lowest: room, lacks_reserve, cause: cause.to_owned(), next });
                 self.note(kind(&room), None, cause, now);
             }
         }
@@ -116,13 +117,13 @@ impl Daemon {
 
     /// When the disk is looked at next.
     pub(super) fn disk_is_due(&self) -> Option<Moment> {
-        self.disk.short.as_ref().map(|short| short.next.clone())
+        self.disk.low_space.as_ref().map(|short| short.next.clone())
     }
 
     /// Looks whether there is room again. Then everything is tried again at once: what waits for the source, for the
     /// disk, and each app.
     pub(super) fn look_at_disk(&mut self, now: &Now) {
-        let Some(short) = self.disk.short.as_ref() else { return };
+        let Some(short) = self.disk.low_space.as_ref() else { return };
         if self.clock.until(&short.next) > Duration::ZERO {
             return;
         }
@@ -135,12 +136,12 @@ impl Daemon {
         let over = self.nothing_waits() || room.as_ref().is_ok_and(|room| short.is_over(room, held));
         if !over {
             let next = self.disk_pause(now);
-            if let Some(short) = &mut self.disk.short {
+            if let Some(short) = &mut self.disk.low_space {
                 short.next = next;
             }
             return;
         }
-        self.disk.short = None;
+        self.disk.low_space = None;
         self.disk.trouble = None;
         self.note("disk.room", None, "the disk accepts writes again; everything that waited is retried", now);
         self.follow.progress.known = None;
@@ -172,7 +173,7 @@ impl Daemon {
             unblock: "free space on the disk, or repair it; the agent then continues automatically"
                 .to_owned(),
         };
-        match (&self.disk.trouble, &self.disk.short) {
+        match (&self.disk.trouble, &self.disk.low_space) {
             (Some((_, cause)), _) => Some(held(format!("the agent can't save its state: {cause}"))),
             (None, Some(short)) => Some(held(format!("the disk refuses writes: {}", short.cause))),
             (None, None) => None,
@@ -181,8 +182,8 @@ impl Daemon {
 }
 
 /// The least of both.
-fn lower(a: &Room, b: &Room) -> Room {
-    Room {
+fn lower(a: &FreeSpace, b: &FreeSpace) -> FreeSpace {
+    FreeSpace {
         bytes: a.bytes.min(b.bytes),
         inodes: a.inodes.zip(b.inodes).map(|(a, b)| a.min(b)),
         is_read_only: a.is_read_only || b.is_read_only,
@@ -193,15 +194,15 @@ fn lower(a: &Room, b: &Room) -> Room {
 mod tests {
     use super::*;
 
-    fn short(bytes: u64, inodes: u64, is_read_only: bool, lacks_reserve: bool) -> Short {
-        let lowest = Room { bytes, inodes: Some(inodes), is_read_only };
+    fn short(bytes: u64, inodes: u64, is_read_only: bool, lacks_reserve: bool) -> LowSpace {
+        let lowest = FreeSpace { bytes, inodes: Some(inodes), is_read_only };
         let boot = holdfast_core::clock::BootId("b".into());
         let next = Moment { boot, uptime: Duration::ZERO };
-        Short { lowest, lacks_reserve, cause: String::new(), next }
+        LowSpace { lowest, lacks_reserve, cause: String::new(), next }
     }
 
-    fn room(bytes: u64, inodes: u64, is_read_only: bool) -> Room {
-        Room { bytes, inodes: Some(inodes), is_read_only }
+    fn room(bytes: u64, inodes: u64, is_read_only: bool) -> FreeSpace {
+        FreeSpace { bytes, inodes: Some(inodes), is_read_only }
     }
 
     #[test]

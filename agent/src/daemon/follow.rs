@@ -15,7 +15,7 @@ use holdfast_store::{anchor, fault};
 
 use super::following::SourceJob;
 use super::journal::lock;
-use super::sync::{self, Found, NotRendered, Rendered, Renderer};
+use super::sync::{self, NotRendered, PollResult, Rendered, Renderer};
 use super::trust::{Standing, Trust, no_policy};
 use super::{Daemon, Event};
 use crate::backoff::spread;
@@ -64,7 +64,7 @@ impl Daemon {
     /// Fetched -> Verified.
     pub(super) fn fetched(
         &mut self,
-        result: Result<Found, SourceError>,
+        result: Result<PollResult, SourceError>,
         now: &Now,
     ) -> Result<(), JournalError> {
         self.untrimmed = true;
@@ -92,11 +92,11 @@ impl Daemon {
         self.follow.progress.unfetched = None;
         self.follow.progress.last_poll = Some(now.wall);
         match found {
-            Found::Same => {
+            PollResult::Same => {
                 self.follow.backoff.succeeded();
                 Ok(())
             }
-            Found::New(fetched) => self.verify(*fetched, now),
+            PollResult::New(fetched) => self.verify(*fetched, now),
         }
     }
 

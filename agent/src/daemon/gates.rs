@@ -10,8 +10,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use holdfast_core::change::{Gate, GateAnswer, GateProbe};
-use holdfast_drivers::probe;
+use holdfast_core::change::{Gate, GateAnswer, GateKind};
+use holdfast_drivers::request;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
@@ -36,9 +36,9 @@ pub(super) async fn ask(gates: &[Gate]) -> Vec<GateAnswer> {
     answers
 }
 
-async fn ask_one(gate: &GateProbe) -> Result<(), String> {
+async fn ask_one(gate: &GateKind) -> Result<(), String> {
     match gate {
-        GateProbe::File { path } => {
+        GateKind::File { path } => {
             let path = path.clone();
             // A file may lie on a server that hangs; one look that does is enough.
             let Some(looking) = Looking::begin(&path) else {
@@ -57,7 +57,7 @@ async fn ask_one(gate: &GateProbe) -> Result<(), String> {
                 Err(_) => Err(format!("could not check within {LIMIT:?} whether the file exists")),
             }
         }
-        GateProbe::Command { command, timeout } => {
+        GateKind::Command { command, timeout } => {
             let (command, timeout) = (command.clone(), *timeout);
             let run = tokio::task::spawn_blocking(move || run(&command, timeout));
             // A program on a server that hangs can't even be started.
@@ -66,7 +66,7 @@ async fn ask_one(gate: &GateProbe) -> Result<(), String> {
                 Err(_) => Err(format!("it could not be started within {:?}", timeout + LIMIT)),
             }
         }
-        GateProbe::Http { url } => probe::page(url, usize::from(u16::MAX), LIMIT).await.map(drop),
+        GateKind::Http { url } => request::page(url, usize::from(u16::MAX), LIMIT).await.map(drop),
     }
 }
 
@@ -189,7 +189,7 @@ mod tests {
 
     use super::*;
 
-    async fn answer(probe: GateProbe) -> GateAnswer {
+    async fn answer(probe: GateKind) -> GateAnswer {
         ask(&[Gate { name: "x".into(), probe, max_hold: LIMIT }]).await.remove(0)
     }
 
@@ -203,17 +203,17 @@ mod tests {
     #[tokio::test]
     async fn the_box_is_in_use_while_the_file_is_there() {
         let dir = tempfile::tempdir().unwrap();
-        let gate = || GateProbe::File { path: dir.path().join("sale") };
+        let gate = || GateKind::File { path: dir.path().join("sale") };
         assert_eq!(answer(gate()).await, GateAnswer::Free);
         std::fs::write(dir.path().join("sale"), "").unwrap();
         assert!(why(&answer(gate()).await).contains("exists"));
-        let no_folder = GateProbe::File { path: dir.path().join("sale/x") };
+        let no_folder = GateKind::File { path: dir.path().join("sale/x") };
         assert!(why(&answer(no_folder).await).contains("could not check whether"));
     }
 
     #[tokio::test]
     async fn a_program_says_free_by_ending_with_zero_and_nothing_of_it_is_left_when_it_hangs() {
-        let run = |words: &[&str], timeout| GateProbe::Command {
+        let run = |words: &[&str], timeout| GateKind::Command {
             command: words.iter().map(|word| (*word).to_owned()).collect(),
             timeout: Duration::from_millis(timeout),
         };
@@ -256,7 +256,7 @@ mod tests {
                 std::future::pending::<()>().await
             };
             let answer = tokio::select! {
-                answer = answer(GateProbe::Http { url }) => answer,
+                answer = answer(GateKind::Http { url }) => answer,
                 () = serve => unreachable!(),
             };
             assert_eq!(answer == GateAnswer::Free, is_free, "{status}: {answer:?}");

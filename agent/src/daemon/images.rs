@@ -45,7 +45,7 @@ pub(super) fn archives(
     allowance: &Allowance,
 ) -> Option<holdfast_drivers::kubernetes::archives::Archives> {
     let source = BoxImages::new(config, Arc::clone(content), allowance);
-    let room = sources::BoxRoom(Arc::clone(content));
+    let room = sources::BoxSpace(Arc::clone(content));
     let dir = images_dir(config)?.clone();
     Some(holdfast_drivers::kubernetes::archives::Archives::new(dir, Arc::new(source), Arc::new(room)))
 }
@@ -101,10 +101,12 @@ mod sources {
     use async_trait::async_trait;
     use holdfast_core::pod::PinnedImage;
     use holdfast_core::secret::SecretBytes;
-    use holdfast_drivers::image::{ImageBlob, ImageError, ImageOnDisk, ImageSource, Room, RoomTaken};
+    use holdfast_drivers::image::{
+        ImageBlob, ImageError, ImageOnDisk, ImageSource, SpaceAllocation, SpaceAllocator,
+    };
     use holdfast_drivers::secret::SecretSource;
-    use holdfast_store::content::{Content, Taken};
-    use holdfast_store::sealed;
+    use holdfast_store::content::{Allocation, Content};
+    use holdfast_store::encrypted;
 
     use super::super::journal::{SharedStore, lock};
     use super::{BoxImages, Digest, for_good};
@@ -148,35 +150,35 @@ mod sources {
     }
 
     /// Room beside the pinned content, within the disk budget.
-    pub(in crate::daemon) struct BoxRoom(pub(in crate::daemon) Arc<Content>);
+    pub(in crate::daemon) struct BoxSpace(pub(in crate::daemon) Arc<Content>);
 
-    impl Room for BoxRoom {
-        fn take(&self, folder: &Path, bytes: u64) -> Result<Box<dyn RoomTaken>, String> {
-            let taken = self.0.take_beside(folder, bytes).map_err(|error| error.to_string())?;
-            Ok(Box::new(BoxRoomTaken(taken)))
+    impl SpaceAllocator for BoxSpace {
+        fn take(&self, folder: &Path, bytes: u64) -> Result<Box<dyn SpaceAllocation>, String> {
+            let taken = self.0.allocate_beside(folder, bytes).map_err(|error| error.to_string())?;
+            Ok(Box::new(BoxSpaceAllocation(taken)))
         }
     }
 
-    struct BoxRoomTaken(Taken);
+    struct BoxSpaceAllocation(Allocation);
 
-    impl RoomTaken for BoxRoomTaken {
+    impl SpaceAllocation for BoxSpaceAllocation {
         fn used(&mut self, bytes: u64) {
             self.0.written(bytes);
         }
     }
 
-    /// Secrets that were sealed into the pinned content.
-    pub(in crate::daemon) struct SealedSecrets(pub(in crate::daemon) SharedStore);
+    /// Secrets that were encrypted in the pinned content.
+    pub(in crate::daemon) struct EncryptedSecrets(pub(in crate::daemon) SharedStore);
 
-    impl SecretSource for SealedSecrets {
+    impl SecretSource for EncryptedSecrets {
         fn open(&self, digest: &Digest) -> Result<SecretBytes, String> {
             let store = lock(&self.0);
-            let sealed = store.content().read(digest, SECRET_LIMIT).map_err(|error| error.to_string())?;
-            let sealed = sealed.ok_or("it is no longer on disk: the next fetch downloads it")?;
-            sealed::open(store.keys(), &sealed).map_err(|error| error.to_string())
+            let encrypted = store.content().read(digest, SECRET_LIMIT).map_err(|error| error.to_string())?;
+            let encrypted = encrypted.ok_or("it is no longer on disk: the next fetch downloads it")?;
+            encrypted::decrypt(store.keys(), &encrypted).map_err(|error| error.to_string())
         }
     }
 }
 
 #[cfg(any(feature = "podman", feature = "kubernetes"))]
-pub(super) use sources::SealedSecrets;
+pub(super) use sources::EncryptedSecrets;

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::following::SourceJob;
 use super::journal::lock;
-use super::{Daemon, Event, WAITING_EVENTS, look, probes};
+use super::{Daemon, Event, WAITING_EVENTS, look, probe_components};
 use crate::keeper::{Journal, Preparation};
 
 /// How long an agent that ends waits for what runtimes drop.
@@ -73,7 +73,7 @@ impl Daemon {
                     refused => refused,
                 };
                 if result.is_ok() {
-                    result = probes::prepare(&todo).await;
+                    result = probe_components::prepare(&todo).await;
                 }
                 Event::Prepared(todo.app, todo.id, result)
             });
@@ -90,7 +90,7 @@ impl Daemon {
                 continue;
             }
             self.looking.insert(todo.app.clone(), false);
-            let (app, id, windows) = (todo.app.clone(), todo.id, self.windows.clone());
+            let (app, id, windows) = (todo.app.clone(), todo.id, self.histories.clone());
             let job = tokio::spawn(async move {
                 let sight = look::look(&todo, &windows).await;
                 Event::Seen(todo.app, todo.id, sight)

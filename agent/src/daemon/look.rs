@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use holdfast_core::health::{Health, Sight};
 use holdfast_core::metrics::text::PAGE_LIMIT;
-use holdfast_core::metrics::{Finding, MetricsCheck, Window};
+use holdfast_core::metrics::{Finding, History, MetricsCheck};
 use holdfast_core::release::{Check, ExecCheck, HttpCheck};
-use holdfast_drivers::{EXEC_PATIENCE, ExecError, probe};
+use holdfast_drivers::{EXEC_PATIENCE, ExecError, request};
 use tokio::time::timeout;
 
-use super::probes;
-use super::windows::Windows;
+use super::metrics_history::Histories;
+use super::probe_components;
 use crate::keeper::Look;
 
 /// How long one check may take.
 pub(super) const CHECK_LIMIT: Duration = Duration::from_secs(5);
 
 /// Looks at an app. Ends within its limits, whatever the app does.
-pub(super) async fn look(look: &Look, windows: &Windows) -> Sight {
-    let seen = match timeout(CHECK_LIMIT, look.driver.probe(&look.release)).await {
+pub(super) async fn look(look: &Look, histories: &Histories) -> Sight {
+    let seen = match timeout(CHECK_LIMIT, look.driver.health(&look.release)).await {
         Ok(seen) => seen,
         // That is no verdict about the app: it may be as well as it was.
         Err(_) => {
@@ -37,16 +37,16 @@ pub(super) async fn look(look: &Look, windows: &Windows) -> Sight {
     }
     let (mut remarks, mut unsure) = (Vec::new(), None);
     for check in checks {
-        match run(look, check, windows).await {
+        match run(look, check, histories).await {
             Ok(remark) => remarks.extend(remark),
             // The runtime is away, and the app may be as well as it was.
-            Err(Seen::Is(Health::Unhealthy { reason })) if blind && asks_the_runtime(check) => {
+            Err(NotWell::Is(Health::Unhealthy { reason })) if blind && asks_the_runtime(check) => {
                 unsure.get_or_insert(format!("not checked while its runtime can't be reached: {reason}"));
             }
-            Err(Seen::Nothing(why)) => {
+            Err(NotWell::NoAnswer(why)) => {
                 unsure.get_or_insert(format!("not checked: {why}"));
             }
-            Err(Seen::Is(health)) => return Sight { health, restarts, remark: None },
+            Err(NotWell::Is(health)) => return Sight { health, restarts, remark: None },
         }
     }
     if unsure.is_some() {
@@ -62,23 +62,23 @@ fn asks_the_runtime(check: &Check) -> bool {
 }
 
 /// What a check found that isn't well.
-enum Seen {
+enum NotWell {
     /// How the app is.
     Is(Health),
     /// The check could not be made, for this reason: that says nothing of the app.
-    Nothing(String),
+    NoAnswer(String),
 }
 
 /// One check: what it could not tell, or what it found.
-async fn run(look: &Look, check: &Check, windows: &Windows) -> Result<Option<String>, Seen> {
+async fn run(look: &Look, check: &Check, histories: &Histories) -> Result<Option<String>, NotWell> {
     let done = match check {
-        Check::Tcp { address } => probe::tcp(address, CHECK_LIMIT).await,
+        Check::Tcp { address } => request::tcp(address, CHECK_LIMIT).await,
         Check::Http(check) => http(look, check).await,
         Check::Exec(check) => return exec(look, check).await.map(|()| None),
-        Check::Wasm(check) => probes::run(look, check).await,
-        Check::Metrics(check) => return metrics(look, check, windows).await.map_err(Seen::Is),
+        Check::Wasm(check) => probe_components::run(look, check).await,
+        Check::Metrics(check) => return metrics(look, check, histories).await.map_err(NotWell::Is),
     };
-    done.map(|()| None).map_err(|why| Seen::Is(unhealthy(why)))
+    done.map(|()| None).map_err(|why| NotWell::Is(unhealthy(why)))
 }
 
 fn unhealthy(reason: String) -> Health {
@@ -86,7 +86,7 @@ fn unhealthy(reason: String) -> Health {
 }
 
 async fn http(look: &Look, check: &HttpCheck) -> Result<(), String> {
-    probe::http(&url_of(look, check).await?, CHECK_LIMIT).await
+    request::http(&url_of(look, check).await?, CHECK_LIMIT).await
 }
 
 async fn url_of(look: &Look, check: &HttpCheck) -> Result<String, String> {
@@ -101,30 +101,30 @@ async fn url_of(look: &Look, check: &HttpCheck) -> Result<String, String> {
     }
 }
 
-async fn exec(look: &Look, check: &ExecCheck) -> Result<(), Seen> {
+async fn exec(look: &Look, check: &ExecCheck) -> Result<(), NotWell> {
     // The runtime ends the program; this is for one that doesn't answer.
     let limit = check.timeout + EXEC_PATIENCE + CHECK_LIMIT;
     let ended = timeout(limit, look.driver.exec(&look.release, check)).await;
     let silent = || ExecError::NotRun(format!("the runtime did not answer within {limit:?}"));
     ended.unwrap_or_else(|_| Err(silent())).map_err(|why| match why {
-        ExecError::Failed(why) => Seen::Is(unhealthy(format!("exec in {}: {why}", check.target))),
-        ExecError::NotRun(why) => Seen::Nothing(format!("exec in {}: {why}", check.target)),
+        ExecError::Failed(why) => NotWell::Is(unhealthy(format!("exec in {}: {why}", check.target))),
+        ExecError::NotRun(why) => NotWell::NoAnswer(format!("exec in {}: {why}", check.target)),
     })
 }
 
-/// Scrapes the page if it is time for that, and judges by its window. What is bad while the app starts is forgiven,
-/// and the window begins anew: first requests are slow.
-async fn metrics(look: &Look, check: &MetricsCheck, windows: &Windows) -> Result<Option<String>, Health> {
-    let mut window = windows.take(&look.app, look.id, check);
-    let scraped = match window.is_due(windows.now()) {
-        true => scrape(look, &mut window, windows).await,
+/// Scrapes the page if it is time for that, and judges by its history. What is bad while the app starts is forgiven,
+/// and the history begins anew: first requests are slow.
+async fn metrics(look: &Look, check: &MetricsCheck, histories: &Histories) -> Result<Option<String>, Health> {
+    let mut history = histories.take(&look.app, look.id, check);
+    let scraped = match history.is_due(histories.now()) {
+        true => scrape(look, &mut history, histories).await,
         false => Ok(()),
     };
-    let finding = window.judge();
+    let finding = history.judge();
     if look.is_starting && matches!(finding, Finding::Bad(_)) {
-        window.begin_anew();
+        history.begin_anew();
     }
-    windows.put(&look.app, look.id, window);
+    histories.put(&look.app, look.id, history);
     scraped.map_err(unhealthy)?;
     match finding {
         Finding::Well => Ok(None),
@@ -134,8 +134,8 @@ async fn metrics(look: &Look, check: &MetricsCheck, windows: &Windows) -> Result
     }
 }
 
-async fn scrape(look: &Look, window: &mut Window, windows: &Windows) -> Result<(), String> {
-    let url = url_of(look, &window.check().page).await?;
-    let page = probe::page(&url, PAGE_LIMIT, CHECK_LIMIT).await.map_err(|why| format!("metrics: {why}"))?;
-    window.take(&page, windows.now()).map_err(|why| format!("metrics: GET {url}: {why}"))
+async fn scrape(look: &Look, history: &mut History, histories: &Histories) -> Result<(), String> {
+    let url = url_of(look, &history.check().page).await?;
+    let page = request::page(&url, PAGE_LIMIT, CHECK_LIMIT).await.map_err(|why| format!("metrics: {why}"))?;
+    history.take(&page, histories.now()).map_err(|why| format!("metrics: GET {url}: {why}"))
 }

@@ -18,10 +18,11 @@ mod images;
 mod jobs;
 mod journal;
 mod look;
+mod metrics_history;
 mod offline;
 mod outside;
 mod permit;
-mod probes;
+mod probe_components;
 mod progress;
 mod runtimes;
 mod setup;
@@ -31,7 +32,6 @@ mod sync;
 mod tags;
 mod tell;
 mod trust;
-mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -52,13 +52,13 @@ use self::disk::DiskTrouble;
 use self::following::Following;
 use self::images::BoxImages;
 use self::journal::{SharedStore, StoreJournal, lock};
+use self::metrics_history::Histories;
 use self::outside::{Outside, Signals};
 use self::permit::{GateWatch, Waiting};
-use self::starting::Parts;
-use self::sync::{Found, NotRendered, Rendered};
+use self::starting::Opened;
+use self::sync::{NotRendered, PollResult, Rendered};
 use self::tags::Said;
 use self::tell::PlanReply;
-use self::windows::Windows;
 use crate::api::Request;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
@@ -87,7 +87,7 @@ const DISK_PAUSE: Duration = Duration::from_secs(5);
 
 /// Something that happened.
 enum Event {
-    Fetched(Result<Found, SourceError>),
+    Fetched(Result<PollResult, SourceError>),
     Rendered(Revision, Box<Result<Rendered, NotRendered>>),
     Tags(Said),
     Prepared(AppName, ReleaseId, Result<(), DriverError>),
@@ -120,7 +120,7 @@ struct Daemon {
     looking: BTreeMap<AppName, bool>,
     /// The runtimes that are dropping what isn't needed any more.
     sweeping: BTreeSet<DriverName>,
-    windows: Windows,
+    histories: Histories,
     /// What of the apps at rest to look at next.
     look_at: Scope,
     uncollected: bool,
@@ -148,7 +148,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
     let clock = Clock::new();
     let notifier = Notifier::new(&Environment::of_process());
     let newest_event = watch::Sender::new(0);
-    let (parts, outside) = match Parts::open(&config, &clock).await {
+    let (parts, outside) = match Opened::open(&config, &clock).await {
         Err(error) if once.is_none() && starting::is_of_disk(&error) => {
             let mut outside = Outside::open(&config, signals, &notifier, newest_event.subscribe())?;
             let waited = starting::wait_for_disk(&config, &clock, &mut outside, &notifier, error).await?;
@@ -157,7 +157,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         }
         parts => (parts?, Outside::open(&config, signals, &notifier, newest_event.subscribe())),
     };
-    let Parts { store, allowance, keeper, source, images, progress } = parts;
+    let Opened { store, allowance, keeper, source, images, progress } = parts;
     let now = clock.now();
     let gates = GateWatch::new(lock(&store).gate_hold()?);
     let (jobs, mut events) = mpsc::channel(WAITING_EVENTS);
@@ -175,7 +175,7 @@ pub async fn run(config: Config, once: Option<Duration>) -> Result<Option<Status
         preparing: BTreeSet::new(),
         looking: BTreeMap::new(),
         sweeping: BTreeSet::new(),
-        windows: Windows::new(),
+        histories: Histories::new(),
         look_at: Scope::All,
         uncollected: true,
         gates,
@@ -412,7 +412,7 @@ impl Daemon {
                 let before = self.keeper.phases();
                 let result = self.keeper.seen(&app, release, sight, &now);
                 if !self.keeper.is_judged(&app) {
-                    self.windows.forget(&app);
+                    self.histories.forget(&app);
                 }
                 if self.keeper.phases() != before {
                     self.widen(Scope::default());

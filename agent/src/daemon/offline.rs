@@ -11,12 +11,12 @@ use holdfast_core::report::{PlanReport, Status};
 use tokio::task::JoinSet;
 
 use super::journal::{SharedStore, StoreJournal, lock};
+use super::metrics_history::Histories;
 use super::progress::Progress;
 use super::sync::{Rendered, Renderer};
 use super::tags::Unknown;
 use super::tell::nothing_kept;
 use super::trust::Trust;
-use super::windows::Windows;
 use super::{look, runtimes, setup, status};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -80,7 +80,7 @@ pub async fn offline_status(config: &Config) -> Result<Status> {
     // All at once: an agent that is being started waits for the lock.
     let mut looks = JoinSet::new();
     for todo in offline.keeper.to_look_at(&now, &Scope::All) {
-        looks.spawn(async move { (todo.app.clone(), look::look(&todo, &Windows::new()).await) });
+        looks.spawn(async move { (todo.app.clone(), look::look(&todo, &Histories::new()).await) });
     }
     while let Some(Ok((app, sight))) = looks.join_next().await {
         offline.keeper.note_health(&app, sight.health);

@@ -291,7 +291,7 @@ impl Daemon {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_core::change::GateProbe;
+    use holdfast_core::change::GateKind;
     use holdfast_core::clock::BootId;
 
     use super::*;
@@ -302,7 +302,7 @@ mod tests {
     }
 
     fn policy() -> ChangePolicy {
-        let probe = GateProbe::File { path: "/x".into() };
+        let probe = GateKind::File { path: "/x".into() };
         let gate = Gate { name: "sale".into(), probe, max_hold: Duration::from_secs(100) };
         ChangePolicy { gates: vec![gate], ..ChangePolicy::default() }
     }

@@ -15,7 +15,7 @@ use super::images;
 #[cfg(feature = "podman")]
 use super::images::BoxImages;
 #[cfg(any(feature = "podman", feature = "kubernetes"))]
-use super::images::SealedSecrets;
+use super::images::EncryptedSecrets;
 use super::journal::{SharedStore, lock};
 use crate::clock::Clock;
 use crate::config::{self, Config, Place};
@@ -104,7 +104,7 @@ fn podman(
         run_dir: podman.run_dir.clone(),
         owner: owner.clone(),
         images: Arc::new(BoxImages::new(config, content, allowance)),
-        secrets: Arc::new(SealedSecrets(Arc::clone(store))),
+        secrets: Arc::new(EncryptedSecrets(Arc::clone(store))),
     })))
 }
 
@@ -129,7 +129,7 @@ fn kubernetes(
         context: kubernetes.context.clone(),
         cluster: kubernetes.cluster.as_ref().map(ToString::to_string),
         owner: owner.clone(),
-        secrets: Arc::new(SealedSecrets(Arc::clone(store))),
+        secrets: Arc::new(EncryptedSecrets(Arc::clone(store))),
         archives: images::archives(config, content, allowance),
     })))
 }

@@ -27,7 +27,7 @@ use crate::notify::Notifier;
 use crate::source::SourceError;
 
 /// What the daemon keeps on disk, and what reads and writes there.
-pub(super) struct Parts {
+pub(super) struct Opened {
     pub(super) store: SharedStore,
     pub(super) allowance: Allowance,
     pub(super) keeper: Keeper<StoreJournal>,
@@ -36,7 +36,7 @@ pub(super) struct Parts {
     pub(super) progress: Progress,
 }
 
-impl Parts {
+impl Opened {
     pub(super) async fn open(config: &Config, clock: &Clock) -> Result<Self> {
         let now = clock.now();
         let store = setup::wait_for_store(config, &now).await?;
@@ -49,7 +49,7 @@ impl Parts {
         let mut progress = Progress::before(&store)?;
         progress.recall(&*source);
         let source = Arc::new(Mutex::new(source));
-        Ok(Parts { store, allowance, keeper, source, images, progress })
+        Ok(Opened { store, allowance, keeper, source, images, progress })
     }
 }
 
@@ -74,7 +74,7 @@ pub(super) async fn wait_for_disk(
     outside: &mut Outside,
     notifier: &Notifier,
     mut error: anyhow::Error,
-) -> Result<Option<Parts>> {
+) -> Result<Option<Opened>> {
     // Whoever manages services must not take this for a start that failed: starting again helps nothing.
     notifier.ready();
     notifier.status("waiting for the disk");
@@ -92,7 +92,7 @@ pub(super) async fn wait_for_disk(
                 () = outside.watchdog.due() => notifier.alive(),
             }
         }
-        match Parts::open(config, clock).await {
+        match Opened::open(config, clock).await {
             Ok(parts) => return Ok(Some(parts)),
             Err(again) if is_of_disk(&again) => error = again,
             Err(other) => return Err(other),

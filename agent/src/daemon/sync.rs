@@ -18,14 +18,14 @@ use holdfast_core::secret::SecretBytes;
 use holdfast_core::select::{self, Refused};
 use holdfast_core::verify::{Fetched, Verified};
 use holdfast_store::content::{Content, SMALL};
-use holdfast_store::{StoreError, fault, sealed};
+use holdfast_store::{StoreError, encrypted, fault};
 use jiff::Timestamp;
 
 use super::gather;
 use super::journal::{SharedStore, lock};
 use super::tags::{Unknown, Wanted, WantedTags};
 use crate::http::allowance::Allowance;
-use crate::source::{Parts, Source, SourceError, SourceTree};
+use crate::source::{FileClass, Source, SourceError, SourceTree};
 
 /// So much must be free for a fetch, in bytes, beside the reserve: less takes no commit.
 const FETCH_LEAST: u64 = 256 << 10;
@@ -34,7 +34,7 @@ const FETCH_LEAST: u64 = 256 << 10;
 pub(super) type SharedSource = Arc<Mutex<Box<dyn Source>>>;
 
 /// What a poll brought.
-pub(super) enum Found {
+pub(super) enum PollResult {
     /// The tip is what was looked at before.
     Same,
     /// Another tip, and it is in the mirror.
@@ -49,14 +49,14 @@ pub(super) fn fetch(
     known: Option<&Revision>,
     accepted: Option<&Revision>,
     asked: bool,
-) -> Result<Found, SourceError> {
+) -> Result<PollResult, SourceError> {
     let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
     if asked {
-        source.forget_spurned();
+        source.forget_failed_tip();
     }
     let tip = source.poll()?;
     if known == Some(&tip) {
-        return Ok(Found::Same);
+        return Ok(PollResult::Same);
     }
     // How large it is nobody knows before; that nothing fits is known before the first byte.
     content
@@ -72,7 +72,7 @@ pub(super) fn fetch(
     }
     let fetched = fetched?;
     fault::point("fetch.objects-stored");
-    Ok(Found::New(Box::new(fetched)))
+    Ok(PollResult::New(Box::new(fetched)))
 }
 
 /// Tells the source what the disk budget leaves for the mirror. Something small always has room in it, as long as the
@@ -252,7 +252,7 @@ impl Renderer {
         // must not wait for the files of an app.
         let mut waiting = BTreeMap::new();
         let (contents, waits) =
-            gathering.read_as_far(Parts::Documents, |files| gather::manifests(files, &selected))?;
+            gathering.read_as_far(FileClass::Documents, |files| gather::manifests(files, &selected))?;
         if let Some(waits) = waits {
             let late = contents.iter().filter(|(_, part)| part.is_late);
             waiting.extend(late.map(|(app, _)| (app.clone(), waits.held_files())));
@@ -265,7 +265,8 @@ impl Renderer {
         let desired = render(selected, &contents);
         let needs = needs(&desired, &self.runtimes);
         let named: Vec<_> = needs.values().flat_map(|needs| needs.artifacts.keys().copied()).collect();
-        let ((), waits) = gathering.read_as_far(Parts::Files, |files| gather::artifacts(files, &named))?;
+        let ((), waits) =
+            gathering.read_as_far(FileClass::Files, |files| gather::artifacts(files, &named))?;
         let files = gathering.finish()?;
         if let Some(waits) = waits {
             let late = needs.iter().filter(|(_, needs)| gather::lacks(&*files, &needs.artifacts));
@@ -300,7 +301,7 @@ impl Renderer {
                 answers.artifacts.insert(artifact.clone(), digest);
             }
             for (secret, bytes) in needs.secrets {
-                let digest = self.seal(bytes)?;
+                let digest = self.keep_secret(bytes)?;
                 answers.secrets.insert((app.clone(), secret.clone()), digest);
             }
             if let Some(asked) = needs.asked.filter(|_| !needs.images.is_empty()) {
@@ -335,11 +336,11 @@ impl Renderer {
         Ok(images.iter().map(|image| ((*image).clone(), digest(image))).collect())
     }
 
-    /// Seals a secret into the pinned content.
-    fn seal(&self, secret: &SecretBytes) -> Result<Digest, NotRendered> {
+    /// Encrypts a secret into the pinned content.
+    fn keep_secret(&self, secret: &SecretBytes) -> Result<Digest, NotRendered> {
         let store = lock(&self.store);
-        let sealed = sealed::seal(store.keys(), secret);
-        Ok(store.content().put_small(&sealed)?)
+        let encrypted = encrypted::encrypt(store.keys(), secret);
+        Ok(store.content().put_small(&encrypted)?)
     }
 
     /// The digest of an artifact, which is pinned. The inner error is that of the apps that name it. It is streamed from

@@ -19,7 +19,7 @@ use crate::config::units::format_size;
 use crate::config::{Config, Credentials, GitFolder, Place, TrustMode};
 use crate::daemon as agent;
 use crate::sandbox::{self, Kept, Unseen};
-use holdfast_drivers::probe;
+use holdfast_drivers::request;
 
 /// How long the source's server may take to take a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -348,7 +348,7 @@ async fn source(config: &Config) -> Finding {
     let Some(address) = address_of(asked) else {
         return Finding::fail(check, format!("{asked} names no host"), "correct [source]");
     };
-    match probe::tcp(&address, CONNECT).await {
+    match request::tcp(&address, CONNECT).await {
         Ok(()) => Finding::ok(check, format!("{what} at {address} accepts connections")),
         Err(why) => Finding::warn(
             check,

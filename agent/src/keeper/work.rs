@@ -72,9 +72,9 @@ pub(super) enum Came {
 }
 
 /// What each runtime was found to have.
-pub(super) type Finds = Vec<(DriverName, Found)>;
+pub(super) type Finds = Vec<(DriverName, SearchResult)>;
 
-type Found = Result<Vec<(AppName, AppObservation)>, DriverError>;
+type SearchResult = Result<Vec<(AppName, AppObservation)>, DriverError>;
 
 /// What each runtime said of an app.
 pub(super) type Answers = Vec<(DriverName, Result<AppObservation, DriverError>)>;
@@ -191,7 +191,7 @@ impl StepCall {
 }
 
 /// What a runtime has of apps that aren't `known`. It says all of it or nothing.
-async fn search(driver: &Arc<dyn Driver>, known: &BTreeSet<AppName>) -> (DriverName, Found) {
+async fn search(driver: &Arc<dyn Driver>, known: &BTreeSet<AppName>) -> (DriverName, SearchResult) {
     let found = async {
         let mut found = Vec::new();
         let names = limited(CALL_LIMIT, driver.apps()).await?;

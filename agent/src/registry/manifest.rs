@@ -35,7 +35,7 @@ pub(super) fn resolve(
     let image = pull.image;
     let mut wanted = Wanted::of(image);
     for _ in 0..=MAX_DEPTH {
-        let Found { digest, bytes, document } = find(pull, &wanted, content)?;
+        let FetchedManifest { digest, bytes, document } = find(pull, &wanted, content)?;
         match document {
             Document::Manifest(manifest) => return Ok(Resolved { digest, bytes, manifest }),
             Document::Index(index) => {
@@ -65,7 +65,7 @@ pub(super) fn by_digest(
 }
 
 /// A document, whose digest was checked.
-struct Found {
+struct FetchedManifest {
     digest: Digest,
     bytes: Vec<u8>,
     document: Document,
@@ -87,7 +87,11 @@ impl Wanted {
 }
 
 /// Finds a document on disk, if it can be known that it is the one, or else asks for it and pins it.
-fn find(pull: &mut Pull<'_>, wanted: &Wanted, content: Option<&Content>) -> Result<Found, RegistryError> {
+fn find(
+    pull: &mut Pull<'_>,
+    wanted: &Wanted,
+    content: Option<&Content>,
+) -> Result<FetchedManifest, RegistryError> {
     let Some(content) = content else { return fetch(pull, wanted) };
     let image = pull.image;
     if let Wanted::Digest(digest) = wanted
@@ -96,14 +100,14 @@ fn find(pull: &mut Pull<'_>, wanted: &Wanted, content: Option<&Content>) -> Resu
     {
         let document = Document::parse(&bytes, None)
             .map_err(|cause| RegistryError::Unusable { image: Box::new(image.clone()), cause })?;
-        return Ok(Found { digest: *digest, bytes, document });
+        return Ok(FetchedManifest { digest: *digest, bytes, document });
     }
     let found = fetch(pull, wanted)?;
     content.put_expecting(found.digest, &found.bytes).map_err(RegistryError::disk(image))?;
     Ok(found)
 }
 
-fn fetch(pull: &mut Pull<'_>, wanted: &Wanted) -> Result<Found, RegistryError> {
+fn fetch(pull: &mut Pull<'_>, wanted: &Wanted) -> Result<FetchedManifest, RegistryError> {
     let image = pull.image;
     let (what, name) = match wanted {
         Wanted::Digest(digest) => (format!("the manifest {digest} of {image}"), digest.to_string()),
@@ -115,7 +119,7 @@ fn fetch(pull: &mut Pull<'_>, wanted: &Wanted) -> Result<Found, RegistryError> {
     })
 }
 
-fn ask(connection: &mut Connection<'_>, path: &str, wanted: &Wanted) -> Result<Found, Reason> {
+fn ask(connection: &mut Connection<'_>, path: &str, wanted: &Wanted) -> Result<FetchedManifest, Reason> {
     let headers = vec![
         ("accept".to_owned(), MEDIA_TYPES.join(", ")),
         ("accept-encoding".to_owned(), "identity".to_owned()),
@@ -136,5 +140,5 @@ fn ask(connection: &mut Connection<'_>, path: &str, wanted: &Wanted) -> Result<F
     }
     let kind = said_type.as_deref().map(|kind| kind.split(';').next().unwrap_or_default().trim());
     let document = Document::parse(&bytes, kind)?;
-    Ok(Found { digest: got, bytes, document })
+    Ok(FetchedManifest { digest: got, bytes, document })
 }

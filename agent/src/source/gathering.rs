@@ -2,7 +2,7 @@
 //! one request, and it looks again. So each level of folders costs one request, however many folders it has.
 
 use super::error::SourceError;
-use super::{Parts, Reading, SourceTree};
+use super::{FileClass, Reading, SourceTree};
 use crate::http::allowance::UsedUp;
 
 /// A revision that is being read.
@@ -27,7 +27,7 @@ impl<'a> Gathering<'a> {
         let mut found = look(self.reading.tree());
         let mut missing = self.reading.tree().missing();
         while !missing.is_empty() {
-            self.reading.bring(Parts::Documents)?;
+            self.reading.bring(FileClass::Documents)?;
             found = look(self.reading.tree());
             missing = self.still_missing(&missing)?;
         }
@@ -40,7 +40,7 @@ impl<'a> Gathering<'a> {
     /// As [`Gathering::read`].
     pub fn read_as_far<T>(
         &mut self,
-        what: Parts,
+        what: FileClass,
         mut look: impl FnMut(&dyn SourceTree) -> T,
     ) -> Result<(T, Option<UsedUp>), SourceError> {
         let mut found = look(self.reading.tree());

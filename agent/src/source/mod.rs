@@ -33,7 +33,7 @@ pub trait Source: Send {
     fn fetch(&mut self, revision: &Revision, accepted: Option<&Revision>) -> Result<Fetched, SourceError>;
 
     /// Has the next fetch ask for what couldn't be had before, however short ago that was.
-    fn forget_spurned(&mut self);
+    fn forget_failed_tip(&mut self);
 
     /// What [`Source::fetch`] gave for the revision that is `accepted` by now: to verify it again without asking
     /// anybody.
@@ -77,7 +77,7 @@ pub trait Reading {
     ///
     /// # Errors
     /// [`SourceError`]. After [`SourceError::UsedUp`] too, the tree has what came.
-    fn bring(&mut self, what: Parts) -> Result<(), SourceError>;
+    fn bring(&mut self, what: FileClass) -> Result<(), SourceError>;
 
     /// What was brought is missing still: the error for that.
     fn brought_in_vain(&self) -> SourceError;
@@ -91,7 +91,7 @@ pub trait Reading {
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parts {
+pub enum FileClass {
     /// What decides: it is small, and comes whatever was used of a byte budget.
     Documents,
     /// Files of apps: they wait for the byte budget.

@@ -125,7 +125,7 @@ pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 /// What the file system of a path still takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct FreeSpace {
     /// Bytes that the agent could still write.
     pub bytes: u64,
     /// Files that it could still make; none where they aren't counted.
@@ -134,12 +134,12 @@ pub struct Room {
     pub is_read_only: bool,
 }
 
-impl Room {
-    pub(crate) fn of(path: &Path) -> Result<Room, DiskError> {
+impl FreeSpace {
+    pub(crate) fn of(path: &Path) -> Result<FreeSpace, DiskError> {
         let stat = nix::sys::statvfs::statvfs(path)
             .map_err(|errno| DiskError::new("measure", path, errno.into()))?;
         let blocks = if nix_is_root() { stat.blocks_free() } else { stat.blocks_available() };
-        Ok(Room {
+        Ok(FreeSpace {
             bytes: (blocks as u64).saturating_mul(stat.fragment_size() as u64),
             inodes: (stat.files() > 0).then(|| stat.files_free() as u64),
             is_read_only: stat.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY),

@@ -30,13 +30,13 @@ pub mod audit;
 pub mod content;
 pub mod db;
 mod disk;
+pub mod encrypted;
 pub mod error;
 pub mod fault;
 pub mod keystore;
 pub mod lock;
 mod opened;
 pub mod records;
-pub mod sealed;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -61,7 +61,7 @@ use lock::StateLock;
 use records::{GateHold, LinkUsage, Revisions, SeenTime, Tags};
 
 pub use audit::Bounds as AuditBounds;
-pub use disk::Room;
+pub use disk::FreeSpace;
 pub use error::{DiskError, StoreError};
 pub use opened::Opened;
 
@@ -374,8 +374,8 @@ impl Store {
     }
 
     /// What the file system of the state folder still takes.
-    pub fn room(&self) -> Result<Room, DiskError> {
-        Room::of(&self.dir)
+    pub fn room(&self) -> Result<FreeSpace, DiskError> {
+        FreeSpace::of(&self.dir)
     }
 
     /// The box's own keys.

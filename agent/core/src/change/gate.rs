@@ -12,7 +12,7 @@ pub struct Gate {
     /// For people, and for messages.
     pub name: String,
     /// How the box is asked.
-    pub probe: GateProbe,
+    pub probe: GateKind,
     /// So long at the most a change is held by it.
     pub max_hold: Duration,
 }
@@ -20,7 +20,7 @@ pub struct Gate {
 /// How a gate is asked. Whatever can't be asked counts as in use, until `max_hold` has passed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum GateProbe {
+pub enum GateKind {
     /// The box is in use while this file is there.
     File {
         /// Its path on the box.

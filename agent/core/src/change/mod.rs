@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-pub use gate::{Gate, GateAnswer, GateProbe};
+pub use gate::{Gate, GateAnswer, GateKind};
 pub use prune::PruneLimit;
 pub use window::{DailyWindow, TimeOfDay, Windows, Zone};
 
@@ -231,7 +231,7 @@ mod tests {
     fn what_is_urgent_waits_for_no_window_and_no_gate_but_a_stop_holds_it() {
         let gate = Gate {
             name: "sale".into(),
-            probe: GateProbe::File { path: "/x".into() },
+            probe: GateKind::File { path: "/x".into() },
             max_hold: Duration::from_secs(60),
         };
         let mut policy = ChangePolicy { urgent: Some("CVE".into()), gates: vec![gate], ..nightly() };
@@ -251,7 +251,7 @@ mod tests {
     fn a_gate_holds_no_longer_than_it_may() {
         let gate = |name: &str, seconds| Gate {
             name: name.into(),
-            probe: GateProbe::File { path: "/x".into() },
+            probe: GateKind::File { path: "/x".into() },
             max_hold: Duration::from_secs(seconds),
         };
         let policy = ChangePolicy { gates: vec![gate("a", 60), gate("b", 3600)], ..ChangePolicy::default() };

@@ -1,7 +1,7 @@
 //! The table of what podman can hold, as docs/podman.md shows it.
 
 use super::support::*;
-use Support::{Held, NoEffect, Partly, Refused};
+use Support::{NoEffect, Partly, Refused, Supported};
 
 /// Every table with the heading that docs/podman.md has it under.
 pub const TABLES: &[(&str, &Table)] = &[
@@ -54,7 +54,7 @@ pub fn to_markdown() -> String {
 
 fn words(support: Support) -> String {
     match support {
-        Held => "supported".to_owned(),
+        Supported => "supported".to_owned(),
         Partly(what) => format!("supported: {what}"),
         NoEffect(why) => format!("accepted, without effect: {why}"),
         Refused(why) => format!("refused: {why}"),

@@ -43,7 +43,7 @@ impl<'n> Record<'n> {
     /// A field that may be left out; an empty one counts as left out.
     pub(super) fn node(&mut self, key: &'static str) -> Option<&'n Node> {
         debug_assert!(
-            matches!(self.table.support(key), Some(Support::Held | Support::Partly(_))),
+            matches!(self.table.support(key), Some(Support::Supported | Support::Partly(_))),
             "{key} of {} is read, and the table says that it isn't",
             self.table.record
         );
@@ -115,14 +115,14 @@ impl<'n> Record<'n> {
         }
     }
 
-    /// Ends the reading. In tests a field that the table holds and nobody asked for is a defect.
+    /// Ends the reading. In tests a field that the table calls supported and nobody asked for is a defect.
     pub(super) fn finish(self) {
         if cfg!(debug_assertions) {
             for (key, support) in self.table.fields {
-                let held = matches!(support, Support::Held | Support::Partly(_));
+                let is_supported = matches!(support, Support::Supported | Support::Partly(_));
                 debug_assert!(
-                    !held || self.asked.contains(key),
-                    "the table says that {key} of {} is held, and nobody reads it",
+                    !is_supported || self.asked.contains(key),
+                    "the table says that {key} of {} is supported, and nobody reads it",
                     self.table.record
                 );
             }

@@ -5,7 +5,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Support {
     /// It is held.
-    Held,
+    Supported,
     /// It is held as far as the text says.
     Partly(&'static str),
     /// It is taken, and changes nothing on a single box; the text says why.
@@ -14,7 +14,7 @@ pub enum Support {
     Refused(&'static str),
 }
 
-use Support::{Held, NoEffect, Partly, Refused};
+use Support::{NoEffect, Partly, Refused, Supported};
 
 /// The fields of one record.
 #[derive(Debug)]
@@ -39,14 +39,14 @@ impl Table {
 
 /// What becomes of a kind on podman.
 pub const KINDS: &[(&str, &str, Support)] = &[
-    ("Pod", "v1", Held),
-    ("Deployment", "apps/v1", Held),
-    ("DaemonSet", "apps/v1", Held),
+    ("Pod", "v1", Supported),
+    ("Deployment", "apps/v1", Supported),
+    ("DaemonSet", "apps/v1", Supported),
     ("StatefulSet", "apps/v1", Partly("with one replica")),
     ("Job", "batch/v1", Partly("one pod that runs to its end")),
-    ("ConfigMap", "v1", Held),
-    ("Secret", "v1", Held),
-    ("PersistentVolumeClaim", "v1", Held),
+    ("ConfigMap", "v1", Supported),
+    ("Secret", "v1", Supported),
+    ("PersistentVolumeClaim", "v1", Supported),
     ("Service", "v1", Partly("by a port of the box, or by a name that pods find each other by")),
     ("Namespace", "v1", NoEffect("podman has no namespaces: names are kept apart by the app")),
     ("ServiceAccount", "v1", NoEffect("there is no API server to grant rights on")),
@@ -81,9 +81,9 @@ const META: Support = NoEffect("for people and for Kubernetes only");
 pub const METADATA: Table = Table {
     record: "metadata",
     fields: &[
-        ("name", Held),
-        ("namespace", Held),
-        ("labels", Held),
+        ("name", Supported),
+        ("namespace", Supported),
+        ("labels", Supported),
         ("annotations", Partly("by fieldRef")),
         ("creationTimestamp", META),
         ("generateName", Refused("the name must be known: write name")),
@@ -98,7 +98,7 @@ pub const TEMPLATE_METADATA: Table = Table {
     fields: &[
         ("name", META),
         ("namespace", META),
-        ("labels", Held),
+        ("labels", Supported),
         ("annotations", Partly("by fieldRef")),
         ("creationTimestamp", META),
     ],
@@ -108,10 +108,10 @@ pub const TEMPLATE_METADATA: Table = Table {
 pub const WORKLOAD: Table = Table {
     record: "the workload",
     fields: &[
-        ("apiVersion", Held),
-        ("kind", Held),
-        ("metadata", Held),
-        ("spec", Held),
+        ("apiVersion", Supported),
+        ("kind", Supported),
+        ("metadata", Supported),
+        ("spec", Supported),
         ("status", NoEffect("the agent looks at what runs instead")),
     ],
 };
@@ -120,9 +120,9 @@ pub const WORKLOAD: Table = Table {
 pub const DEPLOYMENT: Table = Table {
     record: "the Deployment's spec",
     fields: &[
-        ("replicas", Held),
+        ("replicas", Supported),
         ("selector", Partly("must match the template's labels")),
-        ("template", Held),
+        ("template", Supported),
         ("strategy", NoEffect("`update.strategy` of app.yaml is used instead")),
         ("minReadySeconds", NoEffect("`health.soak` of app.yaml is used instead")),
         ("progressDeadlineSeconds", NoEffect("`health.deadline` of app.yaml is used instead")),
@@ -136,7 +136,7 @@ pub const DAEMON_SET: Table = Table {
     record: "the DaemonSet's spec",
     fields: &[
         ("selector", Partly("must match the template's labels")),
-        ("template", Held),
+        ("template", Supported),
         ("updateStrategy", NoEffect("`update.strategy` of app.yaml is used instead")),
         ("minReadySeconds", NoEffect("`health.soak` of app.yaml is used instead")),
         ("revisionHistoryLimit", NoEffect("the present and the previous good release are kept")),
@@ -148,10 +148,10 @@ pub const STATEFUL_SET: Table = Table {
     record: "the StatefulSet's spec",
     fields: &[
         ("replicas", Partly("1 or 0")),
-        ("serviceName", Held),
+        ("serviceName", Supported),
         ("selector", Partly("must match the template's labels")),
-        ("template", Held),
-        ("volumeClaimTemplates", Held),
+        ("template", Supported),
+        ("volumeClaimTemplates", Supported),
         ("podManagementPolicy", NoEffect("there is one pod")),
         ("updateStrategy", NoEffect("`update.strategy` of app.yaml is used instead")),
         ("minReadySeconds", NoEffect("`health.soak` of app.yaml is used instead")),
@@ -165,9 +165,9 @@ pub const STATEFUL_SET: Table = Table {
 pub const JOB: Table = Table {
     record: "the Job's spec",
     fields: &[
-        ("template", Held),
-        ("backoffLimit", Held),
-        ("activeDeadlineSeconds", Held),
+        ("template", Supported),
+        ("backoffLimit", Supported),
+        ("activeDeadlineSeconds", Supported),
         ("completions", Partly("1")),
         ("parallelism", Partly("1")),
         ("completionMode", Partly("NonIndexed")),
@@ -186,23 +186,23 @@ pub const JOB: Table = Table {
 
 /// The template of a workload.
 pub const TEMPLATE: Table =
-    Table { record: "the pod template", fields: &[("metadata", Held), ("spec", Held)] };
+    Table { record: "the pod template", fields: &[("metadata", Supported), ("spec", Supported)] };
 
 /// `spec` of a pod.
 pub const POD: Table = Table {
     record: "the pod's spec",
     fields: &[
-        ("containers", Held),
+        ("containers", Supported),
         ("initContainers", Partly("without restartPolicy")),
-        ("volumes", Held),
-        ("restartPolicy", Held),
-        ("terminationGracePeriodSeconds", Held),
-        ("hostNetwork", Held),
-        ("hostPID", Held),
-        ("hostIPC", Held),
-        ("hostname", Held),
-        ("hostAliases", Held),
-        ("securityContext", Held),
+        ("volumes", Supported),
+        ("restartPolicy", Supported),
+        ("terminationGracePeriodSeconds", Supported),
+        ("hostNetwork", Supported),
+        ("hostPID", Supported),
+        ("hostIPC", Supported),
+        ("hostname", Supported),
+        ("hostAliases", Supported),
+        ("securityContext", Supported),
         ("dnsPolicy", NoEffect("names are looked up as the box does, and among the pods")),
         ("shareProcessNamespace", Partly("false")),
         ("activeDeadlineSeconds", Partly("of a Job's pod")),
@@ -239,20 +239,20 @@ pub const POD: Table = Table {
 pub const CONTAINER: Table = Table {
     record: "the container",
     fields: &[
-        ("name", Held),
-        ("image", Held),
-        ("command", Held),
-        ("args", Held),
-        ("workingDir", Held),
-        ("env", Held),
-        ("envFrom", Held),
-        ("ports", Held),
-        ("volumeMounts", Held),
-        ("resources", Held),
-        ("securityContext", Held),
-        ("startupProbe", Held),
-        ("livenessProbe", Held),
-        ("readinessProbe", Held),
+        ("name", Supported),
+        ("image", Supported),
+        ("command", Supported),
+        ("args", Supported),
+        ("workingDir", Supported),
+        ("env", Supported),
+        ("envFrom", Supported),
+        ("ports", Supported),
+        ("volumeMounts", Supported),
+        ("resources", Supported),
+        ("securityContext", Supported),
+        ("startupProbe", Supported),
+        ("livenessProbe", Supported),
+        ("readinessProbe", Supported),
         ("imagePullPolicy", NoEffect("images are fetched once, by their digest")),
         ("terminationMessagePath", NoEffect("the log says why a container ended")),
         ("terminationMessagePolicy", NoEffect("the log says why a container ended")),
@@ -280,13 +280,13 @@ pub const RESOURCES: Table = Table {
 pub const SECURITY: Table = Table {
     record: "the container's securityContext",
     fields: &[
-        ("runAsUser", Held),
-        ("runAsGroup", Held),
-        ("runAsNonRoot", Held),
-        ("privileged", Held),
-        ("readOnlyRootFilesystem", Held),
-        ("allowPrivilegeEscalation", Held),
-        ("capabilities", Held),
+        ("runAsUser", Supported),
+        ("runAsGroup", Supported),
+        ("runAsNonRoot", Supported),
+        ("privileged", Supported),
+        ("readOnlyRootFilesystem", Supported),
+        ("allowPrivilegeEscalation", Supported),
+        ("capabilities", Supported),
         ("seccompProfile", Partly("RuntimeDefault")),
         ("appArmorProfile", Partly("RuntimeDefault")),
         ("procMount", Partly("Default")),
@@ -296,16 +296,17 @@ pub const SECURITY: Table = Table {
 };
 
 /// `capabilities` of a securityContext.
-pub const CAPABILITIES: Table = Table { record: "capabilities", fields: &[("add", Held), ("drop", Held)] };
+pub const CAPABILITIES: Table =
+    Table { record: "capabilities", fields: &[("add", Supported), ("drop", Supported)] };
 
 /// `securityContext` of a pod.
 pub const POD_SECURITY: Table = Table {
     record: "the pod's securityContext",
     fields: &[
-        ("runAsUser", Held),
-        ("runAsGroup", Held),
-        ("runAsNonRoot", Held),
-        ("supplementalGroups", Held),
+        ("runAsUser", Supported),
+        ("runAsGroup", Supported),
+        ("runAsNonRoot", Supported),
+        ("supplementalGroups", Supported),
         ("fsGroup", Partly("as one more group of every container; volumes keep their owners")),
         ("fsGroupChangePolicy", NoEffect("volumes keep their owners")),
         ("seccompProfile", Partly("RuntimeDefault")),
@@ -319,15 +320,17 @@ pub const POD_SECURITY: Table = Table {
 };
 
 /// One of `env`.
-pub const ENV: Table =
-    Table { record: "the variable", fields: &[("name", Held), ("value", Held), ("valueFrom", Held)] };
+pub const ENV: Table = Table {
+    record: "the variable",
+    fields: &[("name", Supported), ("value", Supported), ("valueFrom", Supported)],
+};
 
 /// `valueFrom` of a variable.
 pub const VALUE_FROM: Table = Table {
     record: "valueFrom",
     fields: &[
-        ("configMapKeyRef", Held),
-        ("secretKeyRef", Held),
+        ("configMapKeyRef", Supported),
+        ("secretKeyRef", Supported),
         (
             "fieldRef",
             Partly(
@@ -341,36 +344,46 @@ pub const VALUE_FROM: Table = Table {
 };
 
 /// A key of a ConfigMap or Secret.
-pub const KEY_REF: Table =
-    Table { record: "the reference", fields: &[("name", Held), ("key", Held), ("optional", Held)] };
+pub const KEY_REF: Table = Table {
+    record: "the reference",
+    fields: &[("name", Supported), ("key", Supported), ("optional", Supported)],
+};
 
 /// `fieldRef` of a variable.
-pub const FIELD_REF: Table =
-    Table { record: "fieldRef", fields: &[("fieldPath", Held), ("apiVersion", NoEffect("there is one"))] };
+pub const FIELD_REF: Table = Table {
+    record: "fieldRef",
+    fields: &[("fieldPath", Supported), ("apiVersion", NoEffect("there is one"))],
+};
 
 /// `resourceFieldRef` of a variable.
 pub const RESOURCE_REF: Table = Table {
     record: "resourceFieldRef",
-    fields: &[("containerName", Partly("the container itself")), ("resource", Held), ("divisor", Held)],
+    fields: &[
+        ("containerName", Partly("the container itself")),
+        ("resource", Supported),
+        ("divisor", Supported),
+    ],
 };
 
 /// One of `envFrom`.
-pub const ENV_FROM: Table =
-    Table { record: "envFrom", fields: &[("prefix", Held), ("configMapRef", Held), ("secretRef", Held)] };
+pub const ENV_FROM: Table = Table {
+    record: "envFrom",
+    fields: &[("prefix", Supported), ("configMapRef", Supported), ("secretRef", Supported)],
+};
 
 /// A whole ConfigMap or Secret.
 pub const SOURCE_REF: Table =
-    Table { record: "the reference", fields: &[("name", Held), ("optional", Held)] };
+    Table { record: "the reference", fields: &[("name", Supported), ("optional", Supported)] };
 
 /// One of `ports`.
 pub const PORT: Table = Table {
     record: "the port",
     fields: &[
-        ("name", Held),
-        ("containerPort", Held),
-        ("hostPort", Held),
-        ("hostIP", Held),
-        ("protocol", Held),
+        ("name", Supported),
+        ("containerPort", Supported),
+        ("hostPort", Supported),
+        ("hostIP", Supported),
+        ("protocol", Supported),
     ],
 };
 
@@ -378,11 +391,11 @@ pub const PORT: Table = Table {
 pub const MOUNT: Table = Table {
     record: "the volumeMount",
     fields: &[
-        ("name", Held),
-        ("mountPath", Held),
-        ("subPath", Held),
-        ("readOnly", Held),
-        ("mountPropagation", Held),
+        ("name", Supported),
+        ("mountPath", Supported),
+        ("subPath", Supported),
+        ("readOnly", Supported),
+        ("mountPropagation", Supported),
         ("recursiveReadOnly", NoEffect("what is below is mounted the same way")),
         ("subPathExpr", Refused("write subPath")),
     ],
@@ -392,14 +405,14 @@ pub const MOUNT: Table = Table {
 pub const PROBE: Table = Table {
     record: "the probe",
     fields: &[
-        ("exec", Held),
-        ("httpGet", Held),
-        ("tcpSocket", Held),
-        ("initialDelaySeconds", Held),
-        ("periodSeconds", Held),
-        ("timeoutSeconds", Held),
-        ("successThreshold", Held),
-        ("failureThreshold", Held),
+        ("exec", Supported),
+        ("httpGet", Supported),
+        ("tcpSocket", Supported),
+        ("initialDelaySeconds", Supported),
+        ("periodSeconds", Supported),
+        ("timeoutSeconds", Supported),
+        ("successThreshold", Supported),
+        ("failureThreshold", Supported),
         ("terminationGracePeriodSeconds", NoEffect("that of the pod applies")),
         ("grpc", Refused("use exec, httpGet or tcpSocket")),
     ],
@@ -408,52 +421,64 @@ pub const PROBE: Table = Table {
 /// `lifecycle` of a container.
 pub const LIFECYCLE: Table = Table {
     record: "lifecycle",
-    fields: &[("postStart", Held), ("preStop", Held), ("stopSignal", Refused("set STOPSIGNAL in the image"))],
+    fields: &[
+        ("postStart", Supported),
+        ("preStop", Supported),
+        ("stopSignal", Refused("set STOPSIGNAL in the image")),
+    ],
 };
 
 /// A hook of `lifecycle`.
 pub const HOOK: Table = Table {
     record: "the hook",
     fields: &[
-        ("exec", Held),
-        ("httpGet", Held),
-        ("sleep", Held),
+        ("exec", Supported),
+        ("httpGet", Supported),
+        ("sleep", Supported),
         ("tcpSocket", Refused("Kubernetes has deprecated it: use exec or httpGet")),
     ],
 };
 
 /// `sleep` of a hook.
-pub const SLEEP: Table = Table { record: "sleep", fields: &[("seconds", Held)] };
+pub const SLEEP: Table = Table { record: "sleep", fields: &[("seconds", Supported)] };
 
 /// `exec` of a probe.
-pub const EXEC: Table = Table { record: "exec", fields: &[("command", Held)] };
+pub const EXEC: Table = Table { record: "exec", fields: &[("command", Supported)] };
 
 /// `httpGet` of a probe.
 pub const HTTP_GET: Table = Table {
     record: "httpGet",
-    fields: &[("host", Held), ("path", Held), ("port", Held), ("httpHeaders", Held), ("scheme", Held)],
+    fields: &[
+        ("host", Supported),
+        ("path", Supported),
+        ("port", Supported),
+        ("httpHeaders", Supported),
+        ("scheme", Supported),
+    ],
 };
 
 /// One of `httpHeaders`.
-pub const HEADER: Table = Table { record: "the header", fields: &[("name", Held), ("value", Held)] };
+pub const HEADER: Table =
+    Table { record: "the header", fields: &[("name", Supported), ("value", Supported)] };
 
 /// `tcpSocket` of a probe.
-pub const TCP_SOCKET: Table = Table { record: "tcpSocket", fields: &[("host", Held), ("port", Held)] };
+pub const TCP_SOCKET: Table =
+    Table { record: "tcpSocket", fields: &[("host", Supported), ("port", Supported)] };
 
 /// One of `hostAliases`.
 pub const HOST_ALIAS: Table =
-    Table { record: "the host alias", fields: &[("ip", Held), ("hostnames", Held)] };
+    Table { record: "the host alias", fields: &[("ip", Supported), ("hostnames", Supported)] };
 
 /// One of `volumes`.
 pub const VOLUME: Table = Table {
     record: "the volume",
     fields: &[
-        ("name", Held),
-        ("persistentVolumeClaim", Held),
-        ("emptyDir", Held),
-        ("hostPath", Held),
-        ("configMap", Held),
-        ("secret", Held),
+        ("name", Supported),
+        ("persistentVolumeClaim", Supported),
+        ("emptyDir", Supported),
+        ("hostPath", Supported),
+        ("configMap", Supported),
+        ("secret", Supported),
         ("projected", Partly("ConfigMaps and Secrets")),
         ("downwardAPI", Refused("use fieldRef in env")),
         ("ephemeral", Refused("use emptyDir, or a PersistentVolumeClaim")),
@@ -467,7 +492,7 @@ pub const VOLUME: Table = Table {
 
 /// `persistentVolumeClaim` of a volume.
 pub const CLAIM_SOURCE: Table =
-    Table { record: "persistentVolumeClaim", fields: &[("claimName", Held), ("readOnly", Held)] };
+    Table { record: "persistentVolumeClaim", fields: &[("claimName", Supported), ("readOnly", Supported)] };
 
 /// `emptyDir` of a volume.
 pub const EMPTY_DIR: Table = Table {
@@ -476,30 +501,36 @@ pub const EMPTY_DIR: Table = Table {
 };
 
 /// `hostPath` of a volume.
-pub const HOST_PATH: Table = Table { record: "hostPath", fields: &[("path", Held), ("type", Held)] };
+pub const HOST_PATH: Table =
+    Table { record: "hostPath", fields: &[("path", Supported), ("type", Supported)] };
 
 /// `configMap` of a volume.
 pub const CONFIG_MAP_SOURCE: Table = Table {
     record: "configMap",
-    fields: &[("name", Held), ("items", Held), ("defaultMode", Held), ("optional", Held)],
+    fields: &[("name", Supported), ("items", Supported), ("defaultMode", Supported), ("optional", Supported)],
 };
 
 /// `secret` of a volume.
 pub const SECRET_SOURCE: Table = Table {
     record: "secret",
-    fields: &[("secretName", Held), ("items", Held), ("defaultMode", Held), ("optional", Held)],
+    fields: &[
+        ("secretName", Supported),
+        ("items", Supported),
+        ("defaultMode", Supported),
+        ("optional", Supported),
+    ],
 };
 
 /// `projected` of a volume.
 pub const PROJECTED: Table =
-    Table { record: "projected", fields: &[("sources", Held), ("defaultMode", Held)] };
+    Table { record: "projected", fields: &[("sources", Supported), ("defaultMode", Supported)] };
 
 /// One of the `sources` of a projected volume.
 pub const PROJECTION: Table = Table {
     record: "the projection",
     fields: &[
-        ("configMap", Held),
-        ("secret", Held),
+        ("configMap", Supported),
+        ("secret", Supported),
         ("downwardAPI", Refused("use fieldRef in env")),
         ("serviceAccountToken", Refused("there is no API server to talk to")),
         ("clusterTrustBundle", Refused("there is no API server to talk to")),
@@ -508,22 +539,24 @@ pub const PROJECTION: Table = Table {
 };
 
 /// `configMap` or `secret` of a projection.
-pub const PROJECTED_SOURCE: Table =
-    Table { record: "the source", fields: &[("name", Held), ("items", Held), ("optional", Held)] };
+pub const PROJECTED_SOURCE: Table = Table {
+    record: "the source",
+    fields: &[("name", Supported), ("items", Supported), ("optional", Supported)],
+};
 
 /// One of `items` of a configMap or secret volume.
 pub const ITEM: Table =
-    Table { record: "the item", fields: &[("key", Held), ("path", Held), ("mode", Held)] };
+    Table { record: "the item", fields: &[("key", Supported), ("path", Supported), ("mode", Supported)] };
 
 /// A ConfigMap.
 pub const CONFIG_MAP: Table = Table {
     record: "the ConfigMap",
     fields: &[
-        ("apiVersion", Held),
-        ("kind", Held),
-        ("metadata", Held),
-        ("data", Held),
-        ("binaryData", Held),
+        ("apiVersion", Supported),
+        ("kind", Supported),
+        ("metadata", Supported),
+        ("data", Supported),
+        ("binaryData", Supported),
         ("immutable", NoEffect("a changed ConfigMap recreates the pod")),
     ],
 };
@@ -532,11 +565,11 @@ pub const CONFIG_MAP: Table = Table {
 pub const SECRET: Table = Table {
     record: "the Secret",
     fields: &[
-        ("apiVersion", Held),
-        ("kind", Held),
-        ("metadata", Held),
-        ("data", Held),
-        ("stringData", Held),
+        ("apiVersion", Supported),
+        ("kind", Supported),
+        ("metadata", Supported),
+        ("data", Supported),
+        ("stringData", Supported),
         ("type", NoEffect("what uses it knows")),
         ("immutable", NoEffect("a changed Secret recreates the pod")),
     ],
@@ -562,8 +595,8 @@ pub const CLAIM: Table = Table {
 pub const SERVICE: Table = Table {
     record: "the Service's spec",
     fields: &[
-        ("selector", Held),
-        ("ports", Held),
+        ("selector", Supported),
+        ("ports", Supported),
         ("type", Partly("ClusterIP, NodePort, LoadBalancer")),
         ("clusterIP", Partly("None, or left out")),
         ("clusterIPs", Partly("None, or left out")),
@@ -590,10 +623,10 @@ pub const SERVICE_PORT: Table = Table {
     record: "the Service's port",
     fields: &[
         ("name", META),
-        ("port", Held),
-        ("targetPort", Held),
-        ("nodePort", Held),
-        ("protocol", Held),
+        ("port", Supported),
+        ("targetPort", Supported),
+        ("nodePort", Supported),
+        ("protocol", Supported),
         ("appProtocol", META),
     ],
 };

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::check::{ErrorRate, Latency, MetricsCheck, Part, SuccessRate};
 use super::histogram::{Quantile, quantile};
+use super::history::{Counter, Sums};
 use super::series::Series;
-use super::window::{Counter, Sums};
 
 /// So much may be lost in computing.
 const TINY: f64 = 1e-9;

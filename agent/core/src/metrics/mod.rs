@@ -10,16 +10,16 @@
 pub mod check;
 mod finding;
 mod histogram;
+pub mod history;
 mod native;
 mod scan;
 pub mod series;
 pub mod text;
-pub mod window;
 
 #[cfg(test)]
 mod tests;
 
 pub use check::{ErrorRate, Latency, MetricsCheck, Part, Share, SuccessRate, TimeUnit};
 pub use finding::Finding;
+pub use history::History;
 pub use series::Series;
-pub use window::Window;

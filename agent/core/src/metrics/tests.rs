@@ -46,7 +46,7 @@ fn secs(secs: u64) -> Duration {
 
 /// What follows from these pages, scraped every five seconds.
 fn judge(check: &MetricsCheck, pages: &[String]) -> Finding {
-    let mut window = Window::new(check);
+    let mut window = History::new(check);
     for (page, at) in pages.iter().zip(0..) {
         window.take(page, secs(at * 5)).unwrap();
     }
@@ -204,7 +204,7 @@ fn what_lies_before_the_window_is_forgotten() {
 
 #[test]
 fn a_pause_longer_than_the_window_begins_anew() {
-    let mut window = Window::new(&of_success());
+    let mut window = History::new(&of_success());
     window.take(&requests(0, 0), secs(0)).unwrap();
     window.take(&requests(0, 100), secs(600)).unwrap();
     assert!(unclear(window.judge()).contains("scraped only once"));
@@ -213,7 +213,7 @@ fn a_pause_longer_than_the_window_begins_anew() {
 
 #[test]
 fn a_window_that_begins_anew_forgets_what_was_counted_and_goes_on_from_there() {
-    let mut window = Window::new(&of_success());
+    let mut window = History::new(&of_success());
     window.begin_anew();
     window.take(&requests(0, 0), secs(0)).unwrap();
     window.take(&requests(0, 100), secs(5)).unwrap();
@@ -225,7 +225,7 @@ fn a_window_that_begins_anew_forgets_what_was_counted_and_goes_on_from_there() {
 
 #[test]
 fn a_page_that_cannot_be_read_changes_nothing() {
-    let mut window = Window::new(&of_success());
+    let mut window = History::new(&of_success());
     window.take(&requests(0, 0), secs(0)).unwrap();
     let error = window.take(&(requests(0, 100) + "<html>"), secs(5)).unwrap_err();
     assert!(error.to_string().starts_with("line 3 of the page"), "{error}");
@@ -294,7 +294,7 @@ fn a_check_reads_back_as_it_was_written_down() {
 proptest! {
     #[test]
     fn no_text_ends_the_reader_or_a_window(text in "[a-z_{}=~!\"\\\\:,.#0-9 +\n\\[\\]-]{0,200}") {
-        let mut window = Window::new(&MetricsCheck { latency: of_latency().latency, ..of_success() });
+        let mut window = History::new(&MetricsCheck { latency: of_latency().latency, ..of_success() });
         let _ = window.take(&text, secs(0));
         let _ = window.take(&text.replace('1', "7"), secs(5));
         let _ = window.judge();

@@ -10,7 +10,7 @@ use super::wasm::ArtifactRef;
 use crate::diagnostic::{Position, quoted};
 use crate::metrics::MetricsCheck;
 use crate::name::ObjectKey;
-use crate::probe::WasmCheck;
+use crate::probe_component::WasmCheck;
 use crate::release::{Check, ExecCheck, HttpCheck};
 use crate::yaml::Node;
 

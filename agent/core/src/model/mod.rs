@@ -8,7 +8,7 @@ pub mod document;
 pub mod metrics;
 pub mod order;
 pub mod policy;
-pub mod probe;
+pub mod probe_component;
 pub mod selector;
 #[cfg(test)]
 mod tests;

@@ -8,9 +8,7 @@ use serde_json::{Value, json};
 use super::check::Url;
 use super::decode::{Context, Decode, Placed, Whole, record, text, words};
 use super::units::{Bytes, Percent, Span};
-use crate::change::{
-    ChangePolicy, DailyWindow, GRACE, Gate, GateProbe, PruneLimit, TimeOfDay, Windows, Zone,
-};
+use crate::change::{ChangePolicy, DailyWindow, GRACE, Gate, GateKind, PruneLimit, TimeOfDay, Windows, Zone};
 use crate::diagnostic::Position;
 use crate::network::{BudgetPeriod, ByteBudget, DownloadLimits};
 use crate::yaml::Node;
@@ -147,7 +145,7 @@ impl Decode for Gate {
         let probe = match (fields.file, fields.command, fields.http) {
             (Some(file), None, None) => file_probe(file, context)?,
             (None, Some(command), None) => command_probe(command, context)?,
-            (None, None, Some(http)) => GateProbe::Http { url: http.url.into_string() },
+            (None, None, Some(http)) => GateKind::Http { url: http.url.into_string() },
             _ => {
                 context.error_with(
                     node.at,
@@ -165,15 +163,15 @@ impl Decode for Gate {
     }
 }
 
-fn file_probe(file: FileGate, context: &mut Context<'_>) -> Option<GateProbe> {
+fn file_probe(file: FileGate, context: &mut Context<'_>) -> Option<GateKind> {
     if !file.path.value.starts_with('/') {
         context.error(file.path.at, "the file of a gate must be an absolute path, beginning with /");
         return None;
     }
-    Some(GateProbe::File { path: file.path.value.into() })
+    Some(GateKind::File { path: file.path.value.into() })
 }
 
-fn command_probe(command: CommandGate, context: &mut Context<'_>) -> Option<GateProbe> {
+fn command_probe(command: CommandGate, context: &mut Context<'_>) -> Option<GateKind> {
     let program = command.run.value.first();
     if program.is_none_or(|program| !program.starts_with('/')) {
         context.error(command.run.at, "the program of a gate must be an absolute path, beginning with /");
@@ -184,7 +182,7 @@ fn command_probe(command: CommandGate, context: &mut Context<'_>) -> Option<Gate
         context.error(command.timeout.at, "the timeout of a gate's program must be from 1ms to 1m");
         return None;
     }
-    Some(GateProbe::Command { command: command.run.value, timeout })
+    Some(GateKind::Command { command: command.run.value, timeout })
 }
 
 record! {

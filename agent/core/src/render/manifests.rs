@@ -26,7 +26,7 @@ use crate::yaml::{Dialect, MANIFEST_LIMIT, Node, NodeValue, parse};
 const OBJECT_LIMIT: usize = 2000;
 
 /// One object as it was found in a file.
-struct Found<'n> {
+struct ObjectInFile<'n> {
     key: ObjectKey,
     file: String,
     node: &'n Node,
@@ -95,7 +95,7 @@ pub(super) fn objects(
     });
     let places = found.iter().map(|found| (found.key.clone(), (found.file.clone(), found.node.at))).collect();
     let mut all = Objects { podman, places, ..Objects::default() };
-    for Found { key, file, node } in found {
+    for ObjectInFile { key, file, node } in found {
         let spec = node.to_json();
         errors.extend(too_large(&file, node, &key, &spec, container));
         let spec = match key.kind.as_str() {
@@ -165,7 +165,7 @@ pub(crate) fn check_objects(app: &AppName, container: &ContainerSpec, files: &[F
                 &mut found,
                 &mut Vec::new(),
             );
-            let too_large = |Found { key, file, node }: &Found<'_>| {
+            let too_large = |ObjectInFile { key, file, node }: &ObjectInFile<'_>| {
                 too_large(file, node, key, &node.to_json(), container)
             };
             errors.extend(found.iter().filter_map(too_large));
@@ -325,7 +325,7 @@ fn collect<'n>(
     node: &'n Node,
     namespace: &str,
     cluster_wide: &BTreeSet<String>,
-    found: &mut Vec<Found<'n>>,
+    found: &mut Vec<ObjectInFile<'n>>,
     errors: &mut Vec<Diagnostic>,
 ) {
     match object_key(file, node) {
@@ -335,7 +335,7 @@ fn collect<'n>(
             } else if key.namespace.is_none() {
                 key.namespace = Some(namespace.to_owned());
             }
-            found.push(Found { key, file: file.to_owned(), node });
+            found.push(ObjectInFile { key, file: file.to_owned(), node });
         }
         Err(mut wrong) => errors.append(&mut wrong),
     }
@@ -411,8 +411,8 @@ fn is_name(text: &str) -> bool {
     (1..=253).contains(&text.len()) && text.bytes().all(allowed) && text != "." && text != ".."
 }
 
-fn refuse_duplicates(found: &[Found<'_>], errors: &mut Vec<Diagnostic>) {
-    let mut seen: BTreeMap<&ObjectKey, &Found<'_>> = BTreeMap::new();
+fn refuse_duplicates(found: &[ObjectInFile<'_>], errors: &mut Vec<Diagnostic>) {
+    let mut seen: BTreeMap<&ObjectKey, &ObjectInFile<'_>> = BTreeMap::new();
     for object in found {
         if let Some(first) = seen.insert(&object.key, object) {
             let message = format!("the object {} is defined twice", object.key);

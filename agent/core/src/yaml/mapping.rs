@@ -10,12 +10,12 @@ use crate::diagnostic::Position;
 pub(super) struct Mapping {
     entries: Vec<Entry>,
     /// Where each key's entry is.
-    seen: HashMap<String, Seen>,
+    seen: HashMap<String, Occurrence>,
     /// The key whose value comes next.
     key: Option<Key>,
 }
 
-struct Seen {
+struct Occurrence {
     index: usize,
     /// It stands in the file here, and not only in what was merged.
     explicit: bool,
@@ -94,7 +94,7 @@ impl Mapping {
                 }
             }
             None => {
-                self.seen.insert(entry.key.clone(), Seen { index: self.entries.len(), explicit });
+                self.seen.insert(entry.key.clone(), Occurrence { index: self.entries.len(), explicit });
                 self.entries.push(entry);
             }
         }

@@ -16,8 +16,8 @@ use super::discovery::Kind;
 use super::object::Wanted;
 use super::proof::Key;
 use super::sets::{self, Members};
-use super::shelf::{Place, Record, Shelf};
 use super::status::Status;
+use super::watched_kind::{Place, Record, WatchedKind};
 use crate::{ApplyStep, DriverError};
 
 /// How long what is removed may take to be gone, and what others need to be served. After that other apps have their
@@ -39,15 +39,15 @@ impl KubernetesDriver {
         let mut members = Members::default();
         members.add(&wanted.kind, wanted.namespace());
         self.as_leader(self.sets.cover(&release.app, &members, &wanted.key().to_string())).await??;
-        let shelf = self.shelves.of(&wanted.watched);
-        shelf.forget_ended(&wanted.place());
-        if let Some((record, _)) = shelf.get(&wanted.place())
+        let watched = self.watched_kinds.of(&wanted.watched);
+        watched.forget_ended(&wanted.place());
+        if let Some((record, _)) = watched.get(&wanted.place())
             && record.leaving.is_some()
         {
-            self.wait_until_gone(&wanted.kind, &shelf, &record).await?;
+            self.wait_until_gone(&wanted.kind, &watched, &record).await?;
         }
-        self.put(&wanted, &shelf).await?;
-        self.wait_until_served(&wanted, &shelf).await
+        self.put(&wanted, &watched).await?;
+        self.wait_until_served(&wanted, &watched).await
     }
 
     /// Removes an object of ours, which `app` has, and writes it anew.
@@ -121,16 +121,16 @@ impl KubernetesDriver {
         self.as_leader(self.prover.key_to_write(replaces)).await?
     }
 
-    async fn put(&self, wanted: &Wanted<'_>, shelf: &Shelf) -> Result<(), DriverError> {
+    async fn put(&self, wanted: &Wanted<'_>, watched: &WatchedKind) -> Result<(), DriverError> {
         let mut body = wanted.body(&self.owner, &*self.secrets)?;
         let account = wanted.release.account.as_ref();
         let (namespace, name) = (wanted.namespace(), wanted.key().name.as_str());
         for _ in 0..TRIES {
-            let how = self.claim(wanted, shelf, &mut body).await?;
+            let how = self.claim(wanted, watched, &mut body).await?;
             let call = self.api.apply(&wanted.kind, namespace, name, &body, how, account);
             let error = match self.as_leader(call).await? {
                 Ok(made) => {
-                    shelf.put(Record::of_value(&made)?, wanted.digest);
+                    watched.put(Record::of_value(&made)?, wanted.digest);
                     return Ok(());
                 }
                 Err(error) => error,
@@ -156,10 +156,10 @@ impl KubernetesDriver {
     async fn claim(
         &self,
         wanted: &Wanted<'_>,
-        shelf: &Shelf,
+        watched: &WatchedKind,
         body: &mut Value,
     ) -> Result<Apply, DriverError> {
-        let known = shelf.get(&wanted.place()).map(|(record, _)| record);
+        let known = watched.get(&wanted.place()).map(|(record, _)| record);
         let uid = match known {
             Some(record) => Some(record.uid.clone()),
             None => {
@@ -192,7 +192,7 @@ impl KubernetesDriver {
     }
 
     /// What others need is waited for: a definition until its kind is served.
-    async fn wait_until_served(&self, wanted: &Wanted<'_>, shelf: &Shelf) -> Result<(), DriverError> {
+    async fn wait_until_served(&self, wanted: &Wanted<'_>, watched: &WatchedKind) -> Result<(), DriverError> {
         let kind = &wanted.kind.resource;
         if kind.kind != "CustomResourceDefinition" {
             return Ok(());
@@ -200,7 +200,7 @@ impl KubernetesDriver {
         self.kinds.forget();
         let place = wanted.place();
         let patience = Patience::begin();
-        while shelf.get(&place).is_none_or(|(record, _)| record.status != Status::Current) {
+        while watched.get(&place).is_none_or(|(record, _)| record.status != Status::Current) {
             if !patience.again().await {
                 return Err(DriverError::NotYet(format!(
                     "{}: the cluster did not serve its kind within {WAIT:?}",
@@ -214,11 +214,11 @@ impl KubernetesDriver {
 
     /// Removes what is at a place, if it is of this app, and waits for a moment until it is gone.
     async fn take_away(&self, app: &AppName, kind: &Arc<Kind>, place: Place) -> Result<(), DriverError> {
-        let shelf = self.shelves.of(kind);
-        shelf.ready().await?;
-        shelf.forget_ended(&place);
+        let watched = self.watched_kinds.of(kind);
+        watched.ready().await?;
+        watched.forget_ended(&place);
         let Some((mut record, _)) =
-            shelf.get(&place).filter(|(record, _)| self.prover.is_ours(kind, record, app))
+            watched.get(&place).filter(|(record, _)| self.prover.is_ours(kind, record, app))
         else {
             return Ok(());
         };
@@ -226,7 +226,7 @@ impl KubernetesDriver {
         match &record.leaving {
             None => self.keep_claims(kind, &record).await?,
             // Whoever is to take its finalizers off may never come: the watch tells when it is gone.
-            Some(why) if record.has_finalizers => return self.is_gone_or(kind, &shelf, &record, why).await,
+            Some(why) if record.has_finalizers => return self.is_gone_or(kind, &watched, &record, why).await,
             Some(_) => {}
         }
         // Its status may be written again and again meanwhile.
@@ -256,14 +256,14 @@ impl KubernetesDriver {
                 Ok(()) => break,
             }
         }
-        self.wait_until_gone(kind, &shelf, &record).await
+        self.wait_until_gone(kind, &watched, &record).await
     }
 
     /// An error unless what was on its way out is gone by now.
     async fn is_gone_or(
         &self,
         kind: &Kind,
-        shelf: &Shelf,
+        watched: &WatchedKind,
         record: &Record,
         why: &str,
     ) -> Result<(), DriverError> {
@@ -273,18 +273,23 @@ impl KubernetesDriver {
         if there.is_some_and(|there| there.uid == record.uid) {
             return Err(not_gone(kind, record, why));
         }
-        shelf.forget(&record.place);
+        watched.forget(&record.place);
         Ok(())
     }
 
-    async fn wait_until_gone(&self, kind: &Kind, shelf: &Shelf, record: &Record) -> Result<(), DriverError> {
+    async fn wait_until_gone(
+        &self,
+        kind: &Kind,
+        watched: &WatchedKind,
+        record: &Record,
+    ) -> Result<(), DriverError> {
         let (namespace, name) = (record.place.0.as_deref(), record.place.1.as_str());
         let patience = Patience::begin();
         loop {
             let there = self.api.get_metadata(kind, namespace, name).await?;
             let there = there.as_ref().map(Record::of_value).transpose()?;
             let Some(there) = there.filter(|there| there.uid == record.uid) else {
-                shelf.forget(&record.place);
+                watched.forget(&record.place);
                 return Ok(());
             };
             if !patience.again().await {
@@ -314,15 +319,16 @@ impl KubernetesDriver {
         for member in self.sets.of(app).await?.kinds {
             let (name, group) = member.split_once('.').unwrap_or((&member, ""));
             let Some(kind) = self.kinds.get(&self.api, group, name).await? else { continue };
-            let shelf = self.shelves.of(&kind);
-            shelf.ready().await?;
+            let watched = self.watched_kinds.of(&kind);
+            watched.ready().await?;
             // The parent is a ConfigMap of ours itself, and no member.
-            for record in shelf.of_app(app).iter().filter(|record| self.prover.is_ours(&kind, record, app)) {
+            for record in watched.of_app(app).iter().filter(|record| self.prover.is_ours(&kind, record, app))
+            {
                 left.add(&kind, record.place.0.as_deref());
             }
         }
         if left == Members::default() {
-            self.shelves.used(app, &BTreeSet::new());
+            self.watched_kinds.used(app, &BTreeSet::new());
             self.restarts.lock().unwrap_or_else(PoisonError::into_inner).remove(app);
             self.coming.forget(app);
             self.looked().remove(app);

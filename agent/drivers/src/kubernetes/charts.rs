@@ -15,8 +15,8 @@ use tokio::task::AbortHandle;
 
 use super::KubernetesDriver;
 use super::api::Api;
-use super::bell::Bell;
 use super::discovery::own;
+use super::notifications::Notifications;
 use super::object::Wanted;
 use super::status::fields::number;
 use super::status::{Status, helm_job, helm_status};
@@ -50,7 +50,7 @@ impl KubernetesDriver {
             (namespace, name),
             Wait {
                 api: self.api.clone(),
-                bell: self.bell.clone(),
+                notifications: self.notifications.clone(),
                 app: wanted.release.app.clone(),
                 chart,
                 before: status.clone(),
@@ -90,7 +90,7 @@ impl Drop for Installs {
 /// One chart that waits for its Job.
 struct Wait {
     api: Api,
-    bell: Bell,
+    notifications: Notifications,
     app: AppName,
     chart: Value,
     /// How it was when that was asked.
@@ -111,7 +111,7 @@ impl Wait {
             let job = job.and_then(|job| serde_json::to_value(job).ok());
             if helm_status(&self.chart, job.as_ref()) != self.before {
                 let what = format!("the Job {namespace}/{name} of a chart has come on");
-                return self.bell.ring(Some(self.app), what, false);
+                return self.notifications.notify(Some(self.app), what, false);
             }
         }
     }

@@ -16,8 +16,8 @@ use super::change::{Patience, key_of};
 use super::discovery::{Kind, own};
 use super::marks;
 use super::sets::Members;
-use super::shelf::Record;
 use super::status::fields::{list, text};
+use super::watched_kind::Record;
 use crate::DriverError;
 
 /// How many owners are asked for, one after the other, to find out whether a claim would go with an object.
@@ -44,15 +44,15 @@ impl KubernetesDriver {
         app: &AppName,
         seen: &mut AppObservation,
     ) -> Result<(), DriverError> {
-        let Some(shelf) = self.shelves.find(&stateful_sets()) else { return Ok(()) };
+        let Some(watched) = self.watched_kinds.find(&stateful_sets()) else { return Ok(()) };
         let members =
-            shelf.of_app(app).into_iter().filter(|record| self.prover.is_ours(&shelf.kind, record, app));
+            watched.of_app(app).into_iter().filter(|record| self.prover.is_ours(&watched.kind, record, app));
         let mut looked = BTreeMap::new();
         for record in members {
             let known = self.looked().get(app).and_then(|known| known.get(&record.uid)).copied();
             if known != Some(record.version) {
                 let mut unmarked = false;
-                for claim in self.claims_of(&shelf.kind, &record).await? {
+                for claim in self.claims_of(&watched.kind, &record).await? {
                     if !is_marked(&claim, &self.owner.mark, app) {
                         unmarked = true;
                         let (namespace, name) = (record.place.0.clone(), name_of(&claim).to_owned());

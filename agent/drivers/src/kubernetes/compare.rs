@@ -16,7 +16,7 @@ use super::api::{ApiError, Apply, Refusal};
 use super::discovery::{GroupKind, Kind};
 use super::object::{Name, Wanted, comparable, stands_in};
 use super::sets::is_made_by_us;
-use super::shelf::{Confirmed, Place, Record, Shelf};
+use super::watched_kind::{Confirmed, Place, Record, WatchedKind};
 use crate::{DriverError, diff};
 
 /// How many objects are asked for at once.
@@ -27,7 +27,7 @@ const MANY: usize = 4;
 /// An object of a release with what is there of it.
 pub(super) struct Pair<'a> {
     pub(super) wanted: Wanted<'a>,
-    pub(super) shelf: Arc<Shelf>,
+    pub(super) watched: Arc<WatchedKind>,
     pub(super) there: There,
 }
 
@@ -75,19 +75,19 @@ impl KubernetesDriver {
         let mut pairs = Vec::new();
         let mut ready = BTreeSet::new();
         for wanted in wanted {
-            let shelf = self.shelves.of(&wanted.watched);
+            let watched = self.watched_kinds.of(&wanted.watched);
             if ready.insert(wanted.kind.group_kind()) {
-                shelf.ready().await?;
+                watched.ready().await?;
             }
-            let there = match shelf.get(&wanted.place()) {
+            let there = match watched.get(&wanted.place()) {
                 Some((record, confirmed)) => self.whose(app, &wanted.watched, record, confirmed),
                 None => There::Nothing,
             };
-            pairs.push(Pair { wanted, shelf, there });
+            pairs.push(Pair { wanted, watched, there });
         }
         for pair in &mut pairs {
             if !matches!(pair.there, There::Foreign(_))
-                && self.has_ended(app, &pair.wanted, &pair.shelf).await?
+                && self.has_ended(app, &pair.wanted, &pair.watched).await?
             {
                 pair.there = There::Ended;
             }
@@ -101,13 +101,13 @@ impl KubernetesDriver {
         &self,
         app: &AppName,
         wanted: &Wanted<'_>,
-        shelf: &Shelf,
+        watched: &WatchedKind,
     ) -> Result<bool, DriverError> {
-        let stays = || shelf.get(&wanted.place()).is_some_and(|(record, _)| record.leaving.is_none());
+        let stays = || watched.get(&wanted.place()).is_some_and(|(record, _)| record.leaving.is_none());
         if !wanted.goes_when_ended() || stays() {
             return Ok(false);
         }
-        if shelf.ended(&wanted.place()) == Some(wanted.digest) {
+        if watched.ended(&wanted.place()) == Some(wanted.digest) {
             return Ok(true);
         }
         Ok(self.sets.of(app).await?.ended.get(&wanted.key().to_string()) == Some(&wanted.digest))
@@ -116,7 +116,7 @@ impl KubernetesDriver {
     /// Writes down which Jobs have ended, before the cluster removes them: they are not to run again.
     pub(super) async fn note_ended(&self, app: &AppName, pairs: &[Pair<'_>]) -> Result<(), DriverError> {
         // Who only asks writes nothing.
-        if !self.bell.is_connected() {
+        if !self.notifications.is_connected() {
             return Ok(());
         }
         let has_ended = |pair: &&Pair<'_>| match &pair.there {
@@ -131,7 +131,7 @@ impl KubernetesDriver {
         }
         let new = ended.iter().map(|pair| (pair.wanted.key().to_string(), pair.wanted.digest)).collect();
         self.as_leader(self.sets.note_ended(app, new)).await??;
-        ended.iter().for_each(|pair| pair.shelf.forget_ended(&pair.wanted.place()));
+        ended.iter().for_each(|pair| pair.watched.forget_ended(&pair.wanted.place()));
         Ok(())
     }
 
@@ -271,7 +271,7 @@ impl KubernetesDriver {
         }
         match self.difference(&pair.wanted, record).await? {
             Difference::None(owned) => {
-                pair.shelf.confirm(
+                pair.watched.confirm(
                     &record.place,
                     &record.uid,
                     Confirmed { wanted: pair.wanted.digest, owned },
@@ -328,15 +328,17 @@ impl KubernetesDriver {
             && stands_in(&comparable(&body), object)
         {
             let confirmed = Confirmed { wanted: pair.wanted.digest, owned: record.owned };
-            pair.shelf.confirm(&record.place, &record.uid, confirmed);
+            pair.watched.confirm(&record.place, &record.uid, confirmed);
         }
     }
 
     /// What the server would make of an object that is there.
     async fn difference(&self, wanted: &Wanted<'_>, record: &Record) -> Result<Difference, DriverError> {
         // It was read a moment ago.
-        let confirmed =
-            self.shelves.find(&wanted.kind.group_kind()).and_then(|shelf| shelf.get(&wanted.place()));
+        let confirmed = self
+            .watched_kinds
+            .find(&wanted.kind.group_kind())
+            .and_then(|watched| watched.get(&wanted.place()));
         if let Some((record, Some(confirmed))) = confirmed
             && confirmed == (Confirmed { wanted: wanted.digest, owned: record.owned })
         {

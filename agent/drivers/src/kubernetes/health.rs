@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::discovery::own;
 use super::object::Wanted;
-use super::shelf::Record;
 use super::status::Status;
 use super::status::fields::text;
+use super::watched_kind::Record;
 use super::{KubernetesDriver, has_pods, pods};
 use crate::DriverError;
 
@@ -33,13 +33,13 @@ impl KubernetesDriver {
         }
         let mut starting = None;
         for wanted in &wanted {
-            let shelf = self.shelves.of(&wanted.watched);
-            shelf.ready().await?;
-            if self.has_ended(&release.app, wanted, &shelf).await? {
+            let watched = self.watched_kinds.of(&wanted.watched);
+            watched.ready().await?;
+            if self.has_ended(&release.app, wanted, &watched).await? {
                 continue;
             }
             let key = wanted.key();
-            let Some((record, _)) = shelf.get(&wanted.place()) else {
+            let Some((record, _)) = watched.get(&wanted.place()) else {
                 return Ok(Health::Unhealthy { reason: format!("{key} does not exist") });
             };
             if !self.prover.is_ours(&wanted.watched, &record, &release.app) {
@@ -79,14 +79,14 @@ impl KubernetesDriver {
     async fn holds_nothing(&self, release: &Release, wanted: &[Wanted<'_>]) -> Result<bool, DriverError> {
         let mut others = false;
         for wanted in wanted {
-            let shelf = self.shelves.of(&wanted.watched);
-            shelf.ready().await?;
-            match shelf.get(&wanted.place()) {
+            let watched = self.watched_kinds.of(&wanted.watched);
+            watched.ready().await?;
+            match watched.get(&wanted.place()) {
                 Some((record, _)) if self.prover.is_ours(&wanted.watched, &record, &release.app) => {
                     return Ok(false);
                 }
                 Some(_) => others = true,
-                None if self.has_ended(&release.app, wanted, &shelf).await? => return Ok(false),
+                None if self.has_ended(&release.app, wanted, &watched).await? => return Ok(false),
                 None => {}
             }
         }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::api::{Api, ApiError};
-use super::bell::Bell;
 use super::discovery::{Kind, own};
 use super::lease::{self, Leadership, LeaseStore, Record, Refused, Standing};
 use super::marks::{NAMESPACE, OwnerMark};
+use super::notifications::Notifications;
 use super::sets::ensure_namespace;
 use crate::DriverError;
 
@@ -20,7 +20,7 @@ pub(super) struct Leader {
 
 impl Leader {
     /// Stands for election, and tells the loop when this node comes to lead.
-    pub(super) fn stand(api: Api, cluster: &OwnerMark, device: &str, bell: Bell) -> Self {
+    pub(super) fn stand(api: Api, cluster: &OwnerMark, device: &str, notifications: Notifications) -> Self {
         let lease = own("coordination.k8s.io", "Lease", "leases", true);
         let store = Lease { api, kind: lease, name: format!("holdfast-{}", &cluster.mark[..8]) };
         let leadership = Leadership::start(Arc::new(store), lease::identity(device));
@@ -29,9 +29,9 @@ impl Leader {
             while let Some(standing) = changes.next().await {
                 let leads = matches!(standing, Standing::Leads { .. });
                 tracing::info!(?standing, "the leader of the cluster");
-                bell.stand_by(!leads);
+                notifications.stand_by(!leads);
                 if leads {
-                    bell.ring(None, "this node leads the cluster now".to_owned(), true);
+                    notifications.notify(None, "this node leads the cluster now".to_owned(), true);
                 }
             }
         });

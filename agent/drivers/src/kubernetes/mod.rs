@@ -1,12 +1,11 @@
 //! Kubernetes, by its API: server-side apply, ApplySets, watches. What a manifest sets is ours; all else in an object
 //! is others'. Whether something differs is for the server to say.
 //!
-//! What the cluster holds of ours is watched, so that a pass with nothing to do asks for nothing (`shelf`); what may
+//! What the cluster holds of ours is watched, so that a pass with nothing to do asks for nothing (`watched_kind`); what may
 //! differ is rehearsed by the server (`compare`); what differs is written (`change`).
 
 mod api;
 pub mod archives;
-mod bell;
 mod change;
 mod charts;
 mod claims;
@@ -21,14 +20,15 @@ mod leader;
 mod lease;
 mod logs;
 mod marks;
+mod notifications;
 mod object;
 mod pods;
 mod programs;
 mod proof;
 mod serving;
 mod sets;
-mod shelf;
 mod status;
+mod watched_kind;
 mod workload;
 
 pub use fingerprint::fingerprint;
@@ -56,17 +56,17 @@ use tokio::sync::mpsc;
 
 use self::api::{Api, Apply};
 use self::archives::Archives;
-use self::bell::Bell;
 use self::change::is_missing_namespace;
 use self::compare::{Pair, There, WIDTH, side_by_side};
 use self::connection::Connection;
 use self::discovery::Kinds;
 use self::leader::Leader;
 use self::marks::OwnerMark;
+use self::notifications::Notifications;
 use self::object::Wanted;
 use self::proof::Prover;
 use self::sets::Sets;
-use self::shelf::Shelves;
+use self::watched_kind::WatchedKinds;
 use crate::secret::SecretSource;
 use crate::{ApplyStep, Driver, DriverError, DriverEvent, ExecError, Owner};
 
@@ -100,9 +100,9 @@ pub struct KubernetesDriver {
     secrets: Arc<dyn SecretSource>,
     archives: Option<Archives>,
     kinds: Arc<Kinds>,
-    shelves: Shelves,
+    watched_kinds: WatchedKinds,
     sets: Sets,
-    bell: Bell,
+    notifications: Notifications,
     device: String,
     /// The cluster, if other nodes keep it as well.
     cluster: Option<OwnerMark>,
@@ -124,15 +124,15 @@ impl KubernetesDriver {
     pub fn new(config: KubernetesConfig) -> Self {
         let api = Api { connection: Arc::new(Connection::new(config.kubeconfig, config.context)) };
         let owner = OwnerMark::of(config.cluster.as_deref().unwrap_or(config.owner.device.as_str()));
-        let bell = Bell::default();
+        let notifications = Notifications::default();
         let kinds = Arc::new(Kinds::default());
         let prover = Prover::new(api.clone(), owner.clone());
         KubernetesDriver {
-            shelves: Shelves::new(
+            watched_kinds: WatchedKinds::new(
                 api.clone(),
                 owner.clone(),
                 prover.clone(),
-                bell.clone(),
+                notifications.clone(),
                 Arc::clone(&kinds),
             ),
             prover,
@@ -143,7 +143,7 @@ impl KubernetesDriver {
             archives: config.archives,
             api,
             owner,
-            bell,
+            notifications,
             device: config.owner.device.to_string(),
             cluster: config.cluster.as_deref().map(OwnerMark::of),
             leader: OnceLock::new(),
@@ -195,9 +195,9 @@ impl KubernetesDriver {
         let Some(kind) = self.kinds.get(&self.api, &kind.resource.group, &kind.resource.kind).await? else {
             return Ok(());
         };
-        let shelf = self.shelves.of(&kind);
-        shelf.ready().await?;
-        if shelf.get(&place).is_some() || self.sets.has_parent(app).await? {
+        let watched = self.watched_kinds.of(&kind);
+        watched.ready().await?;
+        if watched.get(&place).is_some() || self.sets.has_parent(app).await? {
             return Ok(());
         }
         self.sets.lost(app);
@@ -210,26 +210,25 @@ impl KubernetesDriver {
     fn leader(&self) -> Option<&Leader> {
         let cluster = self.cluster.as_ref()?;
         // Not before the runtime is there to run it.
-        Some(
-            self.leader
-                .get_or_init(|| Leader::stand(self.api.clone(), cluster, &self.device, self.bell.clone())),
-        )
+        Some(self.leader.get_or_init(|| {
+            Leader::stand(self.api.clone(), cluster, &self.device, self.notifications.clone())
+        }))
     }
 
     /// What is there of an app that was not asked for.
     async fn extras(
         &self,
         app: &AppName,
-        wanted: &BTreeSet<(discovery::GroupKind, shelf::Place)>,
+        wanted: &BTreeSet<(discovery::GroupKind, watched_kind::Place)>,
     ) -> Result<AppObservation, DriverError> {
         let mut extras = AppObservation::new();
         for member in self.sets.of(app).await?.kinds {
             let (name, group) = member.split_once('.').unwrap_or((&member, ""));
             // A kind that isn't served any more has no objects.
             let Some(kind) = self.kinds.get(&self.api, group, name).await? else { continue };
-            let shelf = self.shelves.of(&kind);
-            shelf.ready().await?;
-            for record in shelf.of_app(app) {
+            let watched = self.watched_kinds.of(&kind);
+            watched.ready().await?;
+            for record in watched.of_app(app) {
                 if self.prover.is_ours(&kind, &record, app)
                     && record.leaving.is_none()
                     && !wanted.contains(&(kind.group_kind(), record.place.clone()))
@@ -323,10 +322,10 @@ impl KubernetesDriver {
         let mut hasher = DefaultHasher::new();
         for member in self.sets.of(app).await?.kinds {
             let (name, group) = member.split_once('.').unwrap_or((&member, ""));
-            if let Some(shelf) =
-                self.shelves.find(&(group.to_owned(), name.to_owned())).filter(|_| has_pods(name))
+            if let Some(watched) =
+                self.watched_kinds.find(&(group.to_owned(), name.to_owned())).filter(|_| has_pods(name))
             {
-                shelf.of_app(app).iter().for_each(|record| (&record.uid, record.version).hash(&mut hasher));
+                watched.of_app(app).iter().for_each(|record| (&record.uid, record.version).hash(&mut hasher));
             }
         }
         Ok(hasher.finish())
@@ -335,7 +334,7 @@ impl KubernetesDriver {
     /// Whatever was away may be back: the loop hears of it.
     fn heard<T>(&self, result: Result<T, DriverError>) -> Result<T, DriverError> {
         if matches!(result, Err(DriverError::Runtime(_))) {
-            self.bell.ring_when_back(&self.api);
+            self.notifications.ring_when_back(&self.api);
         }
         result
     }
@@ -399,7 +398,7 @@ impl Driver for KubernetesDriver {
                 seen.entry(key).or_insert(extra);
             }
             self.template_claims(app, &mut seen).await?;
-            self.shelves.used(app, &used);
+            self.watched_kinds.used(app, &used);
             Ok(seen)
         };
         self.heard(seen.await)
@@ -451,7 +450,7 @@ impl Driver for KubernetesDriver {
         WIDTH
     }
 
-    async fn probe(&self, release: &Release) -> Health {
+    async fn health(&self, release: &Release) -> Health {
         let health = tokio::time::timeout(PROBE_LIMIT, self.health(release)).await;
         match health
             .unwrap_or_else(|_| Err(DriverError::Runtime(format!("no answer within {PROBE_LIMIT:?}"))))
@@ -459,7 +458,7 @@ impl Driver for KubernetesDriver {
             Ok(health) => health,
             // A cluster whose API is away runs on.
             Err(DriverError::Runtime(why)) => {
-                self.bell.ring_when_back(&self.api);
+                self.notifications.ring_when_back(&self.api);
                 tracing::debug!(app = %release.app, why, "the app's health can't be determined");
                 Health::Unknown
             }
@@ -498,7 +497,7 @@ impl Driver for KubernetesDriver {
     }
 
     fn watch(self: Arc<Self>, events: mpsc::Sender<DriverEvent>) {
-        self.bell.connect(events);
+        self.notifications.connect(events);
         let _ = self.leader();
     }
 

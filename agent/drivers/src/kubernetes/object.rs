@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::discovery::Kind;
 use super::marks::{self, OwnerMark};
 use super::proof::Key;
-use super::shelf::Place;
+use super::watched_kind::Place;
 use crate::DriverError;
 use crate::secret::SecretSource;
 
@@ -165,7 +165,7 @@ impl<'a> Wanted<'a> {
         for value in data.values_mut() {
             let Some(reference) = reference_in(value) else { continue };
             let digest = self.release.secrets.get(&reference.to_string()).ok_or_else(|| {
-                DriverError::Release(format!("{}: the secret {reference} was not sealed", self.key()))
+                DriverError::Release(format!("{}: the secret {reference} was not encrypted", self.key()))
             })?;
             let bytes = secrets.open(digest).map_err(|why| {
                 DriverError::Runtime(format!("{}: the secret {reference} can't be opened: {why}", self.key()))

@@ -19,8 +19,8 @@ use super::api::{Api, ApiError};
 use super::discovery::{Kind, own};
 use super::marks::{MANAGER, NAMESPACE, OwnerMark};
 use super::sets::ensure_namespace;
-use super::shelf::Record;
 use super::status::fields::text;
+use super::watched_kind::Record;
 use crate::DriverError;
 
 /// How many bytes a key has.

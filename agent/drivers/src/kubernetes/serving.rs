@@ -12,8 +12,8 @@ use tokio::task::AbortHandle;
 
 use super::KubernetesDriver;
 use super::api::Api;
-use super::bell::Bell;
 use super::discovery::Kinds;
+use super::notifications::Notifications;
 use super::object::version_and_kind;
 use super::status::fields::{list, text};
 use crate::DriverError;
@@ -82,21 +82,29 @@ impl Coming {
     }
 
     /// Notes what an app waits for, and has the loop told once the cluster serves it.
-    fn wait(&self, app: &AppName, kinds: BTreeSet<Versioned>, api: &Api, known: &Arc<Kinds>, bell: &Bell) {
+    fn wait(
+        &self,
+        app: &AppName,
+        kinds: BTreeSet<Versioned>,
+        api: &Api,
+        known: &Arc<Kinds>,
+        notifications: &Notifications,
+    ) {
         if kinds.is_empty() {
             locked(&self.awaited).remove(app);
             return;
         }
         locked(&self.awaited).insert(app.clone(), kinds);
         let mut task = locked(&self.task);
-        if task.as_ref().is_some_and(|task| !task.is_finished()) || !bell.is_connected() {
+        if task.as_ref().is_some_and(|task| !task.is_finished()) || !notifications.is_connected() {
             return;
         }
-        let (coming, api, known, bell) = (self.clone(), api.clone(), Arc::clone(known), bell.clone());
-        *task = Some(tokio::spawn(coming.ask_until_served(api, known, bell)).abort_handle());
+        let (coming, api, known, notifications) =
+            (self.clone(), api.clone(), Arc::clone(known), notifications.clone());
+        *task = Some(tokio::spawn(coming.ask_until_served(api, known, notifications)).abort_handle());
     }
 
-    async fn ask_until_served(self, api: Api, known: Arc<Kinds>, bell: Bell) {
+    async fn ask_until_served(self, api: Api, known: Arc<Kinds>, notifications: Notifications) {
         let mut pause = PAUSE;
         loop {
             tokio::time::sleep(pause).await;
@@ -120,7 +128,7 @@ impl Coming {
                 kinds.retain(|kind| !served.contains(kind));
                 if kinds.is_empty() {
                     let what = "the cluster serves the kinds that it waited for".to_owned();
-                    bell.ring(Some(app.clone()), what, true);
+                    notifications.notify(Some(app.clone()), what, true);
                 }
                 !kinds.is_empty()
             });
@@ -147,7 +155,7 @@ impl KubernetesDriver {
                 waits.push(self.not_served(object).await?);
             }
         }
-        self.coming.wait(&release.app, awaited, &self.api, &self.kinds, &self.bell);
+        self.coming.wait(&release.app, awaited, &self.api, &self.kinds, &self.notifications);
         if waits.is_empty() {
             return Ok(());
         }

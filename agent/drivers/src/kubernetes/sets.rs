@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::api::{Api, ApiError, Apply};
 use super::discovery::{Kind, own};
 use super::marks::{self, NAMESPACE, OwnerMark};
-use super::shelf::Place;
+use super::watched_kind::Place;
 
 /// Of which kinds and in which namespaces the objects of an app are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

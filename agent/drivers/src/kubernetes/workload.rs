@@ -40,11 +40,10 @@ impl KubernetesDriver {
     pub(super) async fn pods_at(&self, release: &Release, target: &ObjectKey) -> Option<(Value, Vec<Value>)> {
         let object = self.target(release, target)?;
         let (kind, watched) = self.kind_of(object).await.ok()??;
-        let shelf = self.shelves.of(&watched);
-        shelf.ready().await.ok()?;
+        let all = self.watched_kinds.of(&watched);
+        all.ready().await.ok()?;
         // What somebody else has under that name is no workload of the app's.
-        shelf
-            .get(&super::object::place_of(&object.key, &kind))
+        all.get(&super::object::place_of(&object.key, &kind))
             .filter(|(one, _)| self.prover.is_ours(&watched, one, &release.app))?;
         let live = self.api.get(&kind, object.key.namespace.as_deref(), &object.key.name).await.ok()??;
         let pods = self.pods_of(&object.key, &live).await.ok()?;

@@ -178,7 +178,7 @@ impl<'a> Change<'a> {
         let asked: Vec<_> =
             running.iter().map(|(wanted, container)| (self.spec.pod, *wanted, container)).collect();
         // The old pod is still asked.
-        self.driver.prober.ask(self.spec.app, &asked, &self.driver.api, &self.driver.bell);
+        self.driver.prober.ask(self.spec.app, &asked, &self.driver.api, &self.driver.notifications);
         for (wanted, container) in &running {
             match self.driver.prober.answer(wanted, container) {
                 Answer::Well => {}
@@ -323,7 +323,7 @@ impl<'a> Change<'a> {
             && let Ok(Some(started)) = api.container(&name).await
         {
             let asked = [(self.spec.pod, container, &started)];
-            self.driver.prober.ask(self.spec.app, &asked, api, &self.driver.bell);
+            self.driver.prober.ask(self.spec.app, &asked, api, &self.driver.notifications);
         }
         Ok(())
     }

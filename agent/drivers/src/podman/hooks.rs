@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::api::{Api, Inspected};
 use super::strays::{Made, PreStop};
 use super::{PodmanDriver, exec, process};
-use crate::{ExecError, probe};
+use crate::{ExecError, request};
 
 /// How long a postStart hook may take: as long as an init container.
 pub(super) const POST_START: Duration = Duration::from_secs(600);
@@ -48,9 +48,9 @@ pub(super) async fn run(
 
 async fn ask(get: &HttpGet, address: Option<&str>, limit: Duration) -> Result<(), String> {
     let host = get.host.as_deref().or(address).ok_or("the pod has no address that the agent can reach")?;
-    let (scheme, tls) = if get.tls { ("https", Some(probe::unchecked_tls()?)) } else { ("http", None) };
+    let (scheme, tls) = if get.tls { ("https", Some(request::unchecked_tls()?)) } else { ("http", None) };
     let url = format!("{scheme}://{host}:{}{}", get.port, get.path);
-    probe::answered_with(&url, &get.headers, tls, limit).await.map(drop)
+    request::answered_with(&url, &get.headers, tls, limit).await.map(drop)
 }
 
 impl PodmanDriver {

@@ -17,7 +17,7 @@ use super::client::Body;
 use super::marks;
 use crate::DriverError;
 use crate::image::{Archive, ImageOnDisk, ImageSource, REF_NAME};
-use crate::turns::Turns;
+use crate::keyed_locks::KeyedLocks;
 
 /// How many pieces of an archive wait.
 const WAITING_CHUNKS: usize = 4;
@@ -26,14 +26,14 @@ const WAITING_CHUNKS: usize = 4;
 pub(super) async fn ensure(
     api: &Api,
     source: &dyn ImageSource,
-    loading: &Turns,
+    loading: &KeyedLocks,
     image: &PinnedImage,
 ) -> Result<String, DriverError> {
     let name = marks::image_name(&image.reference, &image.digest);
     if let Some(found) = api.image(&name).await? {
         return Ok(found.id);
     }
-    let turn = loading.turn(&name);
+    let turn = loading.lock_of(&name);
     let _turn = turn.lock().await;
     // Another app may have had it loaded meanwhile.
     if let Some(found) = api.image(&name).await? {

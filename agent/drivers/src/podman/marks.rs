@@ -172,7 +172,7 @@ mod tests {
             } } },
         });
         let names = ["shop/keys/password", "shop/keys/key", "shop/keys/other"];
-        let sealed = names
+        let secrets = names
             .into_iter()
             .zip(secrets)
             .map(|(name, value)| (name.to_owned(), Digest::of(value.as_bytes())));
@@ -181,7 +181,7 @@ mod tests {
             driver: DriverName::PODMAN,
             objects: Vec::new(),
             artifacts: BTreeSet::new(),
-            secrets: sealed.collect(),
+            secrets: secrets.collect(),
             account: None,
         };
         (release, ObjectKey::new("Pod", "web"), serde_json::from_value(pod).unwrap())

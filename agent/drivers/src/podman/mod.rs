@@ -56,10 +56,10 @@ use self::marks::PodId;
 use self::prober::{Answer, Prober};
 use self::restarts::Restarts;
 use self::strays::Strays;
-use self::watch::{Bell, Vigils};
+use self::watch::{Notifications, Vigils};
 use crate::image::ImageSource;
+use crate::keyed_locks::KeyedLocks;
 use crate::secret::SecretSource;
-use crate::turns::Turns;
 use crate::{ApplyStep, Driver, DriverError, DriverEvent, ExecError, Owner};
 
 /// The kind of what outlives pods.
@@ -91,13 +91,13 @@ pub struct PodmanDriver {
     api: Api,
     owner: Owner,
     images: Arc<dyn ImageSource>,
-    loading: Turns,
+    loading: KeyedLocks,
     secrets: Arc<dyn SecretSource>,
     files: Files,
     prober: Prober,
     restarts: Restarts,
     strays: Strays,
-    bell: Bell,
+    notifications: Notifications,
     vigils: Vigils,
     /// The last lines of containers that were started again, by app.
     last_logs: Mutex<BTreeMap<AppName, Vec<String>>>,
@@ -163,13 +163,13 @@ impl PodmanDriver {
             socket: config.socket,
             owner: config.owner,
             images: config.images,
-            loading: Turns::default(),
+            loading: KeyedLocks::default(),
             secrets: config.secrets,
             files: Files::new(&config.run_dir),
             prober: Prober::new(strays.clone()),
             restarts: Restarts::default(),
             strays,
-            bell: Bell::default(),
+            notifications: Notifications::default(),
             vigils: Vigils::default(),
             last_logs: Mutex::default(),
         }
@@ -241,12 +241,12 @@ impl PodmanDriver {
             return drift(why, false);
         }
         if let Some(pause) = self.restarts.end_of_pause(container) {
-            let (bell, app, what) =
-                (self.bell.clone(), app.clone(), format!("{container} may be started again"));
+            let (notifications, app, what) =
+                (self.notifications.clone(), app.clone(), format!("{container} may be started again"));
             tokio::spawn(async move {
                 // A moment later: what is over is over.
                 tokio::time::sleep(pause + Duration::from_millis(10)).await;
-                bell.ring(Some(app), what).await;
+                notifications.notify(Some(app), what).await;
             });
         }
         Observed::Same
@@ -280,8 +280,8 @@ impl PodmanDriver {
                 }
             }
         }
-        self.vigils.keep(app, &processes, &self.bell);
-        self.prober.keep(app, &asked, &self.api, &self.bell);
+        self.vigils.keep(app, &processes, &self.notifications);
+        self.prober.keep(app, &asked, &self.api, &self.notifications);
     }
 
     /// Keeps the last lines of a container that is about to go, for the app's diagnosis. Nothing of them is in the
@@ -349,7 +349,7 @@ impl Driver for PodmanDriver {
     async fn observe(&self, app: &AppName, desired: Option<&Release>) -> Result<AppObservation, DriverError> {
         let there = self.there(app).await;
         if there.is_err() {
-            self.bell.ring_when_back(&self.api, &self.owner);
+            self.notifications.ring_when_back(&self.api, &self.owner);
         }
         let mut there = there?;
         let mut seen = AppObservation::new();
@@ -417,13 +417,13 @@ impl Driver for PodmanDriver {
         STEP_LIMIT + LONGEST_GRACE
     }
 
-    async fn probe(&self, release: &Release) -> Health {
+    async fn health(&self, release: &Release) -> Health {
         let (there, pods) = match (self.there(&release.app).await, self.pods(release)) {
             (Ok(there), Ok(pods)) => (there, pods),
             // Containers run on without podman's service.
             (Err(error), _) => {
                 tracing::debug!(app = %release.app, %error, "the app's health can't be determined");
-                self.bell.ring_when_back(&self.api, &self.owner);
+                self.notifications.ring_when_back(&self.api, &self.owner);
                 return Health::Unknown;
             }
             (_, Err(error)) => return Health::Unhealthy { reason: error.to_string() },
@@ -483,9 +483,9 @@ impl Driver for PodmanDriver {
     }
 
     fn watch(self: Arc<Self>, events: mpsc::Sender<DriverEvent>) {
-        self.bell.connect(events);
+        self.notifications.connect(events);
         let (api, owner) = (self.api.clone(), self.owner.clone());
-        tokio::spawn(watch::listen(api, owner, self.bell.clone(), self.strays.clone()));
+        tokio::spawn(watch::listen(api, owner, self.notifications.clone(), self.strays.clone()));
     }
 
     async fn collect(&self, keep: &BTreeSet<Digest>) {

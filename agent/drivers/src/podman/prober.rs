@@ -16,12 +16,12 @@ use super::hooks;
 use super::process::{self, Listener, Listening};
 use super::sockets;
 use super::strays::Strays;
-use super::watch::Bell;
-use crate::{ExecError, probe};
+use super::watch::Notifications;
+use crate::{ExecError, request};
 
 /// What the probes of one container found so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct ProbeState {
     /// The postStart hook succeeded.
     post_started: bool,
     /// The startup probe succeeded.
@@ -47,7 +47,7 @@ pub(super) enum Answer {
     Dead(String),
 }
 
-type Shared = Arc<Mutex<Found>>;
+type Shared = Arc<Mutex<ProbeState>>;
 
 struct Probed {
     app: AppName,
@@ -73,7 +73,7 @@ impl Prober {
         app: &AppName,
         running: &[(&Pod<PinnedImage>, &Container<PinnedImage>, &Inspected)],
         api: &Api,
-        bell: &Bell,
+        notifications: &Notifications,
     ) {
         self.probed.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, probes| {
             // A hook that runs is not broken off, and one that failed not forgotten, because another version of the pod is
@@ -87,7 +87,7 @@ impl Prober {
             }
             wanted
         });
-        self.ask(app, running, api, bell);
+        self.ask(app, running, api, notifications);
     }
 
     /// Asks these as well, beside what of the app is asked already.
@@ -96,7 +96,7 @@ impl Prober {
         app: &AppName,
         running: &[(&Pod<PinnedImage>, &Container<PinnedImage>, &Inspected)],
         api: &Api,
-        bell: &Bell,
+        notifications: &Notifications,
     ) {
         let mut probed = self.probed.lock().unwrap_or_else(PoisonError::into_inner);
         for (pod, spec, container) in running {
@@ -108,11 +108,12 @@ impl Prober {
             probed.entry(key(container)).or_insert_with(|| {
                 let post_started = hook.is_none()
                     || self.strays.made(&container.id).post_started == Some(container.state.pid);
-                let found: Shared = Arc::new(Mutex::new(Found { post_started, ..Found::default() }));
+                let found: Shared =
+                    Arc::new(Mutex::new(ProbeState { post_started, ..ProbeState::default() }));
                 let asker = Asker {
                     api: api.clone(),
                     app: app.clone(),
-                    bell: bell.clone(),
+                    notifications: notifications.clone(),
                     strays: self.strays.clone(),
                     container: container.id.clone(),
                     pid: container.state.pid,
@@ -156,7 +157,7 @@ fn not_asked(spec: &Container<PinnedImage>) -> Answer {
     }
 }
 
-impl Found {
+impl ProbeState {
     fn answer(&self, spec: &Container<PinnedImage>) -> Answer {
         let last = || self.last.clone().unwrap_or_else(|| "it has not been probed yet".to_owned());
         if let Some(why) = &self.dead {
@@ -189,7 +190,7 @@ pub(super) fn address(pod: &Pod<PinnedImage>, container: &Inspected) -> Option<S
 struct Asker {
     api: Api,
     app: AppName,
-    bell: Bell,
+    notifications: Notifications,
     strays: Strays,
     container: String,
     pid: i32,
@@ -227,19 +228,19 @@ impl Asker {
     }
 
     /// Changes what was found; the loop is told if the change is one for the app's health.
-    async fn note(&self, change: impl FnOnce(&mut Found)) {
+    async fn note(&self, change: impl FnOnce(&mut ProbeState)) {
         let changed = {
             let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
             let before = found.clone();
             change(&mut found);
-            let words = |found: &Found| {
+            let words = |found: &ProbeState| {
                 let ready = found.ready.as_ref().map(Result::is_ok);
                 (found.post_started, found.started, ready, found.dead.is_some())
             };
             words(&before) != words(&found)
         };
         if changed {
-            self.bell.ring(Some(self.app.clone()), "a probe's answer changed").await;
+            self.notifications.notify(Some(self.app.clone()), "a probe's answer changed").await;
         }
     }
 
@@ -367,13 +368,13 @@ impl Asker {
             Ask::Http(HttpGet { tls, host, port, path, headers }) => {
                 let host = self.host(host.as_deref(), *port)?;
                 let (scheme, tls) =
-                    if *tls { ("https", Some(probe::unchecked_tls()?)) } else { ("http", None) };
+                    if *tls { ("https", Some(request::unchecked_tls()?)) } else { ("http", None) };
                 let url = format!("{scheme}://{host}:{port}{path}");
-                probe::http_with(&url, headers, tls, probe.timeout).await
+                request::http_with(&url, headers, tls, probe.timeout).await
             }
             Ask::Tcp { host, port } => {
                 let host = self.host(host.as_deref(), *port)?;
-                probe::tcp(&format!("{host}:{port}"), probe.timeout).await
+                request::tcp(&format!("{host}:{port}"), probe.timeout).await
             }
         }
     }
@@ -439,11 +440,11 @@ mod tests {
         for probe in ["", "readiness", "startup"] {
             let spec = hooked(probe);
             assert!(starts(not_asked(&spec)), "{probe}");
-            let ready = Found { started: true, ready: Some(Ok(())), ..Found::default() };
+            let ready = ProbeState { started: true, ready: Some(Ok(())), ..ProbeState::default() };
             assert!(starts(ready.answer(&spec)), "{probe}");
-            let done = Found { post_started: true, ..ready.clone() };
+            let done = ProbeState { post_started: true, ..ready.clone() };
             assert_eq!(done.answer(&spec), Answer::Well, "{probe}");
-            let failed = Found { dead: Some("its postStart hook failed".to_owned()), ..ready };
+            let failed = ProbeState { dead: Some("its postStart hook failed".to_owned()), ..ready };
             assert_eq!(failed.answer(&spec), Answer::Dead("its postStart hook failed".to_owned()));
         }
     }

@@ -30,7 +30,7 @@ const LINE_LIMIT: usize = 1 << 20;
 
 /// Tells the loop that it should look.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Bell {
+pub(super) struct Notifications {
     sender: Arc<Mutex<Option<mpsc::Sender<DriverEvent>>>>,
     /// Waits for a podman that doesn't answer.
     waiting: Arc<Mutex<Option<AbortHandle>>>,
@@ -38,14 +38,14 @@ pub(super) struct Bell {
     back: Arc<Notify>,
 }
 
-impl Bell {
+impl Notifications {
     /// Whom to tell from here on.
     pub(super) fn connect(&self, sender: mpsc::Sender<DriverEvent>) {
         *self.sender.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
     }
 
     /// Tells the loop; gives whether anybody listens.
-    pub(super) async fn ring(&self, app: Option<AppName>, what: impl Into<String>) -> bool {
+    pub(super) async fn notify(&self, app: Option<AppName>, what: impl Into<String>) -> bool {
         self.send(app, what.into(), false).await
     }
 
@@ -65,7 +65,7 @@ impl Bell {
         if waiting.as_ref().is_some_and(|waiting| !waiting.is_finished()) {
             return;
         }
-        let (bell, api, device) = (self.clone(), api.clone(), owner.device.to_string());
+        let (notifications, api, device) = (self.clone(), api.clone(), owner.device.to_string());
         let task = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(AWAY_PAUSE).await;
@@ -74,8 +74,8 @@ impl Bell {
                     break;
                 }
             }
-            bell.back.notify_one();
-            bell.send(None, "podman answers again".to_owned(), true).await;
+            notifications.back.notify_one();
+            notifications.send(None, "podman answers again".to_owned(), true).await;
         });
         *waiting = Some(task.abort_handle());
     }
@@ -96,20 +96,20 @@ struct Actor {
     attributes: BTreeMap<String, String>,
 }
 
-/// Listens for ever: until nobody hears the bell.
-pub(super) async fn listen(api: Api, owner: Owner, bell: Bell, strays: Strays) {
+/// Listens for ever: until nobody hears the notifications.
+pub(super) async fn listen(api: Api, owner: Owner, notifications: Notifications, strays: Strays) {
     let device = owner.device.to_string();
     let mut pause = FIRST_PAUSE;
     loop {
         // Whatever happened while nobody listened: the agent or podman may have died within a start.
         strays.sweep(&api).await;
-        match follow(&api, &device, &bell).await {
+        match follow(&api, &device, &notifications).await {
             Ok(true) => pause = FIRST_PAUSE,
             Ok(false) => return,
             // It tells of no events (`events_logger="none"`), so it is looked now and then.
             Err(error @ ApiError::Silent { .. }) => {
                 tracing::debug!(%error, "podman's events can't be heard");
-                if !bell.ring(None, "podman tells of no events").await {
+                if !notifications.notify(None, "podman tells of no events").await {
                     return;
                 }
             }
@@ -117,17 +117,17 @@ pub(super) async fn listen(api: Api, owner: Owner, bell: Bell, strays: Strays) {
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = bell.back.notified() => {}
+            () = notifications.back.notified() => {}
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-/// Follows the events until the stream ends; gives whether anybody still hears the bell.
-async fn follow(api: &Api, device: &str, bell: &Bell) -> Result<bool, ApiError> {
+/// Follows the events until the stream ends; gives whether anybody still hears the notifications.
+async fn follow(api: &Api, device: &str, notifications: &Notifications) -> Result<bool, ApiError> {
     let mut stream = api.events((marks::DEVICE, device), HEAD_LIMIT).await?;
     // What happened meanwhile was not heard.
-    if !bell.ring(None, "podman is listened to").await {
+    if !notifications.notify(None, "podman is listened to").await {
         return Ok(false);
     }
     let mut line = Vec::new();
@@ -136,7 +136,7 @@ async fn follow(api: &Api, device: &str, bell: &Bell) -> Result<bool, ApiError> 
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             line.extend_from_slice(part);
             if part.ends_with(b"\n") {
-                let heard = tell(&line, bell).await;
+                let heard = tell(&line, notifications).await;
                 line.clear();
                 if !heard {
                     return Ok(false);
@@ -147,10 +147,10 @@ async fn follow(api: &Api, device: &str, bell: &Bell) -> Result<bool, ApiError> 
             line.clear();
         }
     }
-    Ok(bell.ring(None, "podman's events broke off").await)
+    Ok(notifications.notify(None, "podman's events broke off").await)
 }
 
-async fn tell(line: &[u8], bell: &Bell) -> bool {
+async fn tell(line: &[u8], notifications: &Notifications) -> bool {
     let Ok(told) = serde_json::from_slice::<Told>(line) else { return true };
     // What the driver itself does again and again, and what comes before something that is told as well.
     if ["exec", "exec_died", "create", "init", "cleanup", "health_status"].contains(&told.action.as_str()) {
@@ -158,7 +158,7 @@ async fn tell(line: &[u8], bell: &Bell) -> bool {
     }
     let app = told.actor.attributes.get(marks::APP).and_then(|app| app.parse().ok());
     let name = told.actor.attributes.get("name").map_or("a container", String::as_str);
-    bell.ring(app, format!("{name}: {}", told.action)).await
+    notifications.notify(app, format!("{name}: {}", told.action)).await
 }
 
 /// Rings when a container's process or its conmon is gone, whatever podman says of it.
@@ -169,7 +169,7 @@ pub(super) struct Vigils {
 
 impl Vigils {
     /// Watches these processes of an app, and no others of it.
-    pub(super) fn keep(&self, app: &AppName, processes: &[i32], bell: &Bell) {
+    pub(super) fn keep(&self, app: &AppName, processes: &[i32], notifications: &Notifications) {
         let mut watched = self.by_process.lock().unwrap_or_else(PoisonError::into_inner);
         watched.retain(|pid, (of, vigil)| {
             let wanted = of != app || processes.contains(pid);
@@ -180,10 +180,10 @@ impl Vigils {
         });
         for &pid in processes {
             watched.entry(pid).or_insert_with(|| {
-                let (bell, app_name) = (bell.clone(), app.clone());
+                let (notifications, app_name) = (notifications.clone(), app.clone());
                 let vigil = tokio::spawn(async move {
                     process::gone(pid).await;
-                    bell.ring(Some(app_name), format!("process {pid} ended")).await;
+                    notifications.notify(Some(app_name), format!("process {pid} ended")).await;
                 });
                 (app.clone(), vigil.abort_handle())
             });

@@ -326,12 +326,12 @@ impl Driver for SimulatedDriver {
         self.end("apply a step", result).await
     }
 
-    async fn probe(&self, release: &Release) -> Health {
+    async fn health(&self, release: &Release) -> Health {
         self.wait("probe", Some(&release.app), None).await;
         let now = self.now();
         let reached = self.end("probe an app", self.with(|folder| folder.world.reach())).await;
         match reached {
-            Ok(()) => self.with(|folder| Ok(folder.world.probe(&now, release))).unwrap_or(Health::Unknown),
+            Ok(()) => self.with(|folder| Ok(folder.world.health(&now, release))).unwrap_or(Health::Unknown),
             Err(_) => Health::Unknown,
         }
     }

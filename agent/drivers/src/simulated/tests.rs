@@ -200,7 +200,7 @@ async fn an_object_left_half_made_is_seen_and_made_again() {
     let restarted = fixture.open();
     let seen = look(&restarted, &release).await;
     assert!(matches!(&seen[0], Observed::Drift { recreate: true, .. }), "{seen:?}");
-    assert!(matches!(restarted.probe(&release).await, Health::Unhealthy { .. }));
+    assert!(matches!(restarted.health(&release).await, Health::Unhealthy { .. }));
     apply(&restarted, &release, Action::Recreate, 0).await.unwrap();
     assert_eq!(look(&restarted, &release).await[0], Observed::Same);
 }
@@ -226,7 +226,7 @@ async fn a_runtime_that_is_down_or_hangs_is_an_error_of_the_runtime_and_not_an_e
         let error = driver.observe(&release.app, Some(&release)).await.unwrap_err();
         assert!(matches!(error, DriverError::Runtime(_)), "{error}");
         assert!(driver.apps().await.is_err());
-        assert_eq!(driver.probe(&release).await, Health::Unknown);
+        assert_eq!(driver.health(&release).await, Health::Unknown);
         assert!(!driver.fingerprint().await.usable);
     }
     fs::remove_file(fixture.0.path().join("script.json")).unwrap();
@@ -239,9 +239,9 @@ async fn what_the_script_says_of_an_app_replaces_what_its_release_says() {
     let driver = fixture.open();
     let release = release("pos", &[("health", "healthy")]);
     create(&driver, &release).await.unwrap();
-    assert_eq!(driver.probe(&release).await, Health::Healthy);
+    assert_eq!(driver.health(&release).await, Health::Healthy);
     fixture.script(json!({ "apps": { "pos": { "health": "unhealthy" } } }));
-    assert!(matches!(driver.probe(&release).await, Health::Unhealthy { .. }));
+    assert!(matches!(driver.health(&release).await, Health::Unhealthy { .. }));
 }
 
 #[tokio::test]
@@ -256,7 +256,7 @@ async fn a_pass_with_nothing_to_do_writes_nothing() {
         (fixture.log(), fs::metadata(fixture.file("Pod:pos")).unwrap().modified().unwrap());
     for _ in 0..3 {
         look(&driver, &release).await;
-        driver.probe(&release).await;
+        driver.health(&release).await;
         driver.apps().await.unwrap();
     }
     assert_eq!(fixture.log(), lines);

@@ -329,7 +329,7 @@ impl World {
     }
 
     /// How `release` is.
-    pub fn probe(&mut self, now: &Moment, release: &Release) -> Health {
+    pub fn health(&mut self, now: &Moment, release: &Release) -> Health {
         if let Err(fault) = self.reach() {
             tracing::debug!(app = %release.app, ?fault, "the health of a simulated app is not known");
             return Health::Unknown;

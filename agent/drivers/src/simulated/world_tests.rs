@@ -49,7 +49,7 @@ fn apply(world: &mut World, now: &Moment, action: Action, release: &Release) -> 
 }
 
 fn words(world: &mut World, release: &Release, times: &[u64]) -> Vec<&'static str> {
-    times.iter().map(|&seconds| world.probe(&at("a", seconds), release).word()).collect()
+    times.iter().map(|&seconds| world.health(&at("a", seconds), release).word()).collect()
 }
 
 #[test]
@@ -85,8 +85,8 @@ fn a_slow_release_starts_again_with_a_changed_spec_and_with_the_box() {
     let (old, new) = (release("slow:5s"), release("slow:6s"));
     let mut world = running(&old);
     assert_eq!(words(&mut world, &old, &[110]), ["Healthy"]);
-    assert_eq!(world.probe(&at("b", 2), &old).word(), "Starting");
-    assert_eq!(world.probe(&at("b", 5), &old).word(), "Healthy");
+    assert_eq!(world.health(&at("b", 2), &old).word(), "Starting");
+    assert_eq!(world.health(&at("b", 5), &old).word(), "Healthy");
     apply(&mut world, &at("a", 110), Action::Update, &new).result.unwrap();
     assert_eq!(words(&mut world, &new, &[111, 116]), ["Starting", "Healthy"]);
 }

@@ -17,7 +17,7 @@ use super::cgroup::Groups;
 use super::client::Client;
 use super::files::{self, CONTROL_SOCKET, LAST_WORDS, LIFE_LOCK, RECORD, read_json};
 use super::launch::{self, StartError};
-use super::look::Found;
+use super::look::ProcessState;
 use super::protocol::{Mark, Record, Request, StartOrder};
 use super::user::User;
 use super::{WasmDriver, spec};
@@ -94,17 +94,17 @@ impl WasmDriver {
         let dir = self.dir_of(&mark.app);
         let _lock = lock(&dir, &mark.app).await?;
         let before = match self.find(&mark.app).await {
-            Found::Alive { record, status: Ok(_) } if record.mark == mark => {
+            ProcessState::Alive { record, status: Ok(_) } if record.mark == mark => {
                 self.watchers.follow(&mark.app, &dir);
                 return Ok(());
             }
-            Found::Ended(outcome) if outcome.mark == mark => return Ok(()),
-            Found::Alive { record, .. } if record.mark.device != mark.device => {
+            ProcessState::Ended(outcome) if outcome.mark == mark => return Ok(()),
+            ProcessState::Alive { record, .. } if record.mark.device != mark.device => {
                 return Err(self.foreign(&mark.app, &record));
             }
             // A process that doesn't answer doesn't heed a word either.
-            Found::Alive { record, status } => Some((record, status.is_ok())),
-            Found::Ended(_) | Found::Nothing => None,
+            ProcessState::Alive { record, status } => Some((record, status.is_ok())),
+            ProcessState::Ended(_) | ProcessState::Nothing => None,
         };
         match self.replace(&mark, &workload, before.as_ref()).await {
             Err(StartError::Stale(why)) => {

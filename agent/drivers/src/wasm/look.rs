@@ -20,7 +20,7 @@ use crate::DriverError;
 const STEADY: Duration = Duration::from_secs(5);
 
 /// What there is of an app.
-pub(super) enum Found {
+pub(super) enum ProcessState {
     /// Nothing that lives.
     Nothing,
     /// It ended for good.
@@ -33,13 +33,13 @@ pub(super) enum Found {
     },
 }
 
-impl Found {
+impl ProcessState {
     /// Whose it is.
     pub(super) fn mark(&self) -> Option<&Mark> {
         match self {
-            Found::Nothing => None,
-            Found::Ended(outcome) => Some(&outcome.mark),
-            Found::Alive { record, .. } => Some(&record.mark),
+            ProcessState::Nothing => None,
+            ProcessState::Ended(outcome) => Some(&outcome.mark),
+            ProcessState::Alive { record, .. } => Some(&record.mark),
         }
     }
 }
@@ -63,7 +63,7 @@ async fn ask_status(dir: &Path, record: &Record) -> Result<Status, String> {
 
 impl WasmDriver {
     /// What there is of an app now.
-    pub(super) async fn find(&self, app: &AppName) -> Found {
+    pub(super) async fn find(&self, app: &AppName) -> ProcessState {
         let dir = self.dir_of(app);
         if let Some(record) = read_json::<Record>(&dir.join(RECORD)).filter(Record::is_alive) {
             let mut status = ask_status(&dir, &record).await;
@@ -73,12 +73,12 @@ impl WasmDriver {
                 status = ask_status(&dir, &record).await;
             }
             if record.is_alive() {
-                return Found::Alive { record, status };
+                return ProcessState::Alive { record, status };
             }
         }
         match read_json::<Outcome>(&self.outcome_of(app)) {
-            Some(outcome) => Found::Ended(outcome),
-            None => Found::Nothing,
+            Some(outcome) => ProcessState::Ended(outcome),
+            None => ProcessState::Nothing,
         }
     }
 
@@ -91,7 +91,7 @@ impl WasmDriver {
         let wanted = desired.map(|release| spec::read(release, &self.config.owner)).transpose()?;
         let mut seen = self.observe_volumes(app, desired)?;
         let observed = match (wanted, found) {
-            (None, Found::Nothing) => return Ok(seen),
+            (None, ProcessState::Nothing) => return Ok(seen),
             (None, found) => match found.mark() {
                 Some(mark) if mark.device == self.config.owner.device => {
                     Observed::Extra { release: Some(mark.release) }
@@ -178,23 +178,23 @@ impl WasmDriver {
             Err(e) => return Health::Unhealthy { reason: e.to_string() },
         };
         match self.find(&release.app).await {
-            Found::Nothing => Health::Unhealthy { reason: "it is not running".into() },
-            Found::Ended(outcome) if outcome.mark != wanted => {
+            ProcessState::Nothing => Health::Unhealthy { reason: "it is not running".into() },
+            ProcessState::Ended(outcome) if outcome.mark != wanted => {
                 Health::Unhealthy { reason: "it is not running".into() }
             }
-            Found::Alive { record, .. } if record.mark != wanted => {
+            ProcessState::Alive { record, .. } if record.mark != wanted => {
                 Health::Unhealthy { reason: format!("release {} is running instead", record.mark.release) }
             }
-            Found::Ended(outcome) if outcome.ok => Health::Healthy,
-            Found::Ended(outcome) => Health::Unhealthy { reason: format!("it {}", outcome.what) },
-            Found::Alive { status: Ok(status), .. } => health(&status),
-            Found::Alive { status: Err(why), .. } => Health::Unhealthy { reason: why },
+            ProcessState::Ended(outcome) if outcome.ok => Health::Healthy,
+            ProcessState::Ended(outcome) => Health::Unhealthy { reason: format!("it {}", outcome.what) },
+            ProcessState::Alive { status: Ok(status), .. } => health(&status),
+            ProcessState::Alive { status: Err(why), .. } => Health::Unhealthy { reason: why },
         }
     }
 
     pub(super) async fn restarts_of(&self, app: &AppName) -> Option<u64> {
         match self.find(app).await {
-            Found::Alive { status: Ok(status), .. } => Some(u64::from(status.restarts)),
+            ProcessState::Alive { status: Ok(status), .. } => Some(u64::from(status.restarts)),
             _ => None,
         }
     }
@@ -226,22 +226,22 @@ impl WasmDriver {
 }
 
 /// What is found against what is wanted.
-fn compare(wanted: &Mark, found: &Found) -> Observed {
+fn compare(wanted: &Mark, found: &ProcessState) -> Observed {
     let Some(mark) = found.mark() else { return Observed::Absent };
     if mark.device != wanted.device {
         // A job of another device's that ended is nothing that stands in the way.
         return match found {
-            Found::Alive { .. } => Observed::Foreign { owner: format!("the device {}", mark.device) },
+            ProcessState::Alive { .. } => Observed::Foreign { owner: format!("the device {}", mark.device) },
             _ => Observed::Absent,
         };
     }
     let drift = |difference: String| Observed::Drift { difference, recreate: true };
     match found {
-        Found::Ended(_) if mark != wanted => Observed::Absent,
+        ProcessState::Ended(_) if mark != wanted => Observed::Absent,
         _ if mark.spec != wanted.spec || mark.release != wanted.release => {
             drift(format!("release {} is running instead", mark.release))
         }
-        Found::Alive { status: Err(why), .. } => drift(why.clone()),
+        ProcessState::Alive { status: Err(why), .. } => drift(why.clone()),
         _ => Observed::Same,
     }
 }

@@ -27,7 +27,7 @@ mod guest;
 mod handover;
 mod launch;
 mod look;
-mod probe;
+mod probe_component;
 mod process;
 mod protocol;
 mod spec;
@@ -44,7 +44,7 @@ use holdfast_core::digest::Digest;
 use holdfast_core::health::Health;
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::observe::AppObservation;
-use holdfast_core::probe::WasmCheck;
+use holdfast_core::probe_component::WasmCheck;
 use holdfast_core::release::Release;
 use holdfast_core::runtime::{Abilities, DriverName, Fingerprint, Form, Names};
 use tokio::sync::{Semaphore, mpsc};
@@ -212,7 +212,7 @@ impl Driver for WasmDriver {
         self.take_step(step).await
     }
 
-    async fn probe(&self, release: &Release) -> Health {
+    async fn health(&self, release: &Release) -> Health {
         self.probe_app(release).await
     }
 
@@ -232,11 +232,11 @@ impl Driver for WasmDriver {
         Some(listen)
     }
 
-    async fn prepare_probe(&self, check: &WasmCheck<Digest>) -> Result<(), DriverError> {
+    async fn prepare_probe_component(&self, check: &WasmCheck<Digest>) -> Result<(), DriverError> {
         self.compile_probe(check).await
     }
 
-    async fn run_probe(
+    async fn run_probe_component(
         &self,
         app: &AppName,
         check: &WasmCheck<Digest>,

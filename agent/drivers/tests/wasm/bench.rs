@@ -214,7 +214,7 @@ pub async fn wait_for_health(driver: &WasmDriver, release: &Release, is: impl Fn
     let mut last = None;
     let wait = async {
         loop {
-            let health = driver.probe(release).await;
+            let health = driver.health(release).await;
             if is(&health) {
                 return health;
             }

@@ -368,7 +368,7 @@ async fn turn_of_the_loop(
         keeper.prepared(&todo.app, todo.id, result, now)?;
     }
     for look in keeper.to_look_at(now, &Scope::default()) {
-        let health = look.driver.probe(&look.release).await;
+        let health = look.driver.health(&look.release).await;
         keeper.seen(&look.app, look.id, health, now)?;
     }
     let mut scope = Scope::All;

@@ -140,10 +140,10 @@ impl Driver for Runtime {
         3
     }
 
-    async fn probe(&self, release: &Release) -> Health {
+    async fn health(&self, release: &Release) -> Health {
         let mut shared = self.shared.lock().unwrap();
         let now = shared.now.clone();
-        shared.world.probe(&now, release)
+        shared.world.health(&now, release)
     }
 
     async fn address_of(&self, _: &Release, _: &ObjectKey, _: u16) -> Option<std::net::SocketAddr> {

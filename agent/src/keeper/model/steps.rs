@@ -23,7 +23,7 @@ use crate::keeper::{Drivers, Keeper, Permit, Scope};
 
 /// What is under way, and what was.
 #[derive(Default)]
-struct Seen {
+struct Overlap {
     under_way: Vec<(AppName, ObjectKey)>,
     /// The most that were under way at once for one app.
     most: usize,
@@ -35,7 +35,7 @@ struct Seen {
 /// A runtime that takes its time for each step, and watches which ones overlap.
 struct Wide {
     world: Mutex<World>,
-    seen: Mutex<Seen>,
+    seen: Mutex<Overlap>,
     width: usize,
     /// This object it refuses.
     refused: Option<ObjectKey>,
@@ -106,7 +106,7 @@ impl Driver for Wide {
         self.width
     }
 
-    async fn probe(&self, _: &Release) -> Health {
+    async fn health(&self, _: &Release) -> Health {
         Health::Healthy
     }
 

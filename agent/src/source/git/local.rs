@@ -97,7 +97,7 @@ impl Local {
         let have = mirror.objects()?;
         let mut walk = Walk::new(&from);
         // Packs are taken in whole and hold whole trees, so where a tree is, all below it is. Should that be
-        // wrong because of damage, sealing the revision finds it. Only what a server sent in parts isn't so.
+        // wrong because of damage, marking the revision complete finds it. Only what a server sent in parts isn't so.
         let whole = !mirror.is_in_parts();
         walk.tree_unless(&tree, |id| whole && have.exists(id)).map_err(|damage| self.broken(&damage))?;
         let mut ids = walk.met;

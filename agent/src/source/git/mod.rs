@@ -3,13 +3,13 @@
 //! No program is started for it: gix speaks the protocol and reads the objects.
 
 mod config;
+mod failed_tip;
 mod http;
 mod local;
 mod mirror;
 mod reading;
 mod remote;
 mod snapshot;
-mod spurned;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -20,11 +20,11 @@ use holdfast_core::digest::Revision;
 use holdfast_core::verify::{Ancestry, Fetched, Verified};
 
 use self::config::full_name;
+use self::failed_tip::FailedTip;
 use self::local::Local;
 use self::mirror::{Damage, Mirror, object_id};
 use self::reading::CommitReading;
 use self::remote::{Extent, Remote};
-use self::spurned::Spurned;
 use super::error::SourceError;
 use super::{Reading, Source};
 use crate::http::allowance::Allowance;
@@ -38,7 +38,7 @@ pub struct GitSource {
     config: GitConfig,
     mirror: Mirror,
     origin: Origin,
-    spurned: Option<Spurned>,
+    failed_tip: Option<FailedTip>,
 }
 
 enum Origin {
@@ -79,7 +79,7 @@ impl GitSource {
             }
         };
         let mirror = Mirror::open(mirror_dir, config.limits)?;
-        Ok(GitSource { config, mirror, origin, spurned: None })
+        Ok(GitSource { config, mirror, origin, failed_tip: None })
     }
 
     /// Whether everything of `revision` is on disk that this box reads of it.
@@ -129,7 +129,7 @@ impl GitSource {
         self.mirror.note_refused(id, &brought);
         let extent = brought?;
         if extent == Extent::Whole {
-            self.mirror.seal(id)?;
+            self.mirror.mark_complete(id)?;
         }
         Ok(extent)
     }
@@ -207,16 +207,16 @@ impl Source for GitSource {
         let id = object_id(revision)?;
         let accepted = accepted.map(object_id).transpose()?;
         let of = (id, accepted);
-        if let Some(answer) = Spurned::answer(self.spurned.as_ref(), of, Instant::now()) {
+        if let Some(answer) = FailedTip::answer(self.failed_tip.as_ref(), of, Instant::now()) {
             return answer;
         }
         let answer = self.fetch_anew(revision, id, accepted);
-        self.spurned = Spurned::after(self.spurned.take(), of, &answer, Instant::now());
+        self.failed_tip = FailedTip::after(self.failed_tip.take(), of, &answer, Instant::now());
         answer
     }
 
-    fn forget_spurned(&mut self) {
-        self.spurned = None;
+    fn forget_failed_tip(&mut self) {
+        self.failed_tip = None;
     }
 
     fn recall(&self, accepted: &Revision) -> Result<Fetched, SourceError> {

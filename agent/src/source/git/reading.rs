@@ -11,7 +11,7 @@ use super::remote::Extent;
 use super::snapshot::Snapshot;
 use super::{GitSource, Origin, guarded};
 use crate::source::error::SourceError;
-use crate::source::{Parts, Reading, SourceTree};
+use crate::source::{FileClass, Reading, SourceTree};
 
 /// A commit that is being read, and what may still be spent on it.
 pub(super) struct CommitReading<'a> {
@@ -35,7 +35,7 @@ impl<'a> CommitReading<'a> {
         Ok(CommitReading { source, revision: revision.clone(), id, files, allowance: None, ask })
     }
 
-    fn fetch(&mut self, missing: &[ObjectId], what: Parts) -> Result<(), SourceError> {
+    fn fetch(&mut self, missing: &[ObjectId], what: FileClass) -> Result<(), SourceError> {
         let url = self.source.url();
         guarded(&url, || {
             let mirror = &self.source.mirror;
@@ -49,7 +49,7 @@ impl<'a> CommitReading<'a> {
             };
             mirror.note_refused(&self.id, &brought);
             match brought? {
-                Extent::Whole => mirror.seal(&self.id),
+                Extent::Whole => mirror.mark_complete(&self.id),
                 Extent::Commit => Ok(()),
             }
         })
@@ -61,7 +61,7 @@ impl Reading for CommitReading<'_> {
         &self.files
     }
 
-    fn bring(&mut self, what: Parts) -> Result<(), SourceError> {
+    fn bring(&mut self, what: FileClass) -> Result<(), SourceError> {
         let missing = self.files.lacks();
         if !self.ask {
             let revision = self.revision.to_string();
@@ -85,7 +85,7 @@ impl Reading for CommitReading<'_> {
 
     fn finish(self: Box<Self>, whole: bool) -> Result<Box<dyn SourceTree>, SourceError> {
         if whole {
-            self.source.mirror.seal_part(&self.id)?;
+            self.source.mirror.mark_gathered(&self.id)?;
         }
         Ok(Box::new(self.files))
     }

@@ -53,7 +53,7 @@ pub struct Snapshot {
 /// The entries of a Git tree: name, mode, object.
 type Folder = Arc<[(Vec<u8>, Mode, ObjectId)]>;
 
-struct Found {
+struct TreeEntry {
     id: ObjectId,
     mode: Mode,
     path: String,
@@ -126,7 +126,7 @@ impl Snapshot {
     }
 
     /// Follows `path` from the repository's top.
-    fn find(&self, path: &str) -> Result<Option<Found>, ReadError> {
+    fn find(&self, path: &str) -> Result<Option<TreeEntry>, ReadError> {
         let bad = || ReadError::BadPath { path: path.to_owned() };
         let mut todo: VecDeque<String> = self.base.iter().cloned().collect();
         for name in path.split('/').filter(|name| !matches!(*name, "" | ".")) {
@@ -169,14 +169,14 @@ impl Snapshot {
                     }
                 }
                 mode @ (Mode::Blob | Mode::BlobExecutable) if todo.is_empty() => {
-                    return Ok(Some(Found { id: *id, mode, path: shown }));
+                    return Ok(Some(TreeEntry { id: *id, mode, path: shown }));
                 }
                 // A file where a folder would have to be: below it is nothing.
                 Mode::Blob | Mode::BlobExecutable => return Ok(None),
             }
         }
         let id = *folders.last().unwrap_or(&self.root);
-        Ok(Some(Found { id, mode: Mode::Tree, path: shown }))
+        Ok(Some(TreeEntry { id, mode: Mode::Tree, path: shown }))
     }
 
     /// The names of a link's target.

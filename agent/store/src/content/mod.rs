@@ -6,11 +6,11 @@
 //!
 //! Releases are content too: [`holdfast_core::release::Release::to_bytes`] has the release's name as digest.
 
+mod allocation;
 mod hold;
 mod partial;
 mod reserve;
 mod room;
-mod taken;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -28,12 +28,12 @@ use crate::disk;
 use crate::error::{DiskError, StoreError, at};
 use crate::fault;
 
+pub use allocation::Allocation;
 pub use hold::Hold;
 pub use partial::Partial;
 pub use reserve::Reserve;
 pub use room::Beside;
 use room::{Pins, Promise};
-pub use taken::Taken;
 
 /// What is no larger, in bytes, is [small](Content::put_small): so that a box whose budget is used up can follow a
 /// commit that needs less.

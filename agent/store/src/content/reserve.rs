@@ -75,7 +75,7 @@ impl Reserve {
             return Ok(true);
         }
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        let room = disk::Room::of(folder)?;
+        let room = disk::FreeSpace::of(folder)?;
         let inodes = room.inodes.is_none_or(|free| free >= times * SPARE_INODES);
         if room.is_read_only || !inodes || room.bytes < self.missing().saturating_mul(times) {
             return Ok(false);

@@ -277,7 +277,7 @@ impl Content {
 
     /// What is free on the file system, but for writes under way and the reserve.
     fn free_for_content(&self, state: &State) -> Option<u64> {
-        let free = disk::Room::of(&self.pinned).ok()?.bytes;
+        let free = disk::FreeSpace::of(&self.pinned).ok()?.bytes;
         let reserve = self.reserve.as_ref().map_or(0, |reserve| reserve.missing());
         Some(free.saturating_sub(state.promised).saturating_sub(reserve))
     }

@@ -120,13 +120,13 @@ fn only_the_files_that_are_said_to_count_do() {
 fn room_for_what_comes_beside_is_taken_once_and_given_back() {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(content(&dir.path().join("content")));
-    let mut taken = store.take_beside(dir.path(), 700).unwrap();
+    let mut taken = store.allocate_beside(dir.path(), 700).unwrap();
     assert!(matches!(store.put(&[1; 400]), Err(StoreError::OverBudget { used: 700, .. })));
     taken.written(500);
     store.put(&[1; 400]).unwrap();
     drop(taken);
     assert_eq!(store.state().promised, 0);
-    store.take_beside(dir.path(), 601).unwrap_err();
+    store.allocate_beside(dir.path(), 601).unwrap_err();
     assert_eq!(store.state().promised, 0);
 }
 
@@ -136,7 +136,7 @@ fn what_nobody_needs_goes_for_what_comes_beside() {
     let store = Arc::new(content(&dir.path().join("content")));
     let (needed, not) = (store.put(&[1; 400]).unwrap(), store.put(&[2; 400]).unwrap());
     store.set_pins([needed].into());
-    drop(store.take_beside(dir.path(), 600).unwrap());
+    drop(store.allocate_beside(dir.path(), 600).unwrap());
     assert!(store.has(&needed) && !store.has(&not));
 }
 
@@ -144,11 +144,11 @@ fn what_nobody_needs_goes_for_what_comes_beside() {
 fn room_on_another_disk_is_measured_there_and_counts_to_the_budget() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
     let store = Arc::new(Content::open(&dir.path().join("content"), u64::MAX).unwrap());
-    let refused = store.take_beside(other.path(), 1 << 60).unwrap_err();
+    let refused = store.allocate_beside(other.path(), 1 << 60).unwrap_err();
     assert!(matches!(&refused, StoreError::NoSpace { path, .. } if path == other.path()), "{refused}");
     let store = Arc::new(content(&dir.path().join("content")));
-    let _taken = store.take_beside(other.path(), 900).unwrap();
-    let refused = store.take_beside(other.path(), 200).unwrap_err();
+    let _taken = store.allocate_beside(other.path(), 900).unwrap();
+    let refused = store.allocate_beside(other.path(), 200).unwrap_err();
     assert!(matches!(refused, StoreError::OverBudget { used: 900, .. }), "{refused}");
 }
 

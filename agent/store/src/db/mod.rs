@@ -232,7 +232,7 @@ impl Database {
     pub(crate) fn check_room(&self, bytes: u64) -> Result<(), DiskError> {
         let Shared { dir, options, .. } = &*self.shared;
         let refuse = |kind: io::ErrorKind| Err(DiskError::new("write the database in", dir, kind.into()));
-        let disk = disk::Room::of(dir)?;
+        let disk = disk::FreeSpace::of(dir)?;
         if disk.is_read_only {
             return refuse(io::ErrorKind::ReadOnlyFilesystem);
         }

@@ -29,8 +29,8 @@ use holdfast_core::digest::Digest;
 use holdfast_core::pod::PinnedImage;
 
 use crate::DriverError;
-use crate::image::{Archive, BLOCK, ImageOnDisk, ImageSource, REF_NAME, Room};
-use crate::turns::Turns;
+use crate::image::{Archive, BLOCK, ImageOnDisk, ImageSource, REF_NAME, SpaceAllocator};
+use crate::keyed_locks::KeyedLocks;
 
 /// What every archive of ours is called by.
 const PREFIX: &str = "holdfast-";
@@ -46,9 +46,9 @@ const IMAGE_NAME: &str = "io.containerd.image.name";
 pub struct Archives {
     dir: PathBuf,
     source: Arc<dyn ImageSource>,
-    room: Arc<dyn Room>,
+    room: Arc<dyn SpaceAllocator>,
     /// One writes an archive, and nobody removes it meanwhile.
-    turns: Arc<Turns>,
+    locks: Arc<KeyedLocks>,
     /// The archives that were found or made whole, as they were then.
     whole: Arc<Mutex<BTreeMap<String, Stamp>>>,
 }
@@ -119,8 +119,8 @@ impl Place {
 
 impl Archives {
     /// Archives in `dir`, which is made if it isn't there, of images that `source` has, within what `room` gives.
-    pub fn new(dir: PathBuf, source: Arc<dyn ImageSource>, room: Arc<dyn Room>) -> Self {
-        Archives { dir, source, room, turns: Arc::default(), whole: Arc::default() }
+    pub fn new(dir: PathBuf, source: Arc<dyn ImageSource>, room: Arc<dyn SpaceAllocator>) -> Self {
+        Archives { dir, source, room, locks: Arc::default(), whole: Arc::default() }
     }
 
     /// The folder.
@@ -137,7 +137,7 @@ impl Archives {
     pub async fn ensure(&self, image: &PinnedImage) -> Result<(), DriverError> {
         let place = Place::of(&self.dir, image);
         // Held by whoever writes, who may outlive this call.
-        let turn = self.turns.turn(&place.file_name).lock_owned().await;
+        let turn = self.locks.lock_of(&place.file_name).lock_owned().await;
         let (looked_at, whole) = (place.clone(), Arc::clone(&self.whole));
         if blocking(move || is_whole(&looked_at, &whole)).await? {
             return Ok(());
@@ -157,9 +157,9 @@ impl Archives {
     /// Removes the archives of images whose digests aren't among `keep`, and what a crash left half written. Nothing
     /// else in the folder is touched. The node keeps what it has imported.
     pub async fn collect(&self, keep: &BTreeSet<Digest>) {
-        let (dir, turns, whole) = (self.dir.clone(), Arc::clone(&self.turns), Arc::clone(&self.whole));
+        let (dir, locks, whole) = (self.dir.clone(), Arc::clone(&self.locks), Arc::clone(&self.whole));
         let keep = keep.clone();
-        if let Err(error) = blocking(move || collect(&dir, &turns, &whole, &keep)).await {
+        if let Err(error) = blocking(move || collect(&dir, &locks, &whole, &keep)).await {
             tracing::warn!(%error, "image archives can't be tidied up");
         }
     }
@@ -199,7 +199,7 @@ fn note_whole(place: &Place, whole: &Whole) {
 }
 
 /// Writes the archive under another name, and gives it its own once it is on disk. Gives its size in bytes.
-fn write(place: &Place, image: &ImageOnDisk, room: &dyn Room) -> Result<u64, DriverError> {
+fn write(place: &Place, image: &ImageOnDisk, room: &dyn SpaceAllocator) -> Result<u64, DriverError> {
     make_folder(&place.dir).map_err(|error| no_folder(&place.dir, &error))?;
     let archive = Archive::new(image, &[(IMAGE_NAME, &place.image), (REF_NAME, &place.image)]);
     // k3s takes no notice of a file that is replaced by one of the same size.
@@ -279,7 +279,7 @@ fn no_folder(dir: &Path, error: &io::Error) -> DriverError {
     ))
 }
 
-fn collect(dir: &Path, turns: &Turns, whole: &Whole, keep: &BTreeSet<Digest>) {
+fn collect(dir: &Path, locks: &KeyedLocks, whole: &Whole, keep: &BTreeSet<Digest>) {
     let mut removed = false;
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let file_name = entry.file_name();
@@ -290,7 +290,7 @@ fn collect(dir: &Path, turns: &Turns, whole: &Whole, keep: &BTreeSet<Digest>) {
             continue;
         }
         // What is being written stays.
-        let Ok(_turn) = turns.turn(archive).try_lock_owned() else { continue };
+        let Ok(_turn) = locks.lock_of(archive).try_lock_owned() else { continue };
         match fs::remove_file(entry.path()) {
             Ok(()) => {
                 removed = true;

@@ -10,7 +10,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::image::{ImageBlob, ImageError, RoomTaken};
+use crate::image::{ImageBlob, ImageError, SpaceAllocation};
 
 /// An image of one layer, whose files are in a folder.
 struct Images {
@@ -77,8 +77,8 @@ impl Rooms {
     }
 }
 
-impl Room for Rooms {
-    fn take(&self, _: &Path, bytes: u64) -> Result<Box<dyn RoomTaken>, String> {
+impl SpaceAllocator for Rooms {
+    fn take(&self, _: &Path, bytes: u64) -> Result<Box<dyn SpaceAllocation>, String> {
         self.taken.fetch_add(bytes, Ordering::Relaxed);
         match bytes <= self.limit {
             true => Ok(Box::new(Used(Arc::clone(&self.used)))),
@@ -89,7 +89,7 @@ impl Room for Rooms {
 
 struct Used(Arc<AtomicU64>);
 
-impl RoomTaken for Used {
+impl SpaceAllocation for Used {
     fn used(&mut self, bytes: u64) {
         self.0.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -299,7 +299,7 @@ async fn what_is_being_written_is_not_tidied_away() {
     let archives = bench.archives();
     fs::create_dir_all(bench.folder()).unwrap();
     fs::write(bench.place().unfinished(), b"half").unwrap();
-    let turn = archives.turns.turn(&bench.place().file_name).lock_owned().await;
+    let turn = archives.locks.lock_of(&bench.place().file_name).lock_owned().await;
     archives.collect(&BTreeSet::new()).await;
     assert_eq!(bench.files().len(), 1);
     drop(turn);

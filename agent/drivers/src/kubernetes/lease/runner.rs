@@ -183,7 +183,7 @@ impl Candidate {
             tokio::select! {
                 biased;
                 _ = stopped.wait_for(|stopped| *stopped) => break,
-                () = self.turn() => {}
+                () = self.lock_of() => {}
             }
         }
         self.election.resign();
@@ -195,7 +195,7 @@ impl Candidate {
     }
 
     /// One round, and the time until the next.
-    async fn turn(&mut self) {
+    async fn lock_of(&mut self) {
         let started = self.now();
         self.trouble = self.round().await.err();
         self.publish();

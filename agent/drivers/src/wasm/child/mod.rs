@@ -9,7 +9,7 @@ mod http;
 mod instance;
 pub(super) mod log;
 pub(super) mod memory;
-mod probe;
+mod probe_component;
 mod slow;
 mod state;
 mod steps;
@@ -38,7 +38,7 @@ use self::steps::{Held, Loaded};
 use super::guest::{Linked, Mode};
 use super::protocol::{Because, FORMAT, GO, LONGEST_LINE, Outcome, Progress, StartOrder, State, line};
 
-pub use self::probe::probe_main;
+pub use self::probe_component::probe_main;
 
 /// What requests in flight get when the system asks the process to end.
 const GRACE: Duration = Duration::from_secs(2);

@@ -43,7 +43,7 @@ pub(crate) use self::bounds::{Bounds, MAX_COMMIT};
 pub(crate) use self::objects::{Damage, Objects, Walk};
 pub(crate) use self::pack::CopyError;
 use self::pack::{Indexed, write_pack};
-pub(crate) use self::parts::Taken;
+pub(crate) use self::parts::PackResult;
 use super::config::Limits;
 use crate::source::error::SourceError;
 
@@ -341,7 +341,7 @@ impl Mirror {
     }
 
     /// Marks the revision complete if nothing of it is missing.
-    pub(crate) fn seal(&self, id: &ObjectId) -> Result<(), SourceError> {
+    pub(crate) fn mark_complete(&self, id: &ObjectId) -> Result<(), SourceError> {
         self.check(id)?;
         self.mark(&self.marker(id))
     }

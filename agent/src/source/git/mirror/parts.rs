@@ -11,7 +11,7 @@ use super::{GATHERED, Mirror, pack, sync_dir};
 use crate::source::error::SourceError;
 
 /// What became of a pack that was to have certain objects.
-pub(crate) enum Taken {
+pub(crate) enum PackResult {
     /// They are in the mirror.
     All,
     /// The pack was another one, and nothing of it was kept.
@@ -59,7 +59,7 @@ impl Mirror {
 
     /// Marks the revision as one of which the box has all that it reads. What was put aside because of damage
     /// is not needed any more.
-    pub(crate) fn seal_part(&self, id: &ObjectId) -> Result<(), SourceError> {
+    pub(crate) fn mark_gathered(&self, id: &ObjectId) -> Result<(), SourceError> {
         if !self.has(id) && !self.has_part(id) {
             self.mark(&self.part_marker(id))?;
         }
@@ -83,25 +83,25 @@ impl Mirror {
         pack: &mut dyn BufRead,
         wanted: &[ObjectId],
         bounds: Bounds,
-    ) -> Result<Taken, SourceError> {
+    ) -> Result<PackResult, SourceError> {
         let room = self.room();
         let mut bounded = self.bounded(pack, room);
         let counted = pack::count(&mut bounded);
         let (count, head) = bounded.explain(counted)?;
         if count != wanted.len() as u64 {
             let why = format!("it sends {count} objects where {} were asked for", wanted.len());
-            return Ok(Taken::Nothing(why));
+            return Ok(PackResult::Nothing(why));
         }
         let dir = self.scratch("incoming")?;
         let mut pack = Cursor::new(head).chain(&mut bounded);
         let done = self.indexed(&mut pack, &dir.0, None, bounds, room);
         let indexed = bounded.explain(done)?;
         if let Some(id) = indexed.lacks(wanted)? {
-            return Ok(Taken::Nothing(format!("it did not send {id}, which was asked for")));
+            return Ok(PackResult::Nothing(format!("it did not send {id}, which was asked for")));
         }
         self.take_room(&indexed)?;
         self.begin_parts()?;
         self.add(&indexed)?;
-        Ok(Taken::All)
+        Ok(PackResult::All)
     }
 }

@@ -11,10 +11,10 @@ use gix::ObjectId;
 
 use super::{MAX_HAVES, MAX_TALK, Refused, Remote, Session};
 use crate::http::allowance::{Purpose, UsedUp};
-use crate::source::Parts;
+use crate::source::FileClass;
 use crate::source::error::SourceError;
 use crate::source::git::http::Meter;
-use crate::source::git::mirror::{Bounds, Mirror, Taken};
+use crate::source::git::mirror::{Bounds, Mirror, PackResult};
 
 /// So many objects are asked for in one request: about 500 KB of text, and web servers take 1 MB by default.
 const MAX_WANTS: usize = 10_000;
@@ -69,28 +69,28 @@ impl Remote {
         &mut self,
         id: &ObjectId,
         ids: &[ObjectId],
-        what: Parts,
+        what: FileClass,
         mirror: &Mirror,
         meter: &Arc<Meter>,
     ) -> Result<Extent, SourceError> {
         self.line.documents_of(&id.to_string());
-        if let (Parts::Documents, [root], false) = (what, ids, self.no_changes)
+        if let (FileClass::Documents, [root], false) = (what, ids, self.no_changes)
             && self.fetch_top(id, root, mirror, meter)?
         {
             return Ok(Extent::Commit);
         }
         let at_once = match what {
             _ if !self.line.has_budget() => MAX_WANTS,
-            Parts::Documents => DOCUMENTS_AT_ONCE,
-            Parts::Files => 1,
+            FileClass::Documents => DOCUMENTS_AT_ONCE,
+            FileClass::Files => 1,
         };
         let mut waits = None;
         let mut left: VecDeque<&[ObjectId]> = ids.chunks(at_once).collect();
         while let Some(ids) = left.pop_front() {
             let more_than = ids.iter().filter_map(|id| self.too_large.get(id)).max();
             let purpose = match what {
-                Parts::Documents => Purpose::Documents,
-                Parts::Files => Purpose::Files(more_than.copied().unwrap_or_default()),
+                FileClass::Documents => Purpose::Documents,
+                FileClass::Files => Purpose::Files(more_than.copied().unwrap_or_default()),
             };
             let bounds = Bounds::up_to(self.config.limits.object);
             match self.ask_for(ids, &[], bounds, mirror, meter, purpose) {
@@ -101,7 +101,7 @@ impl Remote {
                 Ok(Answer::Refused(why)) => {
                     return self.fetch_instead(id, mirror, purpose, Refused::Ids, &why);
                 }
-                Err(SourceError::UsedUp { url, mut cause }) if what == Parts::Files => {
+                Err(SourceError::UsedUp { url, mut cause }) if what == FileClass::Files => {
                     if let ([id], taken @ 1..) = (ids, self.line.taken()) {
                         self.note_too_large(*id, taken);
                         cause.wanted = Some(taken);
@@ -245,8 +245,8 @@ impl Session {
         arguments.push("done".to_owned());
         self.ask(arguments, |_, pack| match pack {
             Some(pack) => mirror.take_parts(pack, wanted, bounds).map(|taken| match taken {
-                Taken::All => Answer::Brought,
-                Taken::Nothing(why) => Answer::Refused(why),
+                PackResult::All => Answer::Brought,
+                PackResult::Nothing(why) => Answer::Refused(why),
             }),
             None => Ok(Answer::Refused("it sent no pack".to_owned())),
         })

@@ -14,31 +14,32 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// What came of asking for a tip, and until when that counts.
 #[derive(Debug)]
-pub(super) struct Spurned {
+pub(super) struct FailedTip {
     of: (ObjectId, Option<ObjectId>),
     answer: Result<Fetched, SourceError>,
     since: Instant,
     pause: Duration,
 }
 
-impl Spurned {
+impl FailedTip {
     /// What came of it before, if it is too early to ask again.
     pub(super) fn answer(
-        spurned: Option<&Spurned>,
+        failed_tip: Option<&FailedTip>,
         of: (ObjectId, Option<ObjectId>),
         now: Instant,
     ) -> Option<Result<Fetched, SourceError>> {
-        let spurned = spurned.filter(|spurned| spurned.of == of)?;
-        (now.saturating_duration_since(spurned.since) < spurned.pause).then(|| spurned.answer.clone())
+        let failed_tip = failed_tip.filter(|failed_tip| failed_tip.of == of)?;
+        (now.saturating_duration_since(failed_tip.since) < failed_tip.pause)
+            .then(|| failed_tip.answer.clone())
     }
 
     /// What is to be remembered of `answer`, after what was before.
     pub(super) fn after(
-        before: Option<Spurned>,
+        before: Option<FailedTip>,
         of: (ObjectId, Option<ObjectId>),
         answer: &Result<Fetched, SourceError>,
         now: Instant,
-    ) -> Option<Spurned> {
+    ) -> Option<FailedTip> {
         let lasts = match answer {
             Err(error) => matches!(
                 error,
@@ -53,7 +54,7 @@ impl Spurned {
         }
         let again = before.filter(|before| before.of == of);
         let pause = again.map_or(FIRST, |before| before.pause.saturating_mul(2).min(LONGEST));
-        Some(Spurned { of, answer: answer.clone(), since: now, pause })
+        Some(FailedTip { of, answer: answer.clone(), since: now, pause })
     }
 }
 
@@ -67,16 +68,16 @@ mod tests {
         let other = (of.0, Some(of.0));
         let too_large = Err(SourceError::TooLarge { what: "a commit".into(), limit: 1 });
         let mut now = Instant::now();
-        let mut spurned = None;
+        let mut failed_tip = None;
         for hours in [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 24.0, 24.0] {
-            assert_eq!(Spurned::answer(spurned.as_ref(), of, now), None);
-            spurned = Spurned::after(spurned, of, &too_large, now);
-            assert_eq!(Spurned::answer(spurned.as_ref(), other, now), None);
+            assert_eq!(FailedTip::answer(failed_tip.as_ref(), of, now), None);
+            failed_tip = FailedTip::after(failed_tip, of, &too_large, now);
+            assert_eq!(FailedTip::answer(failed_tip.as_ref(), other, now), None);
             now += Duration::from_secs_f64(hours * 3600.0) - Duration::from_secs(1);
-            assert_eq!(Spurned::answer(spurned.as_ref(), of, now), Some(too_large.clone()), "{hours}");
+            assert_eq!(FailedTip::answer(failed_tip.as_ref(), of, now), Some(too_large.clone()), "{hours}");
             now += Duration::from_secs(1);
         }
         let unreachable = Err(SourceError::Unreachable { url: "x".into(), why: "y".into() });
-        assert!(Spurned::after(spurned, of, &unreachable, now).is_none());
+        assert!(FailedTip::after(failed_tip, of, &unreachable, now).is_none());
     }
 }

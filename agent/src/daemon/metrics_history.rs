@@ -1,27 +1,27 @@
-//! The windows of metrics of the apps that are judged, beside the jobs that look at them. In memory only: after a
-//! restart the soak begins anew, and so do they.
+//! What metrics checks scraped of the apps that are judged, beside the jobs that look at them. In memory only: after a
+//! restart the soak starts over, and so does this.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use holdfast_core::digest::ReleaseId;
-use holdfast_core::metrics::{MetricsCheck, Window};
+use holdfast_core::metrics::{History, MetricsCheck};
 use holdfast_core::name::AppName;
 
-type Open = BTreeMap<AppName, (ReleaseId, Vec<Window>)>;
+type Open = BTreeMap<AppName, (ReleaseId, Vec<History>)>;
 
 /// All open windows.
 #[derive(Clone)]
-pub(super) struct Windows {
+pub(super) struct Histories {
     began: Instant,
     open: Arc<Mutex<Open>>,
 }
 
-impl Windows {
+impl Histories {
     /// None.
     pub(super) fn new() -> Self {
-        Windows { began: Instant::now(), open: Arc::default() }
+        Histories { began: Instant::now(), open: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -33,24 +33,24 @@ impl Windows {
         self.began.elapsed()
     }
 
-    /// Takes the window of a check out, to be put back; a new one if there is none of this release.
-    pub(super) fn take(&self, app: &AppName, release: ReleaseId, check: &MetricsCheck) -> Window {
+    /// Takes the history of a check out, to be put back; a new one if there is none of this release.
+    pub(super) fn take(&self, app: &AppName, release: ReleaseId, check: &MetricsCheck) -> History {
         let mut open = self.lock();
         let found = open.get_mut(app).filter(|(of, _)| *of == release).and_then(|(_, windows)| {
-            let index = windows.iter().position(|window| window.check() == check)?;
+            let index = windows.iter().position(|history| history.check() == check)?;
             Some(windows.swap_remove(index))
         });
-        found.unwrap_or_else(|| Window::new(check))
+        found.unwrap_or_else(|| History::new(check))
     }
 
-    /// Puts a window back, in the place of those of another release.
-    pub(super) fn put(&self, app: &AppName, release: ReleaseId, window: Window) {
+    /// Puts a history back, in the place of those of another release.
+    pub(super) fn put(&self, app: &AppName, release: ReleaseId, history: History) {
         let mut open = self.lock();
         let (of, windows) = open.entry(app.clone()).or_insert_with(|| (release, Vec::new()));
         if *of != release {
             (*of, *windows) = (release, Vec::new());
         }
-        windows.push(window);
+        windows.push(history);
     }
 
     /// The app is judged no longer.

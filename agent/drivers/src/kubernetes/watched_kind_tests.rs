@@ -7,7 +7,7 @@ use super::super::discovery::own;
 use super::*;
 
 struct Fixture {
-    shelf: Shelf,
+    watched: WatchedKind,
     owner: OwnerMark,
     app: AppName,
     /// The proof of the object `config`.
@@ -21,7 +21,7 @@ impl Fixture {
         let (prover, key) = Prover::with_key(api, owner.clone());
         let kind = Arc::new(own("", "ConfigMap", "configmaps", true));
         let proof = key.prove(&owner, &app, &"ConfigMap/shop/config".parse().unwrap());
-        Fixture { shelf: Shelf::new(kind, owner.clone(), prover), owner, app, proof }
+        Fixture { watched: WatchedKind::new(kind, owner.clone(), prover), owner, app, proof }
     }
 
     /// A ConfigMap with our labels and these annotations, by a field manager that is called as we are.
@@ -34,11 +34,11 @@ impl Fixture {
             "annotations": notes,
             "managedFields": [{ "manager": marks::MANAGER, "operation": "Apply", "fieldsV1": { "f:data": {} } }],
         } });
-        self.shelf.take(Record::of_value(&object).unwrap())
+        self.watched.take(Record::of_value(&object).unwrap())
     }
 
     fn kept(&self) -> usize {
-        locked(&self.shelf.slots).len() + locked(&self.shelf.ended).len()
+        locked(&self.watched.slots).len() + locked(&self.watched.ended).len()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use holdfast_core::digest::Digest;
-use holdfast_core::probe::{TargetPort, WasmCheck};
+use holdfast_core::probe_component::{TargetPort, WasmCheck};
 use holdfast_core::release::Check;
 use holdfast_drivers::{CALL_LIMIT, DriverError, NO_ENGINE};
 use tokio::time::timeout;
@@ -17,7 +17,7 @@ pub(super) async fn prepare(todo: &Preparation) -> Result<(), DriverError> {
     for check in &todo.policy.health.checks {
         let Check::Wasm(check) = check else { continue };
         let staged = match &todo.prober {
-            Some(prober) => prober.prepare_probe(check).await,
+            Some(prober) => prober.prepare_probe_component(check).await,
             None => Err(DriverError::Runtime(NO_ENGINE.to_owned())),
         };
         staged.map_err(|why| {
@@ -41,7 +41,7 @@ pub(super) async fn run(look: &Look, check: &WasmCheck<Digest>) -> Result<(), St
         };
         // The runtime ends the probe; this is for one that doesn't answer.
         let limit = check.timeout + CALL_LIMIT;
-        let ended = timeout(limit, prober.run_probe(&look.app, check, target)).await;
+        let ended = timeout(limit, prober.run_probe_component(&look.app, check, target)).await;
         ended.unwrap_or_else(|_| Err(format!("the runtime did not answer within {limit:?}")))
     };
     done.await.map_err(|why| format!("probe {}: {why}", check.name))

@@ -10,7 +10,7 @@ use super::units::{Bytes, Span};
 use super::wasm::{Argument, ArtifactRef};
 use crate::diagnostic::{Position, quoted};
 use crate::name::ObjectKey;
-use crate::probe::{RESERVED_PREFIX, TargetPort, WasmCheck};
+use crate::probe_component::{RESERVED_PREFIX, TargetPort, WasmCheck};
 use crate::yaml::Node;
 
 record! {

@@ -12,7 +12,7 @@ use crate::error::{StoreError, at};
 
 /// Room that was taken. Dropped, what wasn't written is given back.
 #[derive(Debug)]
-pub struct Taken {
+pub struct Allocation {
     content: Arc<Content>,
     bytes: u64,
 }
@@ -25,14 +25,14 @@ impl Content {
     /// # Errors
     /// [`StoreError::OverBudget`] and [`StoreError::NoSpace`], and then no download that nobody is busy with is left;
     /// [`StoreError::Disk`] for a folder that can't be looked at.
-    pub fn take_beside(self: &Arc<Self>, folder: &Path, bytes: u64) -> Result<Taken, StoreError> {
+    pub fn allocate_beside(self: &Arc<Self>, folder: &Path, bytes: u64) -> Result<Allocation, StoreError> {
         let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).map_err(at("look at", path));
         let is_elsewhere = device(folder)? != device(&self.pinned)?;
         let taken = if is_elsewhere { self.take_elsewhere(folder, bytes) } else { self.take_here(bytes) };
         taken.inspect_err(|_| {
             self.give_up_partials();
         })?;
-        Ok(Taken { content: Arc::clone(self), bytes })
+        Ok(Allocation { content: Arc::clone(self), bytes })
     }
 
     fn take_here(&self, bytes: u64) -> Result<(), StoreError> {
@@ -44,7 +44,7 @@ impl Content {
 
     /// What is evicted makes room in the budget alone.
     fn take_elsewhere(&self, folder: &Path, bytes: u64) -> Result<(), StoreError> {
-        let free = disk::Room::of(folder)?.bytes;
+        let free = disk::FreeSpace::of(folder)?.bytes;
         if bytes > free {
             let evicted = Collected::default();
             return Err(StoreError::NoSpace { size: bytes, free, path: folder.to_owned(), evicted });
@@ -59,7 +59,7 @@ impl Content {
     }
 }
 
-impl Taken {
+impl Allocation {
     /// So many bytes more were written, and are counted where they are.
     pub fn written(&mut self, bytes: u64) {
         let bytes = bytes.min(self.bytes);
@@ -69,7 +69,7 @@ impl Taken {
     }
 }
 
-impl Drop for Taken {
+impl Drop for Allocation {
     fn drop(&mut self) {
         self.written(self.bytes);
     }

@@ -1,5 +1,5 @@
-//! Secrets at rest: sealed to the box's own key, so that a stolen disk image without the key tells nothing. The same
-//! secret gives the same bytes on the same box: the digest of what is sealed is the keyed digest by which a release
+//! Secrets at rest: encrypted to the box's own key, so that a stolen disk image without the key tells nothing. The same
+//! secret gives the same bytes on the same box: the digest of what is encrypted is the keyed digest by which a release
 //! names its secrets, and a changed secret is a changed release.
 //!
 //! The form is a byte for the version, the nonce, and XChaCha20-Poly1305's output. The nonce is a keyed digest of the
@@ -16,24 +16,26 @@ const VERSION: u8 = 1;
 /// How long a nonce is, in bytes.
 const NONCE: usize = 24;
 
-/// What is sealed can't be opened.
+/// What is encrypted can't be decrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it was sealed by another box or with another key, or is damaged: the next fetch seals it again")]
+#[error(
+    "it was encrypted by another box or with another key, or is damaged: the next fetch encrypts it again"
+)]
 pub struct NotOurs;
 
-/// Seals a secret.
-pub fn seal(keys: &dyn Keystore, secret: &SecretBytes) -> Vec<u8> {
+/// Encrypts a secret.
+pub fn encrypt(keys: &dyn Keystore, secret: &SecretBytes) -> Vec<u8> {
     let nonce = &keys.keyed_digest("seal: nonce", secret.expose()).as_bytes()[..NONCE].to_vec();
-    let mut sealed = vec![VERSION];
-    sealed.extend_from_slice(nonce);
+    let mut encrypted = vec![VERSION];
+    encrypted.extend_from_slice(nonce);
     // Only a secret of 256 GiB could be too long for the cipher.
-    sealed.extend(cipher(keys).encrypt(XNonce::from_slice(nonce), secret.expose()).unwrap_or_default());
-    sealed
+    encrypted.extend(cipher(keys).encrypt(XNonce::from_slice(nonce), secret.expose()).unwrap_or_default());
+    encrypted
 }
 
-/// Opens what [`seal`] made on this box.
-pub fn open(keys: &dyn Keystore, sealed: &[u8]) -> Result<SecretBytes, NotOurs> {
-    let (version, rest) = sealed.split_first().ok_or(NotOurs)?;
+/// Decrypts what [`encrypt`] made on this box.
+pub fn decrypt(keys: &dyn Keystore, encrypted: &[u8]) -> Result<SecretBytes, NotOurs> {
+    let (version, rest) = encrypted.split_first().ok_or(NotOurs)?;
     let (nonce, ciphertext) = rest.split_at_checked(NONCE).ok_or(NotOurs)?;
     if *version != VERSION {
         return Err(NotOurs);
@@ -51,21 +53,21 @@ mod tests {
     use crate::keystore::FileKeystore;
 
     #[test]
-    fn a_secret_is_opened_by_the_box_that_sealed_it_alone() {
+    fn a_secret_is_opened_by_the_box_that_encrypted_it_alone() {
         let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (ours, _) = FileKeystore::open(here.path()).unwrap();
         let (theirs, _) = FileKeystore::open(there.path()).unwrap();
         let secret = SecretBytes::new(b"hunter2".to_vec());
-        let sealed = seal(&ours, &secret);
-        assert_eq!(sealed, seal(&ours, &secret), "the same secret, the same digest");
-        assert!(!sealed.windows(7).any(|part| part == b"hunter2"));
-        assert_eq!(open(&ours, &sealed).unwrap(), secret);
-        assert_eq!(open(&theirs, &sealed), Err(NotOurs));
-        for place in 0..sealed.len() {
-            let mut changed = sealed.clone();
+        let encrypted = encrypt(&ours, &secret);
+        assert_eq!(encrypted, encrypt(&ours, &secret), "the same secret, the same digest");
+        assert!(!encrypted.windows(7).any(|part| part == b"hunter2"));
+        assert_eq!(decrypt(&ours, &encrypted).unwrap(), secret);
+        assert_eq!(decrypt(&theirs, &encrypted), Err(NotOurs));
+        for place in 0..encrypted.len() {
+            let mut changed = encrypted.clone();
             changed[place] ^= 1;
-            assert_eq!(open(&ours, &changed), Err(NotOurs), "byte {place}");
+            assert_eq!(decrypt(&ours, &changed), Err(NotOurs), "byte {place}");
         }
-        assert_eq!(open(&ours, b""), Err(NotOurs));
+        assert_eq!(decrypt(&ours, b""), Err(NotOurs));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use holdfast_core::digest::Digest;
 use holdfast_core::name::AppName;
-use holdfast_core::probe::{APP_VARIABLE, TARGET_VARIABLE, WasmCheck};
+use holdfast_core::probe_component::{APP_VARIABLE, TARGET_VARIABLE, WasmCheck};
 use holdfast_core::release::{EnvValue, Restart, WasmLimits, WasmWorkload};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};

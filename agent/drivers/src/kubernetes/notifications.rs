@@ -1,4 +1,4 @@
-//! What wakes the loop. Ringing never waits: what is told gathers, app by app, until the loop takes it.
+//! What wakes the loop. Notifying never waits: what is told gathers, app by app, until the loop takes it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,10 +29,10 @@ type Unheard = BTreeMap<Option<AppName>, (String, bool)>;
 
 /// Tells the loop that it should look.
 #[derive(Clone, Default)]
-pub(super) struct Bell {
+pub(super) struct Notifications {
     /// What the loop hasn't heard yet.
     unheard: Arc<Mutex<Unheard>>,
-    rung: Arc<Notify>,
+    notified: Arc<Notify>,
     waiting: Arc<Mutex<Option<AbortHandle>>>,
     /// When it last told that the API server is back, and after which pause.
     told_back: Arc<Mutex<Option<(Instant, Duration)>>>,
@@ -46,15 +46,15 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Bell {
+impl Notifications {
     /// Whom to tell from here on.
     pub(super) fn connect(&self, sender: mpsc::Sender<DriverEvent>) {
         self.connected.store(true, Ordering::Relaxed);
-        let bell = self.clone();
+        let notifications = self.clone();
         tokio::spawn(async move {
             loop {
-                bell.rung.notified().await;
-                let told = std::mem::take(&mut *locked(&bell.unheard));
+                notifications.notified.notified().await;
+                let told = std::mem::take(&mut *locked(&notifications.unheard));
                 for (app, (what, back)) in told {
                     let event = DriverEvent { driver: DriverName::KUBERNETES, app, what, back };
                     if sender.send(event).await.is_err() {
@@ -71,13 +71,13 @@ impl Bell {
     }
 
     /// Something has happened to an app, or to nobody knows which. `back`: what failed may be possible now.
-    pub(super) fn ring(&self, app: Option<AppName>, what: String, back: bool) {
+    pub(super) fn notify(&self, app: Option<AppName>, what: String, back: bool) {
         let back = back || self.stands_by.load(Ordering::Relaxed);
         let mut unheard = locked(&self.unheard);
         let before = unheard.get(&app).is_some_and(|(_, back)| *back);
         unheard.insert(app, (what, back || before));
         drop(unheard);
-        self.rung.notify_one();
+        self.notified.notify_one();
     }
 
     /// Whether another node writes.
@@ -91,15 +91,15 @@ impl Bell {
         if waiting.as_ref().is_some_and(|waiting| !waiting.is_finished()) {
             return;
         }
-        let (bell, api) = (self.clone(), api.clone());
+        let (notifications, api) = (self.clone(), api.clone());
         let mut pause = self.first_pause();
         let task = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(pause).await;
                 // One that starts answers before it serves anything.
                 if api.text("/readyz".to_owned(), "ask whether it is ready".to_owned()).await.is_ok() {
-                    *locked(&bell.told_back) = Some((Instant::now(), pause));
-                    return bell.ring(None, BACK.to_owned(), true);
+                    *locked(&notifications.told_back) = Some((Instant::now(), pause));
+                    return notifications.notify(None, BACK.to_owned(), true);
                 }
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }

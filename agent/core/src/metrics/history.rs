@@ -117,7 +117,7 @@ impl Reading {
 
 /// What was seen of a page up to now.
 #[derive(Clone, Debug)]
-pub struct Window {
+pub struct History {
     check: MetricsCheck,
     counters: Vec<(Counter, Matcher)>,
     histogram: Option<Matcher>,
@@ -128,7 +128,7 @@ pub struct Window {
     scraped: Option<Duration>,
 }
 
-impl Window {
+impl History {
     /// A window in which nothing was seen yet.
     pub fn new(check: &MetricsCheck) -> Self {
         let success = check.success_rate.as_ref();
@@ -140,7 +140,7 @@ impl Window {
             (Counter::Errors, error.map(|rate| &rate.errors)),
         ];
         let counters = meant.into_iter().filter_map(|(counter, series)| Some((counter, series?.matcher()?)));
-        Window {
+        History {
             check: check.clone(),
             counters: counters.collect(),
             histogram: check.latency.as_ref().and_then(|latency| latency.histogram.matcher()),

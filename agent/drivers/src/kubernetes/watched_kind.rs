@@ -17,9 +17,9 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::api::{Api, ApiError, PAGE, whole};
-use super::bell::{BACK, Bell};
 use super::discovery::{GroupKind, Kind, Kinds};
 use super::marks::{self, NAMESPACE, OwnerMark};
+use super::notifications::{BACK, Notifications};
 use super::proof::{Proof, Prover, proof_in};
 use super::status::{Status, has_ended, status};
 use crate::DriverError;
@@ -194,7 +194,7 @@ enum Watch {
 }
 
 /// All objects of a kind that are ours.
-pub(super) struct Shelf {
+pub(super) struct WatchedKind {
     pub(super) kind: Arc<Kind>,
     owner: OwnerMark,
     prover: Prover,
@@ -210,9 +210,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Shelf {
+impl WatchedKind {
     fn new(kind: Arc<Kind>, owner: OwnerMark, prover: Prover) -> Self {
-        Shelf {
+        WatchedKind {
             kind,
             owner,
             prover,
@@ -224,7 +224,7 @@ impl Shelf {
         }
     }
 
-    /// Waits until the shelf shows what is there.
+    /// Waits until the watched shows what is there.
     pub(super) async fn ready(&self) -> Result<(), DriverError> {
         let mut watch = self.watch.subscribe();
         let settled = watch.wait_for(|watch| *watch != Watch::Starting);
@@ -365,7 +365,7 @@ impl Shelf {
     }
 }
 
-impl Drop for Shelf {
+impl Drop for WatchedKind {
     fn drop(&mut self) {
         if let Some(task) = locked(&self.task).take() {
             task.abort();
@@ -380,73 +380,79 @@ fn called(kind: &Kind, (namespace, name): &Place) -> String {
     }
 }
 
-/// The shelves, one for each kind in use.
-pub(super) struct Shelves {
+/// The watched_kinds, one for each kind in use.
+pub(super) struct WatchedKinds {
     api: Api,
     owner: OwnerMark,
     prover: Prover,
-    bell: Bell,
+    notifications: Notifications,
     kinds: Arc<Kinds>,
-    shelves: Mutex<BTreeMap<GroupKind, Arc<Shelf>>>,
+    watched_kinds: Mutex<BTreeMap<GroupKind, Arc<WatchedKind>>>,
 }
 
-impl Shelves {
-    pub(super) fn new(api: Api, owner: OwnerMark, prover: Prover, bell: Bell, kinds: Arc<Kinds>) -> Self {
-        Shelves { api, owner, prover, bell, kinds, shelves: Mutex::default() }
+impl WatchedKinds {
+    pub(super) fn new(
+        api: Api,
+        owner: OwnerMark,
+        prover: Prover,
+        notifications: Notifications,
+        kinds: Arc<Kinds>,
+    ) -> Self {
+        WatchedKinds { api, owner, prover, notifications, kinds, watched_kinds: Mutex::default() }
     }
 
-    /// The shelf of a kind, which is watched from here on.
-    pub(super) fn of(&self, kind: &Arc<Kind>) -> Arc<Shelf> {
-        let mut shelves = locked(&self.shelves);
-        let known = shelves.get(&kind.group_kind());
+    /// The watched of a kind, which is watched from here on.
+    pub(super) fn of(&self, kind: &Arc<Kind>) -> Arc<WatchedKind> {
+        let mut watched_kinds = locked(&self.watched_kinds);
+        let known = watched_kinds.get(&kind.group_kind());
         // A definition may have come to serve another version, or none that was.
-        if let Some(shelf) = known.filter(|shelf| shelf.kind.resource == kind.resource) {
-            return Arc::clone(shelf);
+        if let Some(watched) = known.filter(|watched| watched.kind.resource == kind.resource) {
+            return Arc::clone(watched);
         }
-        let shelf = Arc::new(Shelf::new(Arc::clone(kind), self.owner.clone(), self.prover.clone()));
+        let watched = Arc::new(WatchedKind::new(Arc::clone(kind), self.owner.clone(), self.prover.clone()));
         let follower = Follower {
-            // The shelf ends its watch when it goes, so the watch mustn't keep it.
-            shelf: Arc::downgrade(&shelf),
+            // The watched ends its watch when it goes, so the watch mustn't keep it.
+            watched: Arc::downgrade(&watched),
             kind: Arc::clone(kind),
             api: self.api.clone(),
             selector: self.owner.selector(),
-            bell: self.bell.clone(),
+            notifications: self.notifications.clone(),
             kinds: Arc::clone(&self.kinds),
         };
         let task = match kind.has_status {
             true => tokio::spawn(follower.follow::<DynamicObject>()),
             false => tokio::spawn(follower.follow::<PartialObjectMeta<DynamicObject>>()),
         };
-        *locked(&shelf.task) = Some(task.abort_handle());
-        shelves.insert(kind.group_kind(), Arc::clone(&shelf));
-        shelf
+        *locked(&watched.task) = Some(task.abort_handle());
+        watched_kinds.insert(kind.group_kind(), Arc::clone(&watched));
+        watched
     }
 
-    /// The shelf of a kind, if it is in use.
-    pub(super) fn find(&self, group_kind: &GroupKind) -> Option<Arc<Shelf>> {
-        locked(&self.shelves).get(group_kind).cloned()
+    /// The watched of a kind, if it is in use.
+    pub(super) fn find(&self, group_kind: &GroupKind) -> Option<Arc<WatchedKind>> {
+        locked(&self.watched_kinds).get(group_kind).cloned()
     }
 
     /// Notes which kinds an app uses. A kind that no app uses is no longer watched.
     pub(super) fn used(&self, app: &AppName, kinds: &BTreeSet<GroupKind>) {
-        locked(&self.shelves).retain(|group_kind, shelf| {
-            let mut users = locked(&shelf.users);
+        locked(&self.watched_kinds).retain(|group_kind, watched| {
+            let mut users = locked(&watched.users);
             match kinds.contains(group_kind) {
                 true => users.insert(app.clone()),
                 false => users.remove(app),
             };
-            !users.is_empty() || !locked(&shelf.slots).is_empty()
+            !users.is_empty() || !locked(&watched.slots).is_empty()
         });
     }
 }
 
-/// Watches a kind for as long as its shelf is there.
+/// Watches a kind for as long as its watched is there.
 struct Follower {
-    shelf: Weak<Shelf>,
+    watched: Weak<WatchedKind>,
     kind: Arc<Kind>,
     api: Api,
     selector: String,
-    bell: Bell,
+    notifications: Notifications,
     kinds: Arc<Kinds>,
 }
 
@@ -475,8 +481,8 @@ impl Follower {
                         ended = self.listen(events, &mut pause) => ended,
                         // Another cluster, maybe.
                         _ = generations.changed() => {
-                            let Some(shelf) = self.shelf.upgrade() else { return };
-                            locked(&shelf.ended).clear();
+                            let Some(watched) = self.watched.upgrade() else { return };
+                            locked(&watched.ended).clear();
                             continue;
                         }
                     };
@@ -484,12 +490,12 @@ impl Follower {
                     if is_no_kind(&error) {
                         // The definition is gone, and all objects with it; or it is served in other versions.
                         self.kinds.forget();
-                        let Some(shelf) = self.shelf.upgrade() else { return };
-                        self.tell(shelf.keep_only(&BTreeSet::new(), Instant::now()));
-                        locked(&shelf.ended).clear();
-                        shelf.watch.send_replace(Watch::Live);
+                        let Some(watched) = self.watched.upgrade() else { return };
+                        self.tell(watched.keep_only(&BTreeSet::new(), Instant::now()));
+                        locked(&watched.ended).clear();
+                        watched.watch.send_replace(Watch::Live);
                         pause = LONGEST_PAUSE;
-                        drop(shelf);
+                        drop(watched);
                         tokio::time::sleep(pause).await;
                         continue;
                     }
@@ -497,10 +503,10 @@ impl Follower {
                     (format!("{plural} can't be watched at {server}: {}", whole(&error)), is_answer(&error))
                 }
             };
-            let Some(shelf) = self.shelf.upgrade() else { return };
+            let Some(watched) = self.watched.upgrade() else { return };
             tracing::debug!(why, "a watch broke off");
-            shelf.watch.send_replace(Watch::Away(why, answered));
-            drop(shelf);
+            watched.watch.send_replace(Watch::Away(why, answered));
+            drop(watched);
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -514,26 +520,28 @@ impl Follower {
     ) -> Option<watcher::Error> {
         let (mut listed, mut since) = (BTreeSet::new(), Instant::now());
         while let Some(event) = events.next().await {
-            let shelf = self.shelf.upgrade()?;
+            let watched = self.watched.upgrade()?;
             match event {
                 Ok(watcher::Event::Init) => (listed, since) = (BTreeSet::new(), Instant::now()),
                 Ok(watcher::Event::InitApply(object)) => {
                     let record = object.record(&self.kind);
-                    if shelf.keeps(&record) {
+                    if watched.keeps(&record) {
                         listed.insert(record.place.clone());
                     }
-                    self.tell(shelf.take(record));
+                    self.tell(watched.take(record));
                 }
                 Ok(watcher::Event::InitDone) => {
-                    self.tell(shelf.keep_only(&std::mem::take(&mut listed), since));
+                    self.tell(watched.keep_only(&std::mem::take(&mut listed), since));
                     *pause = FIRST_PAUSE;
-                    let before = shelf.watch.send_replace(Watch::Live);
+                    let before = watched.watch.send_replace(Watch::Live);
                     if matches!(before, Watch::Away(..)) {
-                        self.bell.ring(None, BACK.to_owned(), true);
+                        self.notifications.notify(None, BACK.to_owned(), true);
                     }
                 }
-                Ok(watcher::Event::Apply(object)) => self.tell(shelf.take(object.record(&self.kind))),
-                Ok(watcher::Event::Delete(object)) => self.tell(shelf.take_away(&object.record(&self.kind))),
+                Ok(watcher::Event::Apply(object)) => self.tell(watched.take(object.record(&self.kind))),
+                Ok(watcher::Event::Delete(object)) => {
+                    self.tell(watched.take_away(&object.record(&self.kind)))
+                }
                 Err(error) => return Some(error),
             }
         }
@@ -542,7 +550,7 @@ impl Follower {
 
     fn tell(&self, told: impl IntoIterator<Item = Told>) {
         for Told { app, what, back } in told {
-            self.bell.ring(app, what, back);
+            self.notifications.notify(app, what, back);
         }
     }
 }
@@ -571,5 +579,5 @@ struct Told {
 }
 
 #[cfg(test)]
-#[path = "shelf_tests.rs"]
+#[path = "watched_kind_tests.rs"]
 mod tests;
