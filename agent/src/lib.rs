@@ -19,6 +19,7 @@ pub mod notify;
 pub mod registry;
 pub mod sandbox;
 pub mod source;
+mod work;
 
 /// This agent's version.
 pub fn version() -> semver::Version {

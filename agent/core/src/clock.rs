@@ -1,7 +1,7 @@
 //! Time as a value. The clock on the wall may be wrong by years and may jump; what is measured is measured on the boot
 //! clock. Why so, and what it means for keys, windows and grace times: docs/adr/0013-time.md.
 
-mod keeper;
+mod timekeeper;
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-pub use keeper::{Reading, Timekeeper};
+pub use timekeeper::{Reading, Timekeeper};
 
 /// It is later than this: no box that runs this was made before 2026-11-01. A release raises it.
 pub const RELEASED: Timestamp = Timestamp::constant(1_793_491_200, 0);

@@ -12,15 +12,17 @@
 pub mod app;
 pub mod change;
 pub mod clock;
+mod contention;
 pub mod diagnosis;
 pub mod diagnostic;
 pub mod digest;
-pub mod disk;
+pub mod disk_trouble;
 pub mod duration;
 pub mod event;
 pub mod generation;
 pub mod health;
 pub mod held;
+pub mod http_check;
 pub mod image;
 pub mod kubernetes;
 pub mod limit;
@@ -46,6 +48,5 @@ pub mod select;
 #[cfg(test)]
 mod testing;
 pub mod tree;
-pub mod values;
 pub mod verify;
 pub mod yaml;

@@ -7,17 +7,14 @@ use crate::diagnostic::Diagnostic;
 use crate::model::document::Document;
 use crate::model::{Purge, Stop};
 use crate::name::{AppName, DeviceName};
-use crate::select::{self, File, Index, Selected};
-use crate::tree::{Entry, EntryKind, Kind, Tree, Unread};
+use crate::select::{self, AppFile, File, Index, Selected};
+use crate::tree::{Entry, EntryKind, Kind, Tree, Unread, stem};
 use crate::yaml::{DOCUMENT_LIMIT, MANIFEST_LIMIT};
 
 /// How deep folders in `manifests/` may lie in each other. A link may lead into a circle.
 const DEPTH_LIMIT: usize = 16;
 /// How many files `manifests/` may hold.
 const FILE_LIMIT: usize = 4000;
-
-/// An app's document: none if its folder has none, or why it can't be read.
-pub type AppFile = Result<Option<File>, Vec<Diagnostic>>;
 
 /// What was read of some part of a repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -114,11 +111,6 @@ pub(crate) fn files_below(tree: &dyn Tree, folder: &str) -> (Vec<String>, Part) 
     }
     paths.sort();
     (paths, reader.part)
-}
-
-/// The path of a document without its ending. `.yml` is as good as `.yaml`.
-pub fn stem(path: &str) -> Option<&str> {
-    path.strip_suffix(".yaml").or_else(|| path.strip_suffix(".yml"))
 }
 
 /// What people and tools leave in folders.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::digest::{Digest, ReleaseId, Revision};
+use crate::http_check::HttpCheck;
 use crate::metrics::MetricsCheck;
 use crate::name::{AppName, ObjectKey};
 use crate::probe_component::WasmCheck;
@@ -445,27 +446,6 @@ pub struct ExecCheck {
     pub command: Vec<String>,
     /// How long it may take.
     pub timeout: Duration,
-}
-
-/// Where an HTTP check asks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", untagged)]
-pub enum HttpCheck {
-    /// A whole `http://` URL.
-    Url {
-        /// The URL.
-        url: String,
-    },
-    /// An object of the app; the driver says where it is reached.
-    #[serde(rename_all = "camelCase")]
-    Target {
-        /// Such as `Deployment/pos`.
-        target: ObjectKey,
-        /// The port in the workload.
-        port: u16,
-        /// The path, with its leading slash.
-        path: String,
-    },
 }
 
 /// What follows a failure.

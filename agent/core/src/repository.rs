@@ -11,12 +11,14 @@ use crate::model::app::ContainerDriver;
 use crate::model::document::{Document, read};
 use crate::model::{App, Body, Device, Fleet, Labels, Purge, Site, Stop};
 use crate::name::{AppName, DeviceName};
-use crate::reading::{self, AppFile, Part};
+use crate::reading::{self, Part};
 use crate::render::clash::{self, Places};
 use crate::render::manifests::Unfit;
 use crate::render::{ArtifactRef, Desired, DesiredApp, Workload, manifests, render};
 use crate::runtime::DriverName;
+use crate::select::AppFile;
 use crate::select::{self, File, app_path, cycle, in_circle, select_unproven, unknown_apps};
+use crate::tree::stem;
 use crate::tree::{EntryKind, Kind, Tree, Unread};
 use crate::yaml::{DOCUMENT_LIMIT, Dialect, parse};
 
@@ -112,7 +114,7 @@ fn missing_of_app(tree: &dyn Tree, name: &AppName, app: &DesiredApp) -> Vec<Diag
 
 /// The name that a document has by its path.
 fn name_in<'a>(folder: &str, path: &'a str) -> Option<&'a str> {
-    reading::stem(path.strip_prefix(folder)?.strip_prefix('/')?)
+    stem(path.strip_prefix(folder)?.strip_prefix('/')?)
 }
 
 /// What podman can't hold of apps that are to run on any runtime.
@@ -219,7 +221,7 @@ impl Look {
         for folder in others.filter(|entry| entry.kind == EntryKind::Is(Kind::Folder)) {
             // What can't be read there concerns nobody.
             let (paths, _) = reading::files_below(tree, &folder.name);
-            for path in paths.into_iter().filter(|path| reading::stem(path).is_some()) {
+            for path in paths.into_iter().filter(|path| stem(path).is_some()) {
                 if let Ok(Some(bytes)) = tree.read(&path, DOCUMENT_LIMIT) {
                     let misplaced = reading::misplaced_order(&path, &bytes);
                     // No box reads it, and none is kept from anything by it.

@@ -10,6 +10,7 @@ use crate::change::ChangePolicy;
 use crate::diagnostic::Diagnostic;
 use crate::digest::{Digest, ReleaseId, Revision};
 use crate::held::Held;
+use crate::http_check::HttpCheck;
 use crate::image::ImageReference;
 use crate::kubernetes::images::pinned_images;
 use crate::limit::FileKind;
@@ -17,7 +18,7 @@ use crate::lower::Lowered;
 use crate::name::{AppName, ObjectKey};
 use crate::pod::PinnedImage;
 use crate::release::{
-    Check, EnvValue, HttpCheck, Object, Policy, Release, SecretRef, Target, WasmWorkload, write_canonical,
+    Check, EnvValue, Object, Policy, Release, SecretRef, Target, WasmWorkload, write_canonical,
 };
 use crate::render::{ArtifactRef, Desired, DesiredApp, Workload};
 use crate::runtime::{DriverName, Form, Runtimes};

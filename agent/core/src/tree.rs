@@ -123,6 +123,11 @@ pub fn too_large(size: u64, limit: usize) -> String {
     format!("has {size} bytes, but at most {limit} are read")
 }
 
+/// The path of a document without its ending. `.yml` is as good as `.yaml`.
+pub fn stem(path: &str) -> Option<&str> {
+    path.strip_suffix(".yaml").or_else(|| path.strip_suffix(".yml"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

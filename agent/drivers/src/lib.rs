@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use holdfast_core::digest::{Digest, ReleaseId};
-use holdfast_core::disk::Trouble;
+use holdfast_core::disk_trouble::Trouble;
 use holdfast_core::health::Health;
 use holdfast_core::name::{AppName, DeviceName, ObjectKey};
 use holdfast_core::observe::AppObservation;

@@ -14,7 +14,7 @@ use holdfast_core::render::ArtifactRef;
 use holdfast_core::select::{Index, Selected};
 use holdfast_core::tree::{Entry, EntryKind, Kind, Tree, Unread};
 
-use super::sync::NotRendered;
+use super::fetch_and_render::NotRendered;
 use crate::source::{EntryKind as SourceKind, ReadError, SourceTree};
 
 /// The documents that say what runs on the box.

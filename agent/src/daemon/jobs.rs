@@ -12,8 +12,8 @@ use holdfast_store::fault;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::following::SourceJob;
 use super::journal::lock;
+use super::source_state::SourceJob;
 use super::{Daemon, Event, WAITING_EVENTS, look, probe_components};
 use crate::keeper::{Journal, Preparation};
 

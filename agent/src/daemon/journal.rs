@@ -55,6 +55,10 @@ impl From<StoreError> for JournalError {
 }
 
 impl Journal for StoreJournal {
+    fn passed(&self, point: &'static str) {
+        fault::point(point);
+    }
+
     fn load(&mut self) -> Result<Loaded, JournalError> {
         let store = lock(&self.store);
         let anchor = store.anchor();

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use holdfast_core::health::{Health, Sight};
+use holdfast_core::http_check::HttpCheck;
 use holdfast_core::metrics::text::PAGE_LIMIT;
 use holdfast_core::metrics::{Finding, History, MetricsCheck};
-use holdfast_core::release::{Check, ExecCheck, HttpCheck};
+use holdfast_core::release::{Check, ExecCheck};
 use holdfast_drivers::{EXEC_PATIENCE, ExecError, request};
 use tokio::time::timeout;
 

@@ -9,9 +9,10 @@
 //! [`Event`]. The loop itself waits for nothing but events: no call to a runtime, a registry or the source is made in
 //! it. It never ticks: between events it sleeps until the next deadline.
 
-mod disk;
-mod follow;
-mod following;
+mod accept;
+mod fetch_and_render;
+mod full_disk;
+mod gate_watch;
 mod gates;
 mod gather;
 mod images;
@@ -21,14 +22,13 @@ mod look;
 mod metrics_history;
 mod offline;
 mod outside;
-mod permit;
 mod probe_components;
 mod progress;
 mod runtimes;
 mod setup;
+mod source_state;
 mod starting;
 mod status;
-mod sync;
 mod tags;
 mod tell;
 mod trust;
@@ -48,15 +48,15 @@ use holdfast_core::runtime::DriverName;
 use holdfast_drivers::{DriverError, DriverEvent};
 use tokio::sync::{mpsc, watch};
 
-use self::disk::DiskTrouble;
-use self::following::Following;
+use self::fetch_and_render::{NotRendered, PollResult, Rendered};
+use self::full_disk::DiskTrouble;
+use self::gate_watch::{GateWatch, Waiting};
 use self::images::BoxImages;
 use self::journal::{SharedStore, StoreJournal, lock};
 use self::metrics_history::Histories;
 use self::outside::{Outside, Signals};
-use self::permit::{GateWatch, Waiting};
+use self::source_state::Following;
 use self::starting::Opened;
-use self::sync::{NotRendered, PollResult, Rendered};
 use self::tags::Said;
 use self::tell::PlanReply;
 use crate::api::Request;

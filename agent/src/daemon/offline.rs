@@ -10,10 +10,10 @@ use holdfast_core::name::AppName;
 use holdfast_core::report::{PlanReport, Status};
 use tokio::task::JoinSet;
 
+use super::fetch_and_render::{Rendered, Renderer};
 use super::journal::{SharedStore, StoreJournal, lock};
 use super::metrics_history::Histories;
 use super::progress::Progress;
-use super::sync::{Rendered, Renderer};
 use super::tags::Unknown;
 use super::tell::nothing_kept;
 use super::trust::Trust;

@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 use holdfast_core::clock::Now;
-use holdfast_core::disk::Trouble;
+use holdfast_core::disk_trouble::Trouble;
 use holdfast_core::held::Held;
 use holdfast_core::report::{ClockStatus, PlanReport, RevisionStatus, SourceStatus, Status};
 use holdfast_drivers::DriverError;
 use holdfast_store::StoreError;
 
+use super::fetch_and_render::SharedSource;
 use super::images::BoxImages;
 use super::journal::{SharedStore, StoreJournal, lock};
 use super::outside::Outside;
 use super::progress::Progress;
-use super::sync::SharedSource;
 use super::{DISK_PAUSE, setup};
 use crate::api::Request;
 use crate::clock::Clock;

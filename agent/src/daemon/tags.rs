@@ -13,7 +13,7 @@ use holdfast_core::resolve::Unresolved;
 use holdfast_store::StoreError;
 use holdfast_store::records;
 
-use super::follow::{LEFT_ALONE, random};
+use super::accept::{LEFT_ALONE, random};
 use super::images::{BoxImages, unresolved};
 use super::journal::lock;
 use super::{Daemon, Event, FIRST_RETRY};

@@ -11,8 +11,8 @@ use holdfast_core::report::ChangeStatus;
 use holdfast_core::verify::{About, AllowedSigners, Fetched, TrustPolicy, Verified, verify_again};
 
 use super::Daemon;
+use super::fetch_and_render::NotRendered;
 use super::progress::Progress;
-use super::sync::NotRendered;
 use super::tags::Wanted;
 use crate::config::{Config, TrustMode};
 use crate::keeper::Scope;

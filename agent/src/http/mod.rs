@@ -7,10 +7,10 @@ pub(crate) mod base64;
 mod failure;
 mod pace;
 mod send;
-mod trust;
+mod tls_and_proxy;
 pub(crate) mod url;
 
 pub(crate) use self::failure::{Failure, explain, explain_body};
 pub(crate) use self::pace::Pace;
 pub(crate) use self::send::{Client, Headers, Waits, location, retry_after, send};
-pub(crate) use self::trust::{Roots, client, proxy_of_environment, require_http_proxy};
+pub(crate) use self::tls_and_proxy::{Roots, client, proxy_of_environment, require_http_proxy};

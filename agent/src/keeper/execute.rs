@@ -13,7 +13,6 @@ use holdfast_core::plan::{Action, Aim, Plan, Step, plan_one, purges};
 use holdfast_core::release::Strategy;
 use holdfast_core::runtime::DriverName;
 use holdfast_drivers::DriverError;
-use holdfast_store::fault;
 
 use super::Keeper;
 use super::errand::{About, Errand, Stance, Walk};
@@ -296,7 +295,7 @@ impl<J: Journal> Keeper<J> {
             self.save_inventory(&name, owned)?;
         }
         if !plan.steps.is_empty() {
-            fault::point("executor.intent-written");
+            self.journal.passed("executor.intent-written");
         }
         Ok(())
     }
@@ -308,7 +307,7 @@ impl<J: Journal> Keeper<J> {
     }
 
     fn step_done(&mut self, step: &Step, now: &Now) -> Result<(), JournalError> {
-        fault::point("executor.step-done");
+        self.journal.passed("executor.step-done");
         let mut known = self.inventory.get(&step.app).cloned().unwrap_or_default();
         match step.action {
             Action::Remove => {

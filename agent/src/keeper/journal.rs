@@ -7,7 +7,7 @@ use holdfast_core::app::App;
 use holdfast_core::clock::{BootId, Now};
 use holdfast_core::diagnosis::Diagnosis;
 use holdfast_core::digest::{Digest, ReleaseId};
-use holdfast_core::disk::Trouble;
+use holdfast_core::disk_trouble::Trouble;
 use holdfast_core::generation::{Apps, Failed, Failure, Inventory, Owned};
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::release::Release;
@@ -124,6 +124,9 @@ pub trait Journal {
 
     /// Forgets what failed of an app.
     fn forget_failed(&mut self, app: &AppName) -> Result<(), JournalError>;
+
+    /// The keeper came by a place after which a death of the agent must leave nothing undone: a test's crash point.
+    fn passed(&self, _point: &'static str) {}
 
     /// Keeps what was seen of an app that failed, in the place of what was kept of it before. What can't be kept is
     /// lost: it keeps nothing from going back.

@@ -10,16 +10,16 @@ mod drivers;
 mod errand;
 mod execute;
 mod failure;
-mod jobs;
 mod journal;
 mod leftovers;
 #[cfg(test)]
 mod model;
 mod patience;
 mod permit;
+mod prepare_and_judge;
 mod releases;
 mod search;
-mod work;
+pub(crate) mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub use holdfast_core::diagnosis::Diagnosis;
 use holdfast_core::diagnosis::LookRecord;
 
 pub use drivers::Drivers;
-pub use jobs::{Look, Preparation};
+pub use prepare_and_judge::{Look, Preparation};
 pub use journal::{Journal, JournalError, Loaded, Note, Transaction};
 pub use permit::Permit;
 pub use work::{Answered, Asking, Done, Ticket, Work};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use holdfast_core::digest::Digest;
-use holdfast_core::disk::Trouble;
+use holdfast_core::disk_trouble::Trouble;
 use holdfast_core::image::ImageReference;
 use holdfast_core::oci::{BadManifest, NoPlatform};
 use holdfast_store::StoreError;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use holdfast_core::disk::Trouble;
+use holdfast_core::disk_trouble::Trouble;
 
 use crate::http::allowance::UsedUp;
 

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use holdfast_core::digest::Digest;
-use holdfast_core::disk::Trouble;
+use holdfast_core::disk_trouble::Trouble;
 
 use crate::content::Collected;
 

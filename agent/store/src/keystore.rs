@@ -19,7 +19,7 @@ use sha2::Sha256;
 use ssh_key::private::{Ed25519Keypair, KeypairData};
 use ssh_key::{HashAlg, LineEnding, PrivateKey};
 
-use crate::disk;
+use crate::durable_files;
 use crate::error::{DiskError, StoreError};
 use crate::fault;
 
@@ -73,7 +73,7 @@ impl fmt::Debug for FileKeystore {
 impl FileKeystore {
     /// Opens the keys in `dir`; those that aren't there are made. Gives also those that had to be replaced.
     pub fn open(dir: &Path) -> Result<(Self, Vec<ReplacedKey>), StoreError> {
-        disk::private_dir(dir)?;
+        durable_files::private_dir(dir)?;
         let mut replaced = Vec::new();
         let signing = load_or_make(&SIGNING, dir, &mut replaced)?;
         let age = load_or_make(&AGE, dir, &mut replaced)?;
@@ -187,7 +187,7 @@ fn load_or_make<K>(kind: &KeyFile<K>, dir: &Path, replaced: &mut Vec<ReplacedKey
         Ok(bytes) => match (kind.parse)(&bytes) {
             Ok(key) => return Ok(key),
             Err(reason) => {
-                let set_aside = disk::set_aside(&path)?;
+                let set_aside = durable_files::set_aside(&path)?;
                 replaced.push(ReplacedKey { key: kind.key, reason, set_aside });
             }
         },
@@ -195,10 +195,10 @@ fn load_or_make<K>(kind: &KeyFile<K>, dir: &Path, replaced: &mut Vec<ReplacedKey
         Err(error) => return Err(DiskError::new("read the key", &path, error).into()),
     }
     let (key, bytes) = (kind.make)().map_err(|cause| key_error("make", kind.key, cause))?;
-    let temp = disk::with_suffix(&path, ".new");
-    disk::write_new(&temp, &bytes)?;
+    let temp = durable_files::with_suffix(&path, ".new");
+    durable_files::write_new(&temp, &bytes)?;
     fault::point("keys.temp-synced");
-    disk::rename_synced(&temp, &path)?;
+    durable_files::rename_synced(&temp, &path)?;
     fault::point("keys.renamed");
     Ok(key)
 }

@@ -29,7 +29,7 @@ pub mod anchor;
 pub mod audit;
 pub mod content;
 pub mod db;
-mod disk;
+mod durable_files;
 pub mod encrypted;
 pub mod error;
 pub mod fault;
@@ -61,7 +61,7 @@ use lock::StateLock;
 use records::{GateHold, LinkUsage, Revisions, SeenTime, Tags};
 
 pub use audit::Bounds as AuditBounds;
-pub use disk::FreeSpace;
+pub use durable_files::FreeSpace;
 pub use error::{DiskError, StoreError};
 pub use opened::Opened;
 
@@ -155,7 +155,7 @@ impl Store {
     /// Opens the state folder `dir`, which is made if it isn't there. Gives also what must be told: what was
     /// made, lost or rebuilt. Each of these is in the audit log already.
     pub fn open(dir: &Path, options: &Options) -> Result<(Self, Vec<Opened>), StoreError> {
-        disk::private_dir(dir)?;
+        durable_files::private_dir(dir)?;
         let lock = StateLock::take(&dir.join("lock"))?;
         let mut opened = Vec::new();
 
@@ -169,7 +169,7 @@ impl Store {
         let (keys, replaced) = FileKeystore::open(&dir.join("keys"))?;
         opened.extend(replaced.into_iter().map(Opened::KeyReplaced));
 
-        disk::private_dir(&dir.join("content"))?;
+        durable_files::private_dir(&dir.join("content"))?;
         let (reserve, reserved) = Reserve::open(&dir.join("content/reserve"), options.reserve);
         let reserve = Arc::new(reserve);
         // What a start needs is never given away for anything else: after a power cut on a full disk the box must

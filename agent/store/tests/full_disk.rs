@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use holdfast_core::digest::{Digest, Revision};
-use holdfast_core::disk::Trouble;
+use holdfast_core::disk_trouble::Trouble;
 use holdfast_core::event::Draft;
 use holdfast_store::db::DbOptions;
 use holdfast_store::records::Revisions;

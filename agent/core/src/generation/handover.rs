@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use super::{Apps, Inventory, Owned};
 use crate::app::App;
+use crate::contention::contend;
 use crate::digest::ReleaseId;
 use crate::held::Held;
 use crate::name::{AppName, ObjectKey};
-use crate::plan::beside::contend;
 use crate::release::{Object, Release, Target};
 use crate::resolve::Resolved;
 use crate::runtime::{DriverName, Runtimes};

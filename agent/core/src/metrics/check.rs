@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::series::Series;
-use crate::release::HttpCheck;
+use crate::http_check::HttpCheck;
 
 /// A page of metrics that is scraped, and what its counters and histograms must say over a window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

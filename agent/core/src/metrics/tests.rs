@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::text::samples;
 use super::*;
-use crate::release::HttpCheck;
+use crate::http_check::HttpCheck;
 
 fn series(text: &str) -> Series {
     text.parse().unwrap()

@@ -8,10 +8,11 @@ use super::decode::{Context, Decode, Placed, Whole, from_text, record, text};
 use super::units::Span;
 use super::wasm::ArtifactRef;
 use crate::diagnostic::{Position, quoted};
+use crate::http_check::HttpCheck;
 use crate::metrics::MetricsCheck;
 use crate::name::ObjectKey;
 use crate::probe_component::WasmCheck;
-use crate::release::{Check, ExecCheck, HttpCheck};
+use crate::release::{Check, ExecCheck};
 use crate::yaml::Node;
 
 record! {

@@ -3,8 +3,9 @@
 use super::document::read;
 use super::*;
 use crate::diagnostic::to_text;
+use crate::http_check::HttpCheck;
 use crate::metrics::{Share, TimeUnit};
-use crate::release::{Check, HttpCheck, Immutable};
+use crate::release::{Check, Immutable};
 
 pub(crate) const APP: &str = r#"
 apiVersion: holdfast.dev/v1alpha1

@@ -1,6 +1,5 @@
 //! The plan: a readable value that says everything that will be done, and why. The executor only walks it.
 
-pub(crate) mod beside;
 mod purge;
 
 use std::collections::BTreeMap;
@@ -9,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::app::{App, Phase};
+use crate::contention::can_stand_beside;
 use crate::digest::ReleaseId;
 use crate::generation::handover::Claims;
 use crate::generation::{Apps, Inventory, Owned, order};
@@ -19,7 +19,6 @@ use crate::release::{Immutable, Object, Release, Target};
 use crate::resolve::Resolved;
 use crate::runtime::{DriverName, Runtimes};
 
-use self::beside::can_stand_beside;
 pub use purge::{Orphan, orphans, purges};
 
 /// What is done to an object.

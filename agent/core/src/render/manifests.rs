@@ -15,11 +15,12 @@ use crate::model::ContainerSpec;
 use crate::model::app::ContainerDriver;
 use crate::model::decode::Context;
 use crate::name::{AppName, DeviceName, ObjectKey};
-use crate::reading::{is_aside, stem};
+use crate::reading::is_aside;
 use crate::release::{Object, SecretRef, Strategy};
 use crate::runtime::DriverName;
 use crate::secret::SecretBytes;
 use crate::select::File;
+use crate::tree::stem;
 use crate::yaml::{Dialect, MANIFEST_LIMIT, Node, NodeValue, parse};
 
 /// How many objects an app may have.

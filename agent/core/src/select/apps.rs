@@ -2,13 +2,12 @@
 
 use semver::Version;
 
-use super::{File, Ground, PlacedApp, Selected, app_path};
+use super::values::layered;
+use super::{AppFile, File, Ground, PlacedApp, Selected, app_path};
 use crate::diagnostic::Diagnostic;
 use crate::model::decode::{Context, Decode};
-use crate::model::{App, Labels, Selector, Values, document};
+use crate::model::{App, Labels, Selector, document};
 use crate::name::{AppName, BadName};
-use crate::reading::AppFile;
-use crate::values::merge;
 use crate::yaml::Node;
 
 /// Puts the app of `folder` where it belongs: it runs here, it is faulty, or it doesn't concern this box.
@@ -114,30 +113,4 @@ fn unmet(app: &App, file: &str, agent_version: &Version) -> Option<Diagnostic> {
     }
     let message = format!("the app requires agent {wanted}, but this agent has version {agent_version}");
     Some(Diagnostic::of_file(file, message).hint("update the agent on this box, or place the app elsewhere"))
-}
-
-/// The app's values, later layers over earlier ones (CONTRACT: "Labels of a box").
-fn layered(ground: &Ground, app: &App, name: &AppName, labels: &Labels) -> Values {
-    let mut values = Values::new();
-    merge(&mut values, &app.spec.values);
-    let fleet = &ground.fleet.spec;
-    let mut layer = |own: &Values, apps: &document::AppLayers| {
-        merge(&mut values, own);
-        if let Some(entry) = apps.0.get(name) {
-            merge(&mut values, &entry.value.values);
-        }
-    };
-    layer(&fleet.values, &fleet.apps);
-    for group in fleet.groups.iter().filter(|group| group.when.matches(labels)) {
-        layer(&group.values, &group.apps);
-    }
-    let none = document::AppLayers::default();
-    for layer_of_app in app.spec.overrides.iter().filter(|layer| layer.when.matches(labels)) {
-        layer(&layer_of_app.values, &none);
-    }
-    if let Some(site) = &ground.site {
-        layer(&site.spec.values, &site.spec.apps);
-    }
-    layer(&ground.device.spec.values, &ground.device.spec.apps);
-    values
 }

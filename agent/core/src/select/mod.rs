@@ -6,6 +6,7 @@ mod depends;
 mod policy;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,6 @@ use crate::digest::Revision;
 use crate::model::document::{self, Device, Fleet, Site};
 use crate::model::{App, HARDWARE_PREFIX, Labels, Values};
 use crate::name::{AppName, DeviceName, SiteName};
-use crate::reading::AppFile;
 use crate::verify::Verified;
 
 pub(crate) use apps::misnamed;
@@ -32,6 +32,9 @@ pub struct File {
     /// What is in it.
     pub bytes: Vec<u8>,
 }
+
+/// An app's document: none if its folder has none, or why it can't be read.
+pub type AppFile = Result<Option<File>, Vec<Diagnostic>>;
 
 /// The documents that say what runs on a box.
 #[derive(Clone, Debug, Default)]

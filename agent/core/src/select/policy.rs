@@ -5,7 +5,7 @@ use crate::change::{self, ChangePolicy};
 use crate::diagnostic::{Diagnostic, sorted};
 use crate::model::document::{self, Document};
 use crate::model::{Labels, Purge, Stop};
-use crate::reading::stem;
+use crate::tree::stem;
 
 /// The policy of a box with these labels. A Stop or a Purge that is wrong is an error: nobody can tell whether it was
 /// meant for this box.

@@ -7,7 +7,7 @@ use holdfast_core::app::App;
 use holdfast_core::clock::Now;
 use holdfast_core::diagnosis::Diagnosis;
 use holdfast_core::digest::{Digest, ReleaseId};
-use holdfast_core::disk::Trouble;
+use holdfast_core::disk_trouble::Trouble;
 use holdfast_core::generation::{Failure, Owned};
 use holdfast_core::name::{AppName, ObjectKey};
 use holdfast_core::release::Release;

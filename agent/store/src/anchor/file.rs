@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::format::{self, Decoded, HEADER, SLOT_COUNT, SLOT_SIZE};
 use super::{Anchor, BadSlot};
-use crate::disk;
+use crate::durable_files;
 use crate::error::{DiskError, StoreError, at};
 use crate::fault;
 
@@ -57,7 +57,7 @@ impl AnchorFile {
         let Decoded { newest, mut bad } = read(&file, path)?;
         let Some((slot, sequence, current)) = newest else {
             let reason = bad.iter().map(|(slot, why)| format!("slot {slot}: {why}")).collect::<Vec<_>>();
-            let aside = disk::set_aside(path)?;
+            let aside = durable_files::set_aside(path)?;
             let state = AnchorState::Lost { reason: reason.join("; "), set_aside: Some(aside) };
             return Ok((Self::create(path, fresh)?, state));
         };
@@ -78,10 +78,10 @@ impl AnchorFile {
         current.bound();
         let mut bytes = format::encode_slot(1, &current)?;
         bytes.resize(SLOT_SIZE * SLOT_COUNT, 0);
-        let temp = disk::with_suffix(path, ".new");
-        disk::write_new(&temp, &bytes)?;
+        let temp = durable_files::with_suffix(path, ".new");
+        durable_files::write_new(&temp, &bytes)?;
         fault::point("anchor.temp-synced");
-        disk::rename_synced(&temp, path)?;
+        durable_files::rename_synced(&temp, path)?;
         fault::point("anchor.created");
         let file =
             OpenOptions::new().read(true).write(true).open(path).map_err(at("open the anchor", path))?;
@@ -112,7 +112,7 @@ impl AnchorFile {
         fault::point("anchor.slot-written");
         self.file.sync_all().map_err(at("sync the anchor", &self.path))?;
         fault::point("anchor.slot-synced");
-        disk::forget_pages(&self.file);
+        durable_files::forget_pages(&self.file);
         (self.current, self.sequence, self.slot) = (next, sequence, slot);
         Ok(true)
     }

@@ -21,7 +21,7 @@ use holdfast_core::event::{ChainHead, Event};
 use serde::{Deserialize, Serialize};
 
 use crate::db::Rebuilt;
-use crate::disk;
+use crate::durable_files;
 use crate::error::{DiskError, at};
 use crate::fault;
 
@@ -111,12 +111,12 @@ impl Pages {
         let (Some(first), Some(last)) = (events.first(), events.last()) else { return Ok(()) };
         let bytes = text_of(events).map_err(at("write events to", &self.dir))?;
         let page = Page { first: first.seq, last: last.seq, bytes: bytes.len() as u64 };
-        disk::private_dir(&self.dir)?;
+        durable_files::private_dir(&self.dir)?;
         let path = self.dir.join(page.name());
-        let unfinished = disk::with_suffix(&path, UNFINISHED);
-        disk::write_new(&unfinished, &bytes)?;
+        let unfinished = durable_files::with_suffix(&path, UNFINISHED);
+        durable_files::write_new(&unfinished, &bytes)?;
         fault::point("audit.page-synced");
-        if let Err(error) = disk::rename_synced(&unfinished, &path) {
+        if let Err(error) = durable_files::rename_synced(&unfinished, &path) {
             // Whichever name it has now: its events are in the database, and may be on another page next time.
             let _ = fs::remove_file(&unfinished);
             let _ = fs::remove_file(&path);
@@ -200,7 +200,7 @@ impl Pages {
 pub(crate) fn make_usable(dir: &Path) -> Result<Option<Rebuilt>, DiskError> {
     match fs::read_dir(dir).and_then(|mut entries| entries.try_for_each(|entry| entry.map(drop))) {
         Err(error) if error.kind() != io::ErrorKind::NotFound && !may_pass(&error) => {
-            let set_aside = Some(disk::set_aside(dir)?);
+            let set_aside = Some(durable_files::set_aside(dir)?);
             Ok(Some(Rebuilt { reason: error.to_string(), set_aside }))
         }
         _ => Ok(None),
@@ -216,7 +216,7 @@ fn may_pass(error: &io::Error) -> bool {
 
 /// What can't be removed now is nobody's harm: it is found again at the next start.
 fn remove(path: &Path) {
-    match disk::remove_if_there(path) {
+    match durable_files::remove_if_there(path) {
         Ok(()) => fault::point("audit.page-removed"),
         Err(error) => tracing::warn!(%error, "a page of the audit log is left"),
     }

@@ -5,9 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::room::Promise;
+use super::eviction::Promise;
 use super::{Collected, Content};
-use crate::disk;
+use crate::durable_files;
 use crate::error::{StoreError, at};
 
 /// Room that was taken. Dropped, what wasn't written is given back.
@@ -44,7 +44,7 @@ impl Content {
 
     /// What is evicted makes room in the budget alone.
     fn take_elsewhere(&self, folder: &Path, bytes: u64) -> Result<(), StoreError> {
-        let free = disk::FreeSpace::of(folder)?.bytes;
+        let free = durable_files::FreeSpace::of(folder)?.bytes;
         if bytes > free {
             let evicted = Collected::default();
             return Err(StoreError::NoSpace { size: bytes, free, path: folder.to_owned(), evicted });

@@ -7,10 +7,10 @@
 //! Releases are content too: [`holdfast_core::release::Release::to_bytes`] has the release's name as digest.
 
 mod allocation;
+mod eviction;
 mod hold;
 mod partial;
 mod reserve;
-mod room;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -21,19 +21,19 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use holdfast_core::digest::Digest;
-use holdfast_core::disk::Trouble;
+use holdfast_core::disk_trouble::Trouble;
 use sha2::{Digest as _, Sha256};
 
-use crate::disk;
+use crate::durable_files;
 use crate::error::{DiskError, StoreError, at};
 use crate::fault;
 
 pub use allocation::Allocation;
+pub use eviction::Beside;
+use eviction::{Pins, Promise};
 pub use hold::Hold;
 pub use partial::Partial;
 pub use reserve::Reserve;
-pub use room::Beside;
-use room::{Pins, Promise};
 
 /// What is no larger, in bytes, is [small](Content::put_small): so that a box whose budget is used up can follow a
 /// commit that needs less.
@@ -104,7 +104,7 @@ impl Content {
     pub fn open(dir: &Path, budget: u64) -> Result<Self, StoreError> {
         let (pinned, temp, partial) = (dir.join("sha256"), dir.join("tmp"), dir.join("partial"));
         for folder in [dir, &pinned, &temp, &partial] {
-            disk::private_dir(folder)?;
+            durable_files::private_dir(folder)?;
         }
         sweep(&temp)?;
         let found = scan(&pinned)?;
@@ -257,7 +257,7 @@ impl Content {
     ) -> Result<(Digest, u64), StoreError> {
         // Room comes before the first byte.
         promise.extend(known)?;
-        let mut file = disk::create_private(temp)?;
+        let mut file = durable_files::create_private(temp)?;
         let mut size = 0;
         let mut hasher = Sha256::new();
         let mut chunk = vec![0; CHUNK];
@@ -307,7 +307,7 @@ impl Content {
     /// Makes the names of what is pinned durable, if some may not be.
     fn sync_names(&self) -> Result<(), StoreError> {
         if self.unsynced.swap(false, Ordering::Relaxed)
-            && let Err(error) = disk::sync_dir(&self.pinned)
+            && let Err(error) = durable_files::sync_dir(&self.pinned)
         {
             self.unsynced.store(true, Ordering::Relaxed);
             return Err(error.into());
@@ -405,13 +405,13 @@ impl Content {
             if state.holds.contains_key(digest) {
                 continue;
             }
-            disk::remove_if_there(&self.path_of(digest))?;
+            durable_files::remove_if_there(&self.path_of(digest))?;
             fault::point("content.removed");
             collected.removed += 1;
             collected.bytes += state.forget(digest);
         }
         if collected.removed > 0 {
-            disk::sync_dir(&self.pinned)?;
+            durable_files::sync_dir(&self.pinned)?;
         }
         Ok(collected)
     }
@@ -420,7 +420,7 @@ impl Content {
     fn discard(&self, digest: &Digest, why: &str) {
         tracing::warn!(%digest, why, "pinned content is damaged and removed");
         let path = self.path_of(digest);
-        match disk::remove_if_there(&path) {
+        match durable_files::remove_if_there(&path) {
             Ok(()) => self.forget(digest),
             Err(error) => tracing::warn!(%error, "damaged content stays where it is"),
         }
@@ -502,8 +502,8 @@ fn scan(dir: &Path) -> Result<Vec<(Digest, u64, SystemTime)>, DiskError> {
 }
 
 #[cfg(test)]
-mod partial_tests;
+mod eviction_tests;
 #[cfg(test)]
-mod room_tests;
+mod partial_tests;
 #[cfg(test)]
 mod tests;

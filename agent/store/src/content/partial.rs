@@ -11,9 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use holdfast_core::digest::Digest;
 
-use super::room::Promise;
+use super::eviction::Promise;
 use super::{Content, hash_of, scan};
-use crate::disk;
+use crate::durable_files;
 use crate::error::{DiskError, StoreError, at};
 use crate::fault;
 
@@ -137,7 +137,7 @@ impl Content {
     /// Removes a download that is the caller's alone.
     fn remove_partial(&self, digest: &Digest) -> u64 {
         let path = self.partial_path(digest);
-        if let Err(error) = disk::remove_if_there(&path) {
+        if let Err(error) = durable_files::remove_if_there(&path) {
             tracing::warn!(%error, "a download that is given up stays where it is");
             return 0;
         }
@@ -230,7 +230,7 @@ impl Partial<'_> {
             self.content.forget_partial(&self.digest);
         }
         pinned?;
-        disk::sync_dir(&self.content.partial)?;
+        durable_files::sync_dir(&self.content.partial)?;
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use crate::disk;
+use crate::durable_files;
 use crate::error::{DiskError, at};
 
 /// How many inodes are kept: for what the database, the runtimes and the log make in files.
@@ -27,7 +27,7 @@ impl Reserve {
     /// The reserve at `path`, of `size` bytes; it is made if it isn't there. A disk that is too full for it
     /// is an error with which the rest can go on.
     pub fn open(path: &Path, size: u64) -> (Self, Result<(), DiskError>) {
-        let spare = disk::with_suffix(path, ".inodes");
+        let spare = durable_files::with_suffix(path, ".inodes");
         let reserve = Reserve { path: path.to_owned(), spare, size };
         let made = reserve.restore().map(|_| ());
         (reserve, made)
@@ -51,8 +51,8 @@ impl Reserve {
             return Ok(false);
         }
         tracing::warn!(bytes = self.size, "the disk is full: the reserve is released");
-        disk::remove_if_there(&self.path)?;
-        spare.iter().try_for_each(|file| disk::remove_if_there(file))?;
+        durable_files::remove_if_there(&self.path)?;
+        spare.iter().try_for_each(|file| durable_files::remove_if_there(file))?;
         Ok(true)
     }
 
@@ -75,7 +75,7 @@ impl Reserve {
             return Ok(true);
         }
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        let room = disk::FreeSpace::of(folder)?;
+        let room = durable_files::FreeSpace::of(folder)?;
         let inodes = room.inodes.is_none_or(|free| free >= times * SPARE_INODES);
         if room.is_read_only || !inodes || room.bytes < self.missing().saturating_mul(times) {
             return Ok(false);
@@ -84,8 +84,8 @@ impl Reserve {
         if self.missing() == 0 {
             return Ok(true);
         }
-        disk::remove_if_there(&self.path)?;
-        let file = disk::create_private(&self.path)?;
+        durable_files::remove_if_there(&self.path)?;
+        let file = durable_files::create_private(&self.path)?;
         let made = allocate(&file, &self.path, self.size);
         if made.is_err() {
             let _ = fs::remove_file(&self.path);
@@ -94,11 +94,11 @@ impl Reserve {
     }
 
     fn take_inodes(&self) -> Result<(), DiskError> {
-        disk::private_dir(&self.spare)?;
+        durable_files::private_dir(&self.spare)?;
         for number in 0..SPARE_INODES {
             let path = self.spare.join(number.to_string());
             if !path.exists() {
-                disk::create_private(&path)?;
+                durable_files::create_private(&path)?;
             }
         }
         Ok(())

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use crate::content::Reserve;
 use crate::error::{DiskError, StoreError, at};
-use crate::{disk, fault};
+use crate::{durable_files, fault};
 
 pub(crate) use table::Staged;
 pub use table::{Key, RECORD_LIMIT, Record, Table};
@@ -171,13 +171,13 @@ impl Database {
         let file = self.shared.dir.join("db");
         let opened = File::open(&file).map_err(at("sync", &file))?;
         opened.sync_all().map_err(at("sync", &file))?;
-        disk::forget_pages(&opened);
+        durable_files::forget_pages(&opened);
         // Large records have files of their own; sled syncs these, but not their names. It also writes many small ones anew as
         // one that is large.
         let blobs = self.shared.dir.join("blobs");
-        let names = disk::names_in(&blobs)?;
+        let names = durable_files::names_in(&blobs)?;
         if !names.is_subset(&state.blobs) {
-            disk::sync_dir(&blobs)?;
+            durable_files::sync_dir(&blobs)?;
         }
         state.blobs = names;
         state.dirty = false;
@@ -232,7 +232,7 @@ impl Database {
     pub(crate) fn check_room(&self, bytes: u64) -> Result<(), DiskError> {
         let Shared { dir, options, .. } = &*self.shared;
         let refuse = |kind: io::ErrorKind| Err(DiskError::new("write the database in", dir, kind.into()));
-        let disk = disk::FreeSpace::of(dir)?;
+        let disk = durable_files::FreeSpace::of(dir)?;
         if disk.is_read_only {
             return refuse(io::ErrorKind::ReadOnlyFilesystem);
         }
@@ -246,7 +246,7 @@ impl Database {
         // A file system that the kernel has given up says nothing of it but to whoever writes.
         let probe = dir.join("probe");
         let made = File::create(&probe).map_err(at("write the database in", dir));
-        disk::remove_if_there(&probe)?;
+        durable_files::remove_if_there(&probe)?;
         made.map(drop)
     }
 
@@ -391,7 +391,7 @@ fn close(handle: Handle) {
 }
 
 fn begin_anew(dir: &Path, options: &DbOptions, reason: String) -> Result<(sled::Db, Rebuilt), StoreError> {
-    let set_aside = if dir.symlink_metadata().is_ok() { Some(disk::set_aside(dir)?) } else { None };
+    let set_aside = if dir.symlink_metadata().is_ok() { Some(durable_files::set_aside(dir)?) } else { None };
     fault::point("db.set-aside");
     tracing::warn!(reason, "the database is damaged: it is set aside and replaced by a new one");
     match open::guarded(dir, options) {

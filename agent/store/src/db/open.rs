@@ -11,8 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::DbOptions;
-use crate::disk;
-use holdfast_core::disk::Trouble;
+use crate::durable_files;
+use holdfast_core::disk_trouble::Trouble;
 
 use crate::error::{DiskError, StoreError, at};
 
@@ -38,9 +38,9 @@ pub(super) fn guarded(dir: &Path, options: &DbOptions) -> Result<sled::Db, OpenF
     if fs::symlink_metadata(dir).is_ok_and(|found| !found.is_dir()) {
         return Err(OpenFailure::Damaged("its path is not a folder".to_owned()));
     }
-    disk::private_dir(dir).map_err(refused)?;
+    durable_files::private_dir(dir).map_err(refused)?;
     sweep_snapshots(dir).map_err(refused)?;
-    let attempts = disk::with_suffix(dir, ".opening");
+    let attempts = durable_files::with_suffix(dir, ".opening");
     let deaths = deaths(&attempts);
     if deaths >= DEATHS {
         let _ = fs::remove_file(&attempts);
@@ -52,7 +52,7 @@ pub(super) fn guarded(dir: &Path, options: &DbOptions) -> Result<sled::Db, OpenF
     let _ = fs::remove_file(&attempts);
     let db = opened?;
     for folder in [&dir.join("blobs"), dir] {
-        disk::sync_dir(folder).map_err(refused)?;
+        durable_files::sync_dir(folder).map_err(refused)?;
     }
     Ok(db)
 }
@@ -76,7 +76,7 @@ fn sweep_snapshots(dir: &Path) -> Result<(), DiskError> {
     for entry in fs::read_dir(dir).map_err(at("list", dir))? {
         let path = entry.map_err(at("list", dir))?.path();
         if path.extension().is_some_and(|ext| ext == "generating") {
-            disk::remove_if_there(&path)?;
+            durable_files::remove_if_there(&path)?;
         }
     }
     Ok(())

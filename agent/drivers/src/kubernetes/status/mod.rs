@@ -6,10 +6,10 @@
 
 pub(crate) mod fields;
 mod helm;
-mod others;
 mod pod;
 #[cfg(test)]
 mod tests;
+mod without_pods;
 mod workload;
 
 use serde_json::Value;
@@ -69,15 +69,15 @@ pub(super) fn status(object: &Value) -> Status {
         // What a CronJob starts fails and succeeds on its own; the CronJob itself is there or not.
         ("batch", "CronJob") => Status::Current,
         ("", "Pod") => pod::pod(object),
-        ("", "PersistentVolumeClaim") => others::claim(object),
-        ("", "Service") => others::service(object),
-        ("", "Namespace") => others::namespace(object),
-        ("networking.k8s.io", "Ingress") => others::ingress(object),
+        ("", "PersistentVolumeClaim") => without_pods::claim(object),
+        ("", "Service") => without_pods::service(object),
+        ("", "Namespace") => without_pods::namespace(object),
+        ("networking.k8s.io", "Ingress") => without_pods::ingress(object),
         ("policy", "PodDisruptionBudget") => Status::Current,
-        ("apiextensions.k8s.io", "CustomResourceDefinition") => others::definition(object),
-        ("apiregistration.k8s.io", "APIService") => others::api_service(object),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => without_pods::definition(object),
+        ("apiregistration.k8s.io", "APIService") => without_pods::api_service(object),
         ("helm.cattle.io", "HelmChart") => helm_status(object, None),
-        _ => others::custom(object),
+        _ => without_pods::custom(object),
     }
 }
 
@@ -119,7 +119,7 @@ fn deletion(object: &Value) -> Option<Status> {
     text(object, "/metadata/deletionTimestamp")?;
     let finalizers: Vec<&str> =
         list(object, "/metadata/finalizers").iter().filter_map(Value::as_str).collect();
-    Some(match others::namespace_remains(object) {
+    Some(match without_pods::namespace_remains(object) {
         Some(remains) => Status::terminating(format!("it is being deleted: {remains}")),
         None if finalizers.is_empty() => Status::terminating("it is being deleted"),
         None => Status::terminating(format!(

@@ -18,10 +18,10 @@ mod arriving;
 mod bounds;
 mod collect;
 mod differences;
+mod disk_budget;
 mod objects;
 mod pack;
 mod parts;
-mod room;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -67,7 +67,7 @@ pub(crate) struct Mirror {
     /// Whether the pack that came last had too much that is built on other objects.
     too_much: Arc<AtomicBool>,
     /// What there was no room for.
-    refused: Arc<Mutex<Option<room::Refused>>>,
+    refused: Arc<Mutex<Option<disk_budget::Refused>>>,
 }
 
 impl Mirror {

@@ -15,7 +15,7 @@ use super::arriving::{Item, receive};
 use super::bounds::{Bounds, Failure};
 use super::differences::{Base, Resolver};
 use super::objects::{Damage, Objects};
-use holdfast_core::disk::Trouble;
+use holdfast_core::disk_trouble::Trouble;
 
 use crate::source::error::SourceError;
 

@@ -1,8 +1,8 @@
 //! How objects are judged: tables of them, each with what is to be made of it.
 
 mod helm;
-mod others;
 mod properties;
+mod without_pods;
 mod workloads;
 
 use serde_json::{Value, json};

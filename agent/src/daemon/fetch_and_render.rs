@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_core::digest::{Digest, ReleaseId, Revision};
-use holdfast_core::disk::Trouble;
+use holdfast_core::disk_trouble::Trouble;
 use holdfast_core::held::Held;
 use holdfast_core::image::ImageReference;
 use holdfast_core::limit::FileKind;

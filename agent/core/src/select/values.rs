@@ -1,10 +1,40 @@
-//! Values in layers: maps merge, lists replace, null deletes.
+//! An app's values in layers: which layer counts before which; maps merge, lists replace, null deletes.
 
 use serde_json::{Map, Value};
 
+use super::Ground;
+use crate::model::{App, Labels, Values, document};
+use crate::name::AppName;
+
+/// The app's values, later layers over earlier ones (CONTRACT: "Labels of a box").
+pub(super) fn layered(ground: &Ground, app: &App, name: &AppName, labels: &Labels) -> Values {
+    let mut values = Values::new();
+    merge(&mut values, &app.spec.values);
+    let fleet = &ground.fleet.spec;
+    let mut layer = |own: &Values, apps: &document::AppLayers| {
+        merge(&mut values, own);
+        if let Some(entry) = apps.0.get(name) {
+            merge(&mut values, &entry.value.values);
+        }
+    };
+    layer(&fleet.values, &fleet.apps);
+    for group in fleet.groups.iter().filter(|group| group.when.matches(labels)) {
+        layer(&group.values, &group.apps);
+    }
+    let none = document::AppLayers::default();
+    for layer_of_app in app.spec.overrides.iter().filter(|layer| layer.when.matches(labels)) {
+        layer(&layer_of_app.values, &none);
+    }
+    if let Some(site) = &ground.site {
+        layer(&site.spec.values, &site.spec.apps);
+    }
+    layer(&ground.device.spec.values, &ground.device.spec.apps);
+    values
+}
+
 /// Merges `layer` over `base`. What stays has no null in any of its maps (in lists null is a value as any
 /// other).
-pub fn merge(base: &mut Map<String, Value>, layer: &Map<String, Value>) {
+fn merge(base: &mut Map<String, Value>, layer: &Map<String, Value>) {
     for (key, value) in layer {
         match value {
             Value::Null => {

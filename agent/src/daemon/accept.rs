@@ -13,9 +13,9 @@ use holdfast_core::resolve::Resolved;
 use holdfast_core::verify::{Fetched, Floor, verify};
 use holdfast_store::{anchor, fault};
 
-use super::following::SourceJob;
+use super::fetch_and_render::{self, NotRendered, PollResult, Rendered, Renderer};
 use super::journal::lock;
-use super::sync::{self, NotRendered, PollResult, Rendered, Renderer};
+use super::source_state::SourceJob;
 use super::trust::{Standing, Trust, no_policy};
 use super::{Daemon, Event};
 use crate::backoff::spread;
@@ -52,7 +52,13 @@ impl Daemon {
         let known = self.follow.progress.known.clone();
         let accepted = self.follow.progress.accepted.as_ref().map(|floor| floor.revision.clone());
         let job = tokio::task::spawn_blocking(move || {
-            Event::Fetched(sync::fetch(&source, &content, known.as_ref(), accepted.as_ref(), asked))
+            Event::Fetched(fetch_and_render::fetch(
+                &source,
+                &content,
+                known.as_ref(),
+                accepted.as_ref(),
+                asked,
+            ))
         });
         self.await_job(job, |why| Event::Fetched(Err(SourceError::here(why))));
     }

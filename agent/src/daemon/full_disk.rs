@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use holdfast_core::clock::{Moment, Now};
-use holdfast_core::disk::Trouble;
+use holdfast_core::disk_trouble::Trouble;
 use holdfast_core::held::Held;
 use holdfast_store::FreeSpace;
 

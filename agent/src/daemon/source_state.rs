@@ -3,8 +3,8 @@
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::held::Held;
 
+use super::fetch_and_render::SharedSource;
 use super::progress::Progress;
-use super::sync::SharedSource;
 use super::tags::Tags;
 use crate::backoff::Backoff;
 

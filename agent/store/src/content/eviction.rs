@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use holdfast_core::digest::Digest;
 
 use super::{Collected, Content, SMALL, State};
-use crate::disk;
+use crate::durable_files;
 use crate::error::StoreError;
 use crate::fault;
 
@@ -172,7 +172,7 @@ impl Content {
             evicted.bytes += gone.bytes;
             short = short.saturating_sub(gone.bytes);
         }
-        if let Err(error) = disk::sync_dir(&self.pinned) {
+        if let Err(error) = durable_files::sync_dir(&self.pinned) {
             tracing::warn!(%error, "what was evicted may come back after a power cut");
         }
         evicted
@@ -204,7 +204,7 @@ impl Content {
             return Collected::default();
         }
         let path = self.path_of(digest);
-        if let Err(error) = disk::remove_if_there(&path) {
+        if let Err(error) = durable_files::remove_if_there(&path) {
             tracing::warn!(%error, "content that no release needs can't be removed");
             return Collected::default();
         }
@@ -277,7 +277,7 @@ impl Content {
 
     /// What is free on the file system, but for writes under way and the reserve.
     fn free_for_content(&self, state: &State) -> Option<u64> {
-        let free = disk::FreeSpace::of(&self.pinned).ok()?.bytes;
+        let free = durable_files::FreeSpace::of(&self.pinned).ok()?.bytes;
         let reserve = self.reserve.as_ref().map_or(0, |reserve| reserve.missing());
         Some(free.saturating_sub(state.promised).saturating_sub(reserve))
     }

@@ -31,7 +31,7 @@ enum Scarce {
 }
 
 /// Whether `old` may stay while the objects of `new` come, by what both are.
-pub(super) fn can_stand_beside(
+pub(crate) fn can_stand_beside(
     old: Option<&Object>,
     new: &Release,
     abilities: Option<&Abilities>,
