@@ -310,7 +310,7 @@ impl<J: Journal> Keeper<J> {
         self.journal.passed("executor.step-done");
         let mut known = self.inventory.get(&step.app).cloned().unwrap_or_default();
         match step.action {
-            Action::Remove => {
+            Action::Remove | Action::Forget => {
                 known.remove(&step.object);
                 self.leftovers.gone(&step.app, &step.object);
             }

@@ -524,6 +524,7 @@ impl<J: Journal> Keeper<J> {
                 waits_for(name, app, &self.apps, self.order()).or_else(|| self.permit.apply.clone())
             }
             Phase::Preparing => self.permit.download.clone(),
+            Phase::Removing => self.handovers.holds(name, &self.apps),
             _ => None,
         });
         self.leftovers.added_to(held, name)
@@ -566,6 +567,7 @@ impl<J: Journal> Keeper<J> {
                             || waits_for(name, app, &self.apps, self.order()).is_some())
                 }
                 Phase::Preparing if self.permit.download.is_some() => is_calm(app),
+                Phase::Removing if self.handovers.holds(name, &self.apps).is_some() => is_calm(app),
                 _ => given_up(app),
             })
     }

@@ -39,6 +39,8 @@ pub enum Action {
     Orphan,
     /// Take into the inventory what carries our mark.
     Adopt,
+    /// Take out of the inventory what another app has by now: nothing is done to it. Reports call it a removal.
+    Forget,
     /// Remove what holds data, as a Purge document asks for it; reports call it a removal.
     Purge,
 }
@@ -194,9 +196,9 @@ fn plan_app(
     let owned = known.inventory.get(name).unwrap_or(&nothing);
     let mut steps = AppSteps::default();
     let going = removals(known.claims(), name, owned, observed, release.map(Arc::as_ref));
-    for (step, removes) in going {
+    for step in going {
         match when(known, aim, app, &step, release.map(Arc::as_ref)) {
-            _ if !removes => steps.remove.push(step),
+            _ if step.action == Action::Forget => steps.remove.push(step),
             When::Before => steps.remove.push(step),
             When::After => steps.later.push(step),
             When::NotYet => {}
@@ -350,15 +352,14 @@ fn absent_reason(app: &App, was_made: bool) -> &'static str {
     }
 }
 
-/// What stands in the inventory and is no longer wanted, in reverse order of its making; and whether the step removes
-/// it, or only lets go of what is another app's by now.
+/// What stands in the inventory and is no longer wanted, in reverse order of its making.
 fn removals(
     claims: Claims<'_>,
     name: &AppName,
     owned: &BTreeMap<ObjectKey, Owned>,
     observed: &BTreeMap<DriverName, AppObservation>,
     release: Option<&Release>,
-) -> Vec<(Step, bool)> {
+) -> Vec<Step> {
     owned
         .iter()
         .rev()
@@ -374,7 +375,7 @@ fn removals(
                 return None;
             }
             let (action, reason) = match seen {
-                _ if is_others => (Action::Remove, "it belongs to another app now".into()),
+                _ if is_others => (Action::Forget, "it belongs to another app now".into()),
                 Some(Observed::Foreign { owner }) => (Action::Orphan, format!("it belongs to {owner} now")),
                 _ if key.holds_data() => {
                     (Action::Orphan, "it holds data and is never removed automatically".into())
@@ -382,7 +383,7 @@ fn removals(
                 _ => (Action::Remove, "it is no longer wanted".into()),
             };
             let (app, object) = (name.clone(), key.clone());
-            Some((Step { app, driver, action, object, reason, release: None, from: None }, !is_others))
+            Some(Step { app, driver, action, object, reason, release: None, from: None })
         })
         .collect()
 }

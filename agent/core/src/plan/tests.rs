@@ -314,6 +314,17 @@ fn what_was_lent_to_an_app_that_fails_is_taken_back() {
 }
 
 #[test]
+fn what_another_app_has_by_now_is_forgotten_and_no_runtime_is_told_to_remove_it() {
+    let (mut held, newest) = moved(None);
+    held.owns("b", "Pod/x").sees("b", "Pod/x", Observed::Same);
+    held.apps.get_mut(&name("a")).unwrap().withdraw(&now());
+    held.observed.get_mut(&name("a")).unwrap().get_mut(&DriverName::SIMULATED).unwrap().clear();
+    let told = told(&held, &newest);
+    assert!(told.contains(&"a Forget Pod/x".to_owned()), "{told:?}");
+    assert!(!told.contains(&"a Remove Pod/x".to_owned()), "{told:?}");
+}
+
+#[test]
 fn what_another_app_has_and_can_not_be_changed_in_place_holds_the_app_that_wants_it() {
     let (mut held, newest) = moved(None);
     let why = Some("spec.selector: web, not shop".to_owned());

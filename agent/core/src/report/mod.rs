@@ -224,7 +224,10 @@ impl From<&Step> for StepReport {
         StepReport {
             app: step.app.clone(),
             driver: step.driver,
-            action: if step.action == Action::Purge { Action::Remove } else { step.action },
+            action: match step.action {
+                Action::Purge | Action::Forget => Action::Remove,
+                action => action,
+            },
             object: step.object.clone(),
             reason: step.reason.clone(),
         }

@@ -436,7 +436,7 @@ impl Driver for KubernetesDriver {
                 let done = self.adopt_claim(step.app, step.object).await;
                 self.let_go(&step, done).await
             }
-            (Action::Remove | Action::Orphan | Action::Prepare, _) => Ok(()),
+            (Action::Remove | Action::Orphan | Action::Prepare | Action::Forget, _) => Ok(()),
             (_, None) => Err(DriverError::Runtime(format!("{} is not in the release", step.object))),
         };
         self.heard(done)

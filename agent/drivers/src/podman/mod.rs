@@ -407,7 +407,7 @@ impl Driver for PodmanDriver {
             // What holds data is never removed, whatever the plan says.
             (Action::Remove, _) if !step.object.holds_data() => self.remove(step.app, step.object).await,
             (Action::Adopt, _) if step.from.is_some() => self.take_claim(step.app, step.object).await,
-            (Action::Remove | Action::Adopt | Action::Orphan | Action::Prepare, _) => Ok(()),
+            (Action::Remove | Action::Adopt | Action::Orphan | Action::Prepare | Action::Forget, _) => Ok(()),
             (_, None) => Err(DriverError::Runtime(format!("{} is not in the release", step.object))),
         }
     }

@@ -259,6 +259,7 @@ fn word(action: Action) -> &'static str {
         Action::Orphan => "orphan",
         Action::Purge => "purge",
         Action::Adopt => "adopt",
+        Action::Forget => "forget",
     }
 }
 

@@ -209,6 +209,7 @@ impl World {
             Action::Remove | Action::Purge | Action::Orphan => self.let_go(step, seen),
             Action::Adopt => self.adopt(step),
             Action::Create | Action::Update | Action::Recreate => self.make(now, step, seen),
+            Action::Forget => Ok("ok"),
             Action::Prepare => Err(Fault::Release(format!("{} cannot be prepared by a step", step.app))),
         });
         Applied { seen, result }

@@ -43,7 +43,7 @@ impl WasmDriver {
         }
         match step.action {
             // Nothing but the inventory changes.
-            Action::Prepare | Action::Orphan | Action::Adopt => Ok(()),
+            Action::Prepare | Action::Orphan | Action::Adopt | Action::Forget => Ok(()),
             Action::Remove | Action::Purge => self.remove(step.app).await,
             Action::Create | Action::Update | Action::Recreate => match step.release {
                 Some(release) => self.bring_up(release).await,
@@ -78,7 +78,7 @@ impl WasmDriver {
                     error => error,
                 }
             }
-            Action::Prepare | Action::Remove | Action::Orphan | Action::Adopt => Ok(()),
+            Action::Prepare | Action::Remove | Action::Orphan | Action::Adopt | Action::Forget => Ok(()),
         };
         done.map_err(|e| DriverError::of_file(format!("{action:?} the volume {}: {e}", dir.display()), &e))
     }

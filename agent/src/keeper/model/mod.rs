@@ -4,6 +4,7 @@
 //!
 //! `HOLDFAST_MODEL_CASES=100000 cargo test -p holdfast keeper::model` is the long form.
 
+mod handovers;
 mod memory;
 mod ops;
 mod pending;
