@@ -48,9 +48,9 @@ pub use holdfast_core::diagnosis::Diagnosis;
 use holdfast_core::diagnosis::LookRecord;
 
 pub use drivers::Drivers;
-pub use prepare_and_judge::{Look, Preparation};
 pub use journal::{Journal, JournalError, Loaded, Note, Transaction};
 pub use permit::Permit;
+pub use prepare_and_judge::{Look, Preparation};
 pub use work::{Answered, Asking, Done, Ticket, Work};
 
 /// So often may the agent die under one change in one boot.
