@@ -92,7 +92,7 @@ fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
     let address = match name.as_bytes() {
         [b'@', abstract_name @ ..] => SocketAddr::from_abstract_name(abstract_name)?,
         [b'/', ..] => SocketAddr::from_pathname(name)?,
-        _ => return Err(io::Error::new(io::ErrorKind::Unsupported, "only paths and @names are known")),
+        _ => return Err(io::Error::new(io::ErrorKind::Unsupported, "only paths and @names are supported")),
     };
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;

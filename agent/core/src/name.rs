@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A text that is no name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a name of {what}: {rule}")]
+#[error("{text:?} is not a valid name for {what}: {rule}")]
 pub struct BadName {
     what: &'static str,
     text: String,

@@ -244,13 +244,15 @@ fn judgeable(policy: &Policy<ArtifactRef>, release: &Release, runtimes: &Runtime
         let (missing, instead) = match check {
             Check::Exec(_) if !abilities.exec => ("run a check's program in a workload", "use another check"),
             Check::Http(HttpCheck::Target { .. }) if !abilities.addresses => {
-                ("tell where a workload is reached", "write the check's url")
+                ("tell the address of a workload", "write the check's url")
             }
             _ => continue,
         };
         let driver = release.driver;
         return Err(Held::until_changed(
-            format!("health.checks needs what the runtime {driver} of this box cannot do: {missing}"),
+            format!(
+                "health.checks needs something that the runtime {driver} of this box cannot do: {missing}"
+            ),
             format!("{instead}, or place the app on boxes with another runtime"),
         ));
     }

@@ -47,7 +47,7 @@ pub(super) async fn answer(request: hyper::Request<Incoming>, caller: Caller) ->
         ) => failure(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} doesn't support {method}")),
         _ => failure(
             StatusCode::NOT_FOUND,
-            "no such path; there are /v1/status, plan, events, events/seal, diagnosis, doctor, retry and poll",
+            "no such path; under /v1/ there are status, plan, events, events/seal, diagnosis, doctor, retry and poll",
         ),
     }
 }

@@ -16,7 +16,7 @@ pub enum BindError {
     #[error("{0} exists and is not a socket: move it away, or set another [api] socket")]
     NotASocket(PathBuf),
     /// The system doesn't allow it.
-    #[error("cannot make the socket {path}: {cause}; check [api] socket and the folder's permissions")]
+    #[error("cannot create the socket {path}: {cause}; check [api] socket and the folder's permissions")]
     Io {
         /// Which.
         path: PathBuf,

@@ -322,7 +322,7 @@ fn check_reference_name(reference: &Reference) -> Result<(), &'static str> {
                 || ["..", "//", "@{", "/."].iter().any(|part| name.contains(part))
                 || name.contains(|ch: char| ch.is_control() || " ~^:?*[\\".contains(ch));
             if bad {
-                Err("git allows no such name (git check-ref-format): write it as in \"main\"")
+                Err("git doesn't allow this name (git check-ref-format): write one such as \"main\"")
             } else {
                 Ok(())
             }

@@ -68,7 +68,7 @@ fn a_cluster_is_reached_by_k3ss_kubeconfig_and_the_rest_is_only_what_was_asked_f
     assert_eq!(all.cluster.unwrap().as_str(), "emea/de/store-0042");
     assert_eq!(all.images_dir, Some("/etc/holdfast/images".into()));
     for (line, part) in [
-        ("cluster = \"Store 42\"", "is not a name of a cluster"),
+        ("cluster = \"Store 42\"", "is not a valid name for a cluster"),
         ("context = \"\"", "context is empty"),
         ("images_dir = \"\"", "images_dir is empty"),
         ("image_dir = \"x\"", "did you mean \"images_dir\""),
@@ -96,7 +96,7 @@ fn a_wrong_value_is_an_error_with_its_place_and_what_to_write() {
     let error = parse(&with("interval = \"5\"", "source")).unwrap_err();
     assert!(error.contains("agent.toml:5:12: \"5\" is not a duration") && error.contains("5m"), "{error}");
     let error = parse(&LEAST.replace("till-1", "Till")).unwrap_err();
-    assert!(error.contains("agent.toml:3:8: ") && error.contains("not a name of a device"), "{error}");
+    assert!(error.contains("agent.toml:3:8: ") && error.contains("not a valid name for a device"), "{error}");
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub fn run(runtime: &Runtime, keep: bool) -> Result<()> {
             cleared?;
             std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
             screen.chapter("That was the whole demo; all its files have been removed.");
-            screen.say("`holdfast demo --keep` leaves the box running, to look around.");
+            screen.say("`holdfast demo --keep` leaves the box running, so that you can look around.");
             Ok(())
         }
         Err(error) => Err(error.context(format!("the demo failed; its folder is kept: {}", dir.display()))),
@@ -107,7 +107,7 @@ fn an_unsigned_commit(screen: &Screen, stage: &mut Stage) -> Result<()> {
 }
 
 fn a_broken_document(screen: &Screen, stage: &mut Stage) -> Result<()> {
-    screen.chapter("4. A signed commit with a broken document, and a change of another app");
+    screen.chapter("4. A signed commit with a broken document, and a change to another app");
     stage.app("hello", stage.hello, "Hello, this is version 3", 200)?;
     stage.app_with_typo("menu");
     push(screen, stage, "Break the menu", true)?;
@@ -143,7 +143,7 @@ fn a_killed_agent(screen: &Screen, stage: &mut Stage) -> Result<()> {
     answers(screen, stage.hello, "Hello, this is version 3")?;
     thread::sleep(Duration::from_millis(500));
     stage.start()?;
-    screen.wait("started again, and it found what runs", || {
+    screen.wait("started again, and found what runs", || {
         stage.app_status("hello").filter(|app| app.health == "Healthy").map(drop)
     })?;
     let heard = watch.stop();
@@ -240,7 +240,7 @@ fn look_closer(screen: &Screen, stage: &Stage) {
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("holdfast"));
     let (program, config) = (program.display(), dir.join("agent.toml"));
     let config = config.display();
-    screen.chapter("The box runs on. To look closer:");
+    screen.chapter("The box keeps running. To look closer:");
     for command in ["status", "plan", "events", "doctor"] {
         screen.say(&format!("{program} {command} --config {config}"));
     }
@@ -256,6 +256,6 @@ fn temporary_folder() -> Result<PathBuf> {
         .map_err(|error| anyhow::anyhow!("the system gives no random bytes: {error}"))?;
     let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let dir = std::env::temp_dir().join(format!("holdfast-demo-{name}"));
-    std::fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    std::fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     Ok(dir)
 }

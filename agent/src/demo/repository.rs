@@ -28,8 +28,8 @@ impl Repository {
     pub(super) fn init(dir: &Path) -> Result<Self> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| anyhow!("the system gives no random bytes: {error}"))?;
-        let repo =
-            gix::init_bare(dir).with_context(|| format!("cannot make a repository in {}", dir.display()))?;
+        let repo = gix::init_bare(dir)
+            .with_context(|| format!("cannot create a repository in {}", dir.display()))?;
         let key = PrivateKey::from(Ed25519Keypair::from_seed(&seed));
         Ok(Repository { repo, dir: dir.to_owned(), key, files: BTreeMap::new(), tip: None })
     }

@@ -29,7 +29,7 @@ pub(super) fn download(
         let before = partial.length();
         match transfer(connection, &url, wanted, partial) {
             Err(Stop::Server(reason)) if reason.may_pass() && partial.length() >= before + PROGRESS => {
-                tracing::debug!(%reason, blob = %wanted.digest, at = partial.length(), "going on where it broke off");
+                tracing::debug!(%reason, blob = %wanted.digest, at = partial.length(), "resuming a download where it broke off");
                 continue;
             }
             other => other?,
@@ -73,7 +73,7 @@ fn transfer(
             connection.is_without_ranges = true;
             return transfer(connection, url, wanted, partial);
         }
-        status => return Err(protocol(format!("HTTP status {status} to a request for the whole")).into()),
+        status => return Err(protocol(format!("HTTP status {status} to a request without a range")).into()),
     }
     check_length(&response, wanted.size - partial.length())?;
     receive(connection, response, partial)

@@ -86,7 +86,7 @@ pub enum SourceError {
     },
     /// The server sent all that it had to send, and it isn't all of the commit.
     #[error(
-        "{url} sent an incomplete commit: {why}; check the repository on the server (git fsck), and what stands between it \
+        "{url} sent an incomplete commit: {why}; check the repository on the server (git fsck), and any proxy between it \
          and the box"
     )]
     NotWhole {

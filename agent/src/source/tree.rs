@@ -103,7 +103,7 @@ pub enum ReadError {
         target: String,
     },
     /// Links that never end.
-    #[error("{path}: more than {limit} symbolic links on the way; they may form a circle")]
+    #[error("{path}: more than {limit} symbolic links on the way; they may form a loop")]
     LinkLoop {
         /// The path, from the repository's top.
         path: String,

@@ -12,14 +12,15 @@ use crate::error::{DiskError, at};
 /// Makes `dir` for the agent alone (0700), parents included, and makes its name durable.
 pub(crate) fn private_dir(dir: &Path) -> Result<(), DiskError> {
     if !dir.is_dir() {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at("make the folder", dir))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at("create the folder", dir))?;
         if let Some(parent) = dir.parent() {
             sync_dir(parent)?;
         }
     }
-    let mode = fs::metadata(dir).map_err(at("look at the folder", dir))?.permissions().mode();
+    let mode = fs::metadata(dir).map_err(at("read the permissions of", dir))?.permissions().mode();
     if mode & 0o077 != 0 {
-        fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(at("close to others", dir))?;
+        fs::set_permissions(dir, Permissions::from_mode(0o700))
+            .map_err(at("restrict the permissions of", dir))?;
     }
     Ok(())
 }

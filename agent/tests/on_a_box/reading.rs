@@ -38,8 +38,8 @@ fn held_by(test_box: &TestBox, files: &[(String, String)], error: Option<&str>) 
 fn an_app_whose_folder_gets_a_name_that_is_none_runs_on() {
     let test_box = TestBox::converged();
     test_box.repo.git(&["mv", "apps/pos", "apps/Pos"]);
-    let status = held_by(&test_box, &[], Some("\"Pos\" is not a name of an app"));
-    assert!(cause(&status).contains("\"Pos\" is not a name of an app"), "{status:#}");
+    let status = held_by(&test_box, &[], Some("\"Pos\" is not a valid name for an app"));
+    assert!(cause(&status).contains("\"Pos\" is not a valid name for an app"), "{status:#}");
     assert_eq!(of(&status, "pos")["phase"], "Good");
 }
 

@@ -58,7 +58,7 @@ impl<'a> Scan<'a> {
             escaped = *c == '\\' && !escaped;
             ends
         });
-        let (end, _) = end.ok_or("a text in quotes does not end")?;
+        let (end, _) = end.ok_or("a closing quote is missing")?;
         self.0 = &text[end + 1..];
         let text = &text[..end];
         Ok(Some(if text.contains('\\') { Cow::Owned(unescaped(text)) } else { Cow::Borrowed(text) }))

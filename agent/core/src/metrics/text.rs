@@ -92,7 +92,7 @@ fn sample(line: &str, number_of_line: usize) -> Result<Sample<'_>, String> {
     // What follows a value, a time or an exemplar, is not of interest.
     let value = match scan.0.strip_prefix('{').map(|rest| rest.split_once('}')) {
         Some(Some((fields, _))) => Value::Composite(composite(fields)?),
-        Some(None) => return Err("a value in braces does not end".to_owned()),
+        Some(None) => return Err("a closing brace is missing after a value".to_owned()),
         None => Value::Number(number(scan.0.split([' ', '\t']).next().unwrap_or_default())?),
     };
     Ok(Sample { line: number_of_line, name, labels, value })

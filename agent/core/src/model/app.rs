@@ -106,7 +106,7 @@ impl FromStr for ServiceAccountName {
             Ok(ServiceAccountName(text.to_owned()))
         } else {
             Err(format!(
-                "{} is not the name of a service account: use parts of 1 to 63 of a-z, 0-9 and '-', joined by '.', 253 \
+                "{} is not a valid name for a service account: use parts of 1 to 63 of a-z, 0-9 and '-', joined by '.', 253 \
                  characters in all; its namespace is container.namespace",
                 quoted(text)
             ))

@@ -95,7 +95,7 @@ impl Decode for WasmCheck<ArtifactRef> {
 
 fn check_variable(name: &str, at: Position, context: &mut Context<'_>) {
     if name.is_empty() || name.contains(['=', '\0']) {
-        context.error(at, format!("{} is not the name of a variable", quoted(name)));
+        context.error(at, format!("{} is not a valid variable name", quoted(name)));
     } else if name.starts_with(RESERVED_PREFIX) {
         let message =
             format!("{} is reserved: the agent sets variables with this prefix for the probe", quoted(name));

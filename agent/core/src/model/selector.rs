@@ -52,7 +52,7 @@ impl Decode for LabelValue {
         if text.is_empty() || is_qualified(&text) {
             return Some(LabelValue(text));
         }
-        context.error(node.at, format!("{} is not the value of a label: {RULE}", quoted(&text)));
+        context.error(node.at, format!("{} is not a valid label value: {RULE}", quoted(&text)));
         None
     }
 
@@ -89,7 +89,7 @@ fn check_key(key: &str) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!(
-            "{} is not the name of a label: {RULE}, perhaps with a domain and '/' before it",
+            "{} is not a valid label name: {RULE}, optionally with a domain and '/' before it",
             quoted(key)
         ))
     }

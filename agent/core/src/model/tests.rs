@@ -227,7 +227,7 @@ fn a_probe_that_could_never_run_is_refused_with_its_place() {
         ),
         ("component: files/a.wat, port: 80", "19:15: a wasm check needs both target and port, or neither"),
         ("component: files/a.wat, env: { HOLDFAST_APP: x }", "19:46: \"HOLDFAST_APP\" is reserved"),
-        ("component: files/a.wat, env: { 'A=B': x }", "19:46: \"A=B\" is not the name of a variable"),
+        ("component: files/a.wat, env: { 'A=B': x }", "19:46: \"A=B\" is not a valid variable name"),
         ("component: files/a.wat, args: [\"a\\0\"]", "the text contains a NUL character"),
         ("component: files/a.wat, dirs: []", "unknown field \"dirs\" in wasm"),
     ] {

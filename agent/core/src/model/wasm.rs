@@ -94,7 +94,7 @@ impl FromStr for Listen {
     fn from_str(text: &str) -> Result<Self, String> {
         text.parse()
             .map(Listen)
-            .map_err(|_| format!("{} is not an address to listen at; write 127.0.0.1:8080", quoted(text)))
+            .map_err(|_| format!("{} is not a listen address; write 127.0.0.1:8080", quoted(text)))
     }
 }
 text!(Listen, json!({"type": "string", "examples": ["127.0.0.1:8080"]}));
@@ -222,7 +222,7 @@ impl WasmFields {
         context: &mut Context<'_>,
     ) -> WasmWorkload<ArtifactRef> {
         for name in self.env.keys().filter(|name| name.is_empty() || name.contains(['=', '\0'])) {
-            context.error(at, format!("{} is not the name of a variable", quoted(name)));
+            context.error(at, format!("{} is not a valid variable name", quoted(name)));
         }
         let mut guests = BTreeSet::new();
         for dir in &self.dirs {

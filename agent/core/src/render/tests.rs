@@ -145,7 +145,7 @@ fn what_a_template_makes_of_a_wasm_app_is_checked_again() {
     let desired = rendered(spec, &[]);
     let errors = crate::diagnostic::to_text(&desired.faulty[&"pos".parse().unwrap()]);
     assert!(
-        errors.contains("is not a file in the app's folder") && errors.contains("to listen at"),
+        errors.contains("is not a file in the app's folder") && errors.contains("is not a listen address"),
         "{errors}"
     );
 }

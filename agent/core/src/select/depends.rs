@@ -61,7 +61,7 @@ pub fn in_circle(file: &str, app: &App, way: &[&AppName]) -> Diagnostic {
     let text: Vec<&str> = way.iter().map(|name| name.as_str()).collect();
     let next = app.spec.depends_on.iter().find(|dependency| way.get(1) == Some(&&dependency.value));
     let at = next.map_or(Position::START, |dependency| dependency.at);
-    Diagnostic::new(file, at, format!("the apps depend on each other in a circle: {}", text.join(" -> ")))
+    Diagnostic::new(file, at, format!("the apps depend on each other in a cycle: {}", text.join(" -> ")))
         .hint("remove one of these dependencies")
 }
 

@@ -178,7 +178,7 @@ fn every_member_of_a_circle_is_held_and_told_its_way_round_and_no_one_else() {
     assert_eq!(names(&selected.faulty), ["a", "b", "c", "own"]);
     assert!(
         faults(&selected, "b")
-            .contains("apps/b/app.yaml:7:15: the apps depend on each other in a circle: b -> c -> a -> b")
+            .contains("apps/b/app.yaml:7:15: the apps depend on each other in a cycle: b -> c -> a -> b")
     );
     assert!(faults(&selected, "own").contains("own -> own"));
     assert_eq!(names(&selected.apps), ["d"]);
@@ -194,7 +194,7 @@ fn a_group_that_waits_for_what_waits_for_it_is_a_circle() {
     let (x, free) = (app("x", "pos", ""), app("x", "", ""));
     let selected = run(&index(&[("pos", &pos), ("menu", &menu), ("x", &x)])).unwrap();
     assert_eq!(names(&selected.faulty), ["pos", "x"]);
-    assert!(faults(&selected, "x").contains("in a circle: x -> pos -> x"), "{}", faults(&selected, "x"));
+    assert!(faults(&selected, "x").contains("in a cycle: x -> pos -> x"), "{}", faults(&selected, "x"));
     let selected = run(&index(&[("pos", &pos), ("menu", &menu), ("x", &free)])).unwrap();
     assert!(selected.faulty.is_empty(), "{:?}", selected.faulty);
 }
@@ -305,7 +305,10 @@ spec:
 fn an_app_whose_folder_has_no_apps_name_holds_the_revision_unless_it_is_surely_elsewhere() {
     let here = index(&[("Till", &app("Till", "  placement: {}\n"))]);
     let errors = crate::diagnostic::to_text(&run(&here).unwrap_err());
-    assert!(errors.starts_with("apps/Till/app.yaml:1:1: \"Till\" is not a name of an app"), "{errors}");
+    assert!(
+        errors.starts_with("apps/Till/app.yaml:1:1: \"Till\" is not a valid name for an app"),
+        "{errors}"
+    );
     let elsewhere = index(&[("Till", &app("Till", "  placement: {matchLabels: {tier: lab}}\n"))]);
     assert_eq!(run(&elsewhere).unwrap().warnings.len(), 1);
     let mut unread = index(&[]);

@@ -110,7 +110,7 @@ impl Wait {
             let Ok(job) = job else { continue };
             let job = job.and_then(|job| serde_json::to_value(job).ok());
             if helm_status(&self.chart, job.as_ref()) != self.before {
-                let what = format!("the Job {namespace}/{name} of a chart has come on");
+                let what = format!("the Job {namespace}/{name} of a chart has progressed");
                 return self.notifications.notify(Some(self.app), what, false);
             }
         }

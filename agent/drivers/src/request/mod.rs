@@ -79,7 +79,7 @@ pub async fn answered_with(
         };
         let name = tls::name_of(authority.host())?;
         let stream = connect(&address(&authority, 443)).await?;
-        let stream = tls.connect(name, stream).await.map_err(|error| format!("no TLS: {error}"))?;
+        let stream = tls.connect(name, stream).await.map_err(|error| format!("TLS failed: {error}"))?;
         get(stream, request, status).await
     });
     answer.await.map_err(|why| format!("GET {url}: {why}"))

@@ -31,7 +31,7 @@ fn connector() -> Result<TlsConnector, String> {
 /// How a host is called in the handshake.
 pub(super) fn name_of(host: &str) -> Result<ServerName<'static>, String> {
     let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    ServerName::try_from(bare).map_err(|_| format!("{host} can't be the name of a server"))
+    ServerName::try_from(bare).map_err(|_| format!("{host} is not a valid server name"))
 }
 
 #[derive(Debug)]

@@ -138,7 +138,7 @@ impl WasmDriver {
         let user = self.config.user.user().map_err(|why| StartError::Driver(DriverError::Runtime(why)))?;
         let volumes = self.make_folders(&mark.app, workload, user).map_err(|e| {
             StartError::Driver(DriverError::of_file(
-                format!("cannot make the folders of {}: {e}", mark.app),
+                format!("cannot create the folders of {}: {e}", mark.app),
                 &e,
             ))
         })?;
@@ -288,7 +288,7 @@ async fn stop(dir: &Path, record: &Record, answers: bool) -> Result<(), DriverEr
         return Ok(());
     }
     Err(DriverError::Runtime(format!(
-        "process {} of the app {} doesn't end, even by SIGKILL; it may wait for a disk",
+        "process {} of the app {} doesn't end, even after SIGKILL; it may be waiting for a disk",
         record.pid, record.mark.app
     )))
 }

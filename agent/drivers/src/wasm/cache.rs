@@ -155,7 +155,7 @@ impl Cache {
         let of_file = |what: String, error: &io::Error| DriverError::of_file(failed(what), error);
         let source = self.open_source(entry.source).await?;
         files::make_private_dir(&self.dir)
-            .map_err(|e| of_file(format!("cannot make {}: {e}", self.dir.display()), &e))?;
+            .map_err(|e| of_file(format!("cannot create {}: {e}", self.dir.display()), &e))?;
         let (temporary, output) = files::create_temporary(path)
             .map_err(|e| of_file(format!("cannot write to {}: {e}", self.dir.display()), &e))?;
         let guard = RemoveOnDrop(&temporary);

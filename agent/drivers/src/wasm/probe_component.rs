@@ -128,7 +128,7 @@ fn judge(report: &[u8], status: ExitStatus, words: &[u8]) -> Result<(), NoVerdic
         Ok(ProbeReport::NotRun { what, .. }) => Err(NoVerdict::Bad(format!("cannot run: {what}"))),
         Err(_) => {
             let words = String::from_utf8_lossy(words).trim().replace(char::is_control, " ");
-            Err(NoVerdict::Bad(format!("its process ended without a word ({status}) {words}")))
+            Err(NoVerdict::Bad(format!("its process ended without a result ({status}) {words}")))
         }
     }
 }

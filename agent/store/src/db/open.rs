@@ -155,6 +155,6 @@ pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     format!(
         "sled panicked: {}",
-        text.as_deref().unwrap_or("without a word").chars().take(300).collect::<String>()
+        text.as_deref().unwrap_or("without a message").chars().take(300).collect::<String>()
     )
 }

@@ -257,7 +257,7 @@ impl<K: Key, V: Record> Table<K, V> {
     fn key(&self, bytes: &[u8]) -> Result<K, StoreError> {
         K::from_bytes(bytes).ok_or_else(|| {
             let cause =
-                format!("it isn't of the table's kind: {}", hex::encode(&bytes[..bytes.len().min(40)]));
+                format!("it doesn't have the table's type: {}", hex::encode(&bytes[..bytes.len().min(40)]));
             self.db.note_damage(&format!("a key of {}: {cause}", self.name));
             StoreError::Damaged { doing: format!("read a key of {}", self.name), cause }
         })

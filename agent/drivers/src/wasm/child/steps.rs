@@ -188,7 +188,7 @@ fn control_socket(order: &StartOrder) -> Result<UnixListener, Refusal> {
         socket.set_nonblocking(true)?;
         Ok(socket)
     };
-    made().map_err(|e| of_the_box(format!("cannot make the socket {}: {e}", path.display())))
+    made().map_err(|e| of_the_box(format!("cannot create the socket {}: {e}", path.display())))
 }
 
 /// Goes on as the workloads' user, with a filter of system calls. What the box cannot do is noted, but for

@@ -130,7 +130,7 @@ impl Arriving<'_> {
                     let found = arrived.items.binary_search_by_key(&base, |item| item.offset);
                     found.ok().and_then(|base| u32::try_from(base).ok())
                 });
-                let base = base.ok_or_else(|| Failure::Broken("an object builds on nothing".to_owned()))?;
+                let base = base.ok_or_else(|| Failure::Broken("a delta has no base".to_owned()))?;
                 arrived.built.push((base, number));
                 None
             }
@@ -142,11 +142,11 @@ impl Arriving<'_> {
                 arrived.waiting.push((ObjectId::from(id), number));
                 None
             }
-            kind => return Err(Failure::Broken(format!("there is no kind of object {kind}"))),
+            kind => return Err(Failure::Broken(format!("an object has the unknown type {kind}"))),
         };
         // The longest is of a size and an id.
         let head = u8::try_from(self.at - offset)
-            .map_err(|_| Failure::Broken("the description of an object has no end".to_owned()))?;
+            .map_err(|_| Failure::Broken("the header of an object has no end".to_owned()))?;
         let mut item = Item {
             offset,
             size,
@@ -183,8 +183,9 @@ impl Arriving<'_> {
                     }
                     Ok(())
                 })?;
-                item.size = found
-                    .ok_or_else(|| Failure::Broken("an object doesn't say what it is made of".to_owned()))?;
+                item.size = found.ok_or_else(|| {
+                    Failure::Broken("a delta doesn't give the size of its result".to_owned())
+                })?;
             }
         }
         item.crc = self.crc.clone().finalize();
@@ -213,7 +214,7 @@ impl Arriving<'_> {
         while byte & 0x80 != 0 {
             byte = self.byte()?;
             let more = distance.checked_add(1).and_then(|distance| distance.checked_mul(128));
-            distance = more.ok_or_else(|| Failure::Broken("an object builds on nothing".to_owned()))?
+            distance = more.ok_or_else(|| Failure::Broken("a delta has no base".to_owned()))?
                 | u64::from(byte & 0x7f);
         }
         Ok(distance)
@@ -257,7 +258,7 @@ impl Arriving<'_> {
             let read = usize::try_from(self.inflate.total_in() - read).unwrap_or_default();
             let written = usize::try_from(self.inflate.total_out() - written).unwrap_or_default();
             if self.inflate.total_out() > size {
-                let what = "an object in the pack, which has more bytes than it says,".to_owned();
+                let what = "an object in the pack, which has more bytes than it announces,".to_owned();
                 return Err(Failure::TooLarge { what, limit: size });
             }
             self.unpacked = self.unpacked.saturating_add(written as u64);
@@ -268,18 +269,18 @@ impl Arriving<'_> {
                 break;
             }
             if read == 0 && written == 0 {
-                return Err(Failure::Broken("an object doesn't go on".to_owned()));
+                return Err(Failure::Broken("the data of an object is cut off".to_owned()));
             }
         }
         match self.inflate.total_out() == size {
             true => Ok(()),
-            false => Err(Failure::Broken("an object has fewer bytes than it says".to_owned())),
+            false => Err(Failure::Broken("an object has fewer bytes than it announces".to_owned())),
         }
     }
 }
 
 fn ended() -> Failure {
-    Failure::Read(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "it ends in the middle"))
+    Failure::Read(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "it is truncated"))
 }
 
 /// What a difference begins with: the size of what it is built on, that of what it makes, and how many bytes these take.

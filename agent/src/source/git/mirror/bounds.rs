@@ -97,11 +97,11 @@ impl Bounds {
     /// The same of a difference, or what it makes, where it isn't known yet what kind of object that is.
     pub(super) fn check_difference(self, size: u64) -> Result<(), Failure> {
         let limit = self.commit.max(self.tree).max(self.blob);
-        let what = "an object in the pack, a difference to another one";
+        let what = "a delta in the pack, or its result";
         match size {
             _ if size > limit => Err(Failure::too_large(what, size, limit)),
             _ if size > MAX_HELD => Err(Failure::TooMuch {
-                what: format!("{what}, which says that it has {size} bytes,"),
+                what: format!("{what}, announced with {size} bytes,"),
                 limit: MAX_HELD,
             }),
             _ => Ok(()),
@@ -125,7 +125,7 @@ pub(super) fn check_reading(bytes: u64, unpacked: u64, objects: u64) -> Result<(
     if bytes <= limit {
         return Ok(());
     }
-    let what = "what has to be read for all objects of the pack, which are built on each other,";
+    let what = "what has to be read for all objects of the pack, because of its chains of deltas,";
     Err(Failure::TooMuch { what: what.to_owned(), limit })
 }
 
@@ -160,16 +160,14 @@ impl Chain {
     /// Whether it can be read within so many bytes of memory.
     pub(super) fn check(self, most: u64) -> Result<(), Failure> {
         if self.depth > MAX_DEPTH {
-            let what = "the number of objects in the pack that are built on each other".to_owned();
+            let what = "the longest chain of deltas in the pack".to_owned();
             return Err(Failure::TooMuch { what, limit: u64::from(MAX_DEPTH) });
         }
         let bytes = self.instructions.saturating_add(self.largest.saturating_mul(2));
         if bytes <= most {
             return Ok(());
         }
-        let what = format!(
-            "what the pack sends as differences to other objects, which takes {bytes} bytes of memory to read,"
-        );
+        let what = format!("what the pack sends as deltas, which takes {bytes} bytes of memory to read,");
         Err(Failure::TooMuch { what, limit: most })
     }
 }
@@ -184,7 +182,7 @@ pub(super) enum Failure {
     #[error("{what} is larger than {limit} bytes")]
     TooMuch { what: String, limit: u64 },
     /// There is no room on the disk for what it builds on.
-    #[error("there is no room for it")]
+    #[error("there is no space for it")]
     NoRoom,
     /// It is no pack, or not all of it is there.
     #[error("{0}")]
@@ -202,6 +200,6 @@ pub(super) enum Failure {
 
 impl Failure {
     fn too_large(what: &str, size: u64, limit: u64) -> Failure {
-        Failure::TooLarge { what: format!("{what}, which says that it has {size} bytes,"), limit }
+        Failure::TooLarge { what: format!("{what}, announced with {size} bytes,"), limit }
     }
 }

@@ -161,9 +161,8 @@ impl<'a> Resolver<'a> {
         if bytes <= self.most {
             return Ok(());
         }
-        let what = format!(
-            "what the pack sends as differences to other objects, which takes {bytes} bytes of memory to put together,"
-        );
+        let what =
+            format!("what the pack sends as deltas, which takes {bytes} bytes of memory to put together,");
         Err(Failure::TooMuch { what, limit: self.most })
     }
 
@@ -213,7 +212,7 @@ impl<'a> Resolver<'a> {
 
     /// Inflates what the pack's file has of an object, which has `size` bytes.
     fn read(&mut self, number: u32, size: u64) -> Result<Vec<u8>, Failure> {
-        let changed = || Failure::Broken("an object isn't what it was when it came".to_owned());
+        let changed = || Failure::Broken("an object isn't what it was when it arrived".to_owned());
         let item = self.arrived.items.get(number as usize).ok_or_else(changed)?;
         let mut at = item.offset.saturating_add(u64::from(item.head));
         let mut data = vec![0; usize::try_from(size).map_err(|_| changed())?];
@@ -245,17 +244,18 @@ impl<'a> Resolver<'a> {
 
 /// What a difference makes of its base. Its two sizes were looked at before.
 fn apply(base: &[u8], difference: &[u8]) -> Result<Vec<u8>, Failure> {
-    let wrong = |why: &str| Failure::Broken(format!("a difference to another object {why}"));
-    let (from, size, mut at) = sizes(difference).ok_or_else(|| wrong("doesn't say what it makes"))?;
+    let wrong = |why: &str| Failure::Broken(format!("a delta {why}"));
+    let (from, size, mut at) =
+        sizes(difference).ok_or_else(|| wrong("doesn't give the size of its result"))?;
     if from != base.len() as u64 {
-        return Err(wrong("is to another object than it names"));
+        return Err(wrong("doesn't fit its base"));
     }
-    let size = usize::try_from(size).map_err(|_| wrong("makes too much"))?;
+    let size = usize::try_from(size).map_err(|_| wrong("has a result that is too large"))?;
     let mut made = Vec::with_capacity(size);
     // Not more memory than was counted.
     let add = |made: &mut Vec<u8>, piece: &[u8]| {
         if made.len().saturating_add(piece.len()) > size {
-            return Err(wrong("makes more than it says"));
+            return Err(wrong("makes more than it announces"));
         }
         made.extend_from_slice(piece);
         Ok(())
@@ -265,7 +265,7 @@ fn apply(base: &[u8], difference: &[u8]) -> Result<Vec<u8>, Failure> {
         at += 1;
         if what & 0x80 == 0 {
             if what == 0 {
-                return Err(wrong("does what isn't known"));
+                return Err(wrong("has an unknown instruction"));
             }
             let end = at.saturating_add(usize::from(what));
             let piece = difference.get(at..end).ok_or_else(short)?;
@@ -287,11 +287,11 @@ fn apply(base: &[u8], difference: &[u8]) -> Result<Vec<u8>, Failure> {
                 count = 0x10000;
             }
             let piece = from.checked_add(count).and_then(|end| base.get(from..end));
-            add(&mut made, piece.ok_or_else(|| wrong("takes what its base doesn't have"))?)?;
+            add(&mut made, piece.ok_or_else(|| wrong("copies what its base doesn't have"))?)?;
         }
     }
     match made.len() == size {
         true => Ok(made),
-        false => Err(wrong("makes less than it says")),
+        false => Err(wrong("makes less than it announces")),
     }
 }

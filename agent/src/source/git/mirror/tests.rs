@@ -337,7 +337,7 @@ fn what_is_taken_can_be_read_within_the_same_memory() {
 fn only_so_many_are_built_on_each_other() {
     let deep = chain(TREE, 40, u64::from(MAX_DEPTH) + 1, false);
     let done = take(&deep, files());
-    assert!(is_much(&done, "built on each other") && is_large(done, u64::from(MAX_DEPTH)));
+    assert!(is_much(&done, "chain of deltas") && is_large(done, u64::from(MAX_DEPTH)));
     take(&deep[..deep.len() - 1], files()).unwrap();
 }
 
