@@ -1,4 +1,4 @@
-//! What the agent's own sandbox keeps from it. A service may have a file system of its own (`ProtectHome=`,
+//! What the agent's own sandbox hides from it. A service may have a file system of its own (`ProtectHome=`,
 //! `PrivateTmp=` and their like): what isn't there for the agent may be there for the box. The mounts of process 1 are
 //! the box's, and any process may read them.
 

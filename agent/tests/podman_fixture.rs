@@ -1,4 +1,4 @@
-//! The tests' own podman holds what it promises: it runs containers, and leaves nothing behind.
+//! The tests' own podman does what it promises: it runs containers, and leaves nothing behind.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

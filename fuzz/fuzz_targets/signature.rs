@@ -1,5 +1,5 @@
-//! Any bytes as a signature, bare and in the armor that a commit carries: what can be read fits nothing that
-//! it wasn't made for; never a panic.
+//! Any bytes as a signature, bare and in the armor that a commit carries: what can be parsed matches nothing
+//! that it wasn't made for; never a panic.
 #![no_main]
 
 use holdfast_core::verify::SshSignature;

@@ -1,4 +1,4 @@
-//! What was seen of an app when it failed: kept on the box before anything is taken back, for whoever asks why.
+//! The diagnosis of an app that failed: what was seen of it, saved before anything is rolled back.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Digests: what content is called once nothing about it may change.
+//! Digests: the names of content that must never change.
 
 use std::fmt;
 use std::str::FromStr;

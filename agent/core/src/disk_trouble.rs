@@ -1,4 +1,4 @@
-//! What the disk's refusals mean: sorted by type where they come up, so that nobody has to read it out of a message.
+//! Why the disk refused something: classified by type where it happens, so that nobody has to parse messages.
 
 use std::error::Error;
 use std::io;

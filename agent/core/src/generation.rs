@@ -1,4 +1,4 @@
-//! The generation: every app that this box holds, and what a newly resolved revision makes of it.
+//! The generation: every app of this box, and what a newly resolved revision changes about it.
 
 pub mod group;
 pub mod handover;

@@ -1,4 +1,4 @@
-//! Health of an app, as one look at it tells.
+//! The health of an app, as one look finds it.
 
 use serde::{Deserialize, Serialize};
 

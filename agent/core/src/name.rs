@@ -1,4 +1,4 @@
-//! Names that were checked once, where they came in.
+//! Names, validated once where they enter.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,5 +1,5 @@
-//! What a driver sees of what the box should hold. The driver compares, since it knows its own defaulting;
-//! the planner only reads the result.
+//! What a driver observes of the objects that the box should have. The driver compares, since it knows its
+//! own defaulting; the planner only reads the result.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! A pod as podman can hold it: what Kubernetes' workloads are lowered to (see [`crate::lower`]). Everything
+//! A pod as podman can run it: what Kubernetes' workloads are lowered to (see [`crate::lower`]). Everything
 //! that a container needs stands in it, so that the same pod is the same value, and another value another pod.
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! Health checks by probe components: a WebAssembly program of the app's own that the agent runs beside it, and that
-//! says by how it ends whether the app is well.
+//! Health checks by probe components: a WebAssembly program of the app that the agent runs beside it, and whose exit
+//! says whether the app is healthy.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

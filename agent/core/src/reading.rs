@@ -1,5 +1,6 @@
-//! How a repository is read: which files count, by which names, and what stands in the way. The agent on a box and
-//! `holdfast validate` read by this code alone, so that what the one calls an error the other doesn't pass over.
+//! How a repository is read: which files count, by which names, and which of them are errors. The agent on a box
+//! and `holdfast validate` read by this code alone, so that what the one calls an error the other doesn't pass
+//! over.
 
 use std::collections::BTreeMap;
 

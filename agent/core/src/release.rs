@@ -1,5 +1,5 @@
 //! A release: one app as it would run on this box, with nothing mutable left in it; and the policy by which
-//! it is judged, which may change without making another release.
+//! it is judged, which may change without changing the release.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Secrets as values: what they are never shows.
+//! Secrets as values, which never show their content.
 
 use std::fmt;
 

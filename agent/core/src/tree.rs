@@ -1,5 +1,5 @@
-//! The files of a revision as whoever reads a repository sees them: on a box out of its mirror, for `validate` and
-//! `render` out of a folder.
+//! The files of a revision, whoever reads them: from the mirror on a box, from a folder for `validate` and
+//! `render`.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Whatever comes in: readers end with a value or with errors that have a place, and rendering is a function.
+//! Arbitrary input: readers return a value or errors with a place, and rendering is deterministic.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use holdfast_core::model::document::read;

@@ -1,5 +1,6 @@
-//! One form of a signature: what ssh-keygen makes is taken, and whatever else fits the same content isn't, although
-//! ssh-keygen itself takes most of it. Each other form would be another commit id for the same signed content.
+//! One form of a signature: what ssh-keygen writes is accepted, and any other encoding for the same content isn't,
+//! although ssh-keygen itself accepts most of them. Each other form would be another commit id for the same signed
+//! content.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, clippy::disallowed_types)]
 

@@ -1,4 +1,4 @@
-//! Signatures made by real ssh-keygen, and its opinion beside ours.
+//! Signatures made by real ssh-keygen, and its verdict compared with ours.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, clippy::disallowed_types)]
 

@@ -1,5 +1,5 @@
-//! Manifests mean what kubectl takes them to mean: each text of `tests/yaml-table/table.jsonl`, of which kubectl's own
-//! code said what it reads, is read here as well.
+//! Manifests mean what kubectl takes them to mean: each text of `tests/yaml-table/table.jsonl` is read here too, and
+//! compared with what kubectl's own code made of it.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, clippy::print_stderr, reason = "Go is run")]

@@ -1,5 +1,5 @@
-//! Images that the box holds, as drivers are given them: whole, checked, on its own disk; and the archive that
-//! runtimes take them in.
+//! Images on the box's disk, as drivers are given them: complete and checked; and the archive format in which
+//! runtimes take them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;

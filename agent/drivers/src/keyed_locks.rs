@@ -1,4 +1,4 @@
-//! Locks by name: what several tasks would do at once is done by one of them, while the others wait for it.
+//! Locks by name: of several tasks that would do the same, one does it, and the others wait.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

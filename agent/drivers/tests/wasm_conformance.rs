@@ -1,4 +1,4 @@
-//! The WebAssembly driver is held to what every driver must do.
+//! The WebAssembly driver against what every driver must do.
 
 #![cfg(feature = "wasm")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]

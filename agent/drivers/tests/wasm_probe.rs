@@ -1,4 +1,4 @@
-//! Probe components: what they are given, what they may do, and how each end of theirs counts.
+//! Probe components: what they are given, what they may do, and how each way of ending counts.
 
 #![cfg(feature = "wasm")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]

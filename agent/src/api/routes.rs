@@ -1,4 +1,4 @@
-//! What is answered to a request: the paths, and the ways to the loop and back.
+//! The answers to requests: the paths, and the way to the loop and back.
 
 use std::convert::Infallible;
 use std::pin::Pin;

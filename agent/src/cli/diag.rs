@@ -1,4 +1,4 @@
-//! `holdfast diag`: what was seen of an app when it last failed, kept before it was taken back.
+//! `holdfast diag`: what was seen of an app when it last failed, saved before it was rolled back.
 
 use clap::Args;
 use holdfast_core::name::AppName;

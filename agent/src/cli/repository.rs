@@ -1,5 +1,4 @@
-//! A repository that lies in a folder, for `validate` and `render`: the same names, links and limits as a revision has
-//! on a box.
+//! A repository in a folder, for `validate` and `render`: the same names, links and limits as a revision has on a box.
 //!
 //! Only what the agent would read is read. Nothing is followed out of the folder.
 

@@ -1,4 +1,4 @@
-//! `holdfast retry`: what failed of an app is tried again, though nothing of it has changed.
+//! `holdfast retry`: a failed release is tried again unchanged.
 
 use clap::Args;
 use holdfast_core::name::AppName;

@@ -1,4 +1,4 @@
-//! `holdfast status`: how the box is.
+//! `holdfast status`: the state of the box.
 
 use holdfast_core::report::Status;
 use jiff::Timestamp;

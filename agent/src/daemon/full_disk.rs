@@ -1,5 +1,5 @@
-//! The disk that refuses writes: that is told, what runs goes on, and when there is room again the agent goes on by
-//! itself, with what it could not take in meanwhile.
+//! A disk that refuses writes: the agent says so, workloads keep running, and once there is space again it resumes
+//! on its own, with what it couldn't take in meanwhile.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a box reads of a revision, in the order in which each tells of the next: its documents, the manifests of
+//! What a box reads of a revision, in the order in which each leads to the next: its documents, the manifests of
 //! the apps that run here, their artifacts.
 //!
 //! Each of these looks as far as it can. What isn't in the mirror yet is left out: it is being noted

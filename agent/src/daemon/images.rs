@@ -1,4 +1,4 @@
-//! What drivers of containers need of the rest of the box: images from registries, and secrets from the store.
+//! What container drivers need from the rest of the agent: images from registries, and secrets from the store.
 
 use std::collections::BTreeSet;
 #[cfg(feature = "kubernetes")]

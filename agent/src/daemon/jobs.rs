@@ -1,5 +1,5 @@
-//! What is begun beside the loop: preparing, looking, what apps need of their runtimes, and dropping what nobody needs.
-//! Each comes back to the loop as an event.
+//! The jobs beside the loop: preparing releases, looking at apps, the keeper's work on runtimes, and garbage
+//! collection. Each comes back to the loop as an event.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Looking without a daemon: the state folder is opened under its lock and nothing is changed.
+//! Read-only commands without a daemon: the state folder is opened under its lock, and nothing is changed.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,4 +1,4 @@
-//! What comes from outside of the process: requests by the socket, signals, the service manager's clock.
+//! What comes from outside of the process: requests on the socket, signals, the service manager's watchdog.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! How far the source was followed, and what is held on the way.
+//! How far the source was followed, and what is held meanwhile.
 
 use std::time::Duration;
 

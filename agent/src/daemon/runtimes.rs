@@ -1,4 +1,4 @@
-//! What the runtimes of the box are and can do, as their drivers say: for the log, `status` and `doctor`.
+//! What the runtimes of the box are and can do, as their drivers report it, for the log, `status` and `doctor`.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What follows the source: which job uses it at the moment, how far the box came, and when it is asked again.
+//! The state of following the source: which job uses it at the moment, how far the box got, and when it is asked again.
 
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::held::Held;

@@ -1,4 +1,4 @@
-//! A start on a disk that takes no writes: the agent can't open its state folder. It waits for the disk, answers
+//! A start on a disk that refuses writes: the agent can't open its state folder. It waits for the disk, answers
 //! meanwhile, and goes on as if it had only been started when that was mended. What runs is left alone.
 
 use std::io;

@@ -1,6 +1,7 @@
-//! What the tags of images mean. Rendering asks no registry: an app of which a tag isn't known yet is held, and the
-//! registries are asked beside everything else, each by a job of its own. With what one says the revision is rendered
-//! again. So one that hangs holds up what names it, and neither the other apps nor polls nor an emergency stop.
+//! The digests that image tags resolve to. Rendering asks no registry: an app of which a tag isn't known yet is held,
+//! and the registries are asked beside everything else, each by a job of its own. With what one says the revision is
+//! rendered again. So one that hangs holds up what names it, and neither the other apps nor polls nor an emergency
+//! stop.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

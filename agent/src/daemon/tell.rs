@@ -1,4 +1,4 @@
-//! What the daemon tells: answers to requests, the audit log, the service manager.
+//! What the daemon reports: answers to requests, the audit log, and to the service manager.
 
 use holdfast_core::clock::Now;
 use holdfast_core::digest::Revision;

@@ -1,5 +1,5 @@
-//! Whom the box believes, and whether the accepted revision may still be used by that. Keys come and go while a
-//! revision waits for its window, and while the agent is away: what isn't applied by then is verified again.
+//! Whom the box trusts, and whether the accepted revision may still be used. Keys come and go while a revision
+//! waits for its window, and while the agent is away: what isn't applied by then is verified again.
 
 use std::fs;
 use std::path::PathBuf;

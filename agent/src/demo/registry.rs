@@ -1,5 +1,5 @@
-//! The demo's registry: as much of OCI's distribution-spec as it takes to fetch an image, on a port of the
-//! loopback, for as long as the demo plays.
+//! The demo's registry: as much of OCI's distribution-spec as it takes to fetch an image, on a loopback
+//! port, for as long as the demo runs.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;

@@ -1,4 +1,4 @@
-//! What the demo prints: words, and on a terminal the time that goes by.
+//! What the demo prints: text and, on a terminal, a running timer.
 
 use std::io::{IsTerminal, Write, stdout};
 use std::time::{Duration, Instant};

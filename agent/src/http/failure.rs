@@ -1,4 +1,4 @@
-//! What a failure of ureq means, in words that help.
+//! ureq's failures, in words that help.
 
 use std::error::Error as _;
 use std::io;

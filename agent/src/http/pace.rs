@@ -1,4 +1,4 @@
-//! How fast a server must be: averaged over a time of waiting, so that a short pause costs nothing.
+//! How fast a server must be: averaged over the time of waiting, so that a short pause does no harm.
 
 use std::time::Duration;
 

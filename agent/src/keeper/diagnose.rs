@@ -1,4 +1,4 @@
-//! The diagnosis of an app that failed: gathered and kept before anything of it is taken back.
+//! The diagnosis of an app that failed: gathered and saved before anything is rolled back.
 
 use std::collections::VecDeque;
 

@@ -1,5 +1,6 @@
-//! Taking in what came of work: what there is of an app is planned from, the plan is walked piece by piece, and at its
-//! end the app moves on. The executor has no choices to make; it writes each step's intent down before and its end after.
+//! Taking in the results of work: an app is planned from what was observed, the plan is carried out step by step, and
+//! then the app moves on. The executor has no choices to make; it writes each step's intent down before and its end
+//! after.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

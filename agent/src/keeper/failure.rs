@@ -1,5 +1,5 @@
-//! What follows when a release fails: it is remembered, its app goes back, and with it whatever changes together
-//! with it. And how somebody has it tried again.
+//! What follows when a release fails: it is remembered, its app is rolled back, and so are the apps that changed
+//! together with it. And how somebody has it tried again.
 
 use holdfast_core::app::{App, Phase};
 use holdfast_core::clock::Now;

@@ -1,5 +1,5 @@
-//! What an app no longer wants and its runtime doesn't let go: an admission policy refuses the removal, a finalizer is not
-//! taken off, data hangs on it. That is no fault of any release. It stays in the inventory and is named, the rest of the
+//! Leftovers, which an app no longer wants and its runtime doesn't remove: an admission policy refuses it, a finalizer
+//! stays, data depends on it. That is no fault of any release. It stays in the inventory and is named, the rest of the
 //! app goes on, and the removal is tried again with growing pauses. Only in memory: a start of the agent finds it in the
 //! inventory and tries it at once.
 

@@ -1,5 +1,5 @@
-//! The keeper: keeps the box in the generation that it holds. It owns the apps' state, and is told of what
-//! happens; it has no clock, no task and no network of its own, so that a test can play years with it.
+//! The keeper: keeps the box at its generation. It owns the apps' state, and is told of what happens; it
+//! has no clock, no task and no network of its own, so that a test can play years with it.
 //!
 //! [`Keeper::pass`] finds out what is to be done for which app: those that aren't what they should be are brought to it,
 //! and those whose turn has come are changed, each in a transaction of its own. What a runtime takes its time for is

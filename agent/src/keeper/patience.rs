@@ -1,5 +1,5 @@
-//! Nothing is repeated without a pause that grows: what fails, what must be put right again and again, a runtime that is
-//! back again and again. And what is repeated is said once.
+//! Growing pauses before anything is repeated: a step that fails, drift that comes back, a runtime that keeps coming
+//! back. And what is repeated is said once.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};

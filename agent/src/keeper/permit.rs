@@ -1,4 +1,4 @@
-//! Leave to change the box: what the loop allows by the policy, the clock and the gates, and what waits for it.
+//! The permit to change the box: what the policy, the clock and the gates allow now, and what waits for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! What the keeper has of releases: whole those that an app may come to run, and of the others that stay on disk only what
-//! they need there. An app of 500 objects takes some megabytes of memory.
+//! The keeper's releases: those that an app may come to run in full, and of others that stay on disk only what they need
+//! there. An app of 500 objects takes some megabytes of memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

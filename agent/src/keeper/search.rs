@@ -1,4 +1,4 @@
-//! The search for apps that a runtime has with our mark and that the box knows nothing of: the store was lost.
+//! The search for apps that a runtime has with our mark and that the box has no record of, because the store was lost.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Why an image, or a part of one, could not be had: which servers were asked, and what each of them said.
+//! Why an image, or a part of one, could not be fetched: which servers were asked, and what each of them said.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! One image, and everybody who may have it: they are asked in turn, mirrors first, in rounds with growing
-//! pauses, until one of them gives what is wanted.
+//! Fetching one image: mirrors first, then the registry, in rounds with growing pauses, until one of them
+//! has it.
 
 use std::thread;
 use std::time::{Duration, Instant};

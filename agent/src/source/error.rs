@@ -1,4 +1,4 @@
-//! Why the source could not be asked, or what it brought could not be used.
+//! Why the source could not be asked, or its answer could not be used.
 
 use std::path::Path;
 use std::time::Duration;

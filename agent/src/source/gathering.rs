@@ -1,5 +1,5 @@
-//! Gathering what a box reads of a revision: it looks as far as it can, what it met and isn't here is fetched in
-//! one request, and it looks again. So each level of folders costs one request, however many folders it has.
+//! Gathering what a box reads of a revision: it reads as far as it can, fetches whatever was missing in one
+//! request, and reads again. So each level of folders costs one request, however many folders it has.
 
 use super::error::SourceError;
 use super::{FileClass, Reading, SourceTree};

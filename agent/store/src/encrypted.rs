@@ -1,6 +1,6 @@
-//! Secrets at rest: encrypted to the box's own key, so that a stolen disk image without the key tells nothing. The same
-//! secret gives the same bytes on the same box: the digest of what is encrypted is the keyed digest by which a release
-//! names its secrets, and a changed secret is a changed release.
+//! Secrets at rest: encrypted to the box's own key, so that a stolen disk image without the key reveals nothing. The
+//! same secret gives the same bytes on the same box: the digest of what is encrypted is the keyed digest by which a
+//! release names its secrets, and a changed secret is a changed release.
 //!
 //! The form is a byte for the version, the nonce, and XChaCha20-Poly1305's output. The nonce is a keyed digest of the
 //! secret (as in RFC 5297's SIV: derived, never chosen), so that two secrets never share one.

@@ -1,4 +1,4 @@
-//! Named crash points: one at each place after which the disk holds something that it didn't hold before.
+//! Named crash points: one after each durable write.
 //!
 //! With the feature `faults`, `HOLDFAST_FAULT=name` aborts the process the first time that it comes by, and
 //! `HOLDFAST_FAULT=name:3` the third time. `HOLDFAST_FAULT=name:3@verdict.bad` counts from the first time that

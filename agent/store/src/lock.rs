@@ -1,4 +1,4 @@
-//! The state folder's lock: one agent at a time, and whoever comes second hears who is first.
+//! The state folder's lock: one agent at a time; a second one is told which process has it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};

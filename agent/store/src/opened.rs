@@ -1,4 +1,4 @@
-//! What opening the store has to tell.
+//! What there is to report after the store was opened.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The records that are kept: each app, what runs here by our doing, and how far the source was followed.
+//! The records that are kept: the apps, the inventory, and how far the source was followed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a commit brings to the disk, and what is there after a crash.
+//! What a commit writes to the disk, and what is left after a crash.
 
 #![allow(clippy::unwrap_used)] // A test that cannot go on stops here.
 

@@ -1,4 +1,4 @@
-//! The whole store from outside: what it tells, what it survives, and that it is quiet.
+//! The whole store from outside: what it reports, what it survives, and that it writes nothing at rest.
 
 #![allow(clippy::unwrap_used)] // A test that cannot go on stops here.
 

@@ -1,4 +1,5 @@
-//! The disk budget and what comes by Git: a commit that is too large is given up, and every way out of it stays open.
+//! The disk budget and what is fetched from Git: a commit that is too large is given up, and every way out of it stays
+//! open.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,6 @@
-//! A disk that is full, out of inodes, or read-only, under the real agent: what runs goes on, the box says what is
-//! wrong, goes back where it must, and goes on by itself when there is room again. Needs root, for the mounts.
+//! A disk that is full, out of inodes, or read-only, under the real agent: workloads keep running, the box says
+//! what is wrong, rolls back where it must, and resumes on its own when there is space again. Needs root, for the
+//! mounts.
 
 #![allow(clippy::unwrap_used, reason = "a failing helper is a failing test")]
 

@@ -1,4 +1,4 @@
-//! Garbage collection of the mirror, and what comes while it is on its way.
+//! Garbage collection of the mirror, and what arrives while it runs.
 
 use std::fs;
 use std::thread;

@@ -1,4 +1,4 @@
-//! The agent dies at its fault points, and what the next start makes of it.
+//! The agent dies at its fault points, and the next start recovers.
 //!
 //! Needs the feature `faults`; scripts/test.sh switches it on.
 

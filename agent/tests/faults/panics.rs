@@ -1,4 +1,4 @@
-//! A job of the agent breaks off by a panic, which none should: the loop goes on without what it was to bring.
+//! A job of the agent panics, which none should: the loop goes on without its result.
 
 use nix::sys::signal::Signal;
 

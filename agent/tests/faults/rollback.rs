@@ -1,4 +1,4 @@
-//! A crash of the agent at every durable boundary that a way back passes, and of the agents that go on with it.
+//! A crash of the agent at every durable boundary of a rollback, and of the agents that continue it.
 //!
 //! Which boundaries those are is found out by a run that writes them down. From each course a share is taken, the
 //! same one each time; `HOLDFAST_LONG=1` takes all of them.

@@ -1,4 +1,4 @@
-//! The service manager's watchdog: it hears of the agent as long as the loop turns, and no longer.
+//! The service manager's watchdog: it hears from the agent as long as the loop runs, and no longer.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;

@@ -1,4 +1,4 @@
-//! Servers that hang, drip, never end, lie and lead elsewhere; and proxies.
+//! Servers that hang, drip, never end, lie and redirect; and proxies.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

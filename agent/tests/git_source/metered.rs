@@ -1,4 +1,4 @@
-//! A source at the end of a link that is paid for by the byte.
+//! A source behind a metered link.
 
 use holdfast::http::allowance::Allowance;
 use holdfast::source::{GitConfig, GitSource, Reference, Source, SourceError};

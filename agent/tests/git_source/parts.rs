@@ -1,4 +1,4 @@
-//! Servers that can leave something out: only what the box reads comes over the wire, level by level.
+//! Servers with partial fetch: only what the box reads comes over the wire, level by level.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Images for a node that reaches no registry: the agent puts them where k3s imports them from, and what a real
-//! containerd makes of them. No cluster is needed for that: images are staged while one is still starting.
+//! Images for a node that reaches no registry: the agent puts them where k3s imports them from, and a real
+//! containerd imports them. No cluster is needed for that: images are staged while one is still starting.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing helper is a failing test")]
 

@@ -1,5 +1,5 @@
-//! What a revision does to the apps: errors hold as little as they can, nothing goes by accident, a bad
-//! release goes back.
+//! What a revision does to the apps: errors hold as little as possible, nothing is removed by accident,
+//! a bad release is rolled back.
 
 use std::fs;
 

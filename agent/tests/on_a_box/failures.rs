@@ -1,4 +1,4 @@
-//! What follows a failure: apps that go back together, what is kept of them, another try, and data that outlives its
+//! What follows a failure: apps that are rolled back together, the diagnosis, a retry, and data that outlives its
 //! app.
 
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! What moves from one app to another in a commit is handed over: it is never removed and made again, and it comes back
-//! as it was if its new app fails.
+//! What moves from one app to another in a commit is handed over: it is never removed and recreated, and it is given
+//! back as it was if its new app fails.
 
 use std::fs;
 

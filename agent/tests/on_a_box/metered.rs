@@ -1,4 +1,4 @@
-//! A byte budget that files of apps out of Git use up: what decides comes all the same.
+//! A byte budget that files of apps in Git use up: documents are fetched all the same.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! A box in a large fleet, whose server can leave something out: it takes its own part and no more.
+//! A box in a large fleet, whose server supports partial fetch: it fetches its own part and no more.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! What a box makes of a repository that isn't as it should be: what `holdfast validate` calls an error holds the app, or
-//! the revision, and nothing is removed for it.
+//! the revision, and nothing is removed because of it.
 
 use std::fs;
 use std::os::unix::fs::symlink;

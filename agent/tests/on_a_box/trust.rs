@@ -1,4 +1,4 @@
-//! Nothing runs that isn't trusted, and what ran goes on.
+//! Nothing untrusted runs, and what ran before keeps running.
 
 use std::fs;
 

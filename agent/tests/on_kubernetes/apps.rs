@@ -1,4 +1,4 @@
-//! Apps on a cluster: what a commit makes of it, what stays others', and what goes.
+//! Apps on a cluster: what a commit changes, what is left to others, and what is removed.
 
 use std::thread;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Why an app isn't well, and why it is refused: what the server knows is told, in its words.
+//! Why an app is unhealthy or refused: in the server's own words.
 
 use std::thread;
 use std::time::Duration;

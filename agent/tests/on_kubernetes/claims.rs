@@ -1,4 +1,4 @@
-//! Claims that the cluster makes, and would remove, by itself: data outlives whatever made it.
+//! Claims that the cluster itself creates and would remove: data outlives whatever created it.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! The Kubernetes driver is held to what every driver must do, on a real API server.
+//! The Kubernetes driver against what every driver must do, on a real API server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Resources of kinds that only their own controllers know: how they are, and how they go.
+//! Resources of kinds that only their own controllers know: their health, and their removal.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
 //! What moves from one app to another, what is renamed within one, and a kind that is misspelt: nothing is removed before
-//! what takes its place is there and well.
+//! its replacement is there and healthy.
 
 use holdfast_core::report::Status;
 use serde_json::Value;

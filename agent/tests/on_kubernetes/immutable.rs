@@ -1,5 +1,5 @@
-//! Fields that the server doesn't let anybody change: such a change is held, or the object is made anew where the app
-//! says that it may; what holds data never is.
+//! Fields that the server doesn't let anybody change: such a change is held, or the object is recreated where the app
+//! allows it; an object with data never is.
 
 use crate::cluster_box::{APP, ClusterBox, config_map, deployment};
 use crate::support::agent_box::app;

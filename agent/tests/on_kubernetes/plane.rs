@@ -1,4 +1,4 @@
-//! The tests' own control plane holds what it promises: it is a real one, whose parts can be stopped and hung, and it
+//! The tests' own control plane does what it promises: it is a real one, whose parts can be stopped and hung, and it
 //! leaves nothing behind.
 
 use std::io::Read as _;

@@ -1,4 +1,4 @@
-//! Programs that checks run in containers: from the agent through the API server to the kubelet, and how they ended
+//! Programs that checks run in containers: from the agent through the API server to the kubelet, and their results
 //! back again. Where the cluster is to fail, the containers are the stand-in's, and what programs do in them is
 //! scripted, see `EXEC`.
 

@@ -1,4 +1,4 @@
-//! Images for a real kubelet that the agent put there, and what the kubelet makes of them.
+//! Images for a real kubelet that the agent put there, and how the kubelet uses them.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! Removals that the cluster refuses, or that never come to an end: they are the cluster's matter, and hold up nothing else.
+//! Removals that the cluster refuses, or that never come to an end: they are left to the cluster, and delay nothing
+//! else.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! The podman driver is held to what every driver must do, on a real podman.
+//! The podman driver against what every driver must do, on a real podman.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Apps that don't stay up by themselves.
+//! Apps that don't stay up.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Images that don't come, or not as they should.
+//! Images that can't be fetched, or are damaged.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! What an app can't have on this box: a port, room on the disk, a disk that takes writes.
+//! What an app can't have on this box: a port, space on the disk, a disk that accepts writes.
 
 use std::fs;
 use std::io::Write;

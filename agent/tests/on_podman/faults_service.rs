@@ -1,4 +1,4 @@
-//! podman's service dies, hangs, isn't there; the agent dies and comes again.
+//! podman's service dies, hangs or is missing; the agent dies and is started again.
 
 use std::fs;
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! podman answers, and takes its time to start programs in containers.
+//! podman answers, but is slow to start programs in containers.
 
 use std::fs;
 use std::io::{Read, Write, copy};

@@ -1,5 +1,5 @@
-//! One app folder, on a box with podman and on a box with Kubernetes: the box decides, and what is seen of it from
-//! outside is the same.
+//! One app folder, on a box with podman and on a box with Kubernetes: the box decides, and seen from outside the
+//! result is the same.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! Downloads that break off, and are gone on with.
+//! Downloads that break off and are resumed.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The registries' client against a real registry, alone and behind servers that do what they shouldn't.
+//! The registries' client against a real registry, alone and behind servers that misbehave.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

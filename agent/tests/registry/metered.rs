@@ -1,4 +1,4 @@
-//! Links that are paid for by the byte: a rate and a budget for all downloads.
+//! Metered links: a rate and a budget for all downloads.
 
 use std::sync::{Arc, Mutex};
 use std::thread;

@@ -1,4 +1,4 @@
-//! Servers that do what no server should: say nothing, drip, never end, lead elsewhere.
+//! Servers that do what no server should: say nothing, drip, never end, redirect.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! Random steps that can be had again.
+//! Random steps that can be reproduced.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Judging a release by what its probes saw: a grace for its start, a soak without a break, a deadline, and an end
-//! for what flaps.
+//! Judging a release by the looks at it: a grace for its start, a soak without a break, a deadline, and a limit on
+//! flapping.
 
 use std::time::Duration;
 

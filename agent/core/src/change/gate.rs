@@ -1,4 +1,4 @@
-//! Gates: what tells on the box itself that it is in use.
+//! Gates: signs on the box itself that it is in use.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! When this box may be changed: maintenance windows, gates that hold while it is in use, limits of downloads, and
-//! the stop that holds everything. Pure: the time and what the gates said come in as values.
+//! When this box may be changed: maintenance windows, gates that hold a change while the box is in use, download
+//! limits, and the emergency stop. Pure: the time and what the gates said come in as values.
 //!
 //! None of these hold back what keeps the box as it is: drift is put right, and what fails goes back.
 

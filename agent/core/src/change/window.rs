@@ -1,4 +1,4 @@
-//! Maintenance windows: parts of days in a time zone, over midnight and over changes of the clocks.
+//! Maintenance windows: parts of days in a time zone, across midnight and daylight-saving changes.
 //!
 //! A window begins at its `from` on each of its days and ends at the next `to`, both as clocks on the wall there
 //! show them. What clocks skip in spring begins and ends when they go on; what they show twice in autumn begins with

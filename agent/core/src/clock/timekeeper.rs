@@ -1,4 +1,4 @@
-//! What a box makes of its clocks within one boot: what it has proof of, and whether the clock on the wall is to be
+//! What a box concludes from its clocks within one boot: which time is proven, and whether the wall clock can be
 //! trusted.
 
 use std::time::Duration;

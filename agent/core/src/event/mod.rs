@@ -1,4 +1,4 @@
-//! Events: what the box did and what was done to it, as one chain in which each link names the one before.
+//! Events: what the box did and what was done to it, as one hash chain.
 //!
 //! Whoever holds one hash from outside (the anchor holds the newest) can tell whether any event up to it was
 //! changed, left out or put in later. The chain proves order and integrity, not authorship. What was dropped for

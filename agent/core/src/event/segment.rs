@@ -1,4 +1,4 @@
-//! Sealed segments: what stays of events that were dropped for age.
+//! Sealed segments: what is kept of old events that were dropped.
 //!
 //! A log that dropped its oldest events without a trace could have lost any others as well. So a dropped run of
 //! events leaves a [`Segment`] in its place, and the log gets an event that names the digest of all segments

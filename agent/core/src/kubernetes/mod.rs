@@ -1,4 +1,4 @@
-//! What Kubernetes fixes by itself, whatever the cluster: checks go by it before anything is sent.
+//! What is the same in every Kubernetes cluster, and so can be checked before anything is sent.
 
 pub mod images;
 pub(crate) mod schema;

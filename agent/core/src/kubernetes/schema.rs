@@ -1,5 +1,5 @@
-//! What Kubernetes' own kinds look like: their fields, types, words and what must be there, as the API servers of the
-//! supported releases have it. A manifest that none of them takes is refused before it is anywhere near a cluster.
+//! The schemas of Kubernetes' own kinds: fields, types, enums and required fields, as the API servers of the
+//! supported releases have them. A manifest that none of them takes is refused before it is anywhere near a cluster.
 //!
 //! `schema.txt` is made by `scripts/kubernetes-schema.sh` from what Kubernetes publishes. It first names kinds, each
 //! with the number of its type; kinds of a version that is not on by default have none, and are not looked into. Then

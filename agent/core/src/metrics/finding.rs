@@ -1,4 +1,4 @@
-//! What grew in a window against what a check wants of it.
+//! What grew in a window, compared with what a check requires.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A window of time over a page that is scraped again and again: what grew in it.
+//! A window of time over a page that is scraped repeatedly: what grew in it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Which series are meant: a name and what its labels must be, as in PromQL.
+//! Series selectors: a name and label matchers, as in PromQL.
 
 use std::borrow::Cow;
 use std::fmt;

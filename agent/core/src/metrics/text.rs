@@ -1,5 +1,5 @@
-//! The text of a Prometheus page, 0.0.4 and OpenMetrics: samples, line by line, with nothing kept of it. A line that
-//! is none is an error for the whole page, as Prometheus has it.
+//! The text of a Prometheus page, 0.0.4 and OpenMetrics: samples, line by line, keeping none of the text. A line
+//! that is none is an error for the whole page, as Prometheus has it.
 //!
 //! Native histograms are in the text only as OpenMetrics 2.0 writes them: one value in braces.
 

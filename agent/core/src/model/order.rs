@@ -1,4 +1,4 @@
-//! Documents that order something of the boxes that they are for: a Stop, a Purge.
+//! Documents that tell the boxes that they select to do something: a Stop, a Purge.
 
 use super::decode::{Placed, record};
 use super::document::Metadata;

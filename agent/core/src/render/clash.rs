@@ -1,4 +1,4 @@
-//! Objects that two apps name: one box can hold each of them once, for one app.
+//! Objects that two apps define: a box can have each object once, for one app.
 
 use std::collections::BTreeMap;
 

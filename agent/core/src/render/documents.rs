@@ -1,6 +1,6 @@
-//! What stands in a file of manifests, object by object: lists are taken apart, what only a server writes is dropped, so
-//! that what `kubectl get -o yaml` prints can be committed as it is, and what would have the cluster remove data isn't
-//! taken as it stands.
+//! The objects in a file of manifests: Lists are split, and fields that only a server writes are dropped, so that what
+//! `kubectl get -o yaml` prints can be committed as it is; fields that would make the cluster remove data are
+//! overridden.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! Kubernetes YAML: from the files in an app's `manifests/` to objects in the order of their making.
+//! Kubernetes YAML: from the files in an app's `manifests/` to objects in the order in which they are created.
 
 use std::collections::{BTreeMap, BTreeSet};
 

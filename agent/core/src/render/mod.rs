@@ -1,4 +1,4 @@
-//! Desired: what this box is to hold, app by app, with every template rendered and nothing resolved yet.
+//! Desired: what this box should have, app by app, with every template rendered and nothing resolved yet.
 
 pub(crate) mod clash;
 mod documents;

@@ -1,5 +1,5 @@
-//! The order in which objects are made: what others need comes first. And which kinds have no namespace. Kinds are
-//! named here as keys name them, so that none of these is somebody else's of the same name.
+//! The order in which objects are created: what others need comes first. And which kinds have no namespace. Kinds
+//! are named here as keys name them, so that none of these is somebody else's of the same name.
 
 /// Kinds in the order of their making; what isn't here comes between the two lists.
 const FIRST: [&str; 24] = [

@@ -1,4 +1,4 @@
-//! One app: is it placed here, is it whole, which values does it get.
+//! One app: whether it is placed here, whether it is complete, and which values it gets.
 
 use semver::Version;
 

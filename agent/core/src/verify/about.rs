@@ -1,4 +1,4 @@
-//! What people know a change by: its subject and its author. Both are outside input that ends up in a terminal.
+//! How people recognise a change: its subject and its author. Both are outside input that ends up in a terminal.
 
 /// So many characters are kept of each.
 const MOST: usize = 120;

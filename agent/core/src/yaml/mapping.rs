@@ -1,4 +1,4 @@
-//! A mapping while it is read: keys are there once, and `<<` takes over the entries of other maps.
+//! A mapping while it is read: each key occurs once, and `<<` merges the entries of other maps.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! A file of manifests as kubectl takes it apart: what stands between lines of `---` is one document.
+//! A file of manifests as kubectl splits it: what is between lines of `---` is one document.
 
 use crate::diagnostic::{Diagnostic, Position, quoted};
 

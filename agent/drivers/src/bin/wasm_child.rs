@@ -1,4 +1,4 @@
-//! What tests start in the place of `holdfast`: the hidden subcommands of the WebAssembly driver.
+//! What tests start instead of `holdfast`: the hidden subcommands of the WebAssembly driver.
 
 use std::process::ExitCode;
 

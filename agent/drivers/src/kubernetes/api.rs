@@ -1,4 +1,4 @@
-//! Requests to the API server, each within a time of its own, and what can be wrong with their answers.
+//! Requests to the API server, each with its own time limit, and what can be wrong with the answers.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Changing what is there: writing, making anew, removing. Each of these may be done twice.
+//! Changing objects: writing, recreating and removing them. Each of these may be done twice.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};

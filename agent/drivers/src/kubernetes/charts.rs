@@ -1,5 +1,5 @@
-//! Charts for k3s' Helm controller: how one is, by its own word and by the Job that installs it. The Job isn't ours, and
-//! nothing is written on the chart when it ends: so it is watched for as long as it is waited for.
+//! Charts for k3s' Helm controller: their health, by their own status and by the Job that installs them. The Job isn't
+//! ours, and nothing is written on the chart when it ends: so it is watched for as long as it is waited for.
 
 use std::collections::BTreeMap;
 use std::pin::pin;

@@ -1,5 +1,5 @@
-//! Data that the cluster itself makes and removes: the claims of a StatefulSet's templates, and claims that some object
-//! owns and that would go with it.
+//! Data that the cluster itself creates and removes: the claims of a StatefulSet's templates, and claims that are owned
+//! by an object and would be removed with it.
 //!
 //! Nothing of ours is removed before the claims that hang on it would stay. Those of templates are marked as the app's, so
 //! that they are known, listed once nothing wants them any more, and go only as every other claim does.

@@ -1,5 +1,5 @@
-//! What differs between what is there and what is to be there. The server itself tells, by what it would make of it:
-//! nobody else knows its defaults. It is asked only when something may differ.
+//! How an object in the cluster differs from the one that should be there. The server itself tells, by what it would
+//! make of it: nobody else knows its defaults. It is asked only when something may differ.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

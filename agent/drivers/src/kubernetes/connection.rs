@@ -1,5 +1,5 @@
-//! How the API server is reached: the kubeconfig, which may come later than the agent and change under it, and the
-//! client that is made of it.
+//! How the API server is reached: the kubeconfig, which may appear after the agent has started and change while it
+//! runs, and the client made from it.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};

@@ -1,4 +1,5 @@
-//! Which kinds the cluster serves: asked once, and again when one is missing that a new definition may have brought.
+//! Which kinds the cluster serves: asked once, and again when a kind is missing that a new CustomResourceDefinition may
+//! have added.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,5 @@
-//! What the server's events say of an object: the controllers and the kubelet tell there what they tried and what came
-//! in between, and often nowhere else.
+//! The cluster's events about an object: controllers and the kubelet report there what they tried and what went wrong,
+//! and often nowhere else.
 
 use serde_json::Value;
 

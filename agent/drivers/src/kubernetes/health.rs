@@ -1,5 +1,5 @@
-//! How an app is: what its objects say of themselves, and where that is no more than a count, what the server knows
-//! besides: of the pods, of their node, and in its events.
+//! The health of an app: what its objects report in their status and, where that is no more than a count, what the
+//! server knows about the pods and their node, and its events.
 
 use holdfast_core::health::Health;
 use holdfast_core::kubernetes::images::pinned_images;

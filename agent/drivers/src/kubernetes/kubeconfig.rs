@@ -1,5 +1,5 @@
-//! The kubeconfig (k8s.io/client-go, tools/clientcmd/api/v1): where the API server is, how it is known, and who we are.
-//! What starts a program to find that out is refused: nothing is started to reach a server.
+//! The kubeconfig (k8s.io/client-go, tools/clientcmd/api/v1): where the API server is, how it is authenticated, and who
+//! we are. What starts a program to find that out is refused: nothing is started to reach a server.
 //!
 //! kube's own loader would do, and brings a YAML parser, regular expressions and JSONPath with it: two megabytes.
 

@@ -1,5 +1,5 @@
-//! Objects as they are to be: found among the kinds that the cluster serves, with our marks, and with the secrets that
-//! only the driver opens.
+//! Objects as they should be: with a kind that the cluster serves, with our marks, and with the secrets that only the
+//! driver decrypts.
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,5 +1,5 @@
 //! The parents of ApplySets: for each app a ConfigMap that says of which kinds and in which namespaces its objects
-//! are, so that they are found when nothing else is known, by us and by others.
+//! are, so that we and other tools can find them when nothing else is known.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};

@@ -1,5 +1,5 @@
-//! What the cluster holds of ours: watched kind by kind, and reduced to what the driver needs as it arrives, so that
-//! memory doesn't grow with what stands in the objects.
+//! Our objects in the cluster: watched kind by kind, and reduced to what the driver needs as they arrive, so that
+//! memory doesn't grow with their size.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::{Pin, pin};

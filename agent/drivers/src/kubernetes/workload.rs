@@ -1,4 +1,4 @@
-//! What runs of a workload: its pods, and where they are reached.
+//! The pods of a workload, and where they are reached.
 
 use holdfast_core::name::ObjectKey;
 use holdfast_core::release::Release;

@@ -1,5 +1,5 @@
-//! TLS for probes of pods, as the kubelet speaks it: whatever certificate the other side shows is taken, since a pod is
-//! known by its address and has nothing that an authority could vouch for.
+//! TLS for probes of pods, as the kubelet speaks it: any certificate is accepted, since a pod is known by its address,
+//! for which no authority could vouch.
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,4 +1,4 @@
-//! What the simulated runtime holds, and the words that it answers with.
+//! The objects of the simulated runtime, and its answers.
 
 use std::collections::BTreeMap;
 

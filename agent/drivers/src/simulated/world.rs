@@ -1,4 +1,4 @@
-//! The simulated runtime itself, without files, clocks or waiting: what it holds, and how it answers. The
+//! The simulated runtime itself, without files, clocks or waiting: its objects, and how it answers. The
 //! driver wraps it in a folder; a model test drives it directly with time of its own.
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! A cgroup for each workload's process, with limits that the kernel keeps: the fence behind the engine's own. A unit beside
-//! the agent's has the cgroup that they are in, which is given to us (`Delegate=`), and a process that keeps it there:
+//! A cgroup for each workload's process, with limits that the kernel enforces, behind the engine's own. A unit beside the
+//! agent's has the cgroup that they are in, which is given to us (`Delegate=`), and a process that keeps it there:
 //!
 //! ```text
 //! system.slice/holdfast.service                         the agent, and what it compiles

@@ -1,6 +1,6 @@
-//! `holdfast wasm-compile`: compiles one module or component, in a process of its own with nothing in it that
-//! is worth stealing. Its standard input is the code, its standard output the file to be written, its
-//! standard error the reason when it fails.
+//! `holdfast wasm-compile`: compiles one module or component, in a process of its own that has nothing worth
+//! stealing. Its standard input is the code, its standard output the file to be written, its standard error
+//! the reason when it fails.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};

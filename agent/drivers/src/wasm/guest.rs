@@ -1,5 +1,5 @@
-//! What a guest gets of the host: the data of its store, the functions that it may import, and the check
-//! that a module or component is what its App document says.
+//! What a guest gets from the host: the data of its store, the functions that it may import, and the
+//! check that a module or component is what its App document says.
 
 use wasmtime::component::{Component, Linker, ResourceTable};
 use wasmtime::{Engine, Module};

@@ -1,4 +1,4 @@
-//! Looking: what is there of an app, and how it is.
+//! Looking at an app: which of its objects exist, and its health.
 
 use std::fs;
 use std::io;

@@ -1,5 +1,5 @@
-//! Probe components: programs of an app's own that say how it is. Each run is a process of its own, as a workload's
-//! is, which ends with its verdict and leaves nothing behind.
+//! Probe components: programs of an app that say whether it is healthy. Each run is a process of its own, as a
+//! workload's is, which ends with its verdict and leaves nothing behind.
 
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Stdio};

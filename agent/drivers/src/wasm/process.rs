@@ -1,4 +1,4 @@
-//! Processes as `/proc` shows them: whether one is still the one that it was.
+//! Processes as `/proc` shows them: whether a process is still the same one.
 
 use std::fs;
 

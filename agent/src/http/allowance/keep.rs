@@ -1,4 +1,4 @@
-//! Where an allowance is kept over restarts.
+//! Where an allowance is kept across restarts.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

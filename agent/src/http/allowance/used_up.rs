@@ -1,4 +1,4 @@
-//! Nothing is left of the budget, or not enough: how much was used of how much, and when there is more.
+//! The budget is used up, or too little of it is left: how much was used, and when there is more.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! A runtime that doesn't let go of what is no longer wanted: that is named and tried again, and holds up nothing.
+//! A runtime that doesn't remove what is no longer wanted: that is reported and tried again, and delays nothing else.
 
 use super::waiting::{db_alone, on_a_good_box, taken_back};
 use super::*;

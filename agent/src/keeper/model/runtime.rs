@@ -1,5 +1,5 @@
-//! The simulated runtime as a driver without files and with time of its own. It keeps a list of what was done
-//! to it, for the rules to be checked.
+//! The simulated runtime as a driver without files, in simulated time. It keeps a list of what was done to
+//! it, for the rules to be checked.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! What takes its time for one app holds nothing else up, and what comes of it late is taken for what it is.
+//! Slow work for one app delays nothing else, and a result that comes late isn't mistaken for a current one.
 
 use super::*;
 

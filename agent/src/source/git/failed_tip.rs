@@ -1,4 +1,4 @@
-//! A tip that can't be had, remembered: to ask for it again would cost as much as the first time, at each poll.
+//! A tip that couldn't be fetched is remembered: to fetch it again at each poll would cost as much as the first time.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! A commit that is being read: what of it isn't in the mirror is fetched as it is met.
+//! A commit that is being read: what isn't in the mirror is fetched when it is needed.
 
 use std::sync::Arc;
 

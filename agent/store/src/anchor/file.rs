@@ -1,4 +1,4 @@
-//! The anchor's file: made whole under another name, then written in place, slot by slot.
+//! The anchor's file: created in full under another name, then written in place, slot by slot.
 //!
 //! The file has its full size from the beginning, so that on file systems that write in place no later write
 //! can fail for want of space.

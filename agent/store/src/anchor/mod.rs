@@ -1,5 +1,5 @@
-//! The anchor: what can't be found again if it is lost. Its content is here, its bytes in `format`, its file
-//! in `file`. Why two slots and not a journal: docs/adr/0001-anchor.md.
+//! The anchor: what can't be recovered from anywhere else. Its content is here, its bytes in `format`, its
+//! file in `file`. Why two slots and not a journal: docs/adr/0001-anchor.md.
 
 mod file;
 mod format;

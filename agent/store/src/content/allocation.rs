@@ -1,4 +1,5 @@
-//! Room for what others write beside the content: it counts to the budget, and is checked before it comes.
+//! Space for what others write beside the content: it counts towards the budget, and is checked before anything is
+//! written.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

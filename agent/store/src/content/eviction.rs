@@ -1,4 +1,4 @@
-//! Room: the budget, what is free on the file system, and what goes so that something else can come.
+//! Space: the budget, what is free on the file system, and what is evicted to make room.
 //!
 //! Before something comes whose size is known, both are looked at. Where either is too little, what nobody needs is
 //! evicted: downloads that nobody goes on with, then content that isn't pinned, least recently used first. What is

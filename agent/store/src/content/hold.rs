@@ -1,4 +1,4 @@
-//! Holds: content that is in use, so that no collection takes it away under its user.
+//! Holds on content that is in use, so that garbage collection doesn't remove it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

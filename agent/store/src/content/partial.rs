@@ -1,6 +1,6 @@
-//! Downloads that aren't whole yet: `content/partial/<hex>`, named by the digest that they are to have. They
-//! outlive a restart, so that what a cut connection left is gone on with, and count to the budget. Nothing in
-//! them is trusted: all of it is read and hashed once it is whole.
+//! Downloads that aren't complete yet: `content/partial/<hex>`, named by the digest that they should have.
+//! They outlive a restart, so that what a cut connection left is gone on with, and count to the budget.
+//! Nothing in them is trusted: all of it is read and hashed once it is whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};

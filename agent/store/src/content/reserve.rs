@@ -1,5 +1,5 @@
-//! The reserve: a file that holds some room, and a few empty ones that hold inodes, so that a box with a full disk can
-//! still roll back and log.
+//! The reserve: a file that occupies some space, and a few empty ones that occupy inodes, so that a box with a full
+//! disk can still roll back and log.
 
 use std::fs::{self, File};
 use std::io::Write;

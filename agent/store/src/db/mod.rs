@@ -1,4 +1,4 @@
-//! The database: sled, with what it lacks around it.
+//! The database: sled, with a guard around it.
 //!
 //! - A panic inside sled, an error that means damage, and an open that never ends are caught, and the folder
 //!   is set aside: nothing in it is more than a fact that can be found again.

@@ -1,5 +1,5 @@
-//! Opening sled on what may be damaged: on a thread of its own, with a limit, counting starts that never
-//! came back.
+//! Opening a sled database that may be damaged: on a thread of its own, with a time limit, counting
+//! starts that never finished.
 
 use std::any::Any;
 use std::fs;

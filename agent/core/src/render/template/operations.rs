@@ -1,4 +1,4 @@
-//! What templates can do: minijinja's own filters, tests and operators, each of which pays before it works.
+//! What templates can do: minijinja's own filters, tests and operators, each of which pays before it runs.
 //! What can't be paid for beforehand (`format`, `batch`, `namespace` and the like) isn't here.
 
 use std::borrow::Cow;

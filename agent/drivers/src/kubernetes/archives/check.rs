@@ -1,4 +1,4 @@
-//! Whether an archive is whole: every part there, and each what its digest says.
+//! Whether an archive is complete: every part is there and matches its digest.
 
 use std::collections::BTreeSet;
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! What a candidate does next: a state machine without a clock, a network or chance of its own.
+//! What a candidate does next: a state machine without a clock, network or randomness of its own.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A candidate at work: it asks the server round by round, and tells everybody here where it stands.
+//! A candidate at work: it asks the server round by round, and publishes the result within the agent.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,6 +1,6 @@
-//! Reading the pods of a workload: what is wrong with them, how often they were started again, which of them is to
-//! be asked. Functions of what the server sent, without a request; of what is wrong with each container, the kubelet's
-//! own words (k8s.io/kubernetes, pkg/kubelet/images/types.go and pkg/kubelet/container/sync_result.go).
+//! Reading the pods of a workload: what is wrong with them, how often they were restarted, and which of them to ask.
+//! Functions of what the server sent, without a request; of what is wrong with each container, the kubelet's own words
+//! (k8s.io/kubernetes, pkg/kubelet/images/types.go and pkg/kubelet/container/sync_result.go).
 
 #[cfg(test)]
 mod tests;

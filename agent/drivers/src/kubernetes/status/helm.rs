@@ -1,4 +1,4 @@
-//! How a HelmChart is (helm.cattle.io/v1), which k3s's own controller installs by a Job
+//! The health of a HelmChart (helm.cattle.io/v1), which k3s's own controller installs by a Job
 //! (github.com/k3s-io/helm-controller, pkg/controllers/chart/chart.go and pkg/apis/helm.cattle.io/v1/types.go, v0.17):
 //! it writes the Job's name to `status.jobName`, and the conditions `JobCreated` and `Failed`. That the chart is
 //! installed is told by the Job alone: there is no condition for it. Older ones write the name only.

@@ -1,5 +1,5 @@
-//! How an object is, by nothing but what its own status says: in the way of kstatus, which kubectl-like tools
-//! share (sigs.k8s.io/cli-utils, pkg/kstatus/status: status.go, generic.go and core.go). Where this judges
+//! The health of an object, from its own status alone: in the way of kstatus, which kubectl-like tools share
+//! (sigs.k8s.io/cli-utils, pkg/kstatus/status: status.go, generic.go and core.go). Where this judges
 //! otherwise than kstatus does, a comment at the place says why.
 //!
 //! Everything here is a function of one object: no clock, no request, no memory.

@@ -1,4 +1,4 @@
-//! How a Pod of its own is (those of workloads are their workload's business).
+//! The health of a standalone Pod (those of a workload count for the workload).
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! How the kinds are that make no pods: claims, services, namespaces, definitions, and custom resources of any kind.
+//! The health of kinds that have no pods: claims, services, namespaces, CustomResourceDefinitions and custom resources.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! How the kinds are that make pods: Deployment, ReplicaSet, StatefulSet, DaemonSet and Job.
+//! The health of kinds that have pods: Deployment, ReplicaSet, StatefulSet, DaemonSet and Job.
 
 use serde_json::Value;
 

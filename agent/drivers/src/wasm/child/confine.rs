@@ -1,4 +1,4 @@
-//! What a process takes away from itself before it runs code of others.
+//! The rights that a process gives up before it runs other people's code.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,5 +1,4 @@
-//! The log of a workload: the last lines of its standard output and error, in memory, within bounds that no
-//! flood moves.
+//! The log of a workload: the last lines of its standard output and error, in memory, within fixed bounds.
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,4 +1,4 @@
-//! Clients that stop in the middle: they lose their connection, and nobody waits for them.
+//! Clients that stall in the middle of a request: they lose their connection, and nobody waits for them.
 
 use std::io;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! How the workload is, for whoever asks and whoever watches.
+//! The state of the workload, for those who ask and those who watch.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! What an operation may still use: bytes, time, patience. And why it failed.
+//! What an operation may still use: bytes, time, and how long it waits for the server. And why it failed.
 
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,6 +1,6 @@
-//! A pack as it comes (git's Documentation/gitformat-pack, version 2): it is written to a file, and what isn't a difference
-//! is hashed on the way, so that the size of a file costs no memory. What is larger than it may be is refused by what it says
-//! of itself, before there is memory for it.
+//! A pack as it arrives (git's Documentation/gitformat-pack, version 2): it is written to a file, and what isn't a delta
+//! is hashed on the way, so that the size of a file costs no memory. What is larger than it may be is refused by what it
+//! says of itself, before there is memory for it.
 
 use std::fs::File;
 use std::io::{BufRead, BufWriter, Write as _};

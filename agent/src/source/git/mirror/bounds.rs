@@ -1,6 +1,6 @@
-//! How large what a pack holds may be. Nothing of a pack is signed but its commits and tags, and whether these are good is
-//! known only once they are here; so no memory is had for an object before what it says of its size is known to be small.
-//! A file that lies undivided costs none: it is hashed as it comes, and read piece by piece.
+//! How large the contents of a pack may be. Nothing of a pack is signed but its commits and tags, and whether these are
+//! good is known only once they are here; so no memory is had for an object before what it says of its size is known to
+//! be small. A file that lies undivided costs none: it is hashed as it comes, and read piece by piece.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! Collection: what no kept revision needs goes.
+//! Garbage collection: what no kept revision needs is removed.
 
 use std::fs;
 use std::path::{Path, PathBuf};

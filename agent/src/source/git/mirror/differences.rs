@@ -1,5 +1,5 @@
-//! Putting together what a pack sends as differences to other objects. All that is held at once is what lies on the way from
-//! a whole object to what is built on it, and it is counted before there is memory for it.
+//! Putting together what a pack sends as deltas. All that is held at once is what lies on the way from a whole object to
+//! what is built on it, and it is counted before there is memory for it.
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,4 @@
-//! The mirror: the objects of the revisions that the box holds, on its own disk.
+//! The mirror: the objects of the revisions that the box keeps, on its own disk.
 //!
 //! ```text
 //! objects/pack/       packs, each complete by itself or on top of the others, synced before they appear here

@@ -1,4 +1,4 @@
-//! Revisions of which this box has its own part: what it reads of them, and no more.
+//! Revisions of which this box has only the part that it reads.
 
 use std::fs::{self, File};
 use std::io::{BufRead, Cursor, Read as _};

@@ -1,5 +1,5 @@
-//! Reading large objects piece by piece. gix gives objects as a whole; what lies undivided, in a pack or in a file of its own,
-//! is inflated here as it is read, so that its size costs no memory.
+//! Reading large objects piece by piece. gix gives objects as a whole; an object that isn't a delta, in a pack or in a
+//! file of its own, is inflated here as it is read, so that its size costs no memory.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read, Seek as _, SeekFrom};
