@@ -118,7 +118,7 @@ text!(ServiceAccountName, json!({"type": "string", "maxLength": 253, "examples":
 record! {
     /// What the box must have.
     pub struct Requires, "requires" {
-        /// Versions of the agent.
+        /// Versions of the agent that can run the app.
         "agent" => agent: Option<AgentVersions> = None;
     }
 }
@@ -126,9 +126,9 @@ record! {
 record! {
     /// Values for some boxes.
     pub struct Override, "the override" {
-        /// Which boxes.
+        /// Which boxes it applies to.
         "when" => when: Selector;
-        /// Merged over what came before.
+        /// Values, merged over the layers below.
         "values" => values: Values = Values::new();
     }
 }
@@ -136,7 +136,7 @@ record! {
 words! {
     /// The runtime that containers run on.
     pub enum ContainerDriver {
-        /// Whatever the box has: Kubernetes before podman.
+        /// Whichever the box has: Kubernetes before podman.
         Any = "any",
         /// podman.
         Podman = "podman",
@@ -188,11 +188,11 @@ impl Decode for OnFailure {
 }
 
 words! {
-    /// What follows a failure.
+    /// What to do after a failure.
     pub enum OnFailureWord {
-        /// The last known good comes back.
+        /// The last known good release is restored.
         Rollback = "rollback",
-        /// The app is held as it is.
+        /// The failed release stays, and the app is held.
         Hold = "hold",
     }
 }
@@ -225,7 +225,7 @@ words! {
     pub enum ImmutableWord {
         /// The app is held.
         Hold = "hold",
-        /// The object is removed and made again, unless it holds data.
+        /// The object is removed and recreated, unless it holds data.
         Recreate = "recreate",
     }
 }
@@ -244,7 +244,7 @@ impl Decode for Immutable {
 }
 
 record! {
-    /// How an app is changed.
+    /// How an app is updated.
     pub struct Update, "update" {
         /// How the new release takes the old one's place.
         "strategy" => strategy: Placed<Strategy> = default_strategy();
@@ -266,7 +266,7 @@ record! {
         "deadline" => deadline: Span = Span(HealthPolicy::<ArtifactRef>::default().deadline);
         /// How long it must stay healthy without a break.
         "soak" => soak: Span = Span(HealthPolicy::<ArtifactRef>::default().soak);
-        /// What is asked beside the driver.
+        /// Health checks that are asked in addition to the runtime.
         "checks" => checks: Vec<Check<ArtifactRef>> = Vec::new();
     }
 }
@@ -276,7 +276,7 @@ record! {
     pub struct AppFields, "spec" {
         /// Which boxes it runs on; `{}` is every box.
         "placement" => placement: Selector;
-        /// What the box must have.
+        /// What the app requires of the box.
         "requires" => requires: Requires = Requires { agent: None };
         /// Apps that must be good before this one changes.
         "dependsOn" => depends_on: Vec<Placed<AppName>> = Vec::new();
@@ -284,22 +284,22 @@ record! {
         "values" => values: Values = Values::new();
         /// Layers of values for some boxes, in this order.
         "overrides" => overrides: Vec<Override> = Vec::new();
-        /// Containers, by Kubernetes YAML.
+        /// Containers, described by Kubernetes YAML in `manifests/`.
         "container" => container: Option<ContainerSpec> = None;
         /// A WebAssembly module or component.
         "wasm" => wasm: Option<WasmTemplate> = None;
         /// A virtual machine.
         "vm" => vm: Option<Opaque> = None;
-        /// What an executable outside of Holdfast makes of it.
+        /// A workload for a driver that is a program outside of Holdfast.
         "plugin" => plugin: Option<Opaque> = None;
-        /// The Kubernetes service account that the app's objects are made as, in container.namespace; has no effect
+        /// The Kubernetes service account that applies the app's objects, in container.namespace; has no effect
         /// on podman.
         "serviceAccount" => service_account: Option<Placed<ServiceAccountName>> = None;
         /// How its health is judged.
         "health" => health: Placed<HealthPolicy<ArtifactRef>> = default_health();
-        /// What follows a failure.
+        /// What to do after a failure.
         "onFailure" => on_failure: OnFailure = OnFailure::Rollback;
-        /// How it is changed.
+        /// How it is updated.
         "update" => update: Update = default_update();
     }
 }

@@ -20,25 +20,25 @@ record! {
     pub struct CheckFields, "the check" {
         /// A GET that must be answered with 200 to 399.
         "http" => http: Option<HttpCheck> = None;
-        /// A connection that must be taken.
+        /// A connection that must be accepted.
         "tcp" => tcp: Option<TcpFields> = None;
-        /// A program that is run in the workload and must end with 0.
+        /// A program that is run in the workload and must exit with code 0.
         "exec" => exec: Option<ExecCheck> = None;
-        /// A WebAssembly program that the agent runs beside the app, and that must end with 0.
+        /// A WebAssembly program that the agent runs beside the app, and that must exit with code 0.
         "wasm" => wasm: Option<WasmCheck<ArtifactRef>> = None;
-        /// A page of metrics, and what it must say over a window.
+        /// Conditions on the app's Prometheus metrics over a window of time.
         "metrics" => metrics: Option<MetricsCheck> = None;
     }
 }
 
 record! {
-    /// A program that is run in the workload and must end with 0.
+    /// A program that is run in the workload and must exit with code 0.
     pub struct ExecFields, "exec" {
         /// An object of the app, such as Deployment/pos.
         "target" => target: ObjectKey;
-        /// The container's name; the first one's unless given.
+        /// The container's name; the first container unless given.
         "container" => container: Option<String> = None;
-        /// The program and its arguments; no shell is in between.
+        /// The program and its arguments; there is no shell.
         "command" => command: Placed<Vec<String>>;
         /// How long it may take, at most 1m.
         "timeout" => timeout: Placed<Span> = Placed { at: Position::START, value: Span(EXEC_TIMEOUT) };
@@ -51,7 +51,7 @@ const EXEC_TIMEOUT: Duration = Duration::from_secs(5);
 const LONGEST_EXEC: Duration = Duration::from_secs(60);
 
 record! {
-    /// A connection that must be taken.
+    /// A connection that must be accepted.
     pub struct TcpFields, "tcp" {
         /// Host and port, such as 127.0.0.1:5432.
         "address" => address: Address;
@@ -61,7 +61,7 @@ record! {
 record! {
     /// Where an HTTP check asks: a url, or a target with its port and path.
     pub struct HttpFields, "http" {
-        /// A whole http:// URL.
+        /// A complete http:// URL.
         "url" => url: Option<Url> = None;
         /// An object of the app, such as Deployment/pos.
         "target" => target: Option<ObjectKey> = None;

@@ -27,13 +27,13 @@ text!(SiteName, json!({"type": "string", "maxLength": 253, "pattern": PATH}));
 text!(DeviceName, json!({"type": "string", "maxLength": 253, "pattern": PATH}));
 
 record! {
-    /// What a document is called, and what is said of it.
+    /// The document's name, labels and annotations.
     pub struct Metadata, "metadata" {
-        /// The document's name. Apps, sites and devices are called by their path.
+        /// The document's name. Apps, sites and devices are named by their path.
         "name" => name: Placed<String>;
-        /// Labels that selectors ask for.
+        /// Labels that selectors match.
         "labels" => labels: GivenLabels = GivenLabels::default();
-        /// Anything else, for people and tools. Holdfast doesn't read it.
+        /// Anything else, for people and tools. Holdfast ignores it.
         "annotations" => annotations: BTreeMap<String, String> = BTreeMap::new();
     }
 }
@@ -41,7 +41,7 @@ record! {
 record! {
     /// Values for one app.
     pub struct AppValues, "the app's entry" {
-        /// Merged over what came before.
+        /// Values, merged over the layers below.
         "values" => values: Values = Values::new();
     }
 }
@@ -52,55 +52,55 @@ pub type AppLayers = Keyed<AppName, AppValues>;
 record! {
     /// Values for some boxes of the fleet.
     pub struct Group, "the group" {
-        /// For people, and for messages.
+        /// The name that messages use.
         "name" => name: String;
-        /// Which boxes.
+        /// Which boxes it applies to.
         "when" => when: Selector;
-        /// For every app.
+        /// Values for every app.
         "values" => values: Values = Values::new();
-        /// For one app, after `values`.
+        /// Values for one app, merged over `values`.
         "apps" => apps: AppLayers = AppLayers::default();
-        /// What these boxes may do and when, over the fleet's.
+        /// When and how much these boxes may be changed; overrides the fleet's policy.
         "policy" => policy: PolicyFields = PolicyFields::none();
     }
 }
 
 record! {
-    /// What holds for the whole fleet.
+    /// What applies to the whole fleet.
     pub struct FleetSpec, "spec" {
-        /// For every app.
+        /// Values for every app.
         "values" => values: Values = Values::new();
-        /// For one app, after `values`.
+        /// Values for one app, merged over `values`.
         "apps" => apps: AppLayers = AppLayers::default();
-        /// For some boxes; they apply in this order.
+        /// Values and policy for some boxes; they apply in this order.
         "groups" => groups: Vec<Group> = Vec::new();
-        /// What boxes may do and when.
+        /// When and how much boxes may be changed.
         "policy" => policy: PolicyFields = PolicyFields::none();
     }
 }
 
 record! {
-    /// What holds for a site.
+    /// What applies to a site.
     pub struct SiteSpec, "spec" {
-        /// For every app.
+        /// Values for every app.
         "values" => values: Values = Values::new();
-        /// For one app, after `values`.
+        /// Values for one app, merged over `values`.
         "apps" => apps: AppLayers = AppLayers::default();
-        /// What its boxes may do and when, over the fleet's.
+        /// When and how much its boxes may be changed; overrides the fleet's policy.
         "policy" => policy: PolicyFields = PolicyFields::none();
     }
 }
 
 record! {
-    /// What holds for one box.
+    /// What applies to one box.
     pub struct DeviceSpec, "spec" {
-        /// The site that it stands in.
+        /// The site that it belongs to.
         "site" => site: Option<Placed<SiteName>> = None;
-        /// For every app.
+        /// Values for every app.
         "values" => values: Values = Values::new();
-        /// For one app, after `values`.
+        /// Values for one app, merged over `values`.
         "apps" => apps: AppLayers = AppLayers::default();
-        /// What this box may do and when, over its site's.
+        /// When and how much this box may be changed; overrides its site's policy.
         "policy" => policy: PolicyFields = PolicyFields::none();
     }
 }

@@ -17,7 +17,7 @@ record! {
     /// A Prometheus page of the app that the agent scrapes, and what it must say over a window: at least one of
     /// successRate, errorRate and latency.
     pub struct MetricsFields, "metrics" {
-        /// A whole http:// URL.
+        /// A complete http:// URL.
         "url" => url: Option<Url> = None;
         /// An object of the app, such as Deployment/pos.
         "target" => target: Option<ObjectKey> = None;
@@ -71,11 +71,11 @@ record! {
     pub struct LatencyFields, "latency" {
         /// The histogram's name without _bucket, such as http_request_duration_seconds.
         "histogram" => histogram: Placed<Series>;
-        /// Which of the requests: 0.99 is the slowest of a hundred.
+        /// The quantile that is compared, such as 0.99.
         "quantile" => quantile: Quantile = Quantile(990);
         /// The longest that it may take.
         "atMost" => at_most: Span = Span(Duration::from_millis(500));
-        /// What the histogram measures in.
+        /// The unit of the histogram.
         "unit" => unit: UnitWord = UnitWord::Seconds;
     }
 }
@@ -85,7 +85,7 @@ words! {
     pub enum UnitWord {
         /// Seconds.
         Seconds = "seconds",
-        /// Thousandths of a second.
+        /// Milliseconds.
         Milliseconds = "milliseconds",
     }
 }

@@ -16,16 +16,16 @@ pub struct Stop {
 }
 
 record! {
-    /// Holds boxes at what runs: nothing is changed, added or removed, until the document is.
+    /// Stops all changes: nothing is changed, added or removed on these boxes until the document is removed.
     pub struct StopSpec, "spec" {
-        /// Which boxes; `{}` is every box.
+        /// Which boxes it applies to; `{}` is every box.
         "placement" => placement: Selector;
-        /// Why, for people.
+        /// The reason, for people.
         "reason" => reason: Reason;
     }
 }
 
-/// Leave to remove what holds data: `purges/<name>.yaml`.
+/// Permission to remove objects with data: `purges/<name>.yaml`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Purge {
     /// Its name and labels.
@@ -35,23 +35,23 @@ pub struct Purge {
 }
 
 record! {
-    /// Removes what holds data and what no app wants any more, once its grace time is over.
+    /// Removes objects with data that no app wants any more, once their grace time is over.
     pub struct PurgeSpec, "spec" {
-        /// Which boxes; `{}` is every box.
+        /// Which boxes it applies to; `{}` is every box.
         "placement" => placement: Selector;
-        /// Why, for people.
+        /// The reason, for people.
         "reason" => reason: Reason;
-        /// What goes.
+        /// The objects to remove.
         "objects" => objects: Vec<PurgedObject>;
     }
 }
 
 record! {
-    /// An object that goes, with the data in it.
+    /// An object to remove, with the data in it.
     pub struct PurgedObject, "the object" {
-        /// The app that it was made for.
+        /// The app that it belonged to.
         "app" => app: AppName;
-        /// What it is called, such as PersistentVolumeClaim/shop/db, as `holdfast status` lists it.
+        /// Its name as `holdfast status` lists it, such as PersistentVolumeClaim/shop/db.
         "object" => object: Placed<ObjectKey>;
     }
 }

@@ -99,9 +99,9 @@ record! {
 }
 
 record! {
-    /// The box is free when a program ends with 0.
+    /// The box is free when a program exits with code 0.
     pub struct CommandGate, "command" {
-        /// The program and its arguments; no shell is in between.
+        /// The program and its arguments; there is no shell.
         "run" => run: Placed<Vec<String>>;
         /// How long it may take, at most 1m.
         "timeout" => timeout: Placed<Span> = Placed { at: Position::START, value: Span(COMMAND_TIMEOUT) };
@@ -111,23 +111,23 @@ record! {
 record! {
     /// The box is free when a GET is answered with 200 to 299.
     pub struct HttpGate, "http" {
-        /// A whole http:// URL.
+        /// A complete http:// URL.
         "url" => url: Url;
     }
 }
 
 record! {
-    /// What tells on the box that it is in use: exactly one of file, command and http.
+    /// A sign on the box that it is in use: exactly one of file, command and http.
     pub struct GateFields, "the gate" {
-        /// For people, and for messages.
+        /// The name that messages use.
         "name" => name: String;
         /// The box is in use while a file is there.
         "file" => file: Option<FileGate> = None;
-        /// The box is free when a program ends with 0.
+        /// The box is free when a program exits with code 0.
         "command" => command: Option<CommandGate> = None;
         /// The box is free when a GET is answered with 200 to 299.
         "http" => http: Option<HttpGate> = None;
-        /// How long it holds a change at most.
+        /// The longest time for which it holds a change.
         "maxHold" => max_hold: Span = Span(MAX_HOLD);
     }
 }
@@ -190,7 +190,7 @@ record! {
     pub struct Prune, "policy.prune" {
         /// How many apps may be removed at once.
         "maxApps" => max_apps: Whole<0, 1_000_000> = Whole(1);
-        /// At most this share of the apps at once.
+        /// Which share of the apps may be removed at once.
         "maxShare" => max_share: Percent = Percent(25);
         /// How long orphaned data is kept after the last app stopped wanting it, even if a Purge document names it.
         "grace" => grace: Span = Span(GRACE);
@@ -198,7 +198,7 @@ record! {
 }
 
 words! {
-    /// For how long a budget is.
+    /// The period of a budget.
     pub enum PeriodWord {
         /// From midnight to midnight.
         Day = "day",
@@ -210,9 +210,9 @@ words! {
 }
 
 record! {
-    /// So many bytes for each period, counted in policy.windows' time zone.
+    /// A number of bytes for each period, in the time zone of policy.windows.
     pub struct BudgetFields, "budget" {
-        /// How many, such as 500Mi; received and sent together.
+        /// How many bytes, such as 500Mi; received and sent together.
         "bytes" => bytes: Bytes;
         /// The period that this budget is for.
         "per" => per: PeriodWord;
@@ -259,17 +259,17 @@ impl From<PeriodWord> for BudgetPeriod {
 }
 
 record! {
-    /// What boxes may do and when. A field that is given stands in the place of the one before.
+    /// When and how much boxes may be changed. A field that is given replaces the one of the layer below.
     pub struct PolicyFields, "policy" {
-        /// A plan that would remove more apps than both allow is held.
+        /// A plan that would remove more apps than both limits allow is held.
         "prune" => prune: Option<Prune> = None;
         /// When changes are applied, and when what they need is downloaded.
         "windows" => windows: Option<WindowsFields> = None;
-        /// What must be free before a change; `[]` is nothing.
+        /// Signs that the box is in use, which delay a change; `[]` is none.
         "gates" => gates: Option<Vec<Gate>> = None;
         /// What downloads may use of a metered link; `{}` is no limit.
         "downloads" => downloads: Option<DownloadLimits> = None;
-        /// While this is set, windows, gates and limits of downloads don't count; say why.
+        /// While this is set, windows, gates and download limits don't apply; its text says why.
         "urgent" => urgent: Option<Reason> = None;
     }
 }

@@ -20,7 +20,7 @@ record! {
         "component" => component: ArtifactRef;
         /// Arguments after the program's name.
         "args" => args: Vec<Argument> = Vec::new();
-        /// The environment; beside it the program has HOLDFAST_APP and, with a target, HOLDFAST_TARGET.
+        /// The environment; the program also gets HOLDFAST_APP and, with a target, HOLDFAST_TARGET.
         "env" => env: Placed<BTreeMap<String, Argument>> = Placed { at: Position::START, value: BTreeMap::new() };
         /// An object of the app that the program may connect to, such as Deployment/pos.
         "target" => target: Option<ObjectKey> = None;
@@ -28,7 +28,7 @@ record! {
         "port" => port: Option<Whole<1, 65535>> = None;
         /// How long it may take, at most 1m.
         "timeout" => timeout: Placed<Span> = Placed { at: Position::START, value: Span(TIMEOUT) };
-        /// Memory of the program, 64Ki to 1Gi.
+        /// How much memory it may use, 64Ki to 1Gi.
         "memory" => memory: Placed<Bytes> = Placed { at: Position::START, value: Bytes(MEMORY) };
     }
 }

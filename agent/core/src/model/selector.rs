@@ -112,9 +112,9 @@ words! {
         In = "In",
         /// The label is absent or none of the values.
         NotIn = "NotIn",
-        /// The label is there.
+        /// The label is present.
         Exists = "Exists",
-        /// The label isn't there.
+        /// The label is absent.
         DoesNotExist = "DoesNotExist",
     }
 }
@@ -126,7 +126,7 @@ record! {
         "key" => key: String;
         /// How its value is compared.
         "operator" => operator: Operator;
-        /// With what; only for In and NotIn.
+        /// The values that it is compared with; only for In and NotIn.
         "values" => values: Vec<LabelValue> = Vec::new();
     }
 }

@@ -137,13 +137,13 @@ record! {
         "component" => component: ArtifactRef;
         /// Arguments after the program's name.
         "args" => args: Vec<Argument> = Vec::new();
-        /// The environment; nothing of the agent's own is passed on.
+        /// The environment; the agent's own is not passed on.
         "env" => env: BTreeMap<String, EnvValue> = BTreeMap::new();
-        /// Serve wasi:http; without it the component is a command that runs on.
+        /// Serve wasi:http; without it the component is a command that keeps running.
         "http" => http: Option<HttpFields> = None;
         /// Folders that the guest sees.
         "dirs" => dirs: Vec<DirFields> = Vec::new();
-        /// What it may use.
+        /// Resource limits.
         "limits" => limits: LimitFields = LimitFields { memory: None, cpu: None };
         /// What happens when it ends.
         "restart" => restart: RestartWord = RestartWord::Always;
@@ -153,7 +153,7 @@ record! {
 record! {
     /// Where wasi:http is served.
     pub struct HttpFields, "http" {
-        /// The address to listen at.
+        /// The address to listen on.
         "listen" => listen: Listen;
     }
 }
@@ -163,7 +163,7 @@ record! {
     pub struct DirFields, "the folder" {
         /// The path in the guest.
         "guest" => guest: GuestPath;
-        /// The volume's name; it is the app's own and outlives updates.
+        /// The volume's name within the app; it is kept across updates.
         "volume" => volume: AppName;
     }
 }
@@ -189,7 +189,7 @@ record! {
 }
 
 record! {
-    /// A value that only the executor opens.
+    /// A value that only the driver decrypts.
     pub struct SecretEnvFields, "the variable" {
         /// Where it is found.
         "secretRef" => secret_ref: SecretFields;
