@@ -5,7 +5,7 @@
 #
 # Needs what `scripts/setup-tests.sh --ci` installs: the Rust target, musl-gcc or aarch64-linux-gnu-gcc.
 # About 15 minutes of CPU with WebAssembly, 6 without. The profile is `release`; `static-quick` compiles in a
-# fraction of the time, for a look whether it runs.
+# fraction of the time, to see whether it runs.
 #
 # The same sources, toolchain and features give the same bytes wherever the clone, cargo's home and the target
 # folder lie: no path of the machine gets in.

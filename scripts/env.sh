@@ -1,5 +1,5 @@
-# Where the scripts keep what is costly to make. Sourced by them; sets and exports:
-#   HOLDFAST_CACHE     a folder outside of the clone, so that a fresh clone need not build all again
+# Where the scripts keep what is costly to build. Sourced by them; sets and exports:
+#   HOLDFAST_CACHE     a folder outside of the clone, so that a fresh clone need not build it all again
 #   CARGO_TARGET_DIR   in it when CI is set; else cargo's own choice, unless it was given
 #   PATH               with the tools that setup-tests.sh compiled
 

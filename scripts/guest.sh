@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Boots a Debian guest in QEMU, installs a built binary in it as docs/operations.md says, under the shipped unit, and
-# looks from outside at what the shipped unit and a real podman make of it (tests/guest). No network, no loop device and
+# checks from outside how it works with the shipped unit and a real podman (tests/guest). No network, no loop device and
 # no hardware virtualisation is needed; root is, to make the guest's file system.
 #
 #   scripts/guest.sh [--binary FILE] [--suite trixie|forky] [--keep] [CHECK…]

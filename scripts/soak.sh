@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Keeps an agent busy with a stream of commits, half of them bad, and prints what its memory, file descriptors,
-# threads and state folder did meanwhile, with a slope for each; docs/benchmarks.md keeps one.
+# threads and state folder did meanwhile, with a slope for each; docs/benchmarks.md has such a table.
 #
 #   scripts/soak.sh [MINUTES] [--binary FILE] [OPTIONS]     30 minutes; OPTIONS: tests/bench/soak.py --help
 #

@@ -126,7 +126,7 @@ if ((status != 0)); then
   again=$(failed_tests)
   count=$(grep -c . <<<"$again" || true)
   if ((count > 3)); then
-    say "$count tests failed: that is no accident, and none of them is run again"
+    say "$count tests failed: too many for chance, so none of them is run again"
   elif ((count > 0)) && may_run_again <<<"$again" && pass_alone <<<"$again"; then
     status=0
   fi
