@@ -123,7 +123,7 @@ fn each(tried: &[Tried]) -> String {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
     /// There is no way to it, or the connection broke.
-    #[error("it cannot be reached: {why}; check the network, the name and the proxy")]
+    #[error("it cannot be reached: {why}; check the network, the host name and the proxy")]
     Unreachable {
         /// What failed.
         why: String,
