@@ -322,7 +322,8 @@ impl Api {
     /// Starts it, and waits until it has ended: its output ends with it.
     pub(super) async fn exec_start(&self, id: &str, limit: Duration) -> Result<(), ApiError> {
         let body = json!({ "Detach": false, "Tty": false });
-        self.client.send(Call::post(format!("/exec/{id}/start")).json(&body).within(limit)).await.map(drop)
+        let call = Call::post(format!("/exec/{id}/start")).json(&body).within(limit).waiting_for_a_program();
+        self.client.send(call).await.map(drop)
     }
 
     pub(super) async fn exec_state(&self, id: &str) -> Result<ExecState, ApiError> {

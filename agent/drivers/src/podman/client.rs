@@ -16,6 +16,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::unanswered::Unanswered;
+
 /// The oldest API that is spoken; podman 4 and 5 both serve it.
 const API: &str = "/v4.0.0/libpod";
 /// The most that an answer may have, in bytes.
@@ -49,6 +51,19 @@ pub(super) enum ApiError {
         what: String,
         /// How long was waited.
         limit: Duration,
+    },
+    /// It isn't asked: it hasn't answered what it was asked before.
+    #[error("podman is not asked for {what}, as it has not answered {before} for {} s ({count} such requests are open); if \
+             this persists, restart podman's service (containers keep running)", since.as_secs())]
+    Busy {
+        /// The request.
+        what: String,
+        /// One that it was sent before.
+        before: String,
+        /// How many such there are.
+        count: usize,
+        /// How long ago.
+        since: Duration,
     },
     /// It refused.
     #[error("podman refused {what}: {message}")]
@@ -90,11 +105,20 @@ pub(super) struct Call {
     content_type: Option<&'static str>,
     body: Option<Bytes>,
     limit: Duration,
+    waits_for_a_program: bool,
 }
 
 impl Call {
     fn of(method: Method, path: impl Into<String>) -> Self {
-        Call { method, path: path.into(), query: Vec::new(), content_type: None, body: None, limit: SOON }
+        Call {
+            method,
+            path: path.into(),
+            query: Vec::new(),
+            content_type: None,
+            body: None,
+            limit: SOON,
+            waits_for_a_program: false,
+        }
     }
 
     pub(super) fn get(path: impl Into<String>) -> Self {
@@ -133,6 +157,12 @@ impl Call {
         self
     }
 
+    /// It is answered when a program in a container ends, however well podman is.
+    pub(super) fn waiting_for_a_program(mut self) -> Self {
+        self.waits_for_a_program = true;
+        self
+    }
+
     fn words(&self) -> String {
         format!("{} {}", self.method, self.path)
     }
@@ -168,15 +198,16 @@ pub(super) struct Answer {
     pub(super) body: Bytes,
 }
 
-/// A client. Nothing is held between requests.
+/// A client. Each request has a connection of its own; between requests only what isn't answered yet is known.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     socket: PathBuf,
+    unanswered: Unanswered,
 }
 
 impl Client {
     pub(super) fn new(socket: &Path) -> Self {
-        Client { socket: socket.to_owned() }
+        Client { socket: socket.to_owned(), unanswered: Unanswered::default() }
     }
 
     /// Asks, and reads the answer as JSON.
@@ -192,16 +223,21 @@ impl Client {
 
     /// Asks; a status of 2xx or 304 is an answer, others are errors.
     pub(super) async fn send(&self, call: Call) -> Result<Answer, ApiError> {
-        let (what, limit) = (call.words(), call.limit);
+        let (what, limit, uri) = (call.words(), call.limit, call.uri());
+        let (counts, method) = (!call.waits_for_a_program, call.method.clone());
         let body = call.body.clone().map_or_else(empty, full);
-        let work = async {
-            let response = self.open(&call, body).await?;
+        let client = self.clone();
+        let work = async move {
+            let response = client.open(&call, body).await?;
             let status = response.status().as_u16();
             let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await;
-            let body = body.map_err(|error| self.unreachable(error))?.to_bytes();
+            let body = body.map_err(|error| client.unreachable(error))?.to_bytes();
             Ok((status, body))
         };
-        let (status, body) = within(limit, &what, work).await?;
+        let (status, body) = match counts {
+            true => self.unanswered.ask((&what, &format!("{method} {uri}")), limit, work).await?,
+            false => within(limit, &what, work).await?,
+        };
         checked(what, status, body)
     }
 

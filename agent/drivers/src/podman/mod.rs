@@ -26,6 +26,7 @@ mod restarts;
 mod sockets;
 mod spec;
 mod strays;
+mod unanswered;
 mod watch;
 
 pub use fingerprint::fingerprint;
