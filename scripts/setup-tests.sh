@@ -3,8 +3,8 @@
 # when all is there. Where systemd runs, Debian starts nginx and fcgiwrap as services; the tests start their own
 # on free ports of loopback, so that `systemctl disable --now nginx fcgiwrap` hurts none.
 #
-# Not installed, as Debian's is too old: Go, which builds the control plane of the Kubernetes tests. Without it they
-# are skipped, and CI refuses that.
+# Not installed, as Debian's is too old: Go, which builds the control plane of the Kubernetes tests and the server of the
+# gRPC probes. Without it these tests are skipped, and CI refuses that.
 #
 #   scripts/setup-tests.sh          what `cargo test` needs
 #   scripts/setup-tests.sh --ci     also what .ci/run needs: linters, fuzzing, the targets of the static builds
@@ -38,9 +38,6 @@ esac
 # Pinned: what CI says must not change by itself.
 CARGO_DENY=0.20.2
 CARGO_FUZZ=0.13.2
-
-# What the build of the control plane takes at most, sources and build cache and program.
-CONTROL_PLANE_MB=5000
 
 as_root() {
   if [[ $(id -u) == 0 ]]; then "$@"; else sudo -n "$@"; fi
@@ -79,17 +76,18 @@ install_tool() {
     cargo install --locked --debug --root "$HOLDFAST_CACHE/tools" "cargo-$name@$version"
 }
 
-# Builds the control plane that the Kubernetes tests run against (tests/control-plane), once for each state of its
-# sources. agent/tests/support/kubernetes/program.rs looks for it under the same name.
-build_control_plane() {
-  local hash folder binary build_cache free
-  hash=$(control_plane_hash)
-  folder=$HOLDFAST_CACHE/tools/control-plane
-  binary=$folder/$hash/holdfast-test-plane
+# Builds a program of the tests by Go, from tests/FOLDER into the cache, once for each state of its sources.
+# agent/tests/support/go_program.rs looks for it under the same name.
+#   build_by_go FOLDER NAME MB WHO   MB: what the build takes at most, sources and build cache and program. WHO needs it.
+build_by_go() {
+  local source=$1 name=$2 takes=$3 who=$4 hash folder binary build_cache free lock
+  hash=$(go_sources_hash "$source")
+  folder=$HOLDFAST_CACHE/tools/$source
+  binary=$folder/$hash/$name
   if [[ -x $binary ]]; then return 0; fi
   if ! command -v go >/dev/null; then
-    local word="there is no Go on this machine, which builds the control plane of the Kubernetes tests"
-    $ci && die "$word: install Go, as tests/control-plane/go.mod asks for it"
+    local word="there is no Go on this machine, which builds tests/$source for $who"
+    $ci && die "$word: install Go, as tests/$source/go.mod asks for it"
     say "$word: those tests will say that they are skipped"
     return 0
   fi
@@ -101,13 +99,13 @@ build_control_plane() {
   if [[ -x $binary ]]; then return 0; fi
   # Sources, compiled packages and the program. With filled caches it's less, and nobody knows before.
   free=$(($(df --output=avail -k "$build_cache" | tail -n 1) / 1024))
-  if ((free < CONTROL_PLANE_MB)); then
-    die "building the control plane of the Kubernetes tests may take $CONTROL_PLANE_MB MB, and there are $free MB at \
-$build_cache: free some, or set GOCACHE to a folder with more"
+  if ((free < takes)); then
+    die "building tests/$source for $who may take $takes MB, and there are $free MB at $build_cache: free some, or set \
+GOCACHE to a folder with more"
   fi
-  say "Building the control plane of the Kubernetes tests into $folder/$hash: up to ten minutes, later builds one"
+  say "Building tests/$source for $who into $folder/$hash; tests/$source/build.sh says how long it takes"
   mkdir -p "$folder/$hash"
-  tests/control-plane/build.sh "$binary.new"
+  "tests/$source/build.sh" "$binary.new"
   mv "$binary.new" "$binary"
   # Those of older sources; the two newest may be of somebody's other branch.
   find "$folder" -mindepth 1 -maxdepth 1 -type d -printf '%T@ %p\n' | sort -rn | tail -n +4 | cut -d ' ' -f 2- |
@@ -115,8 +113,8 @@ $build_cache: free some, or set GOCACHE to a folder with more"
   exec {lock}>&-
 }
 
-control_plane_hash() {
-  (cd tests/control-plane && export LC_ALL=C && sha256sum build.sh go.mod go.sum *.go | sha256sum | cut -c 1-16)
+go_sources_hash() {
+  (cd "tests/$1" && export LC_ALL=C && sha256sum build.sh go.mod go.sum *.go | sha256sum | cut -c 1-16)
 }
 
 install_nightly() {
@@ -130,7 +128,8 @@ command -v rustup >/dev/null || die "there is no rustup on this machine: it brin
 cd "$HOLDFAST_ROOT"
 install_packages
 install_targets
-build_control_plane
+build_by_go control-plane holdfast-test-plane 5000 "the Kubernetes tests"
+build_by_go grpc-server holdfast-test-grpc 500 "the tests of gRPC probes"
 if $ci; then
   install_tool deny "$CARGO_DENY"
   install_tool fuzz "$CARGO_FUZZ"

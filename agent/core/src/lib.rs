@@ -20,6 +20,7 @@ pub mod disk_trouble;
 pub mod duration;
 pub mod event;
 pub mod generation;
+pub mod grpc;
 pub mod health;
 pub mod held;
 pub mod http_check;

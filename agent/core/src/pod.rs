@@ -403,6 +403,15 @@ pub enum Ask {
         /// The port in the pod.
         port: u16,
     },
+    /// A question by gRPC's health protocol, without TLS, that must be answered with `SERVING`.
+    #[serde(rename_all = "camelCase")]
+    Grpc {
+        /// The port in the pod.
+        port: u16,
+        /// Which of the server's services is asked for; empty is the server as a whole.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        service: String,
+    },
 }
 
 /// A GET.

@@ -20,6 +20,7 @@ mod faults_place;
 mod faults_service;
 mod faults_slow;
 mod features;
+mod grpc;
 mod handover;
 mod health;
 mod hooks;

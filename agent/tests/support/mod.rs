@@ -9,6 +9,7 @@ pub mod customer;
 pub mod faulty_proxy;
 pub mod git_repo;
 pub mod git_server;
+pub mod go_program;
 pub mod hostile;
 pub mod image;
 pub mod kubernetes;

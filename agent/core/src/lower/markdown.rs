@@ -21,6 +21,7 @@ pub const TABLES: &[(&str, &Table)] = &[
     ("container `volumeMounts[]`", &MOUNT),
     ("probes", &PROBE),
     ("probe and hook `httpGet`", &HTTP_GET),
+    ("probe `grpc`", &GRPC),
     ("container `lifecycle`", &LIFECYCLE),
     ("container `lifecycle.postStart`, `lifecycle.preStop`", &HOOK),
     ("Pod `volumes[]`", &VOLUME),

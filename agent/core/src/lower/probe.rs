@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::container::Port;
-use super::record::{Record, is_empty};
-use super::support::{EXEC, HEADER, HTTP_GET, PROBE, TCP_SOCKET};
+use super::record::Record;
+use super::support::{EXEC, GRPC, HEADER, HTTP_GET, PROBE, TCP_SOCKET};
 use crate::diagnostic::quoted;
+use crate::grpc::SERVICE_LIMIT;
 use crate::model::decode::{Context, Decode, Whole};
 use crate::pod::{Ask, HttpGet, Probe};
 use crate::yaml::Node;
@@ -17,13 +18,12 @@ pub(super) fn read(node: &Node, ports: &[Port], context: &mut Context<'_>) -> Op
         record.node("exec").map(|node| exec(node, context).map(Ask::Exec)),
         record.node("httpGet").map(|node| http(node, ports, context).map(Ask::Http)),
         record.node("tcpSocket").map(|node| tcp(node, ports, context)),
+        record.node("grpc").map(|node| grpc(node, context)),
     ];
     let mut asks = asks.into_iter().flatten();
     let (first, second) = (asks.next(), asks.next());
-    // `grpc` was refused with what to write instead.
-    let is_refused = node.get("grpc").is_some_and(|grpc| !grpc.is_null() && !is_empty(grpc));
-    if (first.is_none() && !is_refused) || second.is_some() {
-        context.error(node.at, "the probe must have one of exec, httpGet, tcpSocket");
+    if first.is_none() || second.is_some() {
+        context.error(node.at, "the probe must have one of exec, httpGet, tcpSocket, grpc");
     }
     let mut seconds =
         |key, default| Duration::from_secs(record.number::<0, 86_400>(key, context).unwrap_or(default));
@@ -103,6 +103,26 @@ fn tcp(node: &Node, ports: &[Port], context: &mut Context<'_>) -> Option<Ask> {
     let port = record.required_node("port", context).and_then(|node| port(node, ports, context));
     record.finish();
     Some(Ask::Tcp { host, port: port? })
+}
+
+fn grpc(node: &Node, context: &mut Context<'_>) -> Option<Ask> {
+    let mut record = Record::of(&GRPC, node, context)?;
+    let service: String = record.optional("service", context).unwrap_or_default();
+    if service.len() > SERVICE_LIMIT {
+        let message = format!("the name of the service is longer than {SERVICE_LIMIT} bytes");
+        context.error(record.node("service").map_or(node.at, |node| node.at), message);
+    }
+    let port = record.required_node("port", context).and_then(|node| match node.as_str() {
+        // Unlike the ports of other probes it is a number for Kubernetes too.
+        Some(name) => {
+            let message = format!("the port of a grpc probe must be a number, not the name {}", quoted(name));
+            context.error_with(node.at, message, "write its containerPort");
+            None
+        }
+        None => Whole::<1, 65535>::decode(node, context),
+    });
+    record.finish();
+    Some(Ask::Grpc { port: u16::try_from(port?.0).ok()?, service })
 }
 
 /// A port by its number, or by the name that the container gives it.

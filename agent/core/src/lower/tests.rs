@@ -276,13 +276,20 @@ fn what_cannot_be_held_is_refused_with_what_to_do_instead() {
     }
     let gopher = pod("readinessProbe: { httpGet: { port: 70, scheme: gopher } }", "").unwrap_err();
     assert!(gopher.contains("must be HTTP or HTTPS"), "{gopher}");
-    let grpc = pod("livenessProbe: { grpc: { port: 70 } }", "").unwrap_err();
-    assert!(grpc.contains("use exec, httpGet or tcpSocket") && !grpc.contains("must have"), "{grpc}");
-    for nothing in
-        ["periodSeconds: 3", "grpc: {}", "grpc: { port: 70 }, exec: { command: [a] }, tcpSocket: { port: 1 }"]
-    {
+    for nothing in ["periodSeconds: 3", "grpc: { port: 70 }, exec: { command: [a] }"] {
         let refused = pod(&format!("livenessProbe: {{ {nothing} }}"), "").unwrap_err();
-        assert!(refused.contains("must have one of exec, httpGet, tcpSocket"), "{nothing}: {refused}");
+        assert!(refused.contains("must have one of exec, httpGet, tcpSocket, grpc"), "{nothing}: {refused}");
+    }
+    let long = "s".repeat(crate::grpc::SERVICE_LIMIT + 1);
+    for (grpc, said) in [
+        ("{}", "grpc has no port"),
+        ("{ port: http }", "the port of a grpc probe must be a number, not the name \"http\" (write its"),
+        ("{ port: 0 }", "65535"),
+        ("{ port: 70, host: elsewhere }", "unknown field \"host\" in grpc"),
+        (&format!("{{ port: 70, service: {long} }}"), "is longer than 1024 bytes"),
+    ] {
+        let refused = pod(&format!("readinessProbe: {{ grpc: {grpc} }}"), "").unwrap_err();
+        assert!(refused.contains(said) && refused.lines().count() == 1, "{grpc}: {refused}");
     }
     let missing = pod("envFrom: [ { configMapRef: { name: site } } ]", "").unwrap_err();
     assert!(

@@ -376,6 +376,10 @@ impl Asker {
                 let host = self.host(host.as_deref(), *port)?;
                 request::tcp(&format!("{host}:{port}"), probe.timeout).await
             }
+            Ask::Grpc { port, service } => {
+                let host = self.host(None, *port)?;
+                request::grpc(&format!("{host}:{port}"), service, probe.timeout).await
+            }
         }
     }
 

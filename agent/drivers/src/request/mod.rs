@@ -1,5 +1,5 @@
-//! Health checks and probes over the network: one GET, or one connection. Each has one limit for all of
-//! it, reads no more than it must, and says in words what it saw.
+//! Health checks and probes over the network: one GET, one connection, or one question by gRPC. Each has one limit
+//! for all of it, reads no more than it must, and says in words what it saw.
 
 use std::future::Future;
 use std::time::Duration;
@@ -18,8 +18,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 #[cfg(feature = "podman")]
+mod grpc;
+#[cfg(feature = "podman")]
 mod tls;
 
+#[cfg(feature = "podman")]
+pub use self::grpc::grpc;
 #[cfg(feature = "podman")]
 pub use self::tls::unchecked as unchecked_tls;
 

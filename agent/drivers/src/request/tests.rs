@@ -116,3 +116,24 @@ async fn only_plain_http_is_asked() {
     }
     assert!(tcp("nonsense", SHORT).await.is_err());
 }
+
+#[cfg(feature = "podman")]
+#[tokio::test]
+async fn a_question_by_grpc_ends_at_its_limit_and_says_what_is_there_instead() {
+    let ask = async |answer, for_ever, limit| {
+        grpc(&server(answer, for_ever).await.to_string(), "", limit).await.unwrap_err()
+    };
+    let settings = b"\0\0\0\x04\0\0\0\0\0";
+    let error = ask(b"HTTP/1.1 400 Bad Request\r\n\r\n", false, LONG).await;
+    assert!(error.starts_with("gRPC health check at 127.0.0.1:") && error.contains("by HTTP/1"), "{error}");
+    assert!(ask(settings, true, LONG).await.contains("more than 65536 bytes"));
+    assert!(ask(settings, false, LONG).await.contains("closed before the answer was complete"));
+    assert!(ask(b"", false, LONG).await.contains("closed without an answer"));
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let error = grpc(&address, "", SHORT).await.unwrap_err();
+    assert!(error.ends_with("no answer within 200ms"), "{error}");
+    drop(listener);
+    assert!(grpc(&address, "", LONG).await.unwrap_err().contains("nothing listens"));
+}

@@ -31,7 +31,6 @@ mod client;
 mod node;
 mod plane;
 mod process;
-mod program;
 mod view;
 
 use std::ops::Deref;
@@ -98,7 +97,7 @@ impl ControlPlane {
     /// The one with a real node of this test program, beside other tests; this thread is in the node's network from here
     /// on. None if the test is to be skipped.
     pub fn on_a_node() -> Option<OnNode> {
-        program::program()?;
+        super::go_program::control_plane()?;
         let options = Options { real_node: true, ..Options::default() };
         let plane = NODE.get_or_init(|| ControlPlane::own(&options)).as_ref()?;
         Some(OnNode { plane, _inside: plane.enter() })
@@ -113,7 +112,7 @@ impl ControlPlane {
 
 fn the_plane() -> Option<&'static ControlPlane> {
     // Each test that is skipped says so itself.
-    program::program()?;
+    super::go_program::control_plane()?;
     PLANE.get_or_init(|| ControlPlane::own(&Options::default())).as_ref()
 }
 

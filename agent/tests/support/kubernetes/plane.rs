@@ -12,13 +12,13 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use ureq::http::Method;
 
+use super::super::go_program;
 use super::super::podman_image::Image;
 use super::audit;
 use super::certificates::{Certificates, User};
 use super::client::Client;
 use super::node::{Inside, Node};
 use super::process::{Janitor, Process};
-use super::program::program;
 use super::view::has_condition;
 
 /// More than the slowest start takes on a machine that has other things to do.
@@ -78,7 +78,7 @@ struct Parts {
 impl ControlPlane {
     /// Starts one for this test alone; none if the test is to be skipped.
     pub fn own(options: &Options) -> Option<Self> {
-        let program = program()?;
+        let program = go_program::control_plane()?;
         let dir = tempfile::Builder::new().prefix("hf-plane-").tempdir().unwrap();
         // Two kubelets that share one end each other's pods.
         static NODES: AtomicU32 = AtomicU32::new(0);

@@ -1,4 +1,4 @@
-//! Where the program of the control plane is, and what a test says when it isn't there.
+//! Programs of the tests that Go builds, each from a folder of its own in tests/, and what a test says when one isn't there.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -8,35 +8,46 @@ use std::{env, thread};
 
 use sha2::{Digest as _, Sha256};
 
-/// What the folder of the sources holds that the program is built from.
-const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/control-plane");
+/// Where the folders of the programs are.
+const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests");
 /// The file that skipped tests are written to, a line each; `scripts/test.sh` counts them.
 const SKIPPED: &str = "HOLDFAST_SKIPPED";
 
+/// The control plane of the Kubernetes tests; none as [`find`] has it.
+pub fn control_plane() -> Option<PathBuf> {
+    find("control-plane", "holdfast-test-plane", "HOLDFAST_TEST_PLANE")
+}
+
+/// The gRPC server of the tests of probes; none as [`find`] has it.
+pub fn grpc_server() -> Option<PathBuf> {
+    find("grpc-server", "holdfast-test-grpc", "HOLDFAST_TEST_GRPC")
+}
+
 /// The program, or none: then the test is to end at once, and is counted as skipped. With CI set it fails instead.
-pub(super) fn program() -> Option<PathBuf> {
-    let path = match env::var_os("HOLDFAST_TEST_PLANE") {
+/// `variable` may name another.
+fn find(folder: &str, name: &str, variable: &str) -> Option<PathBuf> {
+    let path = match env::var_os(variable) {
         Some(path) => path.into(),
-        None => cached(),
+        None => cached(folder, name),
     };
     if path.is_file() {
         return Some(path);
     }
     skip(&format!(
-        "the control plane for tests is not at {}: run scripts/setup-tests.sh, which builds it with Go",
+        "what Go builds of tests/{folder} is not at {}: run scripts/setup-tests.sh, which builds it",
         path.display()
     ));
     None
 }
 
 /// Where `scripts/setup-tests.sh` puts what it builds from these sources.
-fn cached() -> PathBuf {
+fn cached(folder: &str, name: &str) -> PathBuf {
     let cache = match env::var_os("HOLDFAST_CACHE") {
         Some(cache) => PathBuf::from(cache),
         None => PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cache/holdfast"),
     };
-    let hash = hash(Path::new(SOURCES));
-    cache.join("tools/control-plane").join(hash).join("holdfast-test-plane")
+    let hash = hash(&Path::new(TESTS).join(folder));
+    cache.join("tools").join(folder).join(hash).join(name)
 }
 
 /// As `sha256sum build.sh go.mod go.sum *.go | sha256sum | cut -c 1-16` has it.
