@@ -115,6 +115,35 @@ impl Schema {
         check.errors
     }
 
+    /// For each field of the record at `path` in this kind, how Kubernetes' own tools write that nothing is said: `{}`, `[]`
+    /// or `""`. The name of a list or map in the path leads to what it holds.
+    #[cfg(test)]
+    pub(crate) fn empties(
+        &self,
+        version: &str,
+        kind: &str,
+        path: &[&str],
+    ) -> Vec<(&'static str, &'static str)> {
+        let known = self.kinds.iter().find(|known| (known.0, known.1) == (version, kind));
+        let mut number = known.and_then(|known| known.2).unwrap_or_else(|| panic!("no {kind}"));
+        for name in path {
+            let field = self.fields(number).find(|field| field.name == *name);
+            let mut is = field.unwrap_or_else(|| panic!("{kind} has no {name} in {path:?}")).is;
+            if let Type::List(of) | Type::Map(of) = is {
+                is = Type::parse(of);
+            }
+            let Type::Record(of) = is else { panic!("{name} in {path:?} is no record") };
+            number = of;
+        }
+        let empty = |is| match is {
+            Type::Record(_) | Type::Map(_) => Some("{}"),
+            Type::List(_) => Some("[]"),
+            Type::Text | Type::Word(_) => Some("\"\""),
+            _ => None,
+        };
+        self.fields(number).filter_map(|field| Some((field.name, empty(field.is)?))).collect()
+    }
+
     /// The type of every object's `metadata`.
     fn metadata(&self) -> Option<usize> {
         let number = self.kinds.first()?.2?;

@@ -173,6 +173,7 @@ fn value_from(
     around: &Surroundings<'_>,
     context: &mut Context<'_>,
 ) -> Option<EnvValue> {
+    let errors_before = context.errors.len();
     let mut record = Record::of(&VALUE_FROM, node, context)?;
     let sources = [
         record.node("configMapKeyRef").map(|node| (Source::ConfigMap, node)),
@@ -187,7 +188,15 @@ fn value_from(
     if let Some((source, node)) = sources.into_iter().flatten().next() {
         return key_ref(node, source, around, context);
     }
-    field.and_then(|node| field_ref(node, around, context)).map(EnvValue::Plain)
+    let Some(field) = field else {
+        // What was refused was told already.
+        if context.errors.len() == errors_before {
+            context
+                .error(node.at, "valueFrom says nothing: name a key, a field or a resource, or write value");
+        }
+        return None;
+    };
+    field_ref(field, around, context).map(EnvValue::Plain)
 }
 
 fn key_ref(
@@ -300,7 +309,7 @@ fn field_ref(node: &Node, around: &Surroundings<'_>, context: &mut Context<'_>) 
     None
 }
 
-/// A list of texts in which `$(NAME)` is replaced.
+/// A list of texts in which `$(NAME)` is replaced; none if it is left out or empty.
 fn expanded(
     record: &mut Record<'_>,
     key: &'static str,
@@ -308,7 +317,8 @@ fn expanded(
     context: &mut Context<'_>,
 ) -> Option<Vec<String>> {
     let node = record.node(key)?;
-    let texts = Vec::<String>::decode(node, context)?;
+    // As with Kubernetes, an empty list leaves the image's own.
+    let texts = Vec::<String>::decode(node, context).filter(|texts| !texts.is_empty())?;
     texts.iter().map(|text| expand(text, env, node, context)).collect()
 }
 

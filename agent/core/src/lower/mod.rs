@@ -7,6 +7,8 @@
 
 pub(crate) mod config;
 mod container;
+#[cfg(test)]
+mod empty_tests;
 mod lifecycle;
 pub mod markdown;
 mod pod;

@@ -25,24 +25,20 @@ pub(super) fn read(node: &Node, ports: &[Port], context: &mut Context<'_>) -> Op
     if first.is_none() || second.is_some() {
         context.error(node.at, "the probe must have one of exec, httpGet, tcpSocket, grpc");
     }
-    let mut seconds =
-        |key, default| Duration::from_secs(record.number::<0, 86_400>(key, context).unwrap_or(default));
+    // As with Kubernetes, 0 is the same as left out.
+    let mut seconds = |key, default| {
+        let written = record.number::<0, 86_400>(key, context).filter(|seconds| *seconds > 0);
+        Duration::from_secs(written.unwrap_or(default))
+    };
     let (initial_delay, period, timeout) =
         (seconds("initialDelaySeconds", 0), seconds("periodSeconds", 10), seconds("timeoutSeconds", 1));
     let mut times = |key, default| {
-        record.number::<1, 10_000>(key, context).and_then(|n| u32::try_from(n).ok()).unwrap_or(default)
+        let written = record.number::<0, 10_000>(key, context).filter(|times| *times > 0);
+        written.and_then(|times| u32::try_from(times).ok()).unwrap_or(default)
     };
     let (success_threshold, failure_threshold) = (times("successThreshold", 1), times("failureThreshold", 3));
     record.finish();
-    let least = Duration::from_secs(1);
-    Some(Probe {
-        ask: first??,
-        initial_delay,
-        period: period.max(least),
-        timeout: timeout.max(least),
-        success_threshold,
-        failure_threshold,
-    })
+    Some(Probe { ask: first??, initial_delay, period, timeout, success_threshold, failure_threshold })
 }
 
 /// A program; none after an error was noted.
@@ -86,9 +82,9 @@ pub(super) fn http(node: &Node, ports: &[Port], context: &mut Context<'_>) -> Op
 fn header(node: &Node, context: &mut Context<'_>) -> Option<(String, String)> {
     let mut record = Record::of(&HEADER, node, context)?;
     let name = record.required::<String>("name", context);
-    let value = record.required::<String>("value", context);
+    let value: String = record.optional("value", context).unwrap_or_default();
     record.finish();
-    let (name, value) = (name?, value?);
+    let name = name?;
     let token = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     if name.is_empty() || !name.bytes().all(token) || value.contains(['\r', '\n']) {
         context.error(node.at, format!("{} is not a header of HTTP", quoted(&name)));

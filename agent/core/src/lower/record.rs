@@ -23,11 +23,8 @@ impl<'n> Record<'n> {
     pub(super) fn of(table: &'static Table, node: &'n Node, context: &mut Context<'_>) -> Option<Self> {
         let entries = entries(node, context)?;
         for entry in entries.iter().filter(|entry| !entry.node.is_null()) {
-            // What is empty asks for nothing.
-            if is_empty(&entry.node) && table.support(&entry.key).is_some() {
-                continue;
-            }
             match table.support(&entry.key) {
+                Some(Support::Refused(_)) if asks_for_nothing(&entry.node) => {}
                 Some(Support::Refused(why)) => context.error_with(
                     entry.at,
                     format!("podman does not support {} of {}", entry.key, table.record),
@@ -40,8 +37,13 @@ impl<'n> Record<'n> {
         Some(Record { table, entries, at: node.at, asked: BTreeSet::new() })
     }
 
-    /// A field that may be left out; an empty one counts as left out.
+    /// A field that may be left out; as with Kubernetes, an empty text is the same as none.
     pub(super) fn node(&mut self, key: &'static str) -> Option<&'n Node> {
+        self.written(key).filter(|node| node.as_str() != Some(""))
+    }
+
+    /// A field that may be left out.
+    fn written(&mut self, key: &'static str) -> Option<&'n Node> {
         debug_assert!(
             matches!(self.table.support(key), Some(Support::Supported | Support::Partly(_))),
             "{key} of {} is read, and the table says that it isn't",
@@ -91,7 +93,8 @@ impl<'n> Record<'n> {
 
     /// The items of a list; none if it is left out.
     pub(super) fn items(&mut self, key: &'static str, context: &mut Context<'_>) -> &'n [Node] {
-        let Some(node) = self.node(key) else { return &[] };
+        // An empty text is no list.
+        let Some(node) = self.written(key) else { return &[] };
         match &node.value {
             NodeValue::Sequence(items) => items,
             _ => {
@@ -130,12 +133,13 @@ impl<'n> Record<'n> {
     }
 }
 
-/// What asks for nothing.
-pub(super) fn is_empty(node: &Node) -> bool {
+/// Whether a field that podman has nothing for is written with what it is for Kubernetes when it is left out. A number is
+/// not: 0 retries are a wish.
+fn asks_for_nothing(node: &Node) -> bool {
     match &node.value {
         NodeValue::Sequence(items) => items.is_empty(),
         NodeValue::Mapping(entries) => entries.is_empty(),
-        NodeValue::Scalar(_) => false,
+        NodeValue::Scalar(value) => value.as_str() == Some("") || value.as_bool() == Some(false),
     }
 }
 

@@ -2,10 +2,10 @@ use super::markdown::{TABLES, to_markdown};
 use super::*;
 use crate::yaml::{Dialect, MANIFEST_LIMIT, parse};
 
-const IMAGE: &str =
+pub(super) const IMAGE: &str =
     "registry.example/web@sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
 
-fn lowered(text: &str, strategy: Strategy) -> Result<Lowered, String> {
+pub(super) fn lowered(text: &str, strategy: Strategy) -> Result<Lowered, String> {
     let nodes = parse("m.yaml", text.as_bytes(), Dialect::Kubernetes, MANIFEST_LIMIT).unwrap();
     let text_of = |node: Option<&Node>| node.and_then(Node::as_str).unwrap_or_default().to_owned();
     let of_metadata = |node: &Node, key: &str| {
@@ -13,7 +13,9 @@ fn lowered(text: &str, strategy: Strategy) -> Result<Lowered, String> {
     };
     let key = |node: &Node| ObjectKey {
         kind: ObjectKey::kind_of(&text_of(node.get("apiVersion")), &text_of(node.get("kind"))),
-        namespace: Some(of_metadata(node, "namespace").unwrap_or_else(|| "shop".to_owned())),
+        namespace: of_metadata(node, "namespace")
+            .filter(|namespace| !namespace.is_empty())
+            .or(Some("shop".to_owned())),
         name: of_metadata(node, "name").unwrap_or_default(),
     };
     let keys: Vec<ObjectKey> = nodes.iter().map(key).collect();

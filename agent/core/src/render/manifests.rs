@@ -379,7 +379,9 @@ fn object_key(file: &str, node: &Node) -> Result<ObjectKey, Vec<Diagnostic>> {
     let kind = field(Some(node), "kind", is_kind);
     let name = field(metadata, "name", is_name);
     let namespace = match metadata.and_then(|metadata| metadata.get("namespace")) {
-        Some(namespace) if !namespace.is_null() => field(metadata, "namespace", is_name),
+        Some(namespace) if !namespace.is_null() && namespace.as_str() != Some("") => {
+            field(metadata, "namespace", is_name)
+        }
         _ => None,
     };
     match (version, kind, name) {
