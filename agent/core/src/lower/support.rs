@@ -66,7 +66,8 @@ pub const KINDS: &[(&str, &str, Support)] = &[
         "CronJob",
         "batch/v1",
         Refused(
-            "let the program sleep between its runs, or start it by a timer of the box; a Job runs once per release",
+            "run it as a Deployment whose program keeps the schedule, such as crond -f or a loop that sleeps, or by a \
+             timer of the box; a Job runs once per release",
         ),
     ),
     ("PodDisruptionBudget", "policy/v1", NoEffect("nobody drains a single box")),

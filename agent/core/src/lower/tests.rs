@@ -299,7 +299,11 @@ fn what_cannot_be_held_is_refused_with_what_to_do_instead() {
         "{missing}"
     );
     let cron = "apiVersion: batch/v1\nkind: CronJob\nmetadata: { name: c }\nspec: {}\n";
-    assert!(lowered(cron, Strategy::StopStart).unwrap_err().contains("start it by a timer of the box"));
+    assert!(
+        lowered(cron, Strategy::StopStart)
+            .unwrap_err()
+            .contains("a Deployment whose program keeps the schedule")
+    );
 }
 
 #[test]
