@@ -127,7 +127,7 @@ pub(super) fn port(node: &Node, ports: &[Port], context: &mut Context<'_>) -> Op
         return Whole::<1, 65535>::decode(node, context).and_then(|port| u16::try_from(port.0).ok());
     };
     let named = ports.iter().find(|port| port.name.as_deref() == Some(name));
-    let number = named.map(|port| port.container_port).or_else(|| name.parse().ok());
+    let number = named.map(|port| port.container_port).or_else(|| name.parse().ok().filter(|port| *port > 0));
     if number.is_none() {
         context.error(node.at, format!("no port of the container is called {}", quoted(name)));
     }

@@ -58,7 +58,7 @@ pub(super) fn apply(document: &Document<'_>, pods: &mut [Placed], context: &mut 
         found = true;
         add_names(pod, &name, &namespace);
         for node in ports {
-            port(node, kind, headless, pod, context);
+            port(node, (&name, kind, headless), pod, context);
         }
     }
     if found {
@@ -122,7 +122,12 @@ fn add_names(pod: &mut Placed, name: &str, namespace: &str) {
     aliases.dedup();
 }
 
-fn port(node: &Node, kind: Kind, headless: bool, pod: &mut Placed, context: &mut Context<'_>) {
+fn port(
+    node: &Node,
+    (service, kind, headless): (&str, Kind, bool),
+    pod: &mut Placed,
+    context: &mut Context<'_>,
+) {
     let Some(mut record) = Record::of(&SERVICE_PORT, node, context) else { return };
     let number = record.number::<1, 65535>("port", context).and_then(|port| u16::try_from(port).ok());
     let target = record.node("targetPort");
@@ -135,7 +140,7 @@ fn port(node: &Node, kind: Kind, headless: bool, pod: &mut Placed, context: &mut
     record.finish();
     let target_at = target.map_or(node.at, |node| node.at);
     let target = match target {
-        Some(node) => probe::port(node, &pod.read.ports, context),
+        Some(node) => target_port(node, pod, context),
         None => Some(number),
     };
     let Some(target) = target else { return };
@@ -151,8 +156,27 @@ fn port(node: &Node, kind: Kind, headless: bool, pod: &mut Placed, context: &mut
     match of_the_box {
         Some(host_port) => publish(pod, host_port, target, protocol, node.at, context),
         None if headless => {}
-        None => check_name(pod, number, target, target_at, context),
+        None => check_name(service, pod, (number, target), target_at, context),
     }
+}
+
+/// A port of the pod by its number, or by the name that one of its containers gives it.
+fn target_port(node: &Node, pod: &Placed, context: &mut Context<'_>) -> Option<u16> {
+    let (Some(name), ports) = (node.as_str(), &pod.read.ports) else {
+        return probe::port(node, &pod.read.ports, context);
+    };
+    if ports.iter().any(|port| port.name.as_deref() == Some(name))
+        || name.parse::<u16>().is_ok_and(|port| port > 0)
+    {
+        return probe::port(node, ports, context);
+    }
+    let names: Vec<&str> = ports.iter().filter_map(|port| port.name.as_deref()).collect();
+    let hint = match names.is_empty() {
+        true => "write its number, or give it a name under ports of its container".to_owned(),
+        false => format!("its ports are called {}", names.join(", ")),
+    };
+    context.error_with(node.at, format!("no port of the pod is called {}", quoted(name)), hint);
+    None
 }
 
 /// Publishes a port of the box that leads to the pod's `target`.
@@ -185,8 +209,16 @@ fn publish(
     }
 }
 
-/// A name leads to the pod itself, so the port must be the pod's own.
-fn check_name(pod: &Placed, port: u16, target: u16, at: Position, context: &mut Context<'_>) {
+/// A name leads to the pod itself, so the port must be the pod's own. On Kubernetes it leads to an address of the Service's,
+/// whose port is another's by rules in the kernel; podman has no such address, and rules on the pod's own would hide whatever
+/// else listens on that port in it.
+fn check_name(
+    service: &str,
+    pod: &Placed,
+    (port, target): (u16, u16),
+    at: Position,
+    context: &mut Context<'_>,
+) {
     if pod.read.pod.network == Network::Host {
         let hint = "use 127.0.0.1, or remove hostNetwork";
         let message = format!(
@@ -196,9 +228,14 @@ fn check_name(pod: &Placed, port: u16, target: u16, at: Position, context: &mut 
         return context.error_with(at, message, hint);
     }
     if port != target {
-        let hint = format!("write port: {target}, or type: LoadBalancer to have the port {port} of the box");
+        let hint = format!(
+            "write port: {target} and have clients use {service}:{target}, which is the same on Kubernetes; or have the \
+             program listen on {port}; or write type: LoadBalancer to have the port {port} of the box"
+        );
         let message = format!(
-            "on podman the name of a Service resolves to the pod itself, whose port is {target}, not {port}"
+            "podman can't redirect a port of a Service: the name {} leads to the pod itself, whose port is {target}, and \
+             nothing there answers on {port}",
+            quoted(service)
         );
         context.error_with(at, message, hint);
     }

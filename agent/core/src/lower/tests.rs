@@ -70,7 +70,12 @@ fn a_service_is_a_name_that_leads_to_the_pod_itself() {
         &(pods + &service("{ selector: { app: web }, ports: [ { port: 80, targetPort: 8080 } ] }")),
         Strategy::StopStart,
     );
-    assert!(other.unwrap_err().contains("whose port is 8080, not 80 (write port: 8080"));
+    let why = other.unwrap_err();
+    assert!(
+        why.contains("\"front\" leads to the pod itself, whose port is 8080, and nothing there"),
+        "{why}"
+    );
+    assert!(why.contains("write port: 8080 and have clients use front:8080"), "{why}");
 }
 
 #[test]
@@ -84,6 +89,39 @@ fn a_load_balancer_is_a_port_of_the_box() {
         panic!()
     };
     assert_eq!((ports[0].host_port, ports[0].container_port), (80, 8080));
+}
+
+#[test]
+fn a_target_port_may_be_the_name_that_any_container_of_the_pod_gives_it() {
+    let of = |containers: &str, service_spec: &str| {
+        let pod = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{ name: web, labels: {{ app: web }} }}\nspec: {{ containers: [ {containers} ] }}\n---\n"
+        );
+        lowered(
+            &(pod + &service(&format!("{{ selector: {{ app: web }}, {service_spec} }}"))),
+            Strategy::StopStart,
+        )
+    };
+    let both = format!(
+        "{{ name: web, image: \"{IMAGE}\", ports: [ {{ name: http, containerPort: 8080 }} ] }}, {{ name: side, image: \"{IMAGE}\", ports: [ {{ name: metrics, containerPort: 9090 }} ] }}"
+    );
+    let published = "type: NodePort, ports: [ { name: a, port: 80, targetPort: http, nodePort: 30080 }, { name: b, port: 81, targetPort: metrics, nodePort: 30081 } ]";
+    let Network::Bridge { ports, .. } = network_of(&of(&both, published).unwrap()).clone() else { panic!() };
+    let ports: Vec<_> = ports.iter().map(|port| (port.host_port, port.container_port)).collect();
+    assert_eq!(ports, [(30080, 8080), (30081, 9090)]);
+    assert!(of(&both, "ports: [ { port: 8080, targetPort: http } ]").is_ok());
+    // A headless Service leads to the pod itself on Kubernetes too, whatever its port says.
+    assert!(of(&both, "clusterIP: None, ports: [ { port: 80, targetPort: http } ]").is_ok());
+    let why = of(&both, "ports: [ { port: 80, targetPort: http } ]").unwrap_err();
+    assert!(why.contains("write port: 8080"), "{why}");
+    let why = of(&both, "ports: [ { port: 80, targetPort: grpc } ]").unwrap_err();
+    assert!(
+        why.contains("no port of the pod is called \"grpc\" (its ports are called http, metrics)"),
+        "{why}"
+    );
+    let nameless = format!("{{ name: web, image: \"{IMAGE}\" }}");
+    let why = of(&nameless, "ports: [ { port: 80, targetPort: http } ]").unwrap_err();
+    assert!(why.contains("give it a name under ports of its container"), "{why}");
 }
 
 #[test]
