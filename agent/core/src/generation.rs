@@ -2,6 +2,7 @@
 
 pub mod group;
 pub mod handover;
+pub mod holders;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -147,7 +147,7 @@ impl<J: Journal> Keeper<J> {
     pub fn write_all(&mut self) -> Result<(), JournalError> {
         let apps: Vec<_> = self.apps.iter().map(|(name, app)| (name, Some(app))).collect();
         self.journal.save_apps(&apps)?;
-        for (app, owned) in &self.inventory {
+        for (app, owned) in self.inventory.iter() {
             self.journal.save_inventory(app, &owned.iter().collect::<Vec<_>>())?;
         }
         self.uncommitted.extend(self.apps.keys().chain(self.inventory.keys()).cloned());
@@ -217,7 +217,8 @@ impl<J: Journal> Keeper<J> {
             }
             let about = About::Converge(Stance::of(app));
             let drivers = self.drivers_of(&name, Aim::Current);
-            if !waits && self.is_free(&name) && self.has_room(about, &drivers) {
+            // Whether there is room costs less to find out.
+            if !waits && self.has_room(about, &drivers) && self.is_free(&name) {
                 self.wanted.remove(&name);
                 self.begin(&name, about, drivers);
             }

@@ -483,6 +483,7 @@ impl<J: Journal> Keeper<J> {
         }
         self.journal.save_inventory(name, &owned.iter().collect::<Vec<_>>())?;
         self.uncommitted.insert(name.clone());
+        self.holders.made(self.inventory.get(name), Some(&owned));
         if owned.is_empty() {
             self.inventory.remove(name);
         } else {

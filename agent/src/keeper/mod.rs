@@ -5,6 +5,8 @@
 //! and those whose turn has come are changed, each in a transaction of its own. What a runtime takes its time for is
 //! [`Work`]: it is run by somebody else, and what came of it comes back by [`Keeper::done`].
 
+mod advance;
+mod counted;
 mod diagnose;
 mod drivers;
 mod errand;
@@ -28,6 +30,7 @@ use holdfast_core::app::{App, Phase, pause};
 use holdfast_core::clock::{Moment, Now};
 use holdfast_core::digest::Digest;
 use holdfast_core::generation::handover::{Claims, Handovers};
+use holdfast_core::generation::holders::Holders;
 use holdfast_core::generation::{Apps, Failed, Faulty, Inventory, advance, waits_for};
 use holdfast_core::health::Health;
 use holdfast_core::held::Held;
@@ -38,6 +41,7 @@ use holdfast_core::release::Target;
 use holdfast_core::resolve::Resolved;
 use holdfast_core::runtime::DriverName;
 
+use self::counted::Counted;
 use self::errand::{Errand, Stance};
 use self::leftovers::Leftovers;
 use self::patience::Patience;
@@ -67,17 +71,21 @@ pub struct Keeper<J> {
     /// The open changes.
     transactions: BTreeMap<AppName, Transaction>,
     drivers: Drivers,
-    apps: Apps,
-    inventory: Inventory,
-    failed: Failed,
-    releases: Releases,
+    apps: Counted<Apps>,
+    inventory: Counted<Inventory>,
+    /// Which names more than one app has: kept as `inventory` and `releases` are.
+    holders: Holders,
+    failed: Counted<Failed>,
+    releases: Counted<Releases>,
     health: BTreeMap<AppName, Health>,
     looks: BTreeMap<AppName, Moment>,
     /// What could not be told of apps that are judged.
     remarks: BTreeMap<AppName, String>,
     kept: BTreeMap<AppName, Held>,
-    resolved: Option<Resolved>,
-    permit: Permit,
+    resolved: Counted<Option<Resolved>>,
+    permit: Counted<Permit>,
+    /// Of what the newest revision's part of the apps follows from, as it was when there was nothing left to bring to them.
+    advanced: Option<[u64; 6]>,
     /// Some apps are only kept while changes are held.
     withheld: bool,
     /// The last looks at the apps, for the diagnosis of one that fails.
@@ -171,16 +179,18 @@ impl<J: Journal> Keeper<J> {
             transactions: BTreeMap::new(),
             search: Search::of(drivers.keys().copied()),
             drivers,
-            apps,
-            inventory,
-            failed,
-            releases,
+            apps: apps.into(),
+            holders: Holders::of(releases.whole(), &inventory),
+            inventory: inventory.into(),
+            failed: failed.into(),
+            releases: releases.into(),
             health: BTreeMap::new(),
             looks: BTreeMap::new(),
             remarks: BTreeMap::new(),
             kept: BTreeMap::new(),
-            resolved: None,
-            permit: Permit::unknown(),
+            resolved: None.into(),
+            permit: Permit::unknown().into(),
+            advanced: None,
             withheld: false,
             sights: BTreeMap::new(),
             undiagnosed: BTreeSet::new(),
@@ -201,12 +211,12 @@ impl<J: Journal> Keeper<J> {
 
     /// Shows what `resolved` would make of the apps, and writes nothing down.
     pub fn imagine(&mut self, resolved: &Resolved, now: &Now) {
-        self.releases.copy(resolved);
+        self.take_in(resolved);
         let withheld = self.permit.apply.as_ref();
         self.handovers = Handovers::of(self.claims(&self.apps), resolved);
         let handovers = &self.handovers;
         self.kept = advance(&mut self.apps, resolved, &self.failed, withheld, false, handovers, now).kept;
-        self.resolved = Some(Resolved { releases: BTreeMap::new(), ..resolved.clone() });
+        *self.resolved = Some(Resolved { releases: BTreeMap::new(), ..resolved.clone() });
     }
 
     /// Deals with the changes that were open when the agent ended.
@@ -247,10 +257,10 @@ impl<J: Journal> Keeper<J> {
     /// before [`Keeper::permit`] says what this revision allows.
     pub fn place(&mut self, resolved: &Resolved, now: &Now) -> Result<(), JournalError> {
         self.journal.pin(&self.releases.lacks(resolved))?;
-        self.permit = Permit::unknown();
+        self.permit(Permit::unknown());
         self.is_placed_on_disk = false;
         self.search.await_first();
-        self.releases.copy(resolved);
+        self.take_in(resolved);
         let before = self.resolved.replace(Resolved { releases: BTreeMap::new(), ..resolved.clone() });
         let before = before.map(|before| before.apps).unwrap_or_default();
         let is_new =
@@ -289,7 +299,7 @@ impl<J: Journal> Keeper<J> {
     pub fn try_all_of(&mut self, driver: DriverName, now: &Now) {
         let at = self.patience.back(driver, now);
         self.search.hurry(driver);
-        for (name, app) in &mut self.apps {
+        for (name, app) in self.apps.iter_mut() {
             let targets = [&app.current, &app.target].into_iter().flatten().map(|target| target.driver);
             let owned = self.inventory.get(name).into_iter().flatten().map(|(_, owned)| owned.driver);
             if !targets.chain(owned).any(|of| of == driver) {
@@ -305,40 +315,6 @@ impl<J: Journal> Keeper<J> {
                 stuck.retry_at = at.clone();
             }
         }
-    }
-
-    /// Brings what the newest revision wants to the apps. An app that goes back ends that first, so this is
-    /// done again with every pass.
-    fn advance(&mut self, now: &Now) -> Result<(), JournalError> {
-        let Some(resolved) = &self.resolved else { return Ok(()) };
-        let mut apps = self.apps.clone();
-        let withheld = self.permit.apply.as_ref();
-        let defers = withheld.is_some() || self.permit.download.is_some();
-        let handovers = Handovers::of(self.claims(&apps), resolved);
-        let advance = advance(&mut apps, resolved, &self.failed, withheld, defers, &handovers, now);
-        for (name, app) in &mut apps {
-            let was_removed = self.apps.get(name).is_some_and(|app| app.phase == Phase::Removing);
-            // Of what has begun to go nothing is brought back before its successor comes.
-            if was_removed && app.phase == Phase::Preparing && !self.is_all_here(name, app) {
-                app.current = None;
-            }
-        }
-        self.handovers = handovers;
-        let changed: Vec<_> = advance.changed.iter().map(|name| (name, apps.get(name))).collect();
-        self.journal.save_apps(&changed)?;
-        self.uncommitted.extend(advance.changed.iter().cloned());
-        let before = std::mem::replace(&mut self.apps, apps);
-        for name in &advance.changed {
-            self.note_stance(name, before.get(name));
-        }
-        self.note_kept(&advance.kept, now);
-        self.kept = advance.kept;
-        self.withheld = advance.withheld;
-        if !advance.changed.is_empty() {
-            self.find_undiagnosed();
-        }
-        self.forget_releases();
-        Ok(())
     }
 
     /// The first moment after `handled` at which a look or another try is due.
@@ -372,6 +348,7 @@ impl<J: Journal> Keeper<J> {
             inventory: &self.inventory,
             newest: self.resolved.as_ref(),
             runtimes: self.drivers.runtimes(),
+            holders: Some(&self.holders),
         }
     }
 
@@ -419,6 +396,7 @@ impl<J: Journal> Keeper<J> {
             inventory: &self.inventory,
             newest: self.resolved.as_ref(),
             runtimes: self.drivers.runtimes(),
+            holders: Some(&self.holders),
         }
     }
 

@@ -52,7 +52,9 @@ impl Permit {
 impl<J: Journal> Keeper<J> {
     /// Says what may be done from now on.
     pub fn permit(&mut self, permit: Permit) {
-        self.permit = permit;
+        if *self.permit != permit {
+            *self.permit = permit;
+        }
     }
 
     /// Whether a change may begin.

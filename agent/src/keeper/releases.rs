@@ -51,13 +51,15 @@ impl Releases {
         }
     }
 
-    /// Lets go of what neither `apps` nor `resolved` name any more.
-    pub(super) fn keep_only(&mut self, apps: &Apps, resolved: Option<&Resolved>) {
+    /// Lets go of what neither `apps` nor `resolved` name any more; gives whether any isn't whole any more.
+    pub(super) fn keep_only(&mut self, apps: &Apps, resolved: Option<&Resolved>) -> bool {
         let Named { runnable, pinned } = Named::by(apps, resolved);
+        let before = self.whole.len();
         for (id, release) in self.whole.extract_if(.., |id, _| !runnable.contains(id)) {
             self.former.insert(id, release.artifacts.clone());
         }
         self.former.retain(|id, _| pinned.contains(id) && !self.whole.contains_key(id));
+        self.whole.len() != before
     }
 
     /// Those that an app may come to run.
@@ -109,9 +111,17 @@ impl<J: Journal> Keeper<J> {
         self.releases.whole().keys().copied().collect()
     }
 
+    /// Takes in the releases of a revision.
+    pub(super) fn take_in(&mut self, resolved: &Resolved) {
+        self.releases.copy(resolved);
+        self.holders.rendered(self.releases.whole());
+    }
+
     /// Lets go of releases that no app names any more.
     pub(super) fn forget_releases(&mut self) {
-        self.releases.keep_only(&self.apps, self.resolved.as_ref());
+        if self.releases.keep_only(&self.apps, self.resolved.as_ref()) {
+            self.holders.rendered(self.releases.whole());
+        }
     }
 }
 

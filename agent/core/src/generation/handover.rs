@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::holders::Holders;
 use super::{Apps, Inventory, Owned};
-use crate::app::App;
 use crate::contention::contend;
 use crate::digest::ReleaseId;
 use crate::held::Held;
@@ -177,9 +177,17 @@ pub struct Claims<'a> {
     pub newest: Option<&'a Resolved>,
     /// The runtimes of the box.
     pub runtimes: &'a Runtimes,
+    /// Which names more than one app has, by `releases` and `inventory`, where that was found out before.
+    pub holders: Option<&'a Holders>,
 }
 
 impl Claims<'_> {
+    /// What an app runs.
+    fn current(&self, app: &AppName) -> Option<&Release> {
+        let target = self.apps.get(app)?.current.as_ref()?;
+        self.releases.get(&target.release).map(Arc::as_ref)
+    }
+
     /// Whether the newest revision wants this object for `app`; none if that isn't known.
     fn newest_wants(&self, app: &AppName, driver: DriverName, key: &ObjectKey) -> Option<bool> {
         let own = self.apps.get(app).and_then(|app| app.target.as_ref());
@@ -195,7 +203,7 @@ impl Claims<'_> {
     }
 
     fn runs(&self, app: &AppName, driver: DriverName, key: &ObjectKey) -> bool {
-        runs(self.apps, self.releases, app, driver, key)
+        self.current(app).is_some_and(|release| is_in(release, driver, key))
     }
 
     /// Whether what `one` wants counts before what `other` has.
@@ -216,12 +224,28 @@ impl Claims<'_> {
         driver: DriverName,
         key: &ObjectKey,
     ) -> Option<(&AppName, &Owned)> {
-        let others = self
-            .inventory
-            .iter()
-            .filter(|(name, _)| *name != app && self.runtimes.is_name_shared(driver, key));
+        if !self.runtimes.is_name_shared(driver, key) || !self.is_made_besides(app, key) {
+            return None;
+        }
+        let others = self.inventory.iter().filter(|(name, _)| *name != app);
         let mut owners = others.filter_map(|(name, owned)| Some((name, owned.get(key)?)));
         owners.find(|(_, owned)| owned.driver == driver)
+    }
+
+    /// Whether another app may have made an object of this name: else none need be looked at.
+    fn is_made_besides(&self, app: &AppName, key: &ObjectKey) -> bool {
+        let has_it = || self.inventory.get(app).is_some_and(|owned| owned.contains_key(key));
+        self.holders.is_none_or(|holders| holders.is_made_besides(key, has_it()))
+    }
+
+    /// Whether another app may run an object of this name.
+    fn is_run_besides(&self, app: &AppName, key: &ObjectKey) -> bool {
+        let has_it = || {
+            let targets = self.apps.get(app).into_iter().flat_map(|app| [&app.current, &app.target]);
+            let releases = targets.flatten().filter_map(|target| self.releases.get(&target.release));
+            releases.filter(|release| release.app == *app).any(|release| release.object(key).is_some())
+        };
+        self.holders.is_none_or(|holders| holders.is_rendered_besides(key, has_it()))
     }
 
     /// Whether `app` may take an object over that carries another one's mark, which the driver has proved. That one must not
@@ -236,10 +260,22 @@ impl Claims<'_> {
 
     /// The app that has an object, or is about to, which `app` runs as well: it is lent to that one.
     pub fn lent_to(&self, app: &AppName, driver: DriverName, key: &ObjectKey) -> Option<&AppName> {
+        if !self.runtimes.moves(driver) {
+            return None;
+        }
+        if let Some(holders) = self.holders
+            && !self.is_made_besides(app, key)
+            && !self.is_run_besides(app, key)
+        {
+            // Nobody else has it, so that only its data can be another one's.
+            let mut others =
+                holders.of_data().filter(|other| *other != app && self.apps.contains_key(*other));
+            return others.find(|other| self.has_the_data_of(other, app, driver, key));
+        }
         // Two that are both to have it: the second one is held, and says so.
         let is_due = self.newest.is_some() && self.newest_wants(app, driver, key) == Some(true);
         let has_it = |other: &AppName| self.owns(other, driver, key) && !self.owns(app, driver, key);
-        let mut others = self.apps.keys().filter(|other| *other != app && self.runtimes.moves(driver));
+        let mut others = self.apps.keys().filter(|other| *other != app);
         others.find(|other| match self.runs(other, driver, key) {
             true => self.precedes(other, app, driver, key) || (has_it(other) && !is_due),
             // What was made in its place goes first.
@@ -255,10 +291,7 @@ impl Claims<'_> {
     /// Whether `taker` runs with data that `giver` lets go of, so that the giver's object `key` must not run beside it. Only
     /// where names are each app's own: elsewhere what runs is handed over with its data.
     fn has_the_data_of(&self, taker: &AppName, giver: &AppName, driver: DriverName, key: &ObjectKey) -> bool {
-        let current = |app: &AppName| {
-            let target = self.apps.get(app)?.current.as_ref()?;
-            self.releases.get(&target.release).filter(|release| release.driver == driver)
-        };
+        let current = |app: &AppName| self.current(app).filter(|release| release.driver == driver);
         if key.holds_data() || self.runtimes.is_name_shared(driver, key) {
             return false;
         }
@@ -286,35 +319,25 @@ impl Claims<'_> {
             return Vec::new();
         }
         let is_own = |key: &ObjectKey| !key.holds_data() && !self.runtimes.is_name_shared(driver, key);
+        // Nothing is known of what no release has, as of an app that goes: it may need anything.
+        let contends = |other: &AppName, key: &ObjectKey| {
+            let object = self.current(other).and_then(|current| current.object(key));
+            object.is_none_or(|object| contend(object, release))
+        };
+        let others = || self.apps.keys().filter(|other| *other != app);
         let mut found = Vec::new();
-        for Object { key, .. } in release.objects.iter().filter(|object| is_own(&object.key)) {
-            let others = self.apps.iter().filter(|(other, _)| {
-                *other != app && self.owns(other, driver, key) && self.precedes(app, other, driver, key)
-            });
-            // Nothing is known of what no release has, as of an app that goes: it may need anything.
-            found.extend(others.filter_map(|(other, record)| {
-                let current = record.current.as_ref().and_then(|target| self.releases.get(&target.release));
-                let object = current.and_then(|current| current.object(key));
-                object.is_none_or(|object| contend(object, release)).then(|| (other, key.clone()))
-            }));
+        let mut own = release.objects.iter().map(|object| &object.key).filter(|key| is_own(key)).peekable();
+        let has_own = own.peek().is_some();
+        for key in own.filter(|key| self.is_made_besides(app, key)) {
+            let owners = others()
+                .filter(|other| self.owns(other, driver, key) && self.precedes(app, other, driver, key));
+            found.extend(owners.filter(|other| contends(other, key)).map(|other| (other, key.clone())));
         }
-        if !release.objects.iter().any(|object| is_own(&object.key)) {
-            return found;
-        }
-        for (other, _) in self.apps.iter().filter(|(other, _)| *other != app) {
-            if !self.takes_data(app, release, other) {
-                continue;
-            }
+        let has_data = release.objects.iter().any(|object| object.key.holds_data());
+        for other in others().filter(|other| has_own && has_data && self.takes_data(app, release, other)) {
             let owned = self.inventory.get(other).into_iter().flatten();
-            let owned =
-                owned.filter(|(key, owned)| owned.driver == driver && is_own(key)).map(|(key, _)| key);
-            let current = self.apps.get(other).and_then(|app| app.current.as_ref());
-            let current = current.and_then(|target| self.releases.get(&target.release));
-            let is_in_the_way = |key: &&ObjectKey| {
-                let object = current.and_then(|release| release.object(key));
-                object.is_none_or(|object| contend(object, release))
-            };
-            found.extend(owned.filter(is_in_the_way).map(|key| (other, key.clone())));
+            let owned = owned.filter(|(key, owned)| owned.driver == driver && is_own(key));
+            found.extend(owned.filter(|(key, _)| contends(other, key)).map(|(key, _)| (other, key.clone())));
         }
         found.sort();
         found.dedup();
@@ -355,7 +378,9 @@ impl Claims<'_> {
     /// Whether one of the `others` has an object, or is to have one, that `app` has or is to have. What one of them sees
     /// of it is out of date as soon as the other one acts.
     pub fn shares_any<'a>(&self, app: &AppName, mut others: impl Iterator<Item = &'a AppName>) -> bool {
-        let own: BTreeSet<_> = self.objects_of(app).collect();
+        // Of most names an app knows that no other one has them.
+        let is_anothers = |key: &ObjectKey| self.is_made_besides(app, key) || self.is_run_besides(app, key);
+        let own: BTreeSet<_> = self.objects_of(app).filter(|(_, key)| is_anothers(key)).collect();
         let goes_over = |(driver, key): (DriverName, &ObjectKey), other: &AppName| {
             self.runtimes.is_name_shared(driver, key)
                 || self.precedes(app, other, driver, key)
@@ -395,10 +420,9 @@ impl Claims<'_> {
                     .iter()
                     .any(|Object { key, .. }| misses(key) && self.lent_to(name, driver, key).is_none())
         };
-        let runs = |app: &App| app.current.as_ref().and_then(|target| self.releases.get(&target.release));
         let found =
-            self.apps.iter().filter(|(name, app)| runs(app).is_some_and(|release| takes(name, release)));
-        found.map(|(name, _)| name.clone()).collect()
+            self.apps.keys().filter(|name| self.current(name).is_some_and(|release| takes(name, release)));
+        found.cloned().collect()
     }
 }
 
@@ -408,9 +432,4 @@ fn is_in(release: &Release, driver: DriverName, key: &ObjectKey) -> bool {
 
 fn has(releases: &Releases, target: &Target, driver: DriverName, key: &ObjectKey) -> bool {
     releases.get(&target.release).is_some_and(|release| is_in(release, driver, key))
-}
-
-fn runs(apps: &Apps, releases: &Releases, app: &AppName, driver: DriverName, key: &ObjectKey) -> bool {
-    let current = apps.get(app).and_then(|app| app.current.as_ref());
-    current.is_some_and(|target| has(releases, target, driver, key))
 }

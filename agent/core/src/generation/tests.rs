@@ -8,7 +8,7 @@ use crate::release::{Release, Target};
 use crate::testing::{ALL, good, name, now, release, resolved, target};
 
 fn handovers_of(apps: &Apps, resolved: &Resolved, releases: &Releases, inventory: &Inventory) -> Handovers {
-    Handovers::of(Claims { apps, releases, inventory, newest: None, runtimes: &ALL }, resolved)
+    Handovers::of(Claims { apps, releases, inventory, newest: None, runtimes: &ALL, holders: None }, resolved)
 }
 
 fn apps(names: &[&str]) -> Apps {
@@ -307,7 +307,14 @@ fn apps_that_have_an_object_in_common_are_told() {
     let (held, _, releases) = renamed(&["Pod/a"]);
     let mut inventory = Inventory::new();
     let shares = |inventory: &Inventory, other: &str| {
-        let claims = Claims { apps: &held, releases: &releases, inventory, newest: None, runtimes: &ALL };
+        let claims = Claims {
+            apps: &held,
+            releases: &releases,
+            inventory,
+            newest: None,
+            runtimes: &ALL,
+            holders: None,
+        };
         claims.shares_any(&name("old"), [&name("old"), &name(other)].into_iter())
     };
     assert!(!shares(&inventory, "new"));

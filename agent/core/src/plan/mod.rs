@@ -11,6 +11,7 @@ use crate::app::{App, Phase};
 use crate::contention::can_stand_beside;
 use crate::digest::ReleaseId;
 use crate::generation::handover::Claims;
+use crate::generation::holders::Holders;
 use crate::generation::{Apps, Inventory, Owned, order};
 use crate::held::Held;
 use crate::name::{AppName, ObjectKey};
@@ -116,12 +117,14 @@ pub struct Known<'a> {
     pub newest: Option<&'a Resolved>,
     /// The runtimes of the box.
     pub runtimes: &'a Runtimes,
+    /// Which names more than one app has, where that was found out before.
+    pub holders: Option<&'a Holders>,
 }
 
 impl<'a> Known<'a> {
     fn claims(&self) -> Claims<'a> {
-        let Known { apps, releases, inventory, newest, runtimes, .. } = *self;
-        Claims { apps, releases, inventory, newest, runtimes }
+        let Known { apps, releases, inventory, newest, runtimes, holders, .. } = *self;
+        Claims { apps, releases, inventory, newest, runtimes, holders }
     }
 }
 
@@ -403,7 +406,6 @@ fn strays(
         // What an object of the release made comes in as well, and again when it is wanted after all, or came with what
         // made it from another app.
         let made = release.is_some_and(|release| release.driver == driver && release.makes_claim(key));
-        // Asking costs a walk over all apps.
         let other = made.then(|| claims.owner_besides(name, driver, key)).flatten().map(|(other, _)| other);
         // A claim of this name is another app's, which keeps it.
         if other.is_some_and(|other| !claims.may_take(name, other, driver, key)) {

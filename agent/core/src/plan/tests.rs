@@ -42,7 +42,10 @@ impl Box_ {
 
     fn plan(&self) -> Plan {
         let Box_ { apps, releases, observed, inventory } = self;
-        plan(Known { apps, releases, observed, inventory, newest: None, runtimes: &ALL }, Aim::Current)
+        plan(
+            Known { apps, releases, observed, inventory, newest: None, runtimes: &ALL, holders: None },
+            Aim::Current,
+        )
     }
 
     fn steps(&self) -> Vec<String> {
@@ -269,7 +272,7 @@ fn moved(first: Option<&[&str]>) -> (Box_, Resolved) {
 fn told(held: &Box_, newest: &Resolved) -> Vec<String> {
     let Box_ { apps, releases, observed, inventory } = held;
     let plan = plan(
-        Known { apps, releases, observed, inventory, newest: Some(newest), runtimes: &ALL },
+        Known { apps, releases, observed, inventory, newest: Some(newest), runtimes: &ALL, holders: None },
         Aim::Current,
     );
     let from = |step: &Step| step.from.as_ref().map_or(String::new(), |from| format!(" from {from}"));
@@ -293,7 +296,7 @@ fn what_another_app_is_to_keep_is_not_taken() {
     let (held, newest) = moved(Some(&["Pod/x"]));
     let Box_ { apps, releases, observed, inventory } = &held;
     let plan = plan(
-        Known { apps, releases, observed, inventory, newest: Some(&newest), runtimes: &ALL },
+        Known { apps, releases, observed, inventory, newest: Some(&newest), runtimes: &ALL, holders: None },
         Aim::Current,
     );
     assert!(plan.steps.is_empty(), "{plan:?}");
@@ -449,6 +452,7 @@ fn on_podman_what_moves_makes_room_where_both_can_not_be_there_and_comes_back_if
         inventory: &held.inventory,
         newest: Some(&newest),
         runtimes: &ALL,
+        holders: None,
     };
     assert!(claims.takers().contains(&name("a")));
     held.observed.remove(&name("b"));

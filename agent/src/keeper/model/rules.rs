@@ -1,5 +1,8 @@
 //! The rules that hold after every step of a history, and at its end.
 
+use holdfast_core::generation::advance;
+use holdfast_core::generation::handover::Handovers;
+use holdfast_core::generation::holders::Holders;
 use holdfast_core::name::ObjectKey;
 
 use super::*;
@@ -64,6 +67,10 @@ impl History {
             "a release failed by what it left over"
         );
         self.check_group(&disk);
+        if let Some(keeper) = &self.keeper {
+            assert_eq!(keeper.holders, Holders::of(keeper.releases.whole(), &keeper.inventory));
+            check_advanced(keeper, &self.now());
+        }
         drop((shared, disk));
         self.checked = self.shared.lock().unwrap().done.len();
     }
@@ -185,4 +192,20 @@ impl History {
             assert!(known && wanted, "{key} was left over");
         }
     }
+}
+
+/// Where a pass would not bring the revision to the apps again, that would change nothing.
+fn check_advanced(keeper: &Keeper<Memory>, now: &Now) {
+    let Some(resolved) = &*keeper.resolved else { return };
+    if keeper.advanced != Some(keeper.basis()) {
+        return;
+    }
+    let mut apps = keeper.apps.clone();
+    let handovers = Handovers::of(keeper.claims(&apps), resolved);
+    assert_eq!(handovers, keeper.handovers);
+    let withheld = keeper.permit.apply.as_ref();
+    let defers = withheld.is_some() || keeper.permit.download.is_some();
+    let again = advance(&mut apps, resolved, &keeper.failed, withheld, defers, &handovers, now);
+    assert_eq!((again.changed.len(), &again.kept), (0, &keeper.kept));
+    assert_eq!(again.withheld, keeper.withheld);
 }
