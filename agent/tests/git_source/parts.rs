@@ -174,10 +174,10 @@ fn a_change_of_one_file_brings_the_folders_on_its_way_and_the_file() {
         ways.iter().map(|path| repo.git(&["rev-parse", &format!("HEAD:{path}")])).collect();
     wanted.insert(second.0.clone());
     assert_eq!(new, wanted);
-    let requests = server.requests(6);
+    let requests = server.requests(5);
     assert!(
-        requests.len() <= 6,
-        "the poll, the commit, two levels at once, two more and the file: {requests:#?}"
+        requests.len() <= 5,
+        "the poll, the commit, two levels at once, all that changed in app-3, and app-4 alone: {requests:#?}"
     );
     assert!(bytes(&requests) < 5_000, "{requests:#?}");
     // Nothing is left to ask for, by this process or by the next.
@@ -186,6 +186,101 @@ fn a_change_of_one_file_brings_the_folders_on_its_way_and_the_file() {
         assert_eq!(source.gather(&trusted(&source, &second), true).unwrap().read(look).unwrap(), found);
     }
     assert_eq!(server.requests(0), Vec::<String>::new());
+}
+
+#[test]
+fn a_change_in_a_folder_that_is_read_costs_no_more_than_what_git_s_own_partial_clone_needs() {
+    let repo = fleet();
+    let server = GitServer::start(&repo);
+    let mirror = tempfile::tempdir().unwrap();
+    let mut source = open(of(&server), &mirror);
+    let (first, _) = sync(&mut source, None).unwrap();
+    let clone = tempfile::tempdir().unwrap();
+    let git = |arguments: &[&str]| {
+        let mut git = git_in(clone.path());
+        git.env("GIT_SSL_CAINFO", server.ca_file());
+        printed(git.args(arguments));
+    };
+    git(&["clone", "-q", "--depth", "1", "--filter=blob:none", "--no-checkout", &server.url(), "."]);
+    git(&["sparse-checkout", "set", "--no-cone", "/apps/app-3/"]);
+    git(&["checkout", "-q", "main"]);
+    repo.commit(&[("apps/app-3/manifests/2.yaml", "changed")], Signer::Ops);
+    repo.push(&server.bare());
+    server.forget_requests();
+    let (_, found) = sync(&mut source, Some(&first)).unwrap();
+    assert_eq!(found, expected(&repo));
+    let ours = server.requests(4);
+    assert_eq!(ours.len(), 4, "{ours:#?}");
+    server.forget_requests();
+    git(&["fetch", "-q", "--depth", "1", "origin", "main"]);
+    git(&["reset", "-q", "--hard", "FETCH_HEAD"]);
+    let theirs = server.requests(5);
+    assert!(ours.len() < theirs.len() && bytes(&ours) <= bytes(&theirs), "{ours:#?} {theirs:#?}");
+}
+
+#[test]
+fn what_is_large_or_was_not_there_before_in_a_folder_that_changed_comes_once_it_is_read() {
+    let repo = fleet();
+    let server = GitServer::start(&repo);
+    let mirror = tempfile::tempdir().unwrap();
+    let mut source = open(of(&server), &mirror);
+    let (first, _) = sync(&mut source, None).unwrap();
+    let before = objects(mirror.path());
+    let large = noise(1).repeat(20);
+    repo.commit(
+        &[
+            ("apps/app-3/manifests/2.yaml", &large),
+            ("apps/app-3/files/large", &noise(2).repeat(20)),
+            ("apps/app-20/app.yaml", "new"),
+            ("apps/app-20/manifests/0.yaml", "nobody reads it"),
+        ],
+        Signer::Ops,
+    );
+    repo.push(&server.bare());
+    let (second, found) = sync(&mut source, Some(&first)).unwrap();
+    assert_eq!(found, expected(&repo));
+    let new: BTreeSet<String> = objects(mirror.path()).difference(&before).cloned().collect();
+    let ways = [
+        "",
+        "apps",
+        "apps/app-3",
+        "apps/app-3/manifests",
+        "apps/app-3/manifests/2.yaml",
+        "apps/app-3/files",
+        "apps/app-20",
+        "apps/app-20/app.yaml",
+    ];
+    let mut wanted: BTreeSet<String> =
+        ways.iter().map(|path| repo.git(&["rev-parse", &format!("HEAD:{path}")])).collect();
+    wanted.insert(second.0);
+    assert_eq!(new, wanted);
+}
+
+#[test]
+fn a_server_that_refuses_a_folder_with_what_changed_below_it_is_asked_level_by_level_from_then_on() {
+    let repo = fleet();
+    let refuses = Arc::new(AtomicBool::new(false));
+    let does = refuses.clone();
+    // After the commit and its topmost folders.
+    let way =
+        Middleman::start(&repo, move |wanted, before| match does.load(Ordering::SeqCst) && before == 2 {
+            true => refusal(&wanted[0]),
+            false => Deed::Pass,
+        });
+    let mirror = tempfile::tempdir().unwrap();
+    let mut source = open(config(way.url()), &mirror);
+    let (mut last, _) = sync(&mut source, None).unwrap();
+    refuses.store(true, Ordering::SeqCst);
+    for (text, requests) in [("changed", 6), ("again", 5)] {
+        way.forget();
+        repo.commit(&[("apps/app-3/manifests/2.yaml", text)], Signer::Ops);
+        repo.push(&way.server.bare());
+        let (revision, found) = sync(&mut source, Some(&last)).unwrap();
+        assert_eq!(found, expected(&repo));
+        assert_eq!(way.asked().len(), requests, "{:#?}", way.asked());
+        refuses.store(false, Ordering::SeqCst);
+        last = revision;
+    }
 }
 
 #[test]
@@ -360,13 +455,13 @@ fn collection_keeps_what_the_kept_revisions_need_and_lets_the_rest_go() {
     let mut source = open(of(&server), &mirror);
     let (mut last, _) = sync(&mut source, None).unwrap();
     let mut previous = last.clone();
-    for n in 0..8 {
+    for n in 0..14 {
         repo.commit(&[("apps/app-3/manifests/0.yaml", &n.to_string())], Signer::Ops);
         repo.push(&server.bare());
         previous = last.clone();
         last = sync(&mut source, Some(&last)).unwrap().0;
     }
-    let first = repo.git(&["rev-parse", "HEAD~8"]);
+    let first = repo.git(&["rev-parse", "HEAD~14"]);
     assert!(objects(mirror.path()).contains(&first));
     source.collect(&[previous.clone(), last.clone()], false).unwrap();
     let left = objects(mirror.path());

@@ -85,7 +85,7 @@ impl Objects {
     }
 
     /// The same, but whether there are new packs is not looked up for each object that is missing.
-    pub(super) fn without_refresh(mut self) -> Self {
+    pub(crate) fn without_refresh(mut self) -> Self {
         self.odb.refresh_never();
         self
     }

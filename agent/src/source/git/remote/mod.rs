@@ -1,7 +1,8 @@
 //! A repository on a server, asked in version 2 of Git's protocol (git's Documentation/gitprotocol-v2).
-//! `parts` asks for single objects, `descent` for the commits that lead from one to another; here is what both
-//! build on, and the way to a whole commit for a server that can't leave anything out.
+//! `parts` asks for single objects, `below` for what changed below folders, `descent` for the commits that lead from one to
+//! another; here is what they build on, and the way to a whole commit for a server that can't leave anything out.
 
+mod below;
 mod descent;
 mod parts;
 
@@ -47,6 +48,8 @@ pub(crate) struct Remote {
     refused: Refused,
     /// The topmost folders couldn't be had as changes, and aren't asked for like that again.
     no_changes: bool,
+    /// Folders couldn't be had with what changed below them, and aren't asked for like that again.
+    nothing_below: bool,
     line: Line,
     /// What files needed at least that didn't come within the budget, in bytes.
     too_large: BTreeMap<ObjectId, u64>,
@@ -80,6 +83,7 @@ impl Remote {
             remembered: Arc::default(),
             refused: Refused::Nothing,
             no_changes: false,
+            nothing_below: false,
             line,
             too_large: BTreeMap::new(),
         })

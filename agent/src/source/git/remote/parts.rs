@@ -79,6 +79,7 @@ impl Remote {
         {
             return Ok(Extent::Commit);
         }
+        let ids = &*self.fetch_below(id, ids, mirror, meter)?;
         let at_once = match what {
             _ if !self.line.has_budget() => MAX_WANTS,
             FileClass::Documents => DOCUMENTS_AT_ONCE,
