@@ -9,6 +9,8 @@ mod beneath;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod diff;
+#[cfg(any(feature = "podman", feature = "wasm"))]
+mod durable_file;
 #[cfg(any(feature = "podman", feature = "kubernetes"))]
 pub mod image;
 #[cfg(any(feature = "podman", feature = "kubernetes"))]

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CLAIM, PodmanDriver, api, marks};
 use crate::DriverError;
+use crate::durable_file::publish;
 
 /// The file beside the data.
 const OWNER_FILE: &str = "holdfast-owner.json";
@@ -207,9 +208,7 @@ fn write_owner(folder: &Path, record: &OwnerRecord) -> io::Result<()> {
     let new = folder.join(format!("{OWNER_FILE}.new"));
     let mut file = File::create(&new)?;
     file.write_all(&serde_json::to_vec(record)?)?;
-    file.sync_all()?;
-    fs::rename(&new, folder.join(OWNER_FILE))?;
-    File::open(folder)?.sync_all()
+    publish(&file, &new, &folder.join(OWNER_FILE))
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use super::user::RunAs;
 use super::{COMPILE_REFUSED, ENGINE, files};
 use crate::DriverError;
+use crate::durable_file::publish;
 
 /// How long a compilation may take by the clock on the wall.
 const COMPILE_LIMIT: Duration = Duration::from_secs(300);
@@ -173,7 +174,7 @@ impl Cache {
         files::remove_if_there(&mac_path(path))?;
         file.seek(SeekFrom::Start(0))?;
         let mac = self.mac(path, &mut file)?.finalize().into_bytes();
-        files::publish(&file, temporary, path)?;
+        publish(&file, temporary, path)?;
         files::write_atomically(&mac_path(path), &mac)
     }
 

@@ -10,6 +10,8 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 
+use crate::durable_file::publish;
+
 /// In an app's folder: which process it is.
 pub(super) const RECORD: &str = "workload.json";
 /// In an app's folder: the socket on which the process answers.
@@ -51,16 +53,6 @@ pub(super) fn create_temporary(path: &Path) -> io::Result<(PathBuf, File)> {
     let file =
         OpenOptions::new().create(true).truncate(true).read(true).write(true).mode(0o600).open(&temporary)?;
     Ok((temporary, file))
-}
-
-/// Gives a finished file its name, durably.
-pub(super) fn publish(file: &File, temporary: &Path, path: &Path) -> io::Result<()> {
-    file.sync_all()?;
-    fs::rename(temporary, path)?;
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
 }
 
 /// Reads a small JSON file. One that isn't there, or is damaged, is `None`: all of them can be made again.
