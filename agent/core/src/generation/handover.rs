@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::holders::Holders;
 use super::{Apps, Inventory, Owned};
+use crate::app::{App, Phase};
 use crate::contention::contend;
 use crate::digest::ReleaseId;
 use crate::held::Held;
@@ -209,7 +210,30 @@ impl Claims<'_> {
     /// Whether what `one` wants counts before what `other` has.
     fn precedes(&self, one: &AppName, other: &AppName, driver: DriverName, key: &ObjectKey) -> bool {
         let wants = |app| self.newest_wants(app, driver, key);
-        wants(one) == Some(true) && wants(other) == Some(false)
+        wants(one) == Some(true)
+            && wants(other) == Some(false)
+            && !self.keeps_for_now(other, one, driver, key)
+    }
+
+    /// Whether `holder` keeps what the newest revision wants `app` to have back: `holder` took it over and is good with it, and
+    /// its own change, which lets go of it, has not begun. That may have to wait for a window, and `app`, which is not being
+    /// changed, must not get ahead of it.
+    fn keeps_for_now(&self, holder: &AppName, app: &AppName, driver: DriverName, key: &ObjectKey) -> bool {
+        let (Some(has), Some(lends)) = (self.apps.get(holder), self.apps.get(app)) else { return false };
+        let is_good = has.current.is_some() && has.current == has.good;
+        let has_begun = |app: &App| {
+            matches!(
+                app.phase,
+                Phase::Applying | Phase::Judging(_) | Phase::RollingBack { .. } | Phase::Removing
+            )
+        };
+        is_good
+            && !has_begun(has)
+            && !has_begun(lends)
+            && self.runs(holder, driver, key)
+            && self.runs(app, driver, key)
+            && self.owns(holder, driver, key)
+            && !self.owns(app, driver, key)
     }
 
     fn owns(&self, app: &AppName, driver: DriverName, key: &ObjectKey) -> bool {
@@ -277,7 +301,11 @@ impl Claims<'_> {
         let has_it = |other: &AppName| self.owns(other, driver, key) && !self.owns(app, driver, key);
         let mut others = self.apps.keys().filter(|other| *other != app);
         others.find(|other| match self.runs(other, driver, key) {
-            true => self.precedes(other, app, driver, key) || (has_it(other) && !is_due),
+            true => {
+                self.precedes(other, app, driver, key)
+                    || (has_it(other) && !is_due)
+                    || self.keeps_for_now(other, app, driver, key)
+            }
             // What was made in its place goes first.
             false => {
                 (!self.runtimes.is_name_shared(driver, key)
@@ -307,8 +335,9 @@ impl Claims<'_> {
     fn takes_data(&self, taker: &AppName, release: &Release, giver: &AppName) -> bool {
         let driver = release.driver;
         let data = release.objects.iter().map(|object| &object.key).filter(|key| key.holds_data());
-        data.filter(|key| self.runtimes.is_name_shared(driver, key))
-            .any(|key| self.precedes(taker, giver, driver, key))
+        data.filter(|key| self.runtimes.is_name_shared(driver, key)).any(|key| {
+            self.precedes(taker, giver, driver, key) || self.keeps_for_now(taker, giver, driver, key)
+        })
     }
 
     /// What of other apps is in the way of `release`: their own object of a name that it is to have from now on, and what

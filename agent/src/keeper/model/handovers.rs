@@ -16,6 +16,20 @@ impl History {
         }
     }
 
+    /// Whether what an app runs has it.
+    fn runs(&self, app: usize, what: usize) -> bool {
+        let disk = self.disk.lock().unwrap();
+        let target = disk.loaded.apps[&name(app)].current.as_ref().unwrap();
+        self.keeper
+            .as_ref()
+            .unwrap()
+            .releases
+            .get(&target.release)
+            .unwrap()
+            .object(&key(ROAMS[what]))
+            .is_some()
+    }
+
     fn windows(&mut self, are_open: bool) {
         let closed = Held::until_changed("the window is closed", "wait until it opens");
         self.permit = Permit { apply: (!are_open).then_some(closed), ..Permit::default() };
@@ -59,6 +73,39 @@ fn an_app_that_is_being_removed_and_whose_object_another_one_is_to_take_says_wha
         history.live(120).await;
         assert_eq!(history.home_of(ROAMING), Some(name(SIGN)));
         assert!(!history.disk.lock().unwrap().loaded.apps.contains_key(&name(DB)), "it is gone");
-        assert!(history.keeper.as_ref().unwrap().converged());
+        assert!(history.converged());
+    });
+}
+
+#[test]
+fn an_object_whose_move_is_reverted_in_a_closed_window_goes_back_when_the_window_opens() {
+    on_a_good_box(async |history| {
+        let mut says = db_alone(0, Kind::Good);
+        says[SIGN] = Says::Version(0, Kind::Good);
+        history.homes[ROAMING] = DB;
+        history.push(says);
+        history.live(60).await;
+        assert_eq!(history.home_of(ROAMING), Some(name(DB)));
+        history.homes[ROAMING] = SIGN;
+        history.push(says);
+        while !history.runs(SIGN, ROAMING) {
+            history.live(1).await;
+        }
+        // What has begun goes on: `sign` gets good with it, and `db`, which is to let go of it, waits.
+        history.windows(false);
+        history.live(60).await;
+        assert_eq!(history.home_of(ROAMING), Some(name(SIGN)));
+        assert!(history.runs(DB, ROAMING), "its change has not begun");
+
+        history.homes[ROAMING] = DB;
+        history.push(says);
+        history.live(300).await;
+        assert_eq!(history.home_of(ROAMING), Some(name(SIGN)), "nothing changes while the window is closed");
+        assert!(!history.converged());
+
+        history.windows(true);
+        history.live(120).await;
+        assert_eq!(history.home_of(ROAMING), Some(name(DB)));
+        assert!(history.converged());
     });
 }

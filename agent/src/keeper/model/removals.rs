@@ -21,7 +21,7 @@ impl History {
         self.keeper.as_ref().unwrap().held(&name(0), &self.now())
     }
 
-    fn converged(&self) -> bool {
+    pub(super) fn converged(&self) -> bool {
         self.keeper.as_ref().unwrap().converged()
     }
 
