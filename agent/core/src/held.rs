@@ -20,3 +20,6 @@ impl Held {
         Held { cause: cause.into(), next: None, unblock: unblock.into() }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,9 +116,13 @@ impl Handovers {
             !(self.is_settled(taker, apps) || goes_first())
         })?;
         let objects = objects.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let phase = apps.get(taker).map_or("not here yet", |app| app.phase.word());
+        let phase = match apps.get(taker).map(|app| &app.phase) {
+            None => "is not here yet".to_owned(),
+            Some(Phase::Good) => "has not been changed yet".to_owned(),
+            Some(phase) => format!("is {}", phase.word()),
+        };
         Some(Held::until_changed(
-            format!("waiting to hand over {objects} to the app {taker}, which is {phase}"),
+            format!("waiting to hand over {objects} to the app {taker}, which {phase}"),
             format!("nothing to do here: it continues when {taker} is good; until then nothing is removed"),
         ))
     }

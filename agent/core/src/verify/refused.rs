@@ -159,6 +159,10 @@ impl Refused {
                 "publish a newer revision that is signed by an allowed key, or add this key to the box's \
                  allowed_signers if it should be trusted"
             }
+            Refused::Key { problem: KeyProblem::Namespace { .. }, .. } => {
+                "publish a newer revision that is signed by a key that may sign it, or add the namespace to the \
+                 key's line in the box's allowed_signers"
+            }
             Refused::Key { .. } => {
                 "publish a newer revision that is signed by a key that is valid now, or change the key's line \
                  in the box's allowed_signers"
