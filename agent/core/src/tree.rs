@@ -76,7 +76,7 @@ pub fn file_name(bytes: &[u8]) -> Result<&str, String> {
         "" => no("is empty"),
         "." | ".." => no("means another folder"),
         _ if name.contains('/') => no("has a slash in it"),
-        _ if name.contains('\0') => no("has a zero byte in it"),
+        _ if name.contains('\0') => no("contains a NUL character"),
         _ => Ok(name),
     }
 }

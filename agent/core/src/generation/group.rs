@@ -63,8 +63,7 @@ pub(super) fn waits(app: &App, apps: &Apps, order: Order<'_>) -> Option<Held> {
                 match needs.filter(outside).find(unmet) {
                     Some(needed) => format!("which waits for {needed}"),
                     None if lends() => {
-                        "which waits until the objects that it hands over to another app are good there"
-                            .to_owned()
+                        "which hands objects over to another app, and waits until that app is good".to_owned()
                     }
                     None => return None,
                 }

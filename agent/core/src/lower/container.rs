@@ -331,7 +331,7 @@ fn expand(
     context: &mut Context<'_>,
 ) -> Option<String> {
     if text.contains('\0') {
-        context.error(node.at, "no variable and no argument can hold a zero byte");
+        context.error(node.at, "variables and arguments can't contain a NUL character");
         return None;
     }
     let mut out = String::with_capacity(text.len());
@@ -416,7 +416,7 @@ pub(super) fn fault_of(path: &str) -> Option<&'static str> {
         _ if path.contains(':') => {
             Some("contains a colon, which neither podman nor Kubernetes allows in a path")
         }
-        _ if path.contains('\0') => Some("has a zero byte"),
+        _ if path.contains('\0') => Some("contains a NUL character"),
         _ => None,
     }
 }

@@ -100,7 +100,7 @@ pub(super) fn read(node: &Node, place: &Place<'_>, context: &mut Context<'_>) ->
     let (init, _) = containers(init_nodes, &around, context);
     let has_hooks = |node: &&Node| matches!(&node.value, NodeValue::Mapping(hooks) if !hooks.is_empty());
     for node in init_nodes.iter().filter_map(|node| node.get("lifecycle")).filter(has_hooks) {
-        let hint = "Kubernetes doesn't take hooks there either: run the program in the container itself";
+        let hint = "Kubernetes doesn't allow hooks there either: run the program in the container itself";
         context.error_with(node.at, "podman does not support lifecycle of an init container", hint);
     }
     let list = record.required_node("containers", context).map(|list| list.at);

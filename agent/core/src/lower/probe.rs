@@ -87,7 +87,7 @@ fn header(node: &Node, context: &mut Context<'_>) -> Option<(String, String)> {
     let name = name?;
     let token = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     if name.is_empty() || !name.bytes().all(token) || value.contains(['\r', '\n']) {
-        context.error(node.at, format!("{} is not a header of HTTP", quoted(&name)));
+        context.error(node.at, format!("{} is not a valid HTTP header", quoted(&name)));
         return None;
     }
     Some((name, value))

@@ -46,7 +46,7 @@ impl<'n> Record<'n> {
     fn written(&mut self, key: &'static str) -> Option<&'n Node> {
         debug_assert!(
             matches!(self.table.support(key), Some(Support::Supported | Support::Partly(_))),
-            "{key} of {} is read, and the table says that it isn't",
+            "{key} of {} is read, but the table says that it isn't",
             self.table.record
         );
         self.asked.insert(key);
@@ -125,7 +125,7 @@ impl<'n> Record<'n> {
                 let is_supported = matches!(support, Support::Supported | Support::Partly(_));
                 debug_assert!(
                     !is_supported || self.asked.contains(key),
-                    "the table says that {key} of {} is supported, and nobody reads it",
+                    "the table says that {key} of {} is supported, but no code reads it",
                     self.table.record
                 );
             }

@@ -178,7 +178,7 @@ pub const JOB: Table = Table {
         ("completionMode", Partly("NonIndexed")),
         ("selector", NoEffect("there is one pod")),
         ("manualSelector", NoEffect("there is one pod")),
-        ("ttlSecondsAfterFinished", NoEffect("the ended pod stays as the proof that the job ran")),
+        ("ttlSecondsAfterFinished", NoEffect("the finished pod stays as proof that the job ran")),
         ("suspend", Refused("remove the Job from the repository")),
         ("backoffLimitPerIndex", Refused("there is one pod")),
         ("maxFailedIndexes", Refused("there is one pod")),
@@ -215,7 +215,7 @@ pub const SECRET: Table = Table {
         ("metadata", Supported),
         ("data", Supported),
         ("stringData", Supported),
-        ("type", NoEffect("what uses it knows")),
+        ("type", NoEffect("the workload that uses it knows the type")),
         ("immutable", NoEffect("a changed Secret recreates the pod")),
     ],
 };

@@ -168,7 +168,7 @@ fn deployment(document: &Document<'_>, spec: &Node, app: &App<'_>, context: &mut
         if replicas > 1 && takes_ports_of_the_box(&read.pod) {
             context.error_with(
                 replicas_at,
-                format!("{replicas} pods can't have the same port of one box"),
+                format!("{replicas} pods can't share a host port"),
                 "write replicas: 1, or take hostPort and hostNetwork out and add a Service",
             );
             return lowered;

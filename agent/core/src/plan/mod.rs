@@ -274,7 +274,7 @@ fn additions(
         && app.phase == Phase::Preparing
         && let Some(first) = release.objects.first()
     {
-        steps.push(step(Action::Prepare, &first.key, "the release is new here"));
+        steps.push(step(Action::Prepare, &first.key, "this release is new on the box"));
     }
     let may_recreate = may_recreate(app);
     for Object { key, .. } in &release.objects {

@@ -108,12 +108,12 @@ pub(super) async fn listen(api: Api, owner: Owner, notifications: Notifications,
             Ok(false) => return,
             // It tells of no events (`events_logger="none"`), so it is looked now and then.
             Err(error @ ApiError::Silent { .. }) => {
-                tracing::debug!(%error, "podman's events can't be heard");
-                if !notifications.notify(None, "podman tells of no events").await {
+                tracing::debug!(%error, "podman's events can't be read");
+                if !notifications.notify(None, "podman sends no events").await {
                     return;
                 }
             }
-            Err(error) => tracing::debug!(%error, "podman's events can't be heard"),
+            Err(error) => tracing::debug!(%error, "podman's events can't be read"),
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -127,7 +127,7 @@ pub(super) async fn listen(api: Api, owner: Owner, notifications: Notifications,
 async fn follow(api: &Api, device: &str, notifications: &Notifications) -> Result<bool, ApiError> {
     let mut stream = api.events((marks::DEVICE, device), HEAD_LIMIT).await?;
     // What happened meanwhile was not heard.
-    if !notifications.notify(None, "podman is listened to").await {
+    if !notifications.notify(None, "connected to podman's events").await {
         return Ok(false);
     }
     let mut line = Vec::new();
@@ -147,7 +147,7 @@ async fn follow(api: &Api, device: &str, notifications: &Notifications) -> Resul
             line.clear();
         }
     }
-    Ok(notifications.notify(None, "podman's events broke off").await)
+    Ok(notifications.notify(None, "podman's event stream ended").await)
 }
 
 async fn tell(line: &[u8], notifications: &Notifications) -> bool {

@@ -18,7 +18,7 @@ pub const POD: Table = Table {
         ("hostname", Supported),
         ("hostAliases", Supported),
         ("securityContext", Supported),
-        ("dnsPolicy", NoEffect("names are looked up as the box does, and among the pods")),
+        ("dnsPolicy", NoEffect("names resolve as on the box, and among the pods")),
         ("shareProcessNamespace", Partly("false")),
         ("activeDeadlineSeconds", Partly("of a Job's pod")),
         ("os", Partly("linux")),
@@ -86,7 +86,7 @@ pub const RESOURCES: Table = Table {
     record: "resources",
     fields: &[
         ("limits", Partly("memory and cpu")),
-        ("requests", Partly("cpu, as its share when processors are short")),
+        ("requests", Partly("cpu, as its share under contention")),
         ("claims", Refused("there is no device manager")),
     ],
 };
@@ -211,7 +211,7 @@ pub const MOUNT: Table = Table {
         ("subPath", Supported),
         ("readOnly", Supported),
         ("mountPropagation", Supported),
-        ("recursiveReadOnly", NoEffect("what is below is mounted the same way")),
+        ("recursiveReadOnly", NoEffect("submounts are mounted the same way")),
         ("subPathExpr", Refused("write subPath")),
     ],
 };

@@ -165,7 +165,7 @@ impl Remote {
             Ok(()) => {}
             // By their ids they come as they are.
             Err(SourceError::Protocol { why: reason, .. } | SourceError::TooLarge { what: reason, .. }) => {
-                tracing::debug!(reason, "the topmost folders can't be fetched as changes");
+                tracing::debug!(reason, "the topmost folders can't be fetched as deltas");
             }
             Err(error) => return Err(error),
         }
@@ -192,7 +192,7 @@ impl Remote {
         self.fetch_whole(id, mirror, purpose)?;
         tracing::warn!(
             why,
-            "the server doesn't support fetching single objects: whole commits are fetched from now on"
+            "the server doesn't support partial fetch: whole commits are fetched from now on"
         );
         self.refused = refused;
         Ok(Extent::Whole)
