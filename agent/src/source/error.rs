@@ -1,5 +1,6 @@
 //! Why the source could not be asked, or its answer could not be used.
 
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -104,12 +105,12 @@ pub enum SourceError {
         why: String,
     },
     /// More was sent than the box takes.
-    #[error("{what} is larger than the limit of {limit} bytes and was discarded")]
+    #[error("{what} is larger than the limit of {limit} and was discarded")]
     TooLarge {
         /// What.
         what: String,
         /// The limit.
-        limit: u64,
+        limit: Limit,
     },
     /// What was sent doesn't fit into the disk budget.
     #[error(
@@ -203,4 +204,25 @@ impl SourceError {
 
 fn later(retry_after: Option<Duration>) -> String {
     retry_after.map_or_else(String::new, |after| format!("; it asks for no further request within {after:?}"))
+}
+
+/// How much the box takes of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many Git objects.
+    Objects(u32),
+    /// So many deltas, each built on the one before.
+    Deltas(u32),
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Limit::Bytes(bytes) => write!(out, "{bytes} bytes"),
+            Limit::Objects(objects) => write!(out, "{objects} objects"),
+            Limit::Deltas(deltas) => write!(out, "{deltas} deltas"),
+        }
+    }
 }

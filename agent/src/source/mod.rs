@@ -12,7 +12,7 @@ mod tree;
 use holdfast_core::digest::Revision;
 use holdfast_core::verify::{Fetched, Verified};
 
-pub use self::error::SourceError;
+pub use self::error::{Limit, SourceError};
 pub use self::gathering::Gathering;
 pub use self::git::{GitConfig, GitSource, Limits, Reference, Snapshot};
 pub use self::tree::{Entry, EntryKind, ReadError, SourceTree, Stream};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use holdfast::source::{GitConfig, GitSource, Reference, Source, SourceError, SourceTree};
+use holdfast::source::{GitConfig, GitSource, Limit, Reference, Source, SourceError, SourceTree};
 use holdfast_core::digest::Revision;
 use holdfast_core::verify::Ancestry;
 use tempfile::TempDir;
@@ -443,7 +443,7 @@ fn all_levels_together_stay_within_the_limit_of_bytes() {
     // More than any request takes, and less than all of them.
     limited.limits.pack = 4_000;
     let error = sync(&mut open(limited, &mirror), None).unwrap_err();
-    assert!(matches!(&error, SourceError::TooLarge { limit: 4_000, .. }), "{error:?}");
+    assert!(matches!(&error, SourceError::TooLarge { limit: Limit::Bytes(4_000), .. }), "{error:?}");
     assert!(sync(&mut open(of(&server), &mirror), None).is_ok(), "it goes on from there");
 }
 

@@ -61,12 +61,13 @@ impl FailedTip {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::error::Limit;
 
     #[test]
     fn what_is_too_large_is_asked_for_again_with_growing_pauses_and_another_tip_at_once() {
         let of = (ObjectId::null(gix::hash::Kind::Sha1), None);
         let other = (of.0, Some(of.0));
-        let too_large = Err(SourceError::TooLarge { what: "a commit".into(), limit: 1 });
+        let too_large = Err(SourceError::TooLarge { what: "a commit".into(), limit: Limit::Bytes(1) });
         let mut now = Instant::now();
         let mut failed_tip = None;
         for hours in [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 24.0, 24.0] {

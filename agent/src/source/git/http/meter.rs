@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::http::allowance::Line;
 use crate::http::{Pace, Waits};
-use crate::source::error::SourceError;
+use crate::source::error::{Limit, SourceError};
 
 /// The account of one poll or fetch, over all of its requests.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl Meter {
         if state.received > self.limit {
             return Err(SourceError::TooLarge {
                 what: format!("what {} sends", self.url),
-                limit: self.limit,
+                limit: Limit::Bytes(self.limit),
             });
         }
         let paced = state.pace.book(waited, bytes);
@@ -143,7 +143,10 @@ mod tests {
     fn more_than_the_limit_is_refused() {
         let meter = meter(0, 10);
         meter.book(Duration::ZERO, 10).unwrap();
-        assert!(matches!(meter.book(Duration::ZERO, 1), Err(SourceError::TooLarge { limit: 10, .. })));
+        assert!(matches!(
+            meter.book(Duration::ZERO, 1),
+            Err(SourceError::TooLarge { limit: Limit::Bytes(10), .. })
+        ));
     }
 
     #[test]

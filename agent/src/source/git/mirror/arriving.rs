@@ -11,6 +11,7 @@ use gix::objs::Kind;
 use gix::zlib::{Decompress, FlushDecompress, Status};
 
 use super::bounds::{Bounds, Failure, check_effort};
+use crate::source::error::Limit;
 
 /// How much is inflated at once.
 const CHUNK: usize = 64 << 10;
@@ -79,7 +80,7 @@ pub(super) fn receive(pack: &mut dyn BufRead, file: &File, bounds: Bounds) -> Re
     if count > bounds.objects {
         return Err(Failure::TooLarge {
             what: format!("the number of objects in the pack, {count},"),
-            limit: u64::from(bounds.objects),
+            limit: Limit::Objects(bounds.objects),
         });
     }
     let mut arrived = Arrived::default();
@@ -259,7 +260,7 @@ impl Arriving<'_> {
             let written = usize::try_from(self.inflate.total_out() - written).unwrap_or_default();
             if self.inflate.total_out() > size {
                 let what = "an object in the pack, which has more bytes than it announces,".to_owned();
-                return Err(Failure::TooLarge { what, limit: size });
+                return Err(Failure::TooLarge { what, limit: Limit::Bytes(size) });
             }
             self.unpacked = self.unpacked.saturating_add(written as u64);
             check_effort(self.unpacked, self.at)?;

@@ -7,6 +7,7 @@ use std::io;
 use gix::objs::Kind;
 
 use super::objects::Damage;
+use crate::source::error::Limit;
 
 /// The largest commit or tag, in bytes: its message, its parents and its signature. git's own history has none of 32 KiB.
 pub(crate) const MAX_COMMIT: u64 = 1 << 20;
@@ -102,7 +103,7 @@ impl Bounds {
             _ if size > limit => Err(Failure::too_large(what, size, limit)),
             _ if size > MAX_HELD => Err(Failure::TooMuch {
                 what: format!("{what}, announced with {size} bytes,"),
-                limit: MAX_HELD,
+                limit: Limit::Bytes(MAX_HELD),
             }),
             _ => Ok(()),
         }
@@ -115,7 +116,10 @@ pub(super) fn check_effort(bytes: u64, came: u64) -> Result<(), Failure> {
     if bytes <= limit {
         return Ok(());
     }
-    Err(Failure::TooLarge { what: format!("what {came} bytes of the pack unpack to"), limit })
+    Err(Failure::TooLarge {
+        what: format!("what {came} bytes of the pack unpack to"),
+        limit: Limit::Bytes(limit),
+    })
 }
 
 /// Whether it is too much to go through `bytes` to read each difference of a pack, which unpacks to so much.
@@ -126,7 +130,7 @@ pub(super) fn check_reading(bytes: u64, unpacked: u64, objects: u64) -> Result<(
         return Ok(());
     }
     let what = "what has to be read for all objects of the pack, because of its chains of deltas,";
-    Err(Failure::TooMuch { what: what.to_owned(), limit })
+    Err(Failure::TooMuch { what: what.to_owned(), limit: Limit::Bytes(limit) })
 }
 
 /// What lies on the way from a whole object to something that is built on it. Whoever reads that, which is gix, has all of the
@@ -161,14 +165,14 @@ impl Chain {
     pub(super) fn check(self, most: u64) -> Result<(), Failure> {
         if self.depth > MAX_DEPTH {
             let what = "the longest chain of deltas in the pack".to_owned();
-            return Err(Failure::TooMuch { what, limit: u64::from(MAX_DEPTH) });
+            return Err(Failure::TooMuch { what, limit: Limit::Deltas(MAX_DEPTH) });
         }
         let bytes = self.instructions.saturating_add(self.largest.saturating_mul(2));
         if bytes <= most {
             return Ok(());
         }
         let what = format!("what the pack sends as deltas, which takes {bytes} bytes of memory to read,");
-        Err(Failure::TooMuch { what, limit: most })
+        Err(Failure::TooMuch { what, limit: Limit::Bytes(most) })
     }
 }
 
@@ -176,11 +180,11 @@ impl Chain {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     /// Something is larger than it may be.
-    #[error("{what} is larger than {limit} bytes")]
-    TooLarge { what: String, limit: u64 },
+    #[error("{what} is larger than {limit}")]
+    TooLarge { what: String, limit: Limit },
     /// Too much is built on other objects; if these are sent by themselves, or whole, they may be taken.
-    #[error("{what} is larger than {limit} bytes")]
-    TooMuch { what: String, limit: u64 },
+    #[error("{what} is larger than {limit}")]
+    TooMuch { what: String, limit: Limit },
     /// There is no room on the disk for what it builds on.
     #[error("there is no space for it")]
     NoRoom,
@@ -200,6 +204,9 @@ pub(super) enum Failure {
 
 impl Failure {
     fn too_large(what: &str, size: u64, limit: u64) -> Failure {
-        Failure::TooLarge { what: format!("{what}, announced with {size} bytes,"), limit }
+        Failure::TooLarge {
+            what: format!("{what}, announced with {size} bytes,"),
+            limit: Limit::Bytes(limit),
+        }
     }
 }

@@ -13,6 +13,7 @@ use gix::zlib::{Decompress, FlushDecompress, Status};
 use super::arriving::{Arrived, sizes};
 use super::bounds::{Bounds, Chain, Failure, MAX_HELD, check_effort, check_reading};
 use super::objects::{Damage, Objects};
+use crate::source::error::Limit;
 
 /// How much of a pack is read at once.
 const CHUNK: usize = 64 << 10;
@@ -163,7 +164,7 @@ impl<'a> Resolver<'a> {
         }
         let what =
             format!("what the pack sends as deltas, which takes {bytes} bytes of memory to put together,");
-        Err(Failure::TooMuch { what, limit: self.most })
+        Err(Failure::TooMuch { what, limit: Limit::Bytes(self.most) })
     }
 
     /// Puts together all that is built on this, and on that.

@@ -10,6 +10,7 @@ use super::bounds::{
 use super::objects::Objects;
 use super::pack::index;
 use super::{CopyError, Limits, Mirror};
+use crate::source::error::Limit;
 use crate::source::error::SourceError;
 
 const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
@@ -112,7 +113,7 @@ fn is_much(done: &Result<(), Failure>, what: &str) -> bool {
 }
 
 fn is_large(done: Result<(), Failure>, limit: u64) -> bool {
-    matches!(&done, Err(Failure::TooLarge { limit: found, .. } | Failure::TooMuch { limit: found, .. }) if *found == limit)
+    matches!(&done, Err(Failure::TooLarge { limit: found, .. } | Failure::TooMuch { limit: found, .. }) if found.to_string().starts_with(&format!("{limit} ")))
 }
 
 #[test]
@@ -226,7 +227,20 @@ fn what_would_take_hours_to_unpack_is_refused() {
         objects.push(next);
     }
     let done = take(&objects, files());
-    assert!(matches!(&done, Err(Failure::TooLarge { limit, .. }) if *limit > 256 << 20), "{done:?}");
+    assert!(
+        matches!(&done, Err(Failure::TooLarge { limit: Limit::Bytes(limit), .. }) if *limit > 256 << 20),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn a_limit_is_told_in_its_own_unit() {
+    let mut few = files();
+    few.objects = 1;
+    let told = take(&[whole(BLOB, 1), whole(BLOB, 2)], few).unwrap_err().to_string();
+    assert!(told.contains("number of objects in the pack, 2, is larger than 1 objects"), "{told}");
+    let told = take(&[says(COMMIT, 10, &[], &[b'x'; 5000])], files()).unwrap_err().to_string();
+    assert!(told.ends_with("is larger than 10 bytes"), "{told}");
 }
 
 #[test]

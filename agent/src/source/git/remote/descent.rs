@@ -30,7 +30,7 @@ impl Remote {
         match found {
             Err(SourceError::TooLarge { what, limit }) => Ok(Ancestry::Unproven {
                 why: format!(
-                    "the history between them is too large: {what} is larger than the limit of {limit} bytes"
+                    "the history between them is too large: {what} is larger than the limit of {limit}"
                 ),
             }),
             Err(SourceError::OverBudget { room }) => Ok(Ancestry::Unproven {
