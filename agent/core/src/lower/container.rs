@@ -234,7 +234,7 @@ fn resource_ref(
     let resource = record.required::<String>("resource", context);
     // As with Kubernetes, whose default it is, 0 is the unit itself.
     let is_zero = |node: &Node| matches!(&node.value, NodeValue::Scalar(value) if value == 0 || value == "0");
-    let divisor = record.node("divisor").filter(|node| !is_zero(node));
+    let divisor = record.text("divisor").filter(|node| !is_zero(node));
     record.finish();
     let resource = resource?;
     if of.is_some() && of.as_deref() != container {
@@ -377,8 +377,8 @@ fn port(node: &Node, context: &mut Context<'_>) -> Option<Port> {
         name: record.optional("name", context),
         container_port: number(container_port)?,
         host_port: number(record.number::<1, 65535>("hostPort", context)),
-        host_ip: record.node("hostIP").and_then(|node| from_text::<Address>(node, context)).map(|ip| ip.0),
-        protocol: record.node("protocol").and_then(|node| protocol(node, context)).unwrap_or_default(),
+        host_ip: record.text("hostIP").and_then(|node| from_text::<Address>(node, context)).map(|ip| ip.0),
+        protocol: record.text("protocol").and_then(|node| protocol(node, context)).unwrap_or_default(),
     };
     record.finish();
     Some(port)
@@ -426,7 +426,7 @@ fn mount(node: &Node, context: &mut Context<'_>) -> Option<Mount> {
     let volume = record.required::<String>("name", context);
     let path = record.required::<String>("mountPath", context);
     let sub_path: Option<String> = record.optional("subPath", context);
-    let propagation = record.node("mountPropagation").and_then(|node| propagation(node, context));
+    let propagation = record.text("mountPropagation").and_then(|node| propagation(node, context));
     let read_only = record.flag("readOnly", context);
     record.finish();
     let path = path?;

@@ -111,7 +111,7 @@ pub(super) fn read(node: &Node, place: &Place<'_>, context: &mut Context<'_>) ->
     let (containers, ports) = containers(nodes, &around, context);
     let volumes = volumes(&mut record, place, context);
     let network = network(host, &ports, context);
-    let restart_node = record.node("restartPolicy");
+    let restart_node = record.text("restartPolicy");
     let restart = restart_node.and_then(|node| restart(node, context)).unwrap_or(Restart::Always);
     let hosts =
         record.items("hostAliases", context).iter().filter_map(|node| host_alias(node, context)).collect();

@@ -57,7 +57,7 @@ pub(super) fn exec(node: &Node, context: &mut Context<'_>) -> Option<Vec<String>
 /// A GET; none after an error was noted.
 pub(super) fn http(node: &Node, ports: &[Port], context: &mut Context<'_>) -> Option<HttpGet> {
     let mut record = Record::of(&HTTP_GET, node, context)?;
-    let tls = match record.node("scheme").map(|node| (node, node.as_str())) {
+    let tls = match record.text("scheme").map(|node| (node, node.as_str())) {
         None | Some((_, Some("HTTP" | ""))) => false,
         Some((_, Some("HTTPS"))) => true,
         Some((node, _)) => {

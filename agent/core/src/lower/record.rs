@@ -1,11 +1,13 @@
 //! Reading a Kubernetes object by the table of what podman can hold: what isn't in the table is unknown, what is
 //! refused there is refused here, and what is held there is read here.
 
+use std::any::TypeId;
 use std::collections::BTreeSet;
 
 use super::support::{Support, Table};
 use crate::diagnostic::{Position, nearest, quoted};
 use crate::model::decode::{Context, Decode, Whole, entries};
+use crate::model::units::Bytes;
 use crate::yaml::{Entry, Node, NodeValue};
 
 /// The fields of one record.
@@ -37,13 +39,14 @@ impl<'n> Record<'n> {
         Some(Record { table, entries, at: node.at, asked: BTreeSet::new() })
     }
 
-    /// A field that may be left out; as with Kubernetes, an empty text is the same as none.
-    pub(super) fn node(&mut self, key: &'static str) -> Option<&'n Node> {
-        self.written(key).filter(|node| node.as_str() != Some(""))
+    /// A text that may be left out; as with Kubernetes, an empty one is the same as none. Of a field that is no text, an empty
+    /// text is an error as any other: `runAsNonRoot: ""` doesn't mean false.
+    pub(super) fn text(&mut self, key: &'static str) -> Option<&'n Node> {
+        self.node(key).filter(|node| node.as_str() != Some(""))
     }
 
     /// A field that may be left out.
-    fn written(&mut self, key: &'static str) -> Option<&'n Node> {
+    pub(super) fn node(&mut self, key: &'static str) -> Option<&'n Node> {
         debug_assert!(
             matches!(self.table.support(key), Some(Support::Supported | Support::Partly(_))),
             "{key} of {} is read, but the table says that it isn't",
@@ -58,8 +61,14 @@ impl<'n> Record<'n> {
     }
 
     /// A value that may be left out.
-    pub(super) fn optional<T: Decode>(&mut self, key: &'static str, context: &mut Context<'_>) -> Option<T> {
-        self.node(key).and_then(|node| T::decode(node, context))
+    pub(super) fn optional<T: Decode + 'static>(
+        &mut self,
+        key: &'static str,
+        context: &mut Context<'_>,
+    ) -> Option<T> {
+        let is_text = [TypeId::of::<String>(), TypeId::of::<Bytes>()].contains(&TypeId::of::<T>());
+        let node = if is_text { self.text(key) } else { self.node(key) };
+        node.and_then(|node| T::decode(node, context))
     }
 
     /// A value that must be there; none after an error was noted.
@@ -70,7 +79,7 @@ impl<'n> Record<'n> {
 
     /// A field that must be there; none after an error was noted.
     pub(super) fn required_node(&mut self, key: &'static str, context: &mut Context<'_>) -> Option<&'n Node> {
-        let node = self.node(key);
+        let node = self.text(key);
         if node.is_none() {
             context.error(self.at, format!("{} has no {key}, which is required", self.table.record));
         }
@@ -93,8 +102,7 @@ impl<'n> Record<'n> {
 
     /// The items of a list; none if it is left out.
     pub(super) fn items(&mut self, key: &'static str, context: &mut Context<'_>) -> &'n [Node] {
-        // An empty text is no list.
-        let Some(node) = self.written(key) else { return &[] };
+        let Some(node) = self.node(key) else { return &[] };
         match &node.value {
             NodeValue::Sequence(items) => items,
             _ => {
@@ -106,7 +114,7 @@ impl<'n> Record<'n> {
 
     /// A word that podman holds in these forms only.
     pub(super) fn only(&mut self, key: &'static str, words: &[&str], context: &mut Context<'_>) {
-        let Some(node) = self.node(key) else { return };
+        let Some(node) = self.text(key) else { return };
         let written = match &node.value {
             NodeValue::Scalar(value) => value.as_str().map_or_else(|| value.to_string(), str::to_owned),
             _ => return context.expected(&format!("one of {}", words.join(", ")), node),

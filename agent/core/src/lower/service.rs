@@ -32,12 +32,12 @@ pub(super) fn apply(document: &Document<'_>, pods: &mut [Placed], context: &mut 
     let spec = whole.required_node("spec", context);
     whole.finish();
     let Some(mut record) = spec.and_then(|spec| Record::of(&SERVICE, spec, context)) else { return };
-    let kind = kind(record.node("type"), context);
+    let kind = kind(record.text("type"), context);
     record.only("clusterIP", &["None", ""], context);
     cluster_ips(record.node("clusterIPs"), context);
     record.only("sessionAffinity", &["None"], context);
     let selector: Option<BTreeMap<String, String>> = record.optional("selector", context);
-    let headless = record.node("clusterIP").and_then(Node::as_str) == Some("None");
+    let headless = record.text("clusterIP").and_then(Node::as_str) == Some("None");
     let ports = record.items("ports", context);
     record.finish();
     let (Some(kind), Some(selector)) = (kind, selector.filter(|selector| !selector.is_empty())) else {
@@ -130,9 +130,9 @@ fn port(
 ) {
     let Some(mut record) = Record::of(&SERVICE_PORT, node, context) else { return };
     let number = record.number::<1, 65535>("port", context).and_then(|port| u16::try_from(port).ok());
-    let target = record.node("targetPort");
+    let target = record.text("targetPort");
     let node_port = record.number::<1, 65535>("nodePort", context).and_then(|port| u16::try_from(port).ok());
-    let protocol = record.node("protocol").and_then(|node| protocol(node, context)).unwrap_or_default();
+    let protocol = record.text("protocol").and_then(|node| protocol(node, context)).unwrap_or_default();
     let Some(number) = number else {
         record.required_node("port", context);
         return;

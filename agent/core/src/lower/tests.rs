@@ -430,3 +430,13 @@ fn a_hook_that_kubernetes_would_not_take_is_refused() {
     assert!(why.contains("does not support lifecycle of an init container"), "{why}");
     assert!(init("{}").is_ok());
 }
+
+#[test]
+fn an_empty_text_is_none_where_text_is_meant_and_an_error_anywhere_else() {
+    assert!(pod("workingDir: ''", "hostname: ''").is_ok());
+    for field in
+        ["securityContext: { runAsNonRoot: '' }", "securityContext: ''", "resources: ''", "livenessProbe: ''"]
+    {
+        assert!(pod(field, "").is_err(), "{field}");
+    }
+}

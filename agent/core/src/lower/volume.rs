@@ -103,7 +103,7 @@ pub(super) fn claim_key((namespace, name): Name) -> ObjectKey {
 fn empty_dir(node: &Node, context: &mut Context<'_>) -> Option<Volume> {
     let mut record = Record::of(&EMPTY_DIR, node, context)?;
     record.only("medium", &["", "Memory"], context);
-    let memory = record.node("medium").and_then(Node::as_str) == Some("Memory");
+    let memory = record.text("medium").and_then(Node::as_str) == Some("Memory");
     let size = record.optional::<Bytes>("sizeLimit", context).map(|bytes| bytes.0);
     record.finish();
     Some(Volume::Empty { memory, size })
@@ -112,7 +112,7 @@ fn empty_dir(node: &Node, context: &mut Context<'_>) -> Option<Volume> {
 fn host_path(node: &Node, context: &mut Context<'_>) -> Option<Volume> {
     let mut record = Record::of(&HOST_PATH, node, context)?;
     let path = record.required::<String>("path", context);
-    let kind = record.node("type").map_or(Some(HostPathKind::Any), |node| host_path_kind(node, context));
+    let kind = record.text("type").map_or(Some(HostPathKind::Any), |node| host_path_kind(node, context));
     record.finish();
     let path = path?;
     let leaves = path.split('/').any(|part| part == "..");
