@@ -1,6 +1,7 @@
 //! podman's REST API over its unix socket: HTTP/1.1, one connection for each request. Every wait has a limit: a
 //! service that hangs takes the connection, and then says nothing.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -223,8 +224,11 @@ impl Client {
 
     /// Asks; a status of 2xx or 304 is an answer, others are errors.
     pub(super) async fn send(&self, call: Call) -> Result<Answer, ApiError> {
-        let (what, limit, uri) = (call.words(), call.limit, call.uri());
-        let (counts, method) = (!call.waits_for_a_program, call.method.clone());
+        let (what, limit, counts) = (call.words(), call.limit, !call.waits_for_a_program);
+        // With its body, which may have the name of what is made.
+        let mut hasher = DefaultHasher::new();
+        call.body.hash(&mut hasher);
+        let request = format!("{} {} {:x}", call.method, call.uri(), hasher.finish());
         let body = call.body.clone().map_or_else(empty, full);
         let client = self.clone();
         let work = async move {
@@ -235,7 +239,7 @@ impl Client {
             Ok((status, body))
         };
         let (status, body) = match counts {
-            true => self.unanswered.ask((&what, &format!("{method} {uri}")), limit, work).await?,
+            true => self.unanswered.ask((&what, &request), limit, work).await?,
             false => within(limit, &what, work).await?,
         };
         checked(what, status, body)

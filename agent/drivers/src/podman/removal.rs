@@ -39,8 +39,16 @@ impl PodmanDriver {
         let grace = self.before_stop(&container, container.grace().unwrap_or(GRACE)).await;
         // It may end in this moment.
         let asked = self.api.kill(name, &container.stop_signal()).await;
-        if asked.is_ok() && timeout(grace, process::gone(pid)).await.is_ok() {
-            return Ok(());
+        match asked {
+            // The same was asked for before, and podman is still at it, or has too much to do: killed now, it would have no time.
+            Err(error @ ApiError::Busy { .. }) => return Err(error.into()),
+            // A podman that takes its time sends the signal later: the time to heed it is given all the same.
+            Ok(_) | Err(ApiError::Silent { .. }) => {
+                if timeout(grace, process::gone(pid)).await.is_ok() {
+                    return Ok(());
+                }
+            }
+            Err(ApiError::Refused { .. } | ApiError::Unreachable { .. }) => {}
         }
         if let Err(error) = self.api.kill(name, "SIGKILL").await {
             tracing::debug!(name, %error, "a container can't be killed by podman");

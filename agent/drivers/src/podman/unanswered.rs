@@ -3,19 +3,27 @@
 //! all of them slower, until none is answered in time (seen: for 20 minutes, until the load was gone).
 //!
 //! So such a request is kept until its answer comes. While it is open the same one isn't sent again, and while there are
-//! many of them nothing is sent at all. A podman that hangs answers once it is restarted: that closes all connections.
+//! many of them and podman answers nothing else, nothing is sent at all. What has no answer after a long time will hardly have
+//! one, as of a container whose storage hangs: it is given up for good and may be asked for again, so that one request that
+//! hangs holds up nothing for ever.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::client::ApiError;
 
 /// So many may be open. A box has no more containers that matter at once, and a podman that is merely slow answers that many
 /// within a minute.
 const LIMIT: usize = 16;
+/// And so many in any case.
+const MOST: usize = 64;
+/// After so long a request counts as one that hangs: a podman that is only slow has answered it by then.
+const HANGS: Duration = Duration::from_secs(10 * 60);
 
 /// All requests that are under way.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +32,8 @@ pub(super) struct Unanswered(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     sent: u64,
+    /// When podman last answered something.
+    answered: Option<Instant>,
     open: BTreeMap<u64, Open>,
 }
 
@@ -34,6 +44,7 @@ struct Open {
     request: String,
     since: Instant,
     is_given_up: bool,
+    task: Option<AbortHandle>,
 }
 
 /// A request that is under way, as whoever waits for it has it: given up when it is dropped.
@@ -62,11 +73,16 @@ impl Unanswered {
     ) -> Result<T, ApiError> {
         let (waiting, asking) = self.begin(what, request)?;
         let (sender, answer) = oneshot::channel();
-        tokio::spawn(async move {
+        let number = asking.number;
+        let task = tokio::spawn(async move {
             let result = work.await;
+            asking.all.locked().answered = Some(Instant::now());
             drop(asking);
             let _ = sender.send(result);
         });
+        if let Some(open) = self.locked().open.get_mut(&number) {
+            open.task = Some(task.abort_handle());
+        }
         let result = tokio::time::timeout(limit, answer).await;
         let silent = || ApiError::Silent { what: what.to_owned(), limit };
         // Without an answer the runtime is ending.
@@ -76,16 +92,18 @@ impl Unanswered {
     }
 
     fn begin(&self, what: &str, request: &str) -> Result<(Waiting, Asking), ApiError> {
+        self.forget_what_hangs();
         let mut state = self.locked();
         let given_up = || state.open.values().filter(|open| open.is_given_up);
         let same = given_up().find(|open| open.request == request);
-        if let Some(open) =
-            same.or_else(|| given_up().min_by_key(|open| open.since).filter(|_| given_up().count() >= LIMIT))
-        {
+        let (count, oldest) = (given_up().count(), given_up().min_by_key(|open| open.since));
+        let answers_others = oldest.is_some_and(|open| state.answered.is_some_and(|at| at > open.since));
+        let is_full = count >= if answers_others { MOST } else { LIMIT };
+        if let Some(open) = same.or_else(|| oldest.filter(|_| is_full)) {
             return Err(ApiError::Busy {
                 what: what.to_owned(),
                 before: open.what.clone(),
-                count: given_up().count(),
+                count,
                 since: open.since.elapsed(),
             });
         }
@@ -98,10 +116,21 @@ impl Unanswered {
                 request: request.to_owned(),
                 since: Instant::now(),
                 is_given_up: false,
+                task: None,
             },
         );
         drop(state);
         Ok((Waiting { all: self.clone(), number }, Asking { all: self.clone(), number }))
+    }
+
+    fn forget_what_hangs(&self) {
+        let mut state = self.locked();
+        let hangs = |open: &Open| open.is_given_up && open.since.elapsed() >= HANGS;
+        let tasks: Vec<_> =
+            state.open.values().filter(|open| hangs(open)).filter_map(|open| open.task.clone()).collect();
+        state.open.retain(|_, open| !hangs(open));
+        drop(state);
+        tasks.iter().for_each(AbortHandle::abort);
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {
@@ -201,6 +230,21 @@ mod tests {
         let early = tokio::time::timeout(Duration::from_secs(1), podman.ask("GET /b")).await;
         assert!(early.is_err());
         assert!(matches!(podman.ask("GET /b").await, Err(ApiError::Busy { .. })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_hangs_is_asked_for_again_after_a_long_time_and_holds_up_nothing_else() {
+        let podman = Slow::new();
+        for number in 0..LIMIT + 4 {
+            // Between them podman answers others.
+            podman.ask(&format!("GET /{number}")).await.unwrap_err();
+            let answered = podman.all.ask(("GET /well", "GET /well"), HANGS, async { Ok(()) }).await;
+            assert!(answered.is_ok(), "{number}");
+        }
+        assert!(matches!(podman.ask("GET /0").await, Err(ApiError::Busy { .. })));
+        tokio::time::sleep(HANGS).await;
+        assert!(matches!(podman.ask("GET /0").await, Err(ApiError::Silent { .. })), "it is asked again");
+        assert_eq!(podman.open(), 1);
     }
 
     #[tokio::test(start_paused = true)]
