@@ -37,7 +37,7 @@ impl Remote {
         meter: &Arc<Meter>,
     ) -> Result<Vec<ObjectId>, SourceError> {
         let all = || ids.to_vec();
-        if self.nothing_below || self.line.has_budget() {
+        if self.nothing_below || self.failed_below == Some(*id) || self.line.has_budget() {
             return Ok(all());
         }
         let objects = mirror.objects()?.without_refresh();
@@ -66,7 +66,17 @@ impl Remote {
             Err(SourceError::Protocol { why: reason, .. } | SourceError::TooLarge { what: reason, .. }) => {
                 tracing::debug!(reason, "folders can't be fetched with what changed below them");
             }
-            Err(error) => return Err(error),
+            // What changed may be more than the box reads of it.
+            Err(SourceError::OverBudget { .. }) => {
+                self.failed_below = Some(*id);
+                return Ok(all());
+            }
+            Err(error @ (SourceError::Local { .. } | SourceError::UsedUp { .. })) => return Err(error),
+            // A line that breaks, or a server that fails at this: level by level less is lost, and less is asked of it.
+            Err(error) => {
+                self.failed_below = Some(*id);
+                return Err(error);
+            }
         }
         let objects = mirror.objects()?;
         self.nothing_below = !folders.keys().all(|id| objects.exists(id));
@@ -85,8 +95,10 @@ fn before(
 ) -> Result<(), Damage> {
     let wanted: BTreeSet<&ObjectId> = wanted.iter().collect();
     let mut open = vec![(objects.commit(new)?.tree, objects.commit(old)?.tree, 0)];
+    // The same two may be met in many places.
+    let mut compared = BTreeSet::new();
     while let Some((new, old, depth)) = open.pop() {
-        if new == old || depth > DEEPEST {
+        if new == old || depth > DEEPEST || !compared.insert((new, old)) {
             continue;
         }
         if wanted.contains(&new) {

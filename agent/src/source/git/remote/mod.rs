@@ -50,6 +50,8 @@ pub(crate) struct Remote {
     no_changes: bool,
     /// Folders couldn't be had with what changed below them, and aren't asked for like that again.
     nothing_below: bool,
+    /// The commit of which that was asked for and didn't come.
+    failed_below: Option<ObjectId>,
     line: Line,
     /// What files needed at least that didn't come within the budget, in bytes.
     too_large: BTreeMap<ObjectId, u64>,
@@ -84,6 +86,7 @@ impl Remote {
             refused: Refused::Nothing,
             no_changes: false,
             nothing_below: false,
+            failed_below: None,
             line,
             too_large: BTreeMap::new(),
         })
