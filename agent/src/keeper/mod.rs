@@ -503,6 +503,14 @@ impl<J: Journal> Keeper<J> {
             }
             Phase::Preparing => self.permit.download.clone(),
             Phase::Removing => self.handovers.holds(name, &self.apps),
+            Phase::Good => self.claims(&self.apps).kept_by_another(name).map(|(object, other)| {
+                Held::until_changed(
+                    format!(
+                        "waiting to have back {object} from the app {other}, which has not been changed yet"
+                    ),
+                    format!("nothing to do here: see what is held for {other}"),
+                )
+            }),
             _ => None,
         });
         self.leftovers.added_to(held, name)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::holders::Holders;
 use super::{Apps, Inventory, Owned};
-use crate::app::{App, Phase};
+use crate::app::Phase;
 use crate::contention::contend;
 use crate::digest::ReleaseId;
 use crate::held::Held;
@@ -225,19 +225,29 @@ impl Claims<'_> {
     fn keeps_for_now(&self, holder: &AppName, app: &AppName, driver: DriverName, key: &ObjectKey) -> bool {
         let (Some(has), Some(lends)) = (self.apps.get(holder), self.apps.get(app)) else { return false };
         let is_good = has.current.is_some() && has.current == has.good;
-        let has_begun = |app: &App| {
-            matches!(
-                app.phase,
-                Phase::Applying | Phase::Judging(_) | Phase::RollingBack { .. } | Phase::Removing
-            )
-        };
+        let waits = matches!(has.phase, Phase::Good | Phase::Preparing | Phase::Pending);
+        let is_changed = matches!(
+            lends.phase,
+            Phase::Applying | Phase::Judging(_) | Phase::RollingBack { .. } | Phase::Removing
+        );
         is_good
-            && !has_begun(has)
-            && !has_begun(lends)
+            && waits
+            && !is_changed
             && self.runs(holder, driver, key)
             && self.runs(app, driver, key)
             && self.owns(holder, driver, key)
             && !self.owns(app, driver, key)
+    }
+
+    /// What an app runs and another one keeps for now, and that one.
+    pub fn kept_by_another(&self, app: &AppName) -> Option<(&ObjectKey, &AppName)> {
+        let release = self.current(app)?;
+        let missing = release.objects.iter().filter(|object| !self.owns(app, release.driver, &object.key));
+        let mut kept = missing.filter_map(|Object { key, .. }| {
+            let keeps = |other: &&AppName| self.keeps_for_now(other, app, release.driver, key);
+            Some((key, self.apps.keys().find(keeps)?))
+        });
+        kept.next()
     }
 
     fn owns(&self, app: &AppName, driver: DriverName, key: &ObjectKey) -> bool {

@@ -102,10 +102,12 @@ fn an_object_whose_move_is_reverted_in_a_closed_window_goes_back_when_the_window
         history.live(300).await;
         assert_eq!(history.home_of(ROAMING), Some(name(SIGN)), "nothing changes while the window is closed");
         assert!(!history.converged());
+        let held = history.held_of(DB).unwrap();
+        assert!(held.cause.contains("waiting to have back Deployment/roams from the app sign"), "{held:?}");
 
         history.windows(true);
         history.live(120).await;
-        assert_eq!(history.home_of(ROAMING), Some(name(DB)));
+        assert_eq!((history.home_of(ROAMING), history.held_of(DB)), (Some(name(DB)), None));
         assert!(history.converged());
     });
 }
