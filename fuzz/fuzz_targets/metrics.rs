@@ -4,14 +4,14 @@
 
 use std::time::Duration;
 
-use holdfast_core::metrics::{Latency, MetricsCheck, Part, Series, Share, SuccessRate, TimeUnit, Window};
-use holdfast_core::release::HttpCheck;
+use holdfast_core::http_check::HttpCheck;
+use holdfast_core::metrics::{History, Latency, MetricsCheck, Part, Series, Share, SuccessRate, TimeUnit};
 use libfuzzer_sys::fuzz_target;
 
 fn check(series: &Series) -> MetricsCheck {
     MetricsCheck {
         page: HttpCheck::Url { url: "http://127.0.0.1/metrics".into() },
-        window: Duration::from_secs(60),
+        history: Duration::from_secs(60),
         interval: Duration::from_secs(5),
         min_requests: 1,
         success_rate: Some(SuccessRate {
@@ -35,11 +35,11 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(series) = first.parse::<Series>() else { return };
     // Two pages with a line of four dashes between them.
     let (before, after) = page.split_once("\n----\n").unwrap_or((page, page));
-    let mut window = Window::new(&check(&series));
+    let mut history = History::new(&check(&series));
     for (page, at) in [before, after].into_iter().zip(1..) {
-        if let Err(error) = window.take(page, Duration::from_secs(5 * at)) {
+        if let Err(error) = history.take(page, Duration::from_secs(5 * at)) {
             assert!(error.line <= page.lines().count() + 1);
         }
     }
-    let _ = window.judge();
+    let _ = history.judge();
 });
