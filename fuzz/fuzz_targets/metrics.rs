@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 fn check(series: &Series) -> MetricsCheck {
     MetricsCheck {
         page: HttpCheck::Url { url: "http://127.0.0.1/metrics".into() },
-        history: Duration::from_secs(60),
+        window: Duration::from_secs(60),
         interval: Duration::from_secs(5),
         min_requests: 1,
         success_rate: Some(SuccessRate {
